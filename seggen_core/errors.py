@@ -1,0 +1,55 @@
+"""Every error that seggen raises for something a user can put right.
+
+    SegGenError
+    ├── ConfigError        params.yaml: unknown, mistyped or inconsistent values       (also ValueError)
+    ├── DatasetError       a folder, image or mask of the real dataset                 (also ValueError)
+    ├── CaptionError       a caption is missing, empty or unreadable                   (also ValueError)
+    ├── FoundationError    the text-to-image pipeline can't be loaded or doesn't fit   (also ValueError)
+    ├── PromptError        a class isn't found in a prompt                             (also ValueError)
+    ├── AttentionError     attention maps can't be captured or hold no usable signal   (also ValueError)
+    ├── SampleStoreError   a shard or its index is missing, corrupt or inconsistent    (also ValueError)
+    └── StorageError       the disk is full or not writable                            (also OSError)
+
+A message says what was found, what was expected, where, and what to do next.
+The command line prints the message alone and exits with `exit_code`.
+"""
+
+
+class SegGenError(Exception):
+    """Base of all errors for user input; anything else that escapes is a bug."""
+
+    exit_code = 2
+
+
+class ConfigError(SegGenError, ValueError):
+    """params.yaml holds an unknown, mistyped or inconsistent value."""
+
+
+class DatasetError(SegGenError, ValueError):
+    """A folder, image or mask of the real dataset is missing, unreadable or invalid."""
+
+
+class CaptionError(SegGenError, ValueError):
+    """A caption is missing, empty or unreadable."""
+
+
+class FoundationError(SegGenError, ValueError):
+    """The text-to-image pipeline can't be loaded, or doesn't fit the stage that wants it."""
+
+
+class PromptError(SegGenError, ValueError):
+    """A class that a mask was asked for isn't found in the prompt."""
+
+
+class AttentionError(SegGenError, ValueError):
+    """Attention maps can't be captured from this pipeline, or hold no usable signal."""
+
+
+class SampleStoreError(SegGenError, ValueError):
+    """A shard or its index is missing, corrupt or inconsistent."""
+
+
+class StorageError(SegGenError, OSError):
+    """The disk is full or not writable; what was committed before is intact."""
+
+    exit_code = 3

@@ -1,0 +1,67 @@
+"""Where every artifact of the pipeline lives, relative to the project root. dvc.yaml names the same paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ProjectPaths:
+    """Locations below a project root (the folder that holds params.yaml and dvc.yaml)."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """All artifacts; ignored by git, versioned by DVC."""
+        return self.root / "data"
+
+    @property
+    def taxonomy(self) -> Path:
+        """Classes of the real dataset, as `Taxonomy.to_json` writes them."""
+        return self.data / "real" / "taxonomy.json"
+
+    @property
+    def subsets(self) -> Path:
+        """The low-data subsets: {"<seed>": [sample key, ...]}."""
+        return self.data / "real" / "subsets.json"
+
+    def real(self, split: str) -> Path:
+        """Sample store of the real samples of `split` ("train", "val" or "test")."""
+        return self.data / "real" / split
+
+    @property
+    def captions(self) -> Path:
+        """Parquet table: sample_key, caption, captioner, revision."""
+        return self.data / "captions" / "captions.parquet"
+
+    def model(self, name: str) -> Path:
+        """Diffusers folder of `name` ("foundation", "text2mask" or "mask2img")."""
+        return self.data / "models" / name
+
+    def synthetic(self, method: str, class_slug: str | None = None) -> Path:
+        """Sample store of one class partition of `method`, or the folder of all its partitions."""
+        folder = self.data / "synthetic" / method
+        return folder if class_slug is None else folder / class_slug
+
+    def checkpoint(self, variant: str) -> Path:
+        """Segmentation checkpoints of an ablation arm, one `seed<k>` folder per seed."""
+        return self.data / "checkpoints" / variant
+
+    def report(self, kind: str, name: str) -> Path:
+        """Folder of figures and tables: kind "evaluate" or "judge", name of the arm or method."""
+        return self.data / "reports" / kind / name
+
+    @property
+    def ablation(self) -> Path:
+        """The comparison of all arms."""
+        return self.data / "reports" / "ablation"
+
+    @property
+    def scratch(self) -> Path:
+        """Unfinished work, from which an interrupted stage resumes; never tracked."""
+        return self.root / ".seggen" / "scratch"
+
+    @property
+    def metrics_log(self) -> Path:
+        """Metrics over time of every stage, kept whether or not a tracking server answers; never tracked."""
+        return self.root / ".seggen" / "metrics"

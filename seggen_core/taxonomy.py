@@ -1,0 +1,117 @@
+"""The classes of a dataset: contiguous train ids, names, slugs, thing or stuff, and how a name is written in a prompt."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from seggen_core.errors import ConfigError
+
+IGNORE_INDEX = 255
+"""Mask value of a pixel that belongs to no class: it enters neither losses nor metrics."""
+
+
+def slugify(name: str) -> str:
+    """Return `name` as it keys paths, DVC matrix items and partitions: lower case, runs of other characters become ``_``."""
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not slug:
+        raise ConfigError(f"class name {name!r} has no letter or digit to make a slug of; rename the class")
+    return slug
+
+
+def pluralize(noun: str) -> str:
+    """Return the English plural of `noun` (regular forms and the irregular ones among common segmentation classes)."""
+    irregular = {"person": "people", "sheep": "sheep", "bus": "buses", "grass": "grass", "child": "children"}
+    head, _, last = noun.rpartition(" ")
+    if last in irregular:
+        plural = irregular[last]
+    elif re.search(r"(s|x|z|ch|sh)$", last):
+        plural = last + "es"
+    elif re.search(r"[^aeiou]y$", last):
+        plural = last[:-1] + "ies"
+    else:
+        plural = last + "s"
+    return f"{head} {plural}".strip()
+
+
+@dataclass(frozen=True)
+class SegmentationClass:
+    """One class of a taxonomy.
+
+    Attributes:
+        train_id: contiguous id, 0 to ``num_classes - 1``: the value that masks hold.
+        name: as written in prompts and captions ("potted plant").
+        is_thing: True for countable objects, False for stuff.
+    """
+
+    train_id: int
+    name: str
+    is_thing: bool
+
+    @property
+    def slug(self) -> str:
+        """The class as it keys paths and partitions ("potted_plant")."""
+        return slugify(self.name)
+
+
+class Taxonomy(Sequence[SegmentationClass]):
+    """An ordered, immutable list of classes, indexed by train id."""
+
+    def __init__(self, classes: Sequence[SegmentationClass]) -> None:
+        """Check that train ids are 0..N-1 in order and that slugs are unique; raise ConfigError otherwise."""
+        if not 1 <= len(classes) <= IGNORE_INDEX:
+            raise ConfigError(f"a taxonomy holds 1 to {IGNORE_INDEX} classes, got {len(classes)}")
+        if [c.train_id for c in classes] != list(range(len(classes))):
+            raise ConfigError(f"train ids must be 0..{len(classes) - 1} in order, got {[c.train_id for c in classes]}")
+        seen: dict[str, str] = {}
+        for c in classes:
+            if c.slug in seen:
+                raise ConfigError(f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; rename one of them")
+            seen[c.slug] = c.name
+        self._classes = tuple(classes)
+
+    @classmethod
+    def from_names(cls, *, stuff: Sequence[str], things: Sequence[str]) -> "Taxonomy":
+        """Build a taxonomy with the stuff classes first, then the things."""
+        names = [(n, False) for n in stuff] + [(n, True) for n in things]
+        return cls([SegmentationClass(i, name, is_thing) for i, (name, is_thing) in enumerate(names)])
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._classes[index]
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __iter__(self) -> Iterator[SegmentationClass]:
+        return iter(self._classes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Taxonomy) and self._classes == other._classes
+
+    def __hash__(self) -> int:
+        return hash(self._classes)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Train id to class name, as transformers models want it."""
+        return {c.train_id: c.name for c in self}
+
+    @property
+    def slugs(self) -> list[str]:
+        """Slugs in train-id order."""
+        return [c.slug for c in self]
+
+    def by_slug(self, slug: str) -> SegmentationClass:
+        """Return the class with this slug; ConfigError names the known ones where there is none."""
+        for c in self:
+            if c.slug == slug:
+                return c
+        raise ConfigError(f"there is no class {slug!r}; this taxonomy has: {', '.join(self.slugs)}")
+
+    def to_json(self) -> list[dict[str, object]]:
+        """Return a JSON-ready list, read back by `from_json`."""
+        return [{"train_id": c.train_id, "name": c.name, "is_thing": c.is_thing} for c in self]
+
+    @classmethod
+    def from_json(cls, rows: Sequence[dict]) -> "Taxonomy":
+        """Inverse of `to_json`."""
+        return cls([SegmentationClass(int(r["train_id"]), str(r["name"]), bool(r["is_thing"])) for r in rows])
