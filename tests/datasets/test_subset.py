@@ -1,0 +1,116 @@
+"""Subsets, held-out runs and class partitions, against hand-worked cases and over random data."""
+
+import numpy as np
+import pytest
+
+from seggen_core.datasets.subset import draw_subset, hold_out, limit, rarest_class_partition
+from seggen_core.errors import ConfigError, DatasetError
+from seggen_core.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy.from_names(stuff=["sky", "road"], things=["car", "person"])
+
+
+def _random_counts(num_samples: int, *, seed: int, rare: float = 0.1) -> dict[str, list[int]]:
+    rng = np.random.default_rng(seed)
+    present = rng.random((num_samples, 4)) < [1.0, 0.8, 0.3, rare]
+    pixels = present * rng.integers(1, 1000, (num_samples, 4)) // [1, 1, 1, 4] + present
+    return {f"train-{i:05d}": row.tolist() for i, row in enumerate(pixels)}
+
+
+def test_partition_takes_the_rarest_class_present() -> None:
+    counts = {
+        "a": [90, 10, 0, 0],
+        "b": [50, 0, 49, 1],  # one pixel of the rarest class is presence
+        "c": [0, 60, 40, 0],
+        "d": [100, 0, 0, 0],
+        "e": [0, 0, 11, 0],
+    }  # totals: sky 240, road 70, car 100, person 1
+    assert rarest_class_partition(counts, TAXONOMY) == {"sky": ["d"], "road": ["a", "c"], "car": ["e"], "person": ["b"]}
+
+
+def test_partition_breaks_ties_by_train_id_and_keeps_empty_classes() -> None:
+    counts = {"a": [5, 5, 0, 0], "b": [5, 5, 0, 0]}
+    assert rarest_class_partition(counts, TAXONOMY) == {"sky": ["a", "b"], "road": [], "car": [], "person": []}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_partition_is_disjoint_complete_and_independent_of_order(seed: int) -> None:
+    counts = _random_counts(200, seed=seed)
+    partition = rarest_class_partition(counts, TAXONOMY)
+    everything = [k for keys in partition.values() for k in keys]
+    assert sorted(everything) == sorted(counts)
+    assert len(everything) == len(set(everything))
+    totals = np.sum(list(counts.values()), axis=0)
+    for c in TAXONOMY:
+        for key in partition[c.slug]:
+            present = np.flatnonzero(counts[key])
+            assert c.train_id in present
+            assert totals[c.train_id] == totals[present].min()
+    assert rarest_class_partition(dict(reversed(counts.items())), TAXONOMY) == partition
+
+
+def test_partition_refuses_a_sample_without_labels() -> None:
+    with pytest.raises(DatasetError, match=r"1 samples have no labelled pixel \(b\)"):
+        rarest_class_partition({"a": [1, 0, 0, 0], "b": [0, 0, 0, 0]}, TAXONOMY)
+
+
+def test_subset_is_a_deterministic_draw_that_depends_on_both_seeds() -> None:
+    counts = _random_counts(100, seed=0)
+    drawn = draw_subset(counts, size=20, seed=0, subset_seed=0)
+    assert len(drawn) == len(set(drawn)) == 20
+    assert drawn == sorted(drawn)
+    assert drawn == draw_subset(dict(reversed(counts.items())), size=20, seed=0, subset_seed=0)
+    assert drawn != draw_subset(counts, size=20, seed=0, subset_seed=1)
+    assert drawn != draw_subset(counts, size=20, seed=1, subset_seed=0)
+    assert draw_subset(counts, size=None, seed=0, subset_seed=0) == sorted(counts)
+
+
+@pytest.mark.parametrize("subset_seed", range(20))
+def test_subset_holds_every_class_that_occurs(subset_seed: int) -> None:
+    counts = _random_counts(300, seed=1, rare=0.01)
+    assert 0 < sum(row[3] > 0 for row in counts.values()) < 10
+    drawn = draw_subset(counts, size=4, seed=0, subset_seed=subset_seed)
+    assert len(drawn) == 4
+    assert (np.sum([counts[k] for k in drawn], axis=0) > 0).all()
+
+
+def test_subset_smaller_than_the_number_of_classes_takes_what_is_possible() -> None:
+    counts = {"a": [1, 0, 0, 0], "b": [0, 1, 0, 0], "c": [0, 0, 1, 0], "d": [0, 0, 0, 1]}
+    assert len(draw_subset(counts, size=2, seed=0, subset_seed=0)) == 2
+
+
+def test_subset_is_uniform_where_nothing_has_to_be_mended() -> None:
+    counts = {f"{i:02d}": [1, 1, 1, 1] for i in range(20)}
+    drawn = [k for s in range(400) for k in draw_subset(counts, size=5, seed=0, subset_seed=s)]
+    _, times = np.unique(drawn, return_counts=True)
+    assert len(times) == 20
+    assert 60 < times.min() <= times.max() < 140  # 100 expected, standard deviation 8.7
+
+
+def test_subset_larger_than_the_split_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"dataset\.subset_size is 5, but there are 2 training samples"):
+        draw_subset({"a": [1], "b": [1]}, size=5, seed=0, subset_seed=0)
+
+
+def test_hold_out_takes_ends_of_runs_in_proportion() -> None:
+    runs = [[f"a{i}" for i in range(10)], [f"b{i}" for i in range(5)], ["c0"]]
+    ends = set()
+    for seed in range(12):
+        held = hold_out(runs, count=4, seed=seed)  # exact shares 2.5, 1.25, 0.25: 3, 1, 0
+        assert len(held) == 4
+        a = sorted(k for k in held if k[0] == "a")
+        assert a in (["a0", "a1", "a2"], ["a7", "a8", "a9"])
+        assert "c0" not in held
+        ends.add(a[0])
+    assert ends == {"a0", "a7"}
+    with pytest.raises(ConfigError, match="lower it"):
+        hold_out(runs, count=16, seed=0)
+
+
+def test_limit_keeps_order_and_draws_by_seed() -> None:
+    keys = [f"{i:03d}" for i in range(50)]
+    chosen = limit(keys, count=10, seed=0, split="train")
+    assert chosen == sorted(chosen)
+    assert len(set(chosen)) == 10
+    assert chosen != limit(keys, count=10, seed=1, split="train")
+    assert limit(keys, count=None, seed=0, split="train") == keys

@@ -1,0 +1,142 @@
+"""`validate_project` finds what is wrong with a dataset and with sample stores, and says where."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seggen_core.config import SegGenConfig
+from seggen_core.datasets.validate import ValidationReport, validate_project
+from seggen_core.errors import DatasetError
+from seggen_core.paths import ProjectPaths
+from seggen_core.synthesis.sample_store import Sample, SampleStoreWriter
+
+
+def _config(root: Path, **sections: Any) -> SegGenConfig:
+    tree = {
+        "profile": "test",
+        "classes": ["car", "pedestrian"],
+        "dataset": {"name": "camvid", "root": root, "splits": "val_as_test"},
+        "foundation": {"source": "unused"},
+        "text2mask": {"num_steps": 1},
+        "mask2img": {"num_steps": 1},
+        "masksyn": {"samples_per_source": 1},
+        "imgsyn": {"samples_per_source": 1},
+        "seediff": {"samples_per_class": 1},
+        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
+    }
+    return SegGenConfig.model_validate(tree | sections)
+
+
+def _validate(root: Path, *, max_bad: int = 0, **sections: Any) -> ValidationReport:
+    return validate_project(_config(root, **sections), paths=ProjectPaths(root.parent), max_bad=max_bad)
+
+
+def test_sound_dataset_has_no_problems_and_a_histogram_that_adds_up(camvid_root: Path) -> None:
+    report = _validate(camvid_root)
+    assert report.problems == []
+    assert [(s.split, s.num_samples, s.num_bad) for s in report.splits] == [("train", 27, 0), ("val", 3, 0), ("test", 4, 0)]
+    for s in report.splits:  # every mask holds each of the 12 ids on one block of 12x12
+        assert s.sizes == {"48x36": s.num_samples}
+        assert s.class_pixels == [144 * s.num_samples] * 11
+        assert s.class_samples == [s.num_samples] * 11
+        assert s.ignored_pixels == 144 * s.num_samples
+    text = report.render()
+    assert "no problems" in text
+    assert any(line.split() == ["sky", "8.33", "8.33", "8.33", "27", "3", "4"] for line in text.splitlines())
+    assert json.loads(json.dumps(report.to_json()))["dataset"] == "camvid"
+
+
+def test_bad_samples_are_counted_named_and_capped(camvid_root: Path) -> None:
+    stems = sorted(p.stem for p in (camvid_root / "val").iterdir())
+    (camvid_root / "val" / f"{stems[0]}.jpg").write_bytes(b"")
+    (camvid_root / "valannot" / f"{stems[2]}.png").unlink()
+    report = _validate(camvid_root)
+    assert [p.where for p in report.problems] == [f"test/{stems[0]}", f"test/{stems[2]}"]
+    assert "0 bytes" in report.problems[0].what
+    assert "has no mask" in report.problems[1].what
+    assert report.splits[2].num_bad == 2
+    assert sum(report.splits[2].sizes.values()) == 2
+    assert "2 problem(s)" in report.render()
+    assert "... and 1 more" in report.render(max_listed=1)
+    assert _validate(camvid_root, max_bad=1).problems == report.problems
+    tolerant = _validate(camvid_root, max_bad=2)
+    assert tolerant.problems == []
+    assert tolerant.tolerated == report.problems
+    assert f"tolerated: test/{stems[2]}" in tolerant.render()
+
+
+def test_same_image_in_two_splits_is_a_leak_and_in_one_split_a_note(camvid_root: Path) -> None:
+    train = sorted((camvid_root / "train").iterdir())
+    test = sorted((camvid_root / "val").iterdir())
+    shutil.copy(test[0], test[1])
+    assert _validate(camvid_root).problems == []
+    assert "1 image(s) repeat another of the same split" in _validate(camvid_root).notes
+    # Stored otherwise, but the same pixels: a hash of the file would miss it.
+    Image.open(train[5]).save(test[3].with_suffix(".png"))
+    test[3].unlink()
+    (leak,) = _validate(camvid_root).problems
+    assert leak.where in (f"train/{train[5].stem} = test/{test[3].stem}", f"val/{train[5].stem} = test/{test[3].stem}")
+    assert "in several splits" in leak.what
+
+
+def test_classes_of_params_are_compared_with_the_taxonomy(camvid_root: Path) -> None:
+    report = _validate(camvid_root, classes=["car", "zebra"])
+    assert [p.where for p in report.problems] == ["params.yaml"]
+    assert "classes names zebra; camvid has sky, building" in report.problems[0].what
+    assert any("no synthetic samples are made for sky" in n and "car" not in n for n in report.notes)
+
+
+def test_class_that_never_occurs_is_noted(camvid_root: Path) -> None:
+    for path in (camvid_root / "valannot").iterdir():
+        mask = np.array(Image.open(path))
+        mask[mask == 10] = 11
+        Image.fromarray(mask).save(path)
+    assert "class 'bicyclist' occurs in no sample of test" in _validate(camvid_root).notes
+
+
+def test_dataset_that_is_not_there_is_an_error(camvid_root: Path) -> None:
+    shutil.rmtree(camvid_root)
+    with pytest.raises(DatasetError, match="is not a folder"):
+        _validate(camvid_root)
+
+
+def _write_store(folder: Path, *, num_classes: int, label: int) -> None:
+    with SampleStoreWriter(folder, num_classes=num_classes) as writer:
+        for i in range(3):
+            segmentation_map = np.full((16, 16), label if i == 1 else 255, np.uint8)
+            image = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            writer.add(Sample(f"train-{i:05d}-masksyn-00", image, segmentation_map, None, {}))
+        writer.finish(manifest={})
+
+
+def test_stores_are_decoded_and_compared_with_the_taxonomy(camvid_root: Path) -> None:
+    synthetic = camvid_root.parent / "data" / "synthetic" / "masksyn"
+    _write_store(synthetic / "car", num_classes=11, label=10)
+    report = _validate(camvid_root)
+    assert report.problems == []
+    assert [(s.name, s.num_samples, s.num_bad) for s in report.stores] == [("data/synthetic/masksyn/car", 3, 0)]
+
+    # 1. Made for a larger taxonomy.
+    _write_store(synthetic / "fence", num_classes=19, label=18)
+    (problem,) = _validate(camvid_root).problems
+    assert problem.where == "data/synthetic/masksyn/fence/train-00001-masksyn-00"
+    assert "has label 18; expected 0-10 or 255" in problem.what
+    shutil.rmtree(synthetic / "fence")
+
+    # 2. A flipped byte in a picture, then a shard cut short.
+    shard = synthetic / "car" / "shard-00000.tar"
+    sound = bytearray(shard.read_bytes())
+    damaged = sound.copy()
+    damaged[600] ^= 0xFF
+    shard.write_bytes(damaged)
+    (problem,) = _validate(camvid_root).problems
+    assert problem.where == "data/synthetic/masksyn/car/train-00000-masksyn-00"
+    shard.write_bytes(sound[:-700])
+    (problem,) = _validate(camvid_root).problems
+    assert problem.where == "data/synthetic/masksyn/car"
+    assert "shard-00000.tar" in problem.what
