@@ -1,0 +1,105 @@
+"""Loading of a foundation: any diffusers text-to-image pipeline of the Stable Diffusion family (SD 1.x, SD 2.x, SDXL, embedded)."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seggen_core.errors import FoundationError
+
+_CONTROLNET_PIPELINES = {
+    "StableDiffusionPipeline": "StableDiffusionControlNetPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLControlNetPipeline",
+}
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
+    """Load a text-to-image pipeline from a folder, or from a hub repository at a commit, in float32 on the CPU.
+
+    Only safetensors are read, and no code of the repository is run.
+
+    Raises:
+        FoundationError: no such folder; a hub repository without a full commit hash; or not a text-to-image pipeline.
+    """
+    # Not AutoPipelineForText2Image: it imports every pipeline that diffusers has, some 10 s of CPU.
+    from diffusers import DiffusionPipeline
+
+    folder = Path(source)
+    if folder.is_dir():
+        revision = None
+        if not (folder / "model_index.json").is_file():
+            raise FoundationError(f"{folder} is no diffusers pipeline: it has no model_index.json")
+    elif folder.is_absolute() or str(source).startswith("."):
+        raise FoundationError(f"there is no folder {folder}; give a diffusers pipeline folder or a hub repository with its revision")
+    elif revision is None or not _COMMIT.fullmatch(revision):
+        raise FoundationError(
+            f"{source} is neither a folder here nor a hub repository pinned by commit (revision: {revision!r}); "
+            "set foundation.revision to the 40-digit commit to load"
+        )
+    try:
+        pipeline: Any = DiffusionPipeline.from_pretrained(
+            str(source), revision=revision, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise FoundationError(f"can't load a text-to-image pipeline from {source}: {error}") from error
+    if type(pipeline).__name__ not in _CONTROLNET_PIPELINES:
+        raise FoundationError(
+            f"{source} is a {type(pipeline).__name__}; foundations are one of: {', '.join(sorted(_CONTROLNET_PIPELINES))}"
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.requires_grad_(False)
+    return pipeline
+
+
+def vae_scale_factor(pipeline: Any) -> int:
+    """Return image pixels per latent pixel along a side (8 for SD and SDXL, 2 for the embedded foundation)."""
+    return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+
+
+@torch.no_grad()
+def encode_prompts(pipeline: Any, prompts: list[str], *, image_size: int) -> dict[str, torch.Tensor]:
+    """Encode `prompts` as the pipeline's UNet wants them.
+
+    Returns:
+        "encoder_hidden_states" [B, T, D] and, for SDXL, "text_embeds" [B, P] and "time_ids" [B, 6] (original size, crop offset
+        and target size, all of an uncropped square image).
+    """
+    device = pipeline.unet.device
+    encoded = pipeline.encode_prompt(prompt=prompts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False)
+    conditioning = {"encoder_hidden_states": encoded[0]}
+    if getattr(pipeline, "text_encoder_2", None) is not None:
+        conditioning["text_embeds"] = encoded[2]
+        sizes = [image_size, image_size, 0, 0, image_size, image_size]
+        conditioning["time_ids"] = torch.tensor([sizes] * len(prompts), dtype=encoded[0].dtype, device=device)
+    return conditioning
+
+
+def unet_arguments(conditioning: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Turn a batch of `encode_prompts` into keyword arguments of a UNet or ControlNet call."""
+    arguments: dict[str, Any] = {"encoder_hidden_states": conditioning["encoder_hidden_states"]}
+    if "text_embeds" in conditioning:
+        arguments["added_cond_kwargs"] = {k: conditioning[k] for k in ("text_embeds", "time_ids")}
+    return arguments
+
+
+def load_mask2img(foundation: Path, controlnet: Path) -> Any:
+    """Load the ControlNet pipeline of a foundation folder and a ControlNet folder, in float32.
+
+    Raises:
+        FoundationError: either can't be loaded.
+    """
+    import diffusers
+    from diffusers import ControlNetModel
+
+    try:
+        side_network = ControlNetModel.from_pretrained(controlnet, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise FoundationError(f"can't load a ControlNet from {controlnet}: {error} (run: dvc repro mask2img)") from error
+    side_network.requires_grad_(False)
+    base = load_pipeline(foundation)
+    pipeline = getattr(diffusers, _CONTROLNET_PIPELINES[type(base).__name__]).from_pipe(base, controlnet=side_network)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -1,0 +1,172 @@
+"""Stage `train_seg`: one ablation arm's segmenters, one for each subset seed."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from seggen_core.config import SegGenConfig, SegmenterConfig, VariantConfig
+from seggen_core.errors import ConfigError
+from seggen_core.evaluation.semantic import mean_iou
+from seggen_core.paths import ProjectPaths
+from seggen_core.rng import derive_seed
+from seggen_core.runtime import limit_threads, pick_device
+from seggen_core.segmentation.mixing import Arm, open_arm
+from seggen_core.segmentation.models import build_segmenter, save_segmenter
+from seggen_core.segmentation.predict import score_store
+from seggen_core.segmentation.train import train_segmenter
+from seggen_core.synthesis.sample_store import SampleStore, open_partitions
+from seggen_core.taxonomy import Taxonomy
+from seggen_core.tracking import StageRun, track_stage
+from seggen_core.tracking.dvc_lineage import content_digest
+
+_POINTS = 500
+"""Points of a loss curve at most; each is a mean over the steps since the one before."""
+
+
+def find_variant(config: SegGenConfig, name: str | None) -> VariantConfig:
+    """Return the arm called `name`; ConfigError lists the known ones where there is none."""
+    if name not in config.variants:
+        raise ConfigError(f"there is no variant {name!r}; params.yaml has: {', '.join(config.variants)}")
+    return config.variants[name]
+
+
+def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
+    """Write data/checkpoints/<variant>: a segmenter in seed<k> for each subset seed, metrics.json and history.csv.
+
+    metrics.json has mIoU (percent) on the validation split, the one to tune on; the test split is read by `evaluate` alone.
+    A run that was killed goes on from the last finished seed, and within a seed from its last saved state.
+    """
+    variant = find_variant(config, item)
+    assert item is not None
+    settings = config.train_seg.for_model(variant.model)
+    params = {"variant": variant.model_dump(mode="json"), **settings.model_dump(mode="json", exclude={"overrides"})}
+    limit_threads(config.runtime)
+    with track_stage("train_seg", item=item, params=params, runtime=config.runtime, paths=paths) as tracked:
+        # 1. What goes in.
+        taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+        subsets: dict[str, list[str]] = json.loads(paths.subsets.read_text(encoding="utf-8"))
+        real, validation = SampleStore(paths.real("train")), SampleStore(paths.real("val"))
+        partitions = {method: open_partitions(paths.synthetic(method)) for method in variant.methods}
+        tracked.log_input(name="real_train", path=paths.real("train"))
+        for method in partitions:
+            tracked.log_input(name=method, path=paths.synthetic(method))
+        stores = [real, validation, *(store for group in partitions.values() for store in group)]
+        identity = [params, config.seed, subsets, taxonomy.to_json(), [content_digest(store.folder) for store in stores]]
+        fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        scratch = paths.scratch / "train_seg" / item / fingerprint
+
+        # 2. One training for each subset.
+        folders = {s: scratch / "out" / f"seed{s}" for s in config.dataset.subset_seeds}
+        for subset_seed, folder in folders.items():
+            if (folder / "metrics.json").exists():
+                continue
+            arm = open_arm(
+                variant,
+                config=settings,
+                real=real,
+                real_keys=real.keys() if variant.real == "all" else subsets[str(subset_seed)],
+                partitions=partitions,
+                seed=config.seed,
+                subset_seed=subset_seed,
+            )
+            _train_one(
+                settings,
+                config=config,
+                arm=arm,
+                taxonomy=taxonomy,
+                validation=validation,
+                subset_seed=subset_seed,
+                folder=folder,
+                state_folder=scratch / f"state{subset_seed}",
+                tracked=tracked,
+                description=f"{item} seed {subset_seed}",
+            )
+
+        # 3. Tables over the seeds, and all of it into place.
+        summaries = {s: json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for s, folder in folders.items()}
+        metrics = {
+            "model": settings.model,
+            "num_steps": settings.num_steps,
+            "val_miou": round(float(np.mean([s["val_miou"] for s in summaries.values()])), 4),
+            "seeds": {str(s): summary for s, summary in summaries.items()},
+        }
+        _write_json(scratch / "out" / "metrics.json", metrics)
+        curves = [pd.read_csv(folder / "history.csv").assign(seed=s) for s, folder in folders.items()]
+        pd.concat(curves)[["seed", "step", "loss", "learning_rate"]].to_csv(scratch / "out" / "history.csv", index=False)
+        tracked.log_metrics({"val_miou": metrics["val_miou"]})
+        tracked.log_artifact(scratch / "out" / "history.csv")
+        shutil.rmtree(paths.checkpoint(item), ignore_errors=True)
+        paths.checkpoint(item).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / "out").replace(paths.checkpoint(item))
+        shutil.rmtree(scratch.parent)
+
+
+def _train_one(
+    settings: SegmenterConfig,
+    *,
+    config: SegGenConfig,
+    arm: Arm,
+    taxonomy: Taxonomy,
+    validation: SampleStore,
+    subset_seed: int,
+    folder: Path,
+    state_folder: Path,
+    tracked: StageRun,
+    description: str,
+) -> None:
+    """Train one segmenter and write it to `folder`, metrics.json last."""
+    device = pick_device(config.runtime)
+    with torch.random.fork_rng(devices=[]):
+        # The same weights to start from in every arm.
+        torch.manual_seed(derive_seed(config.seed, "train_seg", subset_seed, "initial weights"))
+        segmenter = build_segmenter(settings, id2label=taxonomy.id2label).to(device)
+    every = max(1, -(-settings.num_steps // _POINTS))
+    curve: list[dict[str, float]] = []
+    recent: list[float] = []
+    with tqdm(total=settings.num_steps, desc=f"train_seg {description}", unit="step", disable=None) as progress:
+
+        def report(step: int, values: dict[str, float]) -> None:
+            recent.append(values["loss"])
+            progress.update()
+            if step % every == 0 or step == settings.num_steps:
+                point = {"loss": float(np.mean(recent)), "learning_rate": values["learning_rate"]}
+                recent.clear()
+                curve.append({"step": step, **point})
+                progress.set_postfix(loss=f"{point['loss']:.3f}")
+                tracked.log_metrics({f"seed{subset_seed}/{name}": value for name, value in point.items()}, step=step)
+
+        train_segmenter(
+            segmenter,
+            settings,
+            plan=arm.plan,
+            pool=arm.pool,
+            seed=config.seed,
+            subset_seed=subset_seed,
+            device=device,
+            state_folder=state_folder,
+            on_step=report,
+        )
+    confusion = score_store(
+        segmenter,
+        store=validation,
+        batch_size=config.evaluate.batch_size,
+        device=device,
+        description=f"train_seg {description}: validation",
+    )
+    miou = round(mean_iou(confusion), 4)
+    tracked.log_metrics({f"seed{subset_seed}/val_miou": miou}, step=settings.num_steps)
+    save_segmenter(segmenter, folder=folder)
+    pd.DataFrame(curve).to_csv(folder / "history.csv", index=False)
+    metrics = {"val_miou": miou, "train_loss": curve[-1]["loss"], "parameters": sum(p.numel() for p in segmenter.parameters())}
+    _write_json(folder / "metrics.json", metrics | arm.facts)
+
+
+def _write_json(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")

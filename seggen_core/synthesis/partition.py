@@ -1,0 +1,176 @@
+"""One class partition of MaskSyn or ImgSyn: which samples, resumed where an interrupted run stopped, published whole."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from seggen_core.color_map import class_palette
+from seggen_core.config import SegGenConfig, SegGenSynthesisConfig
+from seggen_core.datasets.subset import rarest_class_partition
+from seggen_core.errors import CaptionError
+from seggen_core.generators.foundation import load_mask2img, load_pipeline
+from seggen_core.paths import ProjectPaths
+from seggen_core.reports.grids import pair_grid
+from seggen_core.runtime import pick_device
+from seggen_core.synthesis.sample_store import Sample, SampleStore, SampleStoreWriter
+from seggen_core.synthesis.seggen import SynthesisTask, synthesize_pairs, task_seed
+from seggen_core.taxonomy import Taxonomy
+from seggen_core.tracking import track_stage
+from seggen_core.tracking.dvc_lineage import content_digest
+
+_NUM_PICTURES = 10
+
+
+def list_tasks(
+    *, store: SampleStore, captions: pd.DataFrame, subsets: Mapping[str, Sequence[str]], taxonomy: Taxonomy, class_slug: str, per_source: int
+) -> list[SynthesisTask]:
+    """List the samples to make for one class: `per_source` for each real sample of the subsets whose rarest class it is.
+
+    A class partition is the same whatever other partitions exist, so adding a class makes new partitions only.
+
+    Raises:
+        ConfigError: the taxonomy has no class with this slug.
+        CaptionError: a source has no caption.
+    """
+    taxonomy.by_slug(class_slug)
+    index = store.index
+    counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
+    wanted = {key for keys in subsets.values() for key in keys}
+    sources = [key for key in rarest_class_partition(counts, taxonomy)[class_slug] if key in wanted]
+    prompts = dict(zip(captions["sample_key"], captions["caption"], strict=True))
+    missing = [key for key in sources if key not in prompts]
+    if missing:
+        raise CaptionError(f"{len(missing)} samples have no caption, e.g. {missing[0]} (run: dvc repro captions)")
+    return [SynthesisTask(key, number, prompts[key]) for key in sources for number in range(per_source)]
+
+
+def synthesize_partition(config: SegGenConfig, *, paths: ProjectPaths, method: Literal["masksyn", "imgsyn"], class_slug: str) -> None:
+    """Make the partition `class_slug` of `method` and move it to data/synthetic/<method>/<class>.
+
+    Samples are committed as they are made, in a scratch folder named by all that defines them; a run that was killed goes on
+    after the last one, and the result is the same bytes.
+    """
+    settings: SegGenSynthesisConfig = getattr(config, method)
+    params = settings.model_dump(mode="json")
+    with track_stage(method, item=class_slug, params=params, runtime=config.runtime, paths=paths) as tracked:
+        # 1. What to make.
+        taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+        store = SampleStore(paths.real("train"))
+        captions = pd.read_parquet(paths.captions)
+        tasks = list_tasks(
+            store=store,
+            captions=captions,
+            subsets=json.loads(paths.subsets.read_text(encoding="utf-8")),
+            taxonomy=taxonomy,
+            class_slug=class_slug,
+            per_source=settings.samples_per_source,
+        )
+        models = ["foundation", "mask2img"] if method == "imgsyn" else ["foundation", "text2mask", "mask2img"]
+        hashes = {name: content_digest(paths.model(name)) for name in models}
+        for name in models:
+            tracked.log_input(name=name, path=paths.model(name))
+        tracked.log_input(name="captions", path=paths.captions)
+        identity = [method, params, config.seed, config.dataset.image_size, taxonomy.to_json(), hashes]
+        identity += [[t.source_key, t.number, t.prompt] for t in tasks]
+        if method == "imgsyn":
+            identity.append(content_digest(paths.real("train")))
+        scratch = paths.scratch / method / class_slug / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+        # 2. Make what isn't there yet.
+        with SampleStoreWriter(scratch / "store", num_classes=len(taxonomy)) as writer:
+            _fill(writer, tasks, config=config, paths=paths, method=method, class_slug=class_slug, store=store, hashes=hashes)
+            writer.finish(
+                manifest={"method": method, "class_slug": class_slug, "params": params, "seed": config.seed, "model_hashes": hashes}
+            )
+
+        # 3. Metrics and pictures, then all of it into place.
+        made = SampleStore(scratch / "store")
+        metrics = partition_metrics(made, taxonomy=taxonomy)
+        (made.folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        tracked.log_metrics({k: float(v) for k, v in metrics.items()})
+        out = publish(made.folder, paths.synthetic(method, class_slug))
+        shutil.rmtree(scratch.parent)
+        if len(made):
+            published = SampleStore(out)
+            step = max(1, len(published) // _NUM_PICTURES)
+            shown = [published[k] for k in published.keys()[::step][:_NUM_PICTURES]]
+            picture = out / "previews.png"
+            pair_grid(shown, palette=class_palette(len(taxonomy)), num_columns=5, scale=2).save(picture)
+            tracked.log_artifact(picture)
+
+
+def _fill(
+    writer: SampleStoreWriter,
+    tasks: list[SynthesisTask],
+    *,
+    config: SegGenConfig,
+    paths: ProjectPaths,
+    method: Literal["masksyn", "imgsyn"],
+    class_slug: str,
+    store: SampleStore,
+    hashes: dict[str, str],
+) -> None:
+    settings: SegGenSynthesisConfig = getattr(config, method)
+    remaining = tasks[len(writer.committed) :]
+    if not remaining or writer.finished:
+        return
+    device = pick_device(config.runtime)
+    palette = class_palette(len(Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))))
+    mask2img = load_mask2img(paths.model("foundation"), paths.model("mask2img")).to(device)
+    text2mask = load_pipeline(paths.model("text2mask")).to(device) if method == "masksyn" else None
+    bar = tqdm(total=len(tasks), initial=len(tasks) - len(remaining), desc=f"{method} {class_slug}", unit="pair", disable=None)
+    with bar as progress:
+        for start in range(0, len(remaining), settings.batch_size):
+            batch = remaining[start : start + settings.batch_size]
+            pairs = synthesize_pairs(
+                batch,
+                method=method,
+                config=settings,
+                seed=config.seed,
+                mask2img=mask2img,
+                palette=palette,
+                image_size=config.dataset.image_size,
+                text2mask=text2mask,
+                real_masks=np.stack([store.read_mask(t.source_key) for t in batch]) if method == "imgsyn" else None,
+            )
+            for position, task in enumerate(batch):
+                metadata: dict[str, Any] = {
+                    "source_key": task.source_key,
+                    "class_slug": class_slug,
+                    "seed": task_seed(task, method=method, seed=config.seed),
+                    "prompt": task.prompt,
+                    "model_hash": hashes["mask2img"],
+                    "quality": pairs.quality[position],
+                }
+                writer.add(Sample(task.key(method), pairs.images[position], pairs.segmentation_maps[position], None, metadata))
+            writer.commit()
+            progress.update(len(batch))
+
+
+def partition_metrics(store: SampleStore, *, taxonomy: Taxonomy) -> dict[str, float]:
+    """Return the number of samples, the share of pixels per class, and the mean of each quality column."""
+    metrics: dict[str, float] = {"samples": float(len(store))}
+    if len(store):
+        shares = np.sum(store.index["class_pixel_counts"].tolist(), axis=0, dtype=np.float64)
+        shares /= max(shares.sum(), 1.0)
+        metrics |= {f"share_{slug}": round(float(s), 6) for slug, s in zip(taxonomy.slugs, shares, strict=True)}
+        for column in sorted(c for c in store.index.columns if c.startswith("quality_")):
+            metrics[column.removeprefix("quality_")] = round(float(store.index[column].mean()), 6)
+    return metrics
+
+
+def publish(finished: Path, out: Path) -> Path:
+    """Move the finished folder to `out`, replacing what is there, and return `out`."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(finished, out)
+    return out

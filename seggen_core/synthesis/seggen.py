@@ -1,0 +1,119 @@
+"""MaskSyn and ImgSyn: new (mask, image) pairs from Text2Mask and Mask2Img (SegGen 3.3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from seggen_core.color_map import color_to_mask, mask_to_color
+from seggen_core.config import SegGenSynthesisConfig
+from seggen_core.generators.sampling import resolve_precision, sample_images
+from seggen_core.rng import derive_seed
+
+
+@dataclass(frozen=True)
+class SynthesisTask:
+    """One synthetic sample to be made from a real one.
+
+    Attributes:
+        source_key: key of the real sample.
+        number: 0 to samples_per_source - 1.
+        prompt: caption of the real sample.
+    """
+
+    source_key: str
+    number: int
+    prompt: str
+
+    def stream(self, method: str) -> tuple[str | int, ...]:
+        """Name of the sample's random stream, after the project's seed: its place in a batch or a run is no part of it."""
+        return (method, self.source_key, self.number)
+
+    def key(self, method: str) -> str:
+        """Key of the synthetic sample in its store."""
+        return f"{method}-{self.source_key}-{self.number:03d}"
+
+
+@dataclass(frozen=True)
+class SynthesizedPairs:
+    """B synthetic pairs.
+
+    Attributes:
+        images: uint8 [B, H, W, 3].
+        segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
+        quality: one dict of floats per pair.
+    """
+
+    images: np.ndarray
+    segmentation_maps: np.ndarray
+    quality: list[dict[str, float]]
+
+
+def task_seed(task: SynthesisTask, *, method: str, seed: int) -> int:
+    """Return the seed of the task's noise."""
+    return derive_seed(seed, *task.stream(method))
+
+
+def synthesize_pairs(
+    tasks: Sequence[SynthesisTask],
+    *,
+    method: str,
+    config: SegGenSynthesisConfig,
+    seed: int,
+    mask2img: Any,
+    palette: np.ndarray,
+    image_size: int,
+    text2mask: Any = None,
+    real_masks: np.ndarray | None = None,
+) -> SynthesizedPairs:
+    """Make one pair per task: MaskSyn with `text2mask` (equations 1 and 2), ImgSyn with `real_masks` (equation 2 alone).
+
+    Args:
+        tasks: B tasks.
+        method: "masksyn" or "imgsyn", the name of the random streams.
+        config: samplers.
+        seed: the project's seed.
+        mask2img: a ControlNet pipeline.
+        palette: uint8 [num_classes, 3].
+        image_size: side of the square pairs in pixels.
+        text2mask: a text-to-image pipeline that draws colour maps.
+        real_masks: uint8 [B, H, W], the masks of the tasks' sources.
+    """
+    prompts = [t.prompt for t in tasks]
+
+    def generator(stage: str, position: int) -> torch.Generator:
+        name = (seed, *tasks[position].stream(method), stage)
+        return torch.Generator(device="cpu").manual_seed(derive_seed(*name))
+
+    # 1. Masks.
+    if text2mask is not None:
+        drawn = sample_images(
+            text2mask,
+            prompts=prompts,
+            generators=lambda i: generator("mask", i),
+            config=config.text2mask,
+            image_size=image_size,
+            dtype=resolve_precision(config.text2mask.precision, text2mask.unet.device),
+        )
+        decoded = color_to_mask(drawn, palette=palette)
+        masks = decoded.segmentation_map
+        far = (decoded.distance > config.max_palette_distance).mean(axis=(1, 2))
+        quality = [{"off_palette": float(f)} for f in far]
+    else:
+        assert real_masks is not None, "ImgSyn needs the masks of the real samples"
+        masks = real_masks
+        quality = [{} for _ in tasks]
+
+    # 2. Images that show them. The condition is painted from the decoded classes: clean colours, as in training.
+    images = sample_images(
+        mask2img,
+        prompts=prompts,
+        generators=lambda i: generator("image", i),
+        config=config.mask2img,
+        image_size=image_size,
+        dtype=resolve_precision(config.mask2img.precision, mask2img.unet.device),
+        control_images=mask_to_color(masks, palette=palette),
+    )
+    return SynthesizedPairs(images, masks, quality)
