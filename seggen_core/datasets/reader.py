@@ -154,10 +154,10 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, tuple[Path, ...
         raise DatasetError(f"{folder} is missing; expected a folder with {', '.join(suffixes)} files: check dataset.root")
     found: dict[str, tuple[Path, ...]] = {}
     with os.scandir(folder) as entries:
-        for name in sorted(e.name for e in entries):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in suffixes and not name.startswith("."):
-                found[stem] = (*found.get(stem, ()), folder / name)
+        paths = [folder / name for name in sorted(e.name for e in entries) if not name.startswith(".")]
+    for path in paths:
+        if path.suffix.lower() in suffixes:
+            found[path.stem] = (*found.get(path.stem, ()), path)
     return found
 
 

@@ -27,8 +27,7 @@ def _open(root: Path) -> CamVidReader:
 
 def _read(root: Path) -> RawSample:
     reader = _open(root)
-    split = "train" if STEM in reader.keys("train") else "val"
-    return reader.read(split, STEM)
+    return reader.read("train" if STEM in reader.keys("train") else "val", STEM)
 
 
 def _image(root: Path) -> Path:
@@ -133,8 +132,11 @@ def test_non_ascii_names_and_hidden_files(camvid_root: Path) -> None:
     reader = _open(camvid_root)
     keys = reader.keys("train") + reader.keys("val")
     assert len(keys) == 30
-    split = "train" if "überfahrt_00001" in reader.keys("train") else "val"
-    assert reader.read(split, "überfahrt_00001").image.shape == (36, 48, 3)
+    assert reader.read("train" if "überfahrt_00001" in reader.keys("train") else "val", "überfahrt_00001").image.shape == (
+        36,
+        48,
+        3,
+    )
 
 
 def test_grey_image_becomes_rgb(camvid_root: Path) -> None:
@@ -205,6 +207,17 @@ def test_fit_square_stretch_keeps_the_whole_frame_and_centre_crop_its_middle() -
     np.testing.assert_array_equal(cropped.segmentation_map, np.tile(np.array([2, 3, 4, 5], np.uint8), (4, 1)))
     np.testing.assert_allclose(cropped.image[:, :, 0], cropped.segmentation_map * 30.0, atol=16)  # Lanczos rings at steps
     assert fit_square(stretched, size=8, fit="stretch") is stretched
+
+
+def test_fit_square_invents_no_label_between_two_others() -> None:
+    segmentation_map = np.where(np.random.default_rng(0).random((50, 70)) < 0.5, 2, 10).astype(np.uint8)
+    image = np.zeros((50, 70, 3), np.uint8)
+    for size in (13, 33, 101):
+        fitted = fit_square(
+            RawSample(image, segmentation_map, segmentation_map.astype(np.uint16), {}), size=size, fit="center_crop"
+        )
+        assert set(np.unique(fitted.segmentation_map)) == {2, 10}
+        np.testing.assert_array_equal(fitted.instance_map, fitted.segmentation_map)
 
 
 def test_reader_can_be_pickled_and_used_in_another_process(camvid_root: Path) -> None:

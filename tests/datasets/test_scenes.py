@@ -52,6 +52,7 @@ def test_maps_agree_with_the_taxonomy() -> None:
     reader = open_dataset(CONFIG, seed=3)
     for key in reader.keys("train"):
         sample = reader.read("train", key)
+        assert sample.instance_map is not None
         things = np.isin(sample.segmentation_map, [c.train_id for c in reader.taxonomy if c.is_thing])
         np.testing.assert_array_equal(things, sample.instance_map > 0)
         assert sample.segmentation_map.max() < len(reader.taxonomy) < IGNORE_INDEX

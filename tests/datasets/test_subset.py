@@ -28,6 +28,11 @@ def test_partition_takes_the_rarest_class_present() -> None:
     assert rarest_class_partition(counts, TAXONOMY) == {"sky": ["d"], "road": ["a", "c"], "car": ["e"], "person": ["b"]}
 
 
+def test_rarity_is_pixels_not_samples() -> None:
+    counts = {"a": [1, 50, 0, 0], "b": [1, 0, 0, 0], "c": [1, 0, 0, 0]}  # sky is in all samples, with the fewest pixels
+    assert rarest_class_partition(counts, TAXONOMY)["sky"] == ["a", "b", "c"]
+
+
 def test_partition_breaks_ties_by_train_id_and_keeps_empty_classes() -> None:
     counts = {"a": [5, 5, 0, 0], "b": [5, 5, 0, 0]}
     assert rarest_class_partition(counts, TAXONOMY) == {"sky": ["a", "b"], "road": [], "car": [], "person": []}
@@ -72,6 +77,11 @@ def test_subset_holds_every_class_that_occurs(subset_seed: int) -> None:
     drawn = draw_subset(counts, size=4, seed=0, subset_seed=subset_seed)
     assert len(drawn) == 4
     assert (np.sum([counts[k] for k in drawn], axis=0) > 0).all()
+
+
+def test_subset_swaps_a_sample_for_one_that_has_its_classes_too() -> None:
+    for subset_seed in range(6):
+        assert draw_subset({"a": [1, 0], "b": [1, 1], "c": [1, 0]}, size=1, seed=0, subset_seed=subset_seed) == ["b"]
 
 
 def test_subset_smaller_than_the_number_of_classes_takes_what_is_possible() -> None:
