@@ -115,7 +115,8 @@ def _run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Proje
 
     from seggen_core.tracking import prepare_tracking, replay
 
-    prepare_tracking(paths, config.runtime)
     if arguments.replay:
         print(replay(paths, config.runtime))
+    else:
+        prepare_tracking(paths, config.runtime)
     return 0

@@ -32,6 +32,7 @@ class RuntimeConfig(Section):
         device: "auto" takes CUDA where there is one.
         num_threads: CPU threads of one stage; independent stages run side by side.
         tracking_uri: MLflow server or database; None is sqlite in the project folder. MLFLOW_TRACKING_URI overrides it.
+            "disk" keeps everything in .seggen/metrics until `seggen track --replay`.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -260,8 +261,24 @@ class SegmenterConfig(Section):
             samples first and on real ones after (SegGen 3.4).
         p_aug: replacement probability (paper: 0.6).
         num_steps: optimisation steps in all; under "pretrain", the first `pretrain_share` of them see synthetic data.
+        learning_rate: peak of AdamW's schedule; after the warm-up it falls to zero as `lr_scheduler` says ("poly": to the power
+            0.9 of the steps left, SegGen A.3). Under "pretrain" each phase has its own schedule.
+        weight_decay: of matrices and kernels; not of biases and normalisation layers.
+        max_grad_norm: gradients are clipped to this norm.
+        random_scale: range of the zoom before cropping to the image size.
+        color_jitter: brightness, contrast and saturation change by at most this factor.
+        checkpoint_every: steps between the states that an interrupted training resumes from.
         backbone: timm model name of "hrnet".
-        compare_models: further models that get a row of their own, trained on the arms in `compare_variants`.
+        backbone_kwargs: changes to timm's definition of it, by its own names ("stem_width", "stage2": {...}).
+        backbone_source: safetensors file of pretrained weights, or a folder with model.safetensors; None trains from scratch.
+        stem_stride: how much HRNet's stem shrinks the image: 4 as published; 2 or 1 for images that are small themselves.
+        head_width: channels of HRNet's segmentation head.
+        mask2former: fields of transformers' Mask2FormerConfig, `backbone_config` among them; they change `mask2former_source`'s
+            where that is given.
+        mask2former_source: transformers folder, or hub repository with `mask2former_revision`; None trains from scratch.
+        mask2former_revision: commit of a hub repository; required for one.
+        overrides: fields of this section that differ for one model, as {"mask2former": {"learning_rate": 1.0e-4}}; they hold
+            wherever that model is trained.
     """
 
     model: Literal["hrnet", "mask2former"] = "hrnet"
@@ -273,12 +290,38 @@ class SegmenterConfig(Section):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_steps: int = Field(50, ge=0)
+    lr_scheduler: Literal["poly", "cosine"] = "poly"
+    max_grad_norm: float = Field(10.0, gt=0)
     random_flip: bool = True
-    random_scale: tuple[float, float] = (0.75, 1.5)
-    color_jitter: float = Field(0.3, ge=0)
+    random_scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.5)
+    color_jitter: Probability = 0.3
+    checkpoint_every: Positive = 200
     backbone: str = "hrnet_w18_small"
+    backbone_kwargs: dict[str, Any] = Field(default_factory=dict)
     backbone_source: str | None = None
+    stem_stride: Literal[1, 2, 4] = 4
+    head_width: Positive = 64
     mask2former: dict[str, Any] = Field(default_factory=dict)
+    mask2former_source: str | None = None
+    mask2former_revision: str | None = None
+    overrides: dict[Literal["hrnet", "mask2former"], dict[str, Any]] = Field(default_factory=dict)
+
+    def for_model(self, model: Literal["hrnet", "mask2former"] | None) -> "SegmenterConfig":
+        """Return the section as `model` is trained with it: its overrides applied; None is the section's own model."""
+        name = model or self.model
+        tree = self.model_dump() | self.overrides.get(name, {}) | {"model": name, "overrides": {}}
+        return SegmenterConfig.model_validate(tree)
+
+    @model_validator(mode="after")
+    def _check(self) -> "SegmenterConfig":
+        low, high = self.random_scale
+        if low > high:
+            raise ValueError(f"random_scale is ({low}, {high}); the first must not be larger")
+        for name, changes in self.overrides.items():
+            if "model" in changes or "overrides" in changes:
+                raise ValueError(f"overrides of {name} can't change 'model' or 'overrides'")
+            self.for_model(name)
+        return self
 
 
 class VariantConfig(Section):

@@ -1,0 +1,236 @@
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seggen_core.config import SegGenConfig
+from seggen_core.errors import SegGenError
+from seggen_core.paths import ProjectPaths
+from seggen_core.reports.ablation import (
+    CONTROL,
+    OTHER_MODEL,
+    UPPER_BOUND,
+    Arm,
+    JudgeScores,
+    SeedScores,
+    ablation_markdown,
+    ablation_table,
+    comparison_arm,
+    flat_metrics,
+    per_class_delta,
+    per_class_table,
+    seed_table,
+)
+from seggen_core.stages import ablation
+from seggen_core.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy.from_names(stuff=["sky", "road"], things=["car", "potted plant"])
+
+
+def scores(sky, road, car, plant, accuracy=80.0):
+    iou = {"sky": sky, "road": road, "car": car, "potted_plant": plant}
+    return SeedScores(miou=float(np.nanmean([*iou.values()])), pixel_accuracy=accuracy, per_class_iou=iou)
+
+
+def arm(variant, *seeds, model="hrnet", real="subset", methods=(), shuffle=False):
+    return Arm(variant=variant, model=model, real=real, methods=methods, shuffle_masks=shuffle, seeds=dict(enumerate(seeds)))
+
+
+ARMS = [
+    arm("baseline", scores(90, 70, 20, 0), scores(86, 74, 30, 10), scores(88, 72, 25, 5)),
+    arm("masksyn", scores(92, 80, 40, 20), scores(92, 80, 40, 16), scores(92, 80, 40, 24), methods=("masksyn",)),
+    arm("shuffled", scores(80, 60, 10, 10), methods=("masksyn",), shuffle=True),
+    arm("full_real", scores(96, 90, 80, math.nan), real="all"),
+    arm("m2f", scores(50, 50, 0, 0), model="mask2former"),
+    arm("m2f_masksyn", scores(60, 50, 20, 0), model="mask2former", methods=("masksyn",)),
+]
+JUDGES = [JudgeScores(method="masksyn", samples=600, miou=61.25, per_class_iou={"sky": 90.0}, further={"off_palette": 1.5})]
+
+
+def tables(arms=ARMS, judges=JUDGES):
+    seeds = seed_table(arms, taxonomy=TAXONOMY)
+    table = ablation_table(arms, seeds=seeds, judges=judges, baseline="baseline")
+    return seeds, table, table.set_index("variant")
+
+
+def test_means_spreads_and_differences_by_hand():
+    _, _, table = tables()
+    # baseline: mIoU 45, 50, 47.5; masksyn: 58, 57, 59.
+    row = table.loc["masksyn"]
+    assert row["num_seeds"] == 3
+    assert row["miou"] == pytest.approx(58.0) and row["miou_std"] == pytest.approx(1.0)
+    assert table.loc["baseline", "miou"] == pytest.approx(47.5) and table.loc["baseline", "miou_std"] == pytest.approx(2.5)
+    assert row["delta_miou"] == pytest.approx(10.5)
+    # Seed by seed: 13, 7, 11.5; mean 10.5, squares 6.25 + 12.25 + 1 = 19.5 over 2.
+    assert row["delta_miou_std"] == pytest.approx(math.sqrt(9.75))
+    # Things of the baseline: 10, 20, 15; of masksyn: 30, 28, 32. Stuff: 80, 80, 80 and 86.
+    assert table.loc["baseline", "miou_things"] == pytest.approx(15) and row["miou_things_std"] == pytest.approx(2)
+    assert row["delta_miou_things"] == pytest.approx(15) and row["delta_miou_stuff"] == pytest.approx(6)
+    assert math.isnan(table.loc["baseline", "delta_miou"])
+
+
+def test_one_seed_has_no_spread_and_an_absent_class_is_left_out_of_means():
+    _, _, table = tables()
+    row = table.loc["full_real"]
+    assert math.isnan(row["miou_std"]) and math.isnan(row["delta_miou_std"])
+    assert row["miou_things"] == pytest.approx(80) and row["miou_stuff"] == pytest.approx(93)
+
+
+def test_each_arm_is_compared_with_its_own_models_baseline():
+    assert [comparison_arm(a, arms=ARMS, baseline="baseline") for a in ARMS] == [
+        None, "baseline", "baseline", "baseline", None, "m2f",
+    ]  # fmt: skip
+    _, _, table = tables()
+    assert table.loc["m2f_masksyn", "delta_miou"] == pytest.approx(7.5)
+    assert list(table["mark"]) == ["", "", CONTROL, UPPER_BOUND, OTHER_MODEL, OTHER_MODEL]
+    _, _, alone = tables([ARMS[0], ARMS[5]])
+    assert math.isnan(alone.loc["m2f_masksyn", "delta_miou"])
+
+
+def test_the_judge_stands_by_arms_trained_on_the_pairs_as_they_were_judged():
+    _, _, table = tables()
+    judged = table["judge_masksyn"]
+    assert judged["masksyn"] == judged["m2f_masksyn"] == 61.25
+    assert judged[["baseline", "shuffled", "full_real"]].isna().all()
+    assert "judge_masksyn" not in tables(judges=[])[2]
+
+
+def test_per_class_means_and_differences():
+    seeds, table, _ = tables()
+    per_class = per_class_table(ARMS, seeds=seeds, taxonomy=TAXONOMY)
+    assert list(per_class.index) == [a.variant for a in ARMS]
+    assert per_class.loc["baseline"].tolist() == pytest.approx([88, 72, 25, 5])
+    delta = per_class_delta(per_class, table=table)
+    assert delta.loc["masksyn"].tolist() == pytest.approx([4, 8, 15, 15])
+    assert delta.loc["m2f_masksyn"].tolist() == pytest.approx([10, 0, 20, 0])
+    assert "baseline" not in delta.index and "m2f" not in delta.index
+
+
+def test_flat_metrics_hold_numbers_only():
+    metrics = flat_metrics(tables()[1], judges=JUDGES)
+    assert metrics["masksyn.miou"] == 58.0 and metrics["masksyn.delta"] == 10.5 and metrics["judge.masksyn"] == 61.25
+    assert "full_real.miou_std" not in metrics and "baseline.delta" not in metrics
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_markdown_is_a_table_with_the_marks_explained():
+    seeds, table, _ = tables()
+    per_class = per_class_table(ARMS, seeds=seeds, taxonomy=TAXONOMY)
+    text = ablation_markdown(table, per_class=per_class, judges=JUDGES, taxonomy=TAXONOMY, title="Ablation: tiny")
+    lines = text.splitlines()
+    first = next(line for line in lines if line.startswith("| masksyn"))
+    cells = [cell.strip() for cell in first.strip("|").split("|")]
+    assert cells[:6] == ["masksyn", "subset", "masksyn", "3", "58.0 ± 1.0", "+10.5 ± 3.1"]
+    assert cells[-1] == "masksyn 61.2"
+    assert all(len(line) == len(first) for line in lines[4:12] if line.startswith("|"))
+    assert f"m2f {OTHER_MODEL}" in text and f"{OTHER_MODEL} trains another model than hrnet" in text
+    assert "potted plant" in text and "off_palette" in text and "nan" not in text
+    plain = tables([ARMS[0], ARMS[1]], [])
+    text = ablation_markdown(plain[1], per_class=per_class[:2], judges=[], taxonomy=TAXONOMY, title="x")
+    assert OTHER_MODEL not in text and CONTROL not in text and "Synthetic pairs" not in text
+
+
+REAL = ["data/real/train/index.parquet", "data/real/val/index.parquet"]
+VARIANTS = {
+    "baseline": {"reads": REAL},
+    "masksyn": {"reads": ["data/synthetic/masksyn", REAL[0]]},
+    "shuffled": {"reads": ["data/synthetic/masksyn", REAL[0]], "shuffle_masks": True},
+    "full_real": {"reads": REAL, "real": "all"},
+    "m2f": {"reads": REAL, "model": "mask2former"},
+    "m2f_masksyn": {"reads": ["data/synthetic/masksyn", REAL[0]], "model": "mask2former"},
+}
+
+
+@pytest.fixture
+def config():
+    tree = {
+        "profile": "tiny",
+        "classes": ["car"],
+        "runtime": {"tracking_uri": "disk"},
+        "dataset": {"name": "scenes"},
+        "foundation": {"source": "folder"},
+        "text2mask": {"num_steps": 1},
+        "mask2img": {"num_steps": 1},
+        "masksyn": {"samples_per_source": 1},
+        "imgsyn": {"samples_per_source": 1},
+        "seediff": {"samples_per_class": 1},
+        "variants": VARIANTS,
+    }
+    return SegGenConfig.model_validate(tree)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    paths = ProjectPaths(tmp_path)
+    paths.taxonomy.parent.mkdir(parents=True)
+    paths.taxonomy.write_text(json.dumps(TAXONOMY.to_json()))
+    for one in ARMS:
+        seeds = {str(seed): s.model_dump() for seed, s in one.seeds.items()}
+        for seed in seeds.values():
+            seed["per_class_iou"] = {k: None if math.isnan(v) else v for k, v in seed["per_class_iou"].items()}
+        write(paths.report("evaluate", one.variant), {"model": one.model, "num_images": 9, "miou": 1.0, "seeds": seeds})
+    iou = dict.fromkeys(TAXONOMY.slugs, 50.0)
+    judge = {
+        "judge": "full_real/seed0",
+        "samples": 600,
+        "miou": 61.25,
+        "per_class_iou": iou,
+        "miou_things": 40.0,
+        "partitions": {},
+    }
+    write(paths.report("judge", "masksyn"), judge)
+    return paths
+
+
+def write(folder, tree):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps(tree, allow_nan=False))
+
+
+def test_the_stage_writes_tables_charts_and_what_dvc_shows(config, project):
+    (project.ablation / "old").mkdir(parents=True)
+    ablation.run(config, paths=project, item=None)
+    names = {"ablation.csv", "ablation.md", "ablation.png", "per_class.csv", "per_class.png", "seeds.csv", "judge.csv"}
+    assert {p.name for p in project.ablation.iterdir()} == names | {"metrics.json", "plots.csv"}
+    with (project.ablation / "ablation.csv").open() as handle:
+        rows = {row["variant"]: row for row in csv.DictReader(handle)}
+    assert list(rows) == list(VARIANTS)
+    assert float(rows["masksyn"]["delta_miou"]) == 10.5 and rows["shuffled"]["mark"] == CONTROL
+    assert json.loads((project.ablation / "metrics.json").read_text())["masksyn.miou"] == 58.0
+    for name in ("ablation.png", "per_class.png"):
+        picture = np.asarray(Image.open(project.ablation / name).convert("RGB"))
+        assert min(picture.shape[:2]) > 300 and picture.std() > 10
+    logged = (project.metrics_log / "ablation.jsonl").read_text()
+    assert '"masksyn/miou":58.0' in logged and '"status":"FINISHED"' in logged
+
+    before = {p.name: p.read_bytes() for p in project.ablation.iterdir()}
+    ablation.run(config, paths=project, item=None)
+    assert {p.name: p.read_bytes() for p in project.ablation.iterdir()} == before
+
+
+def test_arms_without_a_report_are_named_with_the_command_that_makes_them(config, project):
+    for name in ("masksyn", "m2f"):
+        (project.report("evaluate", name) / "metrics.json").unlink()
+    with pytest.raises(SegGenError, match=r"2 of 6 arms .*masksyn, m2f\. Run: dvc repro evaluate@masksyn evaluate@m2f"):
+        ablation.run(config, paths=project, item=None)
+    assert not project.ablation.exists()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "not valid JSON"),
+        ("[]", "holds list"),
+        ('{"seeds": {}}', "seeds"),
+        ('{"seeds": {"0": {"miou": "high", "pixel_accuracy": 1, "per_class_iou": {}}}}', r"seeds\.0\.miou"),
+        ('{"seeds": {"0": {"miou": 1, "pixel_accuracy": 1, "per_class_iou": {"sky": 1}}}}', "car, potted_plant, road"),
+    ],
+)
+def test_a_broken_report_is_named_with_the_command_that_makes_it_again(config, project, text, message):
+    (project.report("evaluate", "masksyn") / "metrics.json").write_text(text)
+    with pytest.raises(SegGenError, match=rf"metrics\.json.*{message}.*dvc repro -f -s evaluate@masksyn"):
+        ablation.run(config, paths=project, item=None)

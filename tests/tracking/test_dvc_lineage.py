@@ -1,0 +1,104 @@
+import hashlib
+import subprocess
+
+import pytest
+
+from seggen_core.tracking.dvc_lineage import content_digest, git_tags, read_dvc_lock
+
+A, B, C = (hashlib.md5(name.encode()).hexdigest() for name in "abc")
+LOCK = f"""\
+schema: '2.0'
+stages:
+  dataset:
+    cmd: python -m seggen_core dataset
+    deps:
+    - path: seggen_core/stages/dataset.py
+      hash: md5
+      md5: {C}
+    outs:
+    - path: data/real
+      hash: md5
+      md5: {A}.dir
+  masksyn@car:
+    cmd: python -m seggen_core masksyn --item car
+    deps:
+    - path: data/real
+      md5: {C}.dir
+    outs:
+    - path: data/synthetic/masksyn/car
+      md5: {B}.dir
+  masksyn@bus:
+    outs:
+    - path: data/synthetic/masksyn/bus
+      md5: {C}.dir
+"""
+
+
+def test_digest_of_an_output_of_what_lies_in_it_and_of_outputs_below(tmp_path):
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    lock = read_dvc_lock(tmp_path / "dvc.lock")
+    assert lock.digest("data/real") == lock.digest("data/real/train") == f"{A}.dir"
+    lines = f"data/synthetic/masksyn/bus {C}.dir\ndata/synthetic/masksyn/car {B}.dir\n"
+    assert lock.digest("data/synthetic/masksyn") == hashlib.md5(lines.encode()).hexdigest()
+    assert lock.digest("data/realistic") is None
+    assert lock.digest("seggen_core/stages/dataset.py") is None
+
+
+def test_dependencies_take_the_hash_that_the_producing_stage_recorded(tmp_path):
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    lock = read_dvc_lock(tmp_path / "dvc.lock")
+    assert lock.current_dependencies("masksyn@car") == {"data/real": f"{A}.dir"}
+    assert lock.current_dependencies("dataset") == {"seggen_core/stages/dataset.py": C}
+    assert lock.current_dependencies("captions") == {}
+
+
+def test_a_lock_cut_anywhere_gives_whole_hashes_or_none(tmp_path):
+    path = tmp_path / "dvc.lock"
+    whole = {f"{A}.dir", f"{B}.dir", f"{C}.dir", C}
+    for length in range(0, len(LOCK), 7):
+        path.write_text(LOCK[:length])
+        lock = read_dvc_lock(path, attempts=1)
+        found = set(lock.outputs.values()).union(*(deps.values() for deps in lock.dependencies.values()))
+        assert found <= whole
+    assert read_dvc_lock(tmp_path / "missing.lock").outputs == {}
+
+
+def test_content_digest_sees_bytes_names_and_a_stores_manifest(tmp_path):
+    file = tmp_path / "captions.parquet"
+    file.write_bytes(b"caption")
+    assert content_digest(file) == hashlib.md5(b"caption").hexdigest()
+
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "manifest.json").write_text("{}")
+    (store / "shard-00000.tar").write_bytes(b"0" * 100)
+    before = content_digest(store)
+    (store / "shard-00000.tar").write_bytes(b"1" * 100)
+    assert content_digest(store) == before, "the manifest stands for the shards, which may be huge"
+    (store / "manifest.json").write_text('{"samples": 1}')
+    assert content_digest(store) != before
+
+    before = content_digest(tmp_path)
+    file.rename(tmp_path / "renamed.parquet")
+    assert content_digest(tmp_path) != before
+    with pytest.raises(FileNotFoundError):
+        content_digest(tmp_path / "missing")
+
+
+def test_git_tags_name_the_commit_and_say_whether_the_code_differs(tmp_path):
+    assert git_tags(tmp_path) == {}
+
+    def git(*arguments):
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    for name in ("dvc.lock", "code.py"):
+        (tmp_path / name).write_text("1")
+    git("add", ".")
+    git("commit", "-qm", "x")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "dvc.lock").write_text("2")
+    assert git_tags(tmp_path) == {"mlflow.source.git.commit": commit, "git.dirty": "false"}
+    (tmp_path / "code.py").write_text("2")
+    assert git_tags(tmp_path)["git.dirty"] == "true"
