@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Proje
         print(report.render())
         if arguments.report:
             arguments.report.write_text(report.to_json(), encoding="utf-8")
-        return 0 if report.passed else 1
+        return 1 if report.problems else 0
     if arguments.command == "report":
         from seggen_core.errors import ConfigError
 

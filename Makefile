@@ -1,0 +1,88 @@
+# GNU make 4.3 or newer. `make` alone lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.ONESHELL:
+.PHONY: help setup demo test lint format ui lock clean
+
+VENV := .venv
+STAMP := $(VENV)/.seggen-installed
+JOBS ?= 2
+MLFLOW_PORT ?= 5000
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# One thread a process: stages and tests run side by side, and small tensors gain nothing from a second thread.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+# No tool reports home.
+export DO_NOT_TRACK ?= true
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export DAGSTER_DISABLE_TELEMETRY ?= yes
+export DVC_NO_ANALYTICS ?= true
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+# uv reads its own settings; a machine whose package index is set for pip alone means the same one.
+ifneq ($(PIP_INDEX_URL),)
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+export UV_HTTP_TIMEOUT ?= 300
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP) ## Make .venv and install what requirements.lock names
+
+# Uses uv; where there is none, pip brings it. The lock holds uv too, so that it stays.
+$(STAMP): requirements.lock pyproject.toml
+	@if [[ ! -x $(VENV)/bin/python ]]; then
+		for name in python3.11 python3.12 python3.13 python3; do
+			python=$$("$$name" -c 'import sys; print(sys.executable if sys.version_info >= (3, 11) else "")' 2>/dev/null || true)
+			[[ -z $$python ]] || break
+		done
+		[[ -n $$python ]] || { echo "No Python 3.11 or newer on the PATH; install one and run make again." >&2; exit 1; }
+		if command -v uv >/dev/null; then uv venv --quiet --python "$$python" $(VENV); else
+			"$$python" -m venv $(VENV)
+			$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+		fi
+	fi
+	uv pip sync --python $(VENV)/bin/python --require-hashes requirements.lock
+	uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and print the ablation table
+	@git rev-parse --git-dir >/dev/null 2>&1 || git init --quiet  # DVC wants git; a downloaded archive has none
+	# The tracking database is made once: processes that meet a fresh one side by side fail.
+	python -m seggen_core track
+	# Stages leave what they track on disk and one replay sends it: importing MLflow in each of them costs minutes.
+	status=0
+	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-disk} python -m dagster_project.dvc_assets.repro --jobs $(JOBS) || status=$$?
+	python -m seggen_core track --replay
+	[[ $$status == 0 ]] || exit $$status
+	python -m seggen_core report
+	@echo
+	echo "Every stage's parameters, metrics and pictures: make ui"
+
+test: setup ## Run the tests
+	pytest --numprocesses $(JOBS) --dist loadfile
+
+lint: setup ## Check style, types and imports
+	ruff check
+	ruff format --check
+	mypy
+	lint-imports
+
+format: setup ## Put the code into shape
+	ruff check --fix
+	ruff format
+
+ui: setup ## Show the tracked runs in MLflow on http://127.0.0.1:5000 (MLFLOW_PORT)
+	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT)
+
+lock: ## Resolve requirements.lock anew, keeping the versions that still fit
+	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --quiet \
+		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
+
+clean: ## Remove the environment and the caches of the tools; data, runs and unfinished work stay
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

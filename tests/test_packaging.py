@@ -1,0 +1,107 @@
+"""What is declared, locked and installed fits together."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points, packages_distributions, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def declared() -> list[Requirement]:
+    project = PYPROJECT["project"]
+    texts = [*project["dependencies"], *project["optional-dependencies"]["pipeline"], *PYPROJECT["dependency-groups"]["dev"]]
+    return [Requirement(text) for text in texts]
+
+
+def locked() -> dict[str, str]:
+    """{name: version} of the lock's entries that apply here, each with what belongs to it checked for a hash."""
+    entries = re.split(r"\n(?=[A-Za-z0-9])", LOCK)
+    versions = {}
+    for entry in entries:
+        requirement = Requirement(entry.split("\\")[0].strip())
+        assert "--hash=sha256:" in entry, f"{requirement.name} has no hash"
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "=="
+        if requirement.marker is None or requirement.marker.evaluate():
+            versions[canonicalize_name(requirement.name)] = specifier.version
+    return versions
+
+
+def third_party_imports(package: str) -> set[str]:
+    """Top-level names of all modules outside the standard library and the project that `package` imports anywhere."""
+    names: set[str] = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"seggen_core", "dagster_project"}
+
+
+def test_what_is_declared_is_locked_and_installed() -> None:
+    versions = locked()
+    for requirement in declared():
+        name = canonicalize_name(requirement.name)
+        assert versions[name] in requirement.specifier, f"{name} {versions[name]}; run: make lock"
+        assert version(name) == versions[name], (
+            f"{name} {version(name)} is installed, the lock says {versions[name]}; run: make setup"
+        )
+
+
+def test_the_lock_names_no_index_and_no_machine() -> None:
+    assert not re.search(r"://|--(extra-)?index|--find-links|file:|/home/|/root/|/tmp/", LOCK)
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Not only brought along by a dependency, which may drop it."""
+    distributions = packages_distributions()
+    core = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]}
+    every = {canonicalize_name(requirement.name) for requirement in declared()}
+    for package, allowed in (("seggen_core", core | {"mlflow", "sqlalchemy"}), ("dagster_project", every)):
+        imported = {
+            name: {canonicalize_name(d) for d in distributions.get(name, [name])} for name in third_party_imports(package)
+        }
+        missing = {name for name, candidates in imported.items() if not candidates & allowed}
+        assert not missing, f"{package} imports {sorted(missing)}, which pyproject.toml doesn't name"
+
+
+def test_the_console_script_is_installed() -> None:
+    (script,) = entry_points(group="console_scripts", name="seggen")
+    assert script.value == "seggen_core.cli:main"
+    done = subprocess.run([Path(sys.executable).with_name("seggen"), "--help"], check=True, capture_output=True, text=True)
+    assert "masksyn" in done.stdout
+
+
+def test_dagster_and_dvc_agree_on_antlr(tmp_path: Path) -> None:
+    """With DVC's own choice of omegaconf every string selection of Dagster dies of "ord() expected string"."""
+    from dagster import AssetSelection, asset
+    from dvc.utils.hydra import apply_overrides
+
+    @asset
+    def upstream() -> None: ...
+
+    @asset(deps=[upstream])
+    def downstream() -> None: ...
+
+    selected = AssetSelection.from_string("upstream+").resolve([upstream, downstream])
+    assert {key.to_user_string() for key in selected} == {"upstream", "downstream"}
+
+    params = tmp_path / "params.yaml"
+    params.write_text("train_seg:\n  p_aug: 0.6\n")
+    apply_overrides(params, ["train_seg.p_aug=0.5"])
+    assert "p_aug: 0.5" in params.read_text()
+
+
+def test_make_lists_its_targets() -> None:
+    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert {"setup", "demo", "test", "lint", "ui"} <= {line.split()[0] for line in done.stdout.splitlines()}
