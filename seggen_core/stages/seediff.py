@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,9 @@ from seggen_core.generators.sampling import resolve_precision
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.grids import image_grid
 from seggen_core.rng import derive_seed, torch_generator
+from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.synthesis.from_attention import AttentionSamples, generate_from_attention, to_segmentation_map
+from seggen_core.synthesis.partition import publish
 from seggen_core.synthesis.sample_store import Sample, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
 from seggen_core.tracking import track_stage
@@ -90,6 +93,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     target = taxonomy.by_slug(item)
     if not config.seediff.ignore_background:
         taxonomy.by_slug("background")
+    limit_threads(config.runtime)
+    pipeline = load_pipeline(paths.model("foundation")).to(pick_device(config.runtime))
     with track_stage(
         "seediff", item=item, params=config.seediff.model_dump(mode="json"), runtime=config.runtime, paths=paths
     ) as tracked:
@@ -101,14 +106,11 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         scratch = paths.scratch / "seediff" / item / hashlib.sha256(identity.encode()).hexdigest()[:16]
         try:
             scratch.mkdir(parents=True, exist_ok=True)
-            summary = _generate(config, paths=paths, target=target, taxonomy=taxonomy, model_hash=model_hash, scratch=scratch)
+            summary = _generate(config, pipeline, target=target, taxonomy=taxonomy, model_hash=model_hash, scratch=scratch)
             tracked.log_metrics({k: float(summary[k]) for k in ("accepted", "attempts", "acceptance_rate")})
             tracked.log_metrics({f"quality/{k}": v for k, v in summary["quality"].items()})
             tracked.log_metrics({f"rejected/{k}": float(v) for k, v in summary["rejected"].items()})
-            out = paths.synthetic("seediff", item)
-            shutil.rmtree(out, ignore_errors=True)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            (scratch / "store").replace(out)
+            out = publish(scratch / "store", paths.synthetic("seediff", item))
             shutil.rmtree(scratch.parent)
         except StorageError:
             raise
@@ -121,7 +123,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
 
 
 def _generate(
-    config: SegGenConfig, *, paths: ProjectPaths, target: SegmentationClass, taxonomy: Taxonomy, model_hash: str, scratch: Path
+    config: SegGenConfig, pipeline: Any, *, target: SegmentationClass, taxonomy: Taxonomy, model_hash: str, scratch: Path
 ) -> dict:
     """Fill scratch/store, continuing after the last committed sample; return the summary of all attempts."""
     settings = config.seediff
@@ -129,13 +131,11 @@ def _generate(
     micro = settings.sampling.micro_batch_size
     wanted, limit = settings.samples_per_class, MAX_ATTEMPTS_PER_SAMPLE * settings.samples_per_class
     with SampleStoreWriter(scratch / "store", num_classes=len(taxonomy)) as writer:
-        # 1. Where an interrupted run stopped. Network calls are aligned at multiples of the micro-batch, so that each attempt
-        #    is always computed in the same place of the same call.
+        # 1. Where an interrupted run stopped. Calls are aligned at multiples of the micro-batch, so that each attempt is always
+        #    computed in the same row of the same call: with several threads kernels round differently for different rows.
         done = int(writer.committed[-1].rpartition("-")[2]) + 1 if writer.committed else 0
         log = AttemptLog(scratch / "attempts.jsonl", keep=done)
         start = done - done % micro
-        device = torch.device("cpu" if config.runtime.device == "cpu" or not torch.cuda.is_available() else "cuda")
-        pipeline = load_pipeline(paths.model("foundation")).to(device)
 
         # 2. Attempts, until there are enough samples.
         with tqdm(total=wanted, initial=len(log.accepted), desc=f"seediff {target.slug}", unit="image", disable=None) as progress:
@@ -151,7 +151,7 @@ def _generate(
                     generators=partial(_noise, config.seed, target.slug, start),
                     config=settings,
                     image_size=config.dataset.image_size,
-                    dtype=resolve_precision(settings.sampling.precision, device),
+                    dtype=resolve_precision(settings.sampling.precision, pipeline.device),
                 )
 
                 # 3. The log first, then the samples it speaks of.

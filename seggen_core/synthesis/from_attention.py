@@ -83,7 +83,7 @@ def generate_from_attention(
 
     Args:
         pipeline: a diffusers text-to-image pipeline with a UNet (SD 1.x, 2.x, XL); its scheduler is replaced.
-        prompts: B prompts.
+        prompts: B prompts; prompt k is computed in row ``k % micro_batch_size`` of a network call, which rounding may depend on.
         class_names: the class of each, as its prompt writes it.
         generators: returns a fresh generator for the noise of prompt i.
         config: sampler and settings of SeeDiff.

@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import torch
+
+from seggen_core.attention.seediff import SeeDiffMasks
+from seggen_core.config import SamplingConfig, SeeDiffConfig
+from seggen_core.errors import AttentionError, PromptError
+from seggen_core.generators.sampling import sample_images
+from seggen_core.synthesis.from_attention import (
+    generate_from_attention,
+    mask_quality,
+    mask_status,
+    seediff_self_resolutions,
+    to_segmentation_map,
+)
+from tests.attention.tiny_pipeline import IMAGE_SIZE, build_pipeline
+
+PROMPTS = [
+    "a photo of a car",
+    "a photo of a potted plant",
+    "a photo of a bus",
+    "a photo of a house and a car",
+    "a photo of a car",
+]
+CLASSES = ["car", "potted plant", "bus", "house", "car"]
+SAMPLING = SamplingConfig(num_inference_steps=2, guidance_scale=2.0, micro_batch_size=2, precision="fp32")
+
+
+def make_config(**changes):
+    settings = {"sampling": SAMPLING, "cross_attention_resolution": 8, "pamr_iterations": 2, "pamr_dilations": (1, 2)}
+    return SeeDiffConfig(samples_per_class=1, **(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return build_pipeline()
+
+
+def generate(pipeline, indices=range(5), **changes):
+    return generate_from_attention(
+        pipeline,
+        prompts=[PROMPTS[i] for i in indices],
+        class_names=[CLASSES[i] for i in indices],
+        generators=lambda k: torch.Generator().manual_seed(100 + list(indices)[k]),
+        config=make_config(**changes),
+        image_size=IMAGE_SIZE,
+        dtype=torch.float32,
+    )
+
+
+@pytest.fixture(scope="module")
+def samples(pipeline):
+    return generate(pipeline)
+
+
+def test_images_are_those_of_the_pipeline_and_masks_come_with_them(pipeline, samples):
+    plain = sample_images(
+        pipeline,
+        prompts=PROMPTS,
+        generators=lambda i: torch.Generator().manual_seed(100 + i),
+        config=SAMPLING,
+        image_size=IMAGE_SIZE,
+        dtype=torch.float32,
+    )
+    assert samples.images.dtype == np.uint8 and np.array_equal(samples.images, plain)
+    assert samples.masks.shape == (5, IMAGE_SIZE, IMAGE_SIZE) and samples.masks.dtype == bool
+    assert samples.status == ("accepted",) * 5
+    assert list(samples.maps) == ["cross_attention", "expansion_8", "expansion_16", "background", "soft_mask"]
+    for name, maps in samples.maps.items():
+        assert len(maps) == 5 and maps.min() >= 0 and maps.max() <= 1, name
+    assert np.array_equal(samples.masks, samples.maps["soft_mask"] >= 0.3)
+    for mask, quality in zip(samples.masks, samples.quality, strict=True):
+        assert 0 < mask.mean() < 1
+        assert quality["mask_area"] == pytest.approx(mask.mean(), abs=1e-6)
+        assert quality["seed_count"] >= 1 and 0 < quality["contrast"] <= 1 and 0 <= quality["threshold_agreement"] <= 1
+
+
+@pytest.mark.parametrize("order", [(0,), (4, 3, 2, 1, 0), (1, 0, 2)])
+def test_a_sample_does_not_depend_on_the_others(pipeline, samples, order):
+    again = generate(pipeline, order)
+    for position, i in enumerate(order):
+        assert np.array_equal(again.images[position], samples.images[i])
+        assert np.array_equal(again.masks[position], samples.masks[i])
+        assert again.quality[position] == samples.quality[i]
+
+
+def test_guidance_off_otsu_seeds_and_no_pamr(pipeline, samples):
+    unguided = generate(pipeline, sampling=SAMPLING.model_copy(update={"guidance_scale": 1.0}))
+    assert not np.array_equal(unguided.images, samples.images) and set(unguided.status) == {"accepted"}
+    for changes in ({"seed_threshold": "otsu"}, {"pamr": False}):
+        other = generate(pipeline, **changes)
+        assert np.array_equal(other.images, samples.images) and not np.array_equal(other.masks, samples.masks), changes
+
+
+def test_chosen_layers_change_the_mask_but_not_the_image(pipeline, samples):
+    name = "up_blocks.0.attentions.0.transformer_blocks.0.attn2"
+    chosen = generate(pipeline, cross_attention_layers=(name,))
+    assert np.array_equal(chosen.images, samples.images)
+    assert not np.array_equal(chosen.maps["cross_attention"], samples.maps["cross_attention"])
+    with pytest.raises(AttentionError, match="no cross-attention layer is called nowhere"):
+        generate(pipeline, cross_attention_layers=("nowhere",))
+
+
+def test_resolutions_are_those_of_the_network(pipeline):
+    assert seediff_self_resolutions(pipeline.unet, config=make_config(), latent_size=16) == [8, 16]
+    assert seediff_self_resolutions(pipeline.unet, config=make_config(cross_attention_resolution=16), latent_size=16) == [16]
+    assert seediff_self_resolutions(pipeline.unet, config=make_config(cross_attention_resolution=16), latent_size=32) == [16, 32]
+    with pytest.raises(AttentionError, match=r"cross_attention_resolution is 4, but with 16x16 latents .* have 8, 16"):
+        generate(pipeline, cross_attention_resolution=4)
+
+
+def test_a_prompt_must_name_its_class(pipeline):
+    with pytest.raises(PromptError, match="class 'bus' isn't in the prompt 'a photo of a car'"):
+        generate_from_attention(
+            pipeline,
+            prompts=["a photo of a car"],
+            class_names=["bus"],
+            generators=lambda _: torch.Generator(),
+            config=make_config(),
+            image_size=IMAGE_SIZE,
+            dtype=torch.float32,
+        )
+
+
+def test_an_image_that_is_not_a_picture_is_rejected(pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline, "run_safety_checker", lambda image, *_: (image * 0, [False, True]))
+    assert generate(pipeline, (0, 1)).status == ("accepted", "flagged_by_safety_checker")
+    monkeypatch.undo()
+    broken = build_pipeline()
+    with torch.no_grad():
+        broken.vae.decoder.conv_out.bias.fill_(float("nan"))
+    made = generate(broken, (0,))
+    assert made.status == ("not_finite_image",) and not made.images.any()
+
+
+def test_attention_that_is_not_finite_is_rejected(pipeline, samples):
+    broken = build_pipeline()
+    name = "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
+    hook = broken.unet.get_submodule(name).to_k.register_forward_hook(
+        lambda _m, _i, k: k.index_fill(0, torch.tensor([3]), float("nan"))
+    )
+    made = generate(broken, (0, 1))
+    hook.remove()
+    # Rows are (unconditional 0, 1; conditional 0, 1): only the second image is lost.
+    assert made.status[0] == "accepted" and made.status[1] in ("not_finite_image", "not_finite_attention")
+    assert not made.masks[1].any() and np.array_equal(made.masks[0], samples.masks[0])
+
+
+def test_quality_scores_by_hand():
+    soft = torch.tensor([[[0.9, 0.4], [0.1, 0.0]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    seeds = {4: torch.zeros(3, 4, 4, dtype=torch.bool), 8: torch.ones(3, 8, 8, dtype=torch.bool)}
+    seeds[4][0, 1, 1:3] = True
+    flat = torch.zeros(3, 4, 4)
+    result = SeeDiffMasks(("accepted", "no_seeds", "accepted"), soft >= 0.3, soft, flat, seeds, {4: flat, 8: flat}, flat)
+    scores = mask_quality(result, beta=0.3)
+    assert scores[0] == {"mask_area": 0.5, "seed_count": 2.0, "contrast": pytest.approx(0.6), "threshold_agreement": 0.5}
+    assert scores[1] == {"mask_area": 0.0, "seed_count": 0.0, "contrast": 0.0, "threshold_agreement": 0.0}
+    assert scores[2] == {"mask_area": 1.0, "seed_count": 0.0, "contrast": 1.0, "threshold_agreement": 1.0}
+
+
+@pytest.mark.parametrize(
+    "status, area, expected",
+    [
+        ("accepted", 0.3, "accepted"),
+        ("accepted", 0.05, "mask_too_small"),
+        ("accepted", 0.95, "mask_too_large"),
+        ("no_seeds", 0.0, "no_seeds"),
+    ],
+)
+def test_masks_of_an_unlikely_size_are_rejected(status, area, expected):
+    assert mask_status(status, {"mask_area": area}, config=make_config(min_mask_area=0.1, max_mask_area=0.9)) == expected
+
+
+def test_outside_the_mask_is_ignored_unless_it_has_a_class():
+    mask = np.array([[True, False]])
+    assert to_segmentation_map(mask, train_id=5).tolist() == [[5, 255]]
+    assert to_segmentation_map(mask, train_id=5, background_id=0).tolist() == [[5, 0]]
+    assert to_segmentation_map(mask, train_id=5).dtype == np.uint8
