@@ -4,7 +4,7 @@ A stage is handed its own section (and `SegGenConfig.seed`), never the tree.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -106,17 +106,18 @@ class PretrainConfig(Section):
         caption_dropout: share of empty captions, for classifier-free guidance.
         pool_size, refresh: scenes held as latents per process, and how many of them are new at every step; a scene is seen
             batch_size / refresh times on average.
-        mixed_precision: "bf16" is about 1.4 times faster on CPUs with avx512_bf16, and much slower on others.
+        precision: of network calls; weights and optimiser stay float32.
+        init_from: folder of an earlier foundation of the same shape, to continue its pretraining; None starts from scratch.
     """
 
     image_size: Positive = 64
-    autoencoder_steps: Positive = 3000
+    autoencoder_steps: Positive = 2900
     autoencoder_channels: tuple[Positive, ...] = (32, 64)
     autoencoder_learning_rate: float = Field(2e-3, gt=0)
     kl_weight: float = Field(1e-4, ge=0)
     latent_channels: Positive = 4
-    unet_steps: Positive = 9000
-    unet_decay_steps: Positive = 1500
+    unet_steps: Positive = 8200
+    unet_decay_steps: Positive = 1200
     unet_channels: tuple[Positive, ...] = (32, 96, 128)
     unet_learning_rate: float = Field(5e-4, gt=0)
     text_width: Positive = 128
@@ -126,7 +127,8 @@ class PretrainConfig(Section):
     caption_dropout: Probability = 0.1
     pool_size: Positive = 10_000
     refresh: Positive = 5
-    mixed_precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "auto"
+    init_from: Path | None = None
 
 
 class FoundationConfig(Section):
@@ -190,8 +192,9 @@ class SamplingConfig(Section):
         scheduler_kwargs: its settings ({"use_karras_sigmas": true} makes EulerDiscreteScheduler EDM's sampler).
         num_inference_steps: denoising steps.
         guidance_scale: classifier-free guidance; 1 is off.
-        micro_batch_size: rows of every network call. Short batches are padded to it, so that the bytes of a sample don't
-            depend on how many others are made with it. It is part of what defines a sample.
+        micro_batch_size: rows of every network call; MaskSyn and ImgSyn take fewer where that shares the samples of a source
+            out evenly. Short batches are padded to it, so that the bytes of a sample don't depend on how many others are made
+            with it. It is part of what defines a sample.
     """
 
     scheduler: str = "DDIMScheduler"
@@ -210,7 +213,7 @@ class SegGenSynthesisConfig(Section):
         text2mask: sampler of the colour maps (paper: EDM, 200 steps); unused by ImgSyn.
         mask2img: sampler of the images (paper: EDM, 40 steps).
         max_palette_distance: pixels further than this from every palette colour count as off-palette.
-        batch_size: samples in flight; changes memory and speed, never bytes.
+        batch_size: samples in flight, rounded to whole sources; changes memory and speed, never bytes.
     """
 
     samples_per_source: Positive
@@ -419,6 +422,8 @@ def load_config(path: Path) -> SegGenConfig:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; run from the project folder or pass --params") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
@@ -426,9 +431,20 @@ def load_config(path: Path) -> SegGenConfig:
     try:
         return SegGenConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(p) for p in e['loc']) or '(top level)'}: {e['msg']}"
-            + (f" (got {e['input']!r})" if e["type"] != "missing" and len(repr(e["input"])) < 80 else "")
-            for e in error.errors()
-        ]
+        lines = [_describe(e["loc"], kind=e["type"], message=e["msg"], found=e["input"]) for e in error.errors()]
         raise ConfigError(f"{path} has {len(lines)} invalid value(s):\n" + "\n".join(lines)) from None
+
+
+def _describe(location: tuple[int | str, ...], *, kind: str, message: str, found: Any) -> str:
+    """Return one line on an invalid value: its key, what is expected, and what was found where that is short."""
+    line = f"  {'.'.join(map(str, location)) or '(top level)'}: "
+    if kind == "extra_forbidden":
+        section: type[BaseModel] = SegGenConfig
+        for part in location[:-1]:
+            field = section.model_fields.get(str(part))
+            if field is not None:  # else the name of one section among several, as in variants.baseline
+                types = (field.annotation, *get_args(field.annotation))
+                section = next(t for t in types if isinstance(t, type) and issubclass(t, Section))
+        return line + f"unknown key; known here: {', '.join(section.model_fields)}"
+    shown = f" (got {found!r})" if kind != "missing" and len(repr(found)) < 80 else ""
+    return line + message.removeprefix("Value error, ") + shown

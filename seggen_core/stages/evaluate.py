@@ -15,7 +15,7 @@ from seggen_core.reports.grids import colorize, image_grid
 from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.predict import predict_store, score_store
-from seggen_core.stages.train_seg import find_variant
+from seggen_core.stages.train_seg import find_variant, read_training
 from seggen_core.synthesis.sample_store import SampleStore
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import track_stage
@@ -30,7 +30,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     (null for one seed), and "seeds": the same for each. Confusion matrices count pixels, rows are true classes; confusion.csv
     is their sum over the seeds, with each count's share of its row in percent. Pictures are of the first seed.
     """
-    variant = find_variant(config, item)
+    find_variant(config, item)
     assert item is not None
     settings = config.evaluate
     limit_threads(config.runtime)
@@ -40,6 +40,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
         test = SampleStore(paths.real("test"))
         tracked.log_input(name="real_test", path=paths.real("test"))
+        trained = read_training(paths, variant=item)
         scratch = paths.scratch / "evaluate" / item
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -47,9 +48,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         # 1. Scores of each seed.
         things = [c.is_thing for c in taxonomy]
         confusions: dict[str, np.ndarray] = {}
-        for seed in config.dataset.subset_seeds:
+        for seed in trained["seeds"]:
             segmenter = load_segmenter(paths.checkpoint(item) / f"seed{seed}").to(device)
-            confusions[str(seed)] = score_store(
+            confusions[seed] = score_store(
                 segmenter,
                 store=test,
                 batch_size=settings.batch_size,
@@ -59,13 +60,13 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         seeds = {s: summarize(c, slugs=taxonomy.slugs, things=things) for s, c in confusions.items()}
         values = [s["miou"] for s in seeds.values()]
         metrics: dict[str, Any] = {
-            "model": config.train_seg.for_model(variant.model).model,
+            "model": trained["model"],
             "num_images": len(test),
             **average(list(seeds.values())),
             "miou_std": round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None,
             "seeds": seeds,
         }
-        total = sum(confusions.values())
+        total = np.sum(list(confusions.values()), axis=0)
         shares = 100 * total / np.maximum(total.sum(1, keepdims=True), 1)
         table = pd.DataFrame(
             {
@@ -81,7 +82,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             (scratch / name).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 
         # 2. Pictures: samples at equal distances through the split.
-        first = load_segmenter(paths.checkpoint(item) / f"seed{config.dataset.subset_seeds[0]}").to(device)
+        first = load_segmenter(paths.checkpoint(item) / f"seed{next(iter(confusions))}").to(device)
         places = np.linspace(0, len(test) - 1, min(settings.num_pictures, len(test))).round().astype(int)
         shown = list(
             predict_store(

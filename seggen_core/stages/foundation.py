@@ -1,12 +1,16 @@
 """Stage `foundation`: the text-to-image pipeline that everything downstream starts from, as a diffusers folder."""
 
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
-from seggen_core.config import SegGenConfig
+from seggen_core.config import PretrainConfig, RuntimeConfig, SegGenConfig
+from seggen_core.datasets.scene_layout import count_phrase
+from seggen_core.errors import FoundationError
 from seggen_core.generators.foundation import load_pipeline, vae_scale_factor
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.grids import image_grid
@@ -20,13 +24,26 @@ from seggen_core.tracking import StageRun, track_stage
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """Write data/models/foundation, copied from `source` or pretrained here, and a picture of what it draws."""
     assert item is None
+    if config.dataset.image_size % 8:
+        raise FoundationError(
+            f"dataset.image_size is {config.dataset.image_size}; diffusion pipelines make multiples of 8 pixels"
+        )
     params = config.foundation.model_dump(mode="json")
     with track_stage("foundation", item=None, params=params, runtime=config.runtime, paths=paths) as tracked:
         limit_threads(config.runtime)
-        scratch = paths.scratch / "foundation"
+        identity = json.dumps([params, config.seed])
+        scratch = paths.scratch / "foundation" / hashlib.sha256(identity.encode()).hexdigest()[:16]
         finished = scratch / "pipeline"
         if config.foundation.mode == "pretrain":
-            _pretrain(config, work_folder=scratch / "work", folder=finished, tracked=tracked)
+            assert config.foundation.pretrain is not None
+            pretrain(
+                config.foundation.pretrain,
+                seed=config.seed,
+                runtime=config.runtime,
+                folder=finished,
+                work_folder=scratch / "work",
+                on_metrics=lambda metrics, step: tracked.log_metrics(metrics, step=step),
+            )
         else:
             assert config.foundation.source is not None
             source = paths.root / config.foundation.source
@@ -35,7 +52,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             load_pipeline(found, revision=config.foundation.revision).save_pretrained(finished, safe_serialization=True)
         _preview(config, paths=paths, folder=finished, tracked=tracked)
         publish(finished, paths.model("foundation"))
-        shutil.rmtree(scratch)
+        shutil.rmtree(scratch.parent)
 
 
 def _preview(config: SegGenConfig, *, paths: ProjectPaths, folder: Path, tracked: StageRun) -> None:
@@ -43,7 +60,7 @@ def _preview(config: SegGenConfig, *, paths: ProjectPaths, folder: Path, tracked
 
     pipeline = load_pipeline(folder).to(pick_device(config.runtime))
     taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
-    prompts = [f"a photo of a {c.name}" if c.is_thing else f"a photo of {c.name}" for c in taxonomy][:8]
+    prompts = [f"a photo of {count_phrase(c.name, 1) if c.is_thing else c.name}" for c in taxonomy][:8]
     sampling = config.seediff.sampling
     images = sample_images(
         pipeline,
@@ -65,14 +82,27 @@ def _preview(config: SegGenConfig, *, paths: ProjectPaths, folder: Path, tracked
     )
 
 
-def _pretrain(config: SegGenConfig, *, work_folder: Path, folder: Path, tracked: StageRun) -> None:
+def pretrain(
+    settings: PretrainConfig,
+    *,
+    seed: int,
+    runtime: RuntimeConfig,
+    folder: Path,
+    work_folder: Path,
+    on_metrics: Callable[[dict[str, float], int], None] = lambda *_: None,
+) -> None:
+    """Pretrain the embedded foundation and save it in `folder`; an interrupted run goes on from `work_folder`."""
     from accelerate import Accelerator
 
     from seggen_core.generators.pretrain import pretrain_foundation
+    from seggen_core.generators.sampling import resolve_precision
 
-    settings = config.foundation.pretrain
-    assert settings is not None
-    accelerator = Accelerator(cpu=pick_device(config.runtime).type == "cpu", mixed_precision=settings.mixed_precision)
+    limit_threads(runtime)
+    device = pick_device(runtime)
+    half = {"torch.float32": "no", "torch.bfloat16": "bf16", "torch.float16": "fp16"}[
+        str(resolve_precision(settings.precision, device))
+    ]
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=half)
     bars: dict[str, tqdm] = {}
 
     def on_step(part: str, step: int, metrics: dict[str, float]) -> None:
@@ -81,10 +111,8 @@ def _pretrain(config: SegGenConfig, *, work_folder: Path, folder: Path, tracked:
             bars[part] = tqdm(total=total, initial=step, desc=f"pretrain {part}", unit="step", disable=None)
         bars[part].update(1)
         if step % 20 == 0:
-            tracked.log_metrics({f"{part}/{k}": v for k, v in metrics.items()}, step=step)
+            on_metrics({f"{part}/{k}": v for k, v in metrics.items()}, step)
 
-    pretrain_foundation(
-        settings, seed=config.seed, folder=folder, work_folder=work_folder, accelerator=accelerator, on_step=on_step
-    )
+    pretrain_foundation(settings, seed=seed, folder=folder, work_folder=work_folder, accelerator=accelerator, on_step=on_step)
     for bar in bars.values():
         bar.close()

@@ -17,7 +17,7 @@ from seggen_core.reports.grids import colorize, image_grid
 from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.predict import Prediction, predict_store
-from seggen_core.stages.train_seg import find_variant
+from seggen_core.stages.train_seg import find_variant, read_training
 from seggen_core.synthesis.sample_store import open_partitions
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import track_stage
@@ -74,8 +74,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     with track_stage("judge", item=item, params=settings.model_dump(mode="json"), runtime=config.runtime, paths=paths) as tracked:
         # 1. Predict every partition.
         taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
-        judge_name = f"{settings.variant}/seed{config.dataset.subset_seeds[0]}"
-        segmenter = load_segmenter(paths.checkpoint(settings.variant) / f"seed{config.dataset.subset_seeds[0]}").to(device)
+        first_seed = next(iter(read_training(paths, variant=settings.variant)["seeds"]))
+        segmenter = load_segmenter(paths.checkpoint(settings.variant) / f"seed{first_seed}").to(device)
         tracked.log_input(name=item, path=paths.synthetic(item))
         stores = {store.folder.name: store for store in open_partitions(paths.synthetic(item)) if len(store)}
         if not stores:
@@ -98,9 +98,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
 
         # 2. Scores.
         metrics: dict[str, Any] = {
-            "judge": judge_name,
+            "judge": f"{settings.variant}/seed{first_seed}",
             "samples": sum(len(store) for store in stores.values()),
-            **summarize(sum(confusions.values()), slugs=taxonomy.slugs, things=[c.is_thing for c in taxonomy]),
+            **summarize(np.sum(list(confusions.values()), axis=0), slugs=taxonomy.slugs, things=[c.is_thing for c in taxonomy]),
         }
         if one_class:
             metrics["mask_iou"] = round(float(np.mean([overlap.iou for overlap in overlaps.values()])), 4)

@@ -13,7 +13,7 @@ from seggen_core.generators.sampling import resolve_precision, sample_images
 from seggen_core.generators.training_data import open_training_data, training_fingerprint
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.grids import image_grid
-from seggen_core.rng import torch_generator
+from seggen_core.rng import derive_seed, torch_generator
 from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.synthesis.partition import publish
 from seggen_core.tracking import track_stage
@@ -28,7 +28,11 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     with track_stage(
         "mask2img", item=None, params=settings.model_dump(mode="json"), runtime=config.runtime, paths=paths
     ) as tracked:
-        for name, path in (("foundation", paths.model("foundation")), ("real_train", paths.real("train")), ("captions", paths.captions)):
+        for name, path in (
+            ("foundation", paths.model("foundation")),
+            ("real_train", paths.real("train")),
+            ("captions", paths.captions),
+        ):
             tracked.log_input(name=name, path=path)
         limit_threads(config.runtime)
         device = pick_device(config.runtime)
@@ -52,7 +56,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         import torch
 
         with torch.random.fork_rng(devices=[]):
-            torch.random.manual_seed(torch_generator(config.seed, "mask2img-init").initial_seed())
+            torch.random.manual_seed(derive_seed(config.seed, "mask2img-init"))
             controlnet = build_controlnet(pipeline).to(device)
         with tqdm(total=settings.num_steps, desc="mask2img: train", unit="step", disable=None) as bar:
 

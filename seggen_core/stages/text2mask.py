@@ -27,7 +27,11 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     with track_stage(
         "text2mask", item=None, params=settings.model_dump(mode="json"), runtime=config.runtime, paths=paths
     ) as tracked:
-        for name, path in (("foundation", paths.model("foundation")), ("real_train", paths.real("train")), ("captions", paths.captions)):
+        for name, path in (
+            ("foundation", paths.model("foundation")),
+            ("real_train", paths.real("train")),
+            ("captions", paths.captions),
+        ):
             tracked.log_input(name=name, path=path)
         limit_threads(config.runtime)
         device = pick_device(config.runtime)

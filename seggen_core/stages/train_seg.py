@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from seggen_core.config import SegGenConfig, SegmenterConfig, VariantConfig
-from seggen_core.errors import ConfigError
+from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.evaluation.semantic import mean_iou
 from seggen_core.paths import ProjectPaths
 from seggen_core.rng import derive_seed
@@ -26,7 +26,7 @@ from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import StageRun, track_stage
 from seggen_core.tracking.dvc_lineage import content_digest
 
-_POINTS = 500
+_POINTS = 200
 """Points of a loss curve at most; each is a mean over the steps since the one before."""
 
 
@@ -35,6 +35,18 @@ def find_variant(config: SegGenConfig, name: str | None) -> VariantConfig:
     if name not in config.variants:
         raise ConfigError(f"there is no variant {name!r}; params.yaml has: {', '.join(config.variants)}")
     return config.variants[name]
+
+
+def read_training(paths: ProjectPaths, *, variant: str) -> dict[str, Any]:
+    """Return the metrics.json of a trained arm; its "seeds" name the checkpoints that there are.
+
+    Raises:
+        FoundationError: the arm hasn't been trained.
+    """
+    file = paths.checkpoint(variant) / "metrics.json"
+    if not file.is_file():
+        raise FoundationError(f"{file} doesn't exist: the arm {variant} isn't trained; run: dvc repro train_seg@{variant}")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
@@ -91,7 +103,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
 
         # 3. Tables over the seeds, and all of it into place.
         summaries = {s: json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for s, folder in folders.items()}
-        metrics = {
+        metrics: dict[str, Any] = {
             "model": settings.model,
             "num_steps": settings.num_steps,
             "val_miou": round(float(np.mean([s["val_miou"] for s in summaries.values()])), 4),
@@ -156,7 +168,7 @@ def _train_one(
     confusion = score_store(
         segmenter,
         store=validation,
-        batch_size=config.evaluate.batch_size,
+        batch_size=settings.batch_size,
         device=device,
         description=f"train_seg {description}: validation",
     )

@@ -1,0 +1,141 @@
+"""HRNet (Wang et al., TPAMI 2019) for semantic segmentation: timm's backbone and the paper's HRNetV2 head, made light."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from seggen_core.config import SegmenterConfig
+from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.segmentation.models import CONFIG_FILE, WEIGHTS_FILE, Segmenter, normalize
+from seggen_core.taxonomy import IGNORE_INDEX
+
+_STEM_STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
+"""Strides of timm's two stem convolutions. Stride 2 comes first: at full size the 64 channels between them cost more."""
+
+
+class HRNetSegmenter(Segmenter):
+    """All four branches, brought to the finest one's size, then 1x1 convolution, BatchNorm, ReLU, classifier, input size.
+
+    The 1x1 convolution is applied per branch and the results are upsampled and summed: the same as concatenating the upsampled
+    branches first (both are linear), for a quarter of the work. It projects to `head_width` channels, where HRNetV2 keeps the
+    sum of the branches' channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        id2label: Mapping[int, str],
+        backbone: str,
+        backbone_kwargs: Mapping[str, Any],
+        stem_stride: int,
+        head_width: int,
+    ) -> None:
+        """Build with random weights; the arguments are those of SegmenterConfig."""
+        super().__init__(id2label=id2label)
+        self.settings = {
+            "backbone": backbone,
+            "backbone_kwargs": dict(backbone_kwargs),
+            "stem_stride": stem_stride,
+            "head_width": head_width,
+        }
+        if not backbone.startswith("hrnet") or not timm.is_model(backbone):
+            raise ConfigError(
+                f"train_seg.backbone is {backbone!r}; expected one of timm's: {', '.join(timm.list_models('hrnet*'))}"
+            )
+        try:
+            # feature_location "" takes the branches themselves, not the classification head's wide bottlenecks behind them.
+            self.backbone = timm.create_model(
+                backbone, pretrained=False, features_only=True, feature_location="", out_indices=(1, 2, 3, 4), **backbone_kwargs
+            )
+        except (TypeError, KeyError, ValueError) as error:
+            raise ConfigError(f"timm can't build {backbone} with train_seg.backbone_kwargs: {error}") from error
+        first, second = _STEM_STRIDES[stem_stride]
+        self.backbone.conv1.stride = (first, first)
+        self.backbone.conv2.stride = (second, second)
+        channels = self.backbone.feature_info.channels()
+        self.projections = nn.ModuleList(nn.Conv2d(c, head_width, 1, bias=False) for c in channels)
+        self.norm = nn.BatchNorm2d(head_width)
+        self.classifier = nn.Conv2d(head_width, self.num_classes, 1)
+        # The coarsest branch is 8 times smaller than the finest; timm's fusion needs them to fit exactly.
+        self._multiple = 8 * stem_stride
+        self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str]) -> "HRNetSegmenter":
+        """Build what `config` describes, with `backbone_source`'s weights in the backbone where there is one."""
+        segmenter = cls(
+            id2label=id2label,
+            backbone=config.backbone,
+            backbone_kwargs=config.backbone_kwargs,
+            stem_stride=config.stem_stride,
+            head_width=config.head_width,
+        )
+        if config.backbone_source is not None:
+            load_backbone(segmenter.backbone, source=Path(config.backbone_source))
+        return segmenter
+
+    def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits, float32 [B, C, H, W]; see `Segmenter`."""
+        height, width = images.shape[-2:]
+        below, right = -height % self._multiple, -width % self._multiple
+        padded = F.pad(normalize(images), (0, right, 0, below)).contiguous(memory_format=torch.channels_last)
+        branches = [project(b) for project, b in zip(self.projections, self.backbone(padded), strict=True)]
+        size = branches[0].shape[-2:]
+        fused = branches[0]
+        for branch in branches[1:]:
+            fused = fused + F.interpolate(branch, size=size, mode="bilinear", align_corners=False)
+        logits = self.classifier(F.relu(self.norm(fused)))
+        return F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)[:, :, :height, :width]
+
+    def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
+        """Return the mean cross-entropy of the labelled pixels of the batch; see `Segmenter`."""
+        logits = self.predict_logits(images)
+        total = F.cross_entropy(logits, segmentation_maps, ignore_index=IGNORE_INDEX, reduction="sum")
+        return total / (segmentation_maps != IGNORE_INDEX).sum().clamp(min=1)
+
+    def save(self, folder: Path) -> None:
+        """Write config.json (the constructor's arguments) and model.safetensors."""
+        tree = {"model_type": "seggen_hrnet", **self.settings, "id2label": {str(k): v for k, v in self.id2label.items()}}
+        (folder / CONFIG_FILE).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / WEIGHTS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "HRNetSegmenter":
+        """Inverse of `save`."""
+        tree = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        del tree["model_type"]
+        segmenter = cls(id2label={int(k): v for k, v in tree.pop("id2label").items()}, **tree)
+        segmenter.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        return segmenter
+
+
+def load_backbone(backbone: nn.Module, *, source: Path) -> None:
+    """Load pretrained weights, a safetensors file of timm or a folder with model.safetensors, into `backbone`.
+
+    What the file holds beyond the backbone (the classification head) is left.
+
+    Raises:
+        FoundationError: there is no such file, or a parameter of the backbone is missing from it or has another shape.
+    """
+    file = source / WEIGHTS_FILE if source.is_dir() else source
+    if file.suffix != ".safetensors" or not file.is_file():
+        raise FoundationError(
+            f"train_seg.backbone_source {source} is no safetensors file, nor a folder with {WEIGHTS_FILE}; get one with: "
+            "hf download timm/hrnet_w48.ms_in1k model.safetensors"
+        )
+    stored = load_file(file)
+    wanted = backbone.state_dict()
+    unfit = [name for name, value in wanted.items() if name not in stored or stored[name].shape != value.shape]
+    if unfit:
+        raise FoundationError(
+            f"{file} doesn't fit train_seg.backbone: {len(unfit)} of {len(wanted)} parameters are missing or of another shape, "
+            f"e.g. {unfit[0]}; name the backbone that the weights were made with, and no backbone_kwargs"
+        )
+    backbone.load_state_dict({name: stored[name] for name in wanted})

@@ -1,0 +1,109 @@
+"""Mask2Former (Cheng et al., CVPR 2022) for semantic segmentation, from transformers."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch.nn import functional as F
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+from seggen_core.config import SegmenterConfig
+from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.segmentation.models import Segmenter, normalize
+from seggen_core.taxonomy import IGNORE_INDEX
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Mask2FormerSegmenter(Segmenter):
+    """One mask per class that is present, matched to queries; transformers' own loss.
+
+    As in the official implementation, an ignored pixel belongs to no mask: it is a negative of every mask it is sampled for,
+    because the point-sampled loss has no way to leave it out. Masks from attention methods, which are ignored outside of one
+    class, therefore teach Mask2Former that nothing else is there, where they teach HRNet nothing.
+    """
+
+    def __init__(self, network: Mask2FormerForUniversalSegmentation) -> None:
+        """Wrap a network; its config names the classes."""
+        super().__init__(id2label=network.config.id2label)
+        self.network = network
+
+    @classmethod
+    def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str]) -> "Mask2FormerSegmenter":
+        """Build from `config.mask2former` with random weights, or load `mask2former_source` with a new class head."""
+        changes = {
+            **config.mask2former,
+            "id2label": dict(id2label),
+            "label2id": {label: i for i, label in id2label.items()},
+            "ignore_value": IGNORE_INDEX,
+        }
+        if config.mask2former_source is None:
+            try:
+                return cls(Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**changes)))
+            except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+                raise ConfigError(f"transformers can't build a Mask2Former with train_seg.mask2former: {error}") from error
+
+        source, revision = config.mask2former_source, config.mask2former_revision
+        if not Path(source).is_dir() and (revision is None or not _COMMIT.fullmatch(revision)):
+            raise FoundationError(
+                f"train_seg.mask2former_source {source} is neither a folder here nor a hub repository pinned by commit "
+                f"(revision: {revision!r}); set train_seg.mask2former_revision to the 40-digit commit to load"
+            )
+        try:
+            network = Mask2FormerForUniversalSegmentation.from_pretrained(
+                source, revision=revision or "main", use_safetensors=True, ignore_mismatched_sizes=True, **changes
+            )
+        except (OSError, StrictDataclassError, TypeError, ValueError) as error:
+            raise FoundationError(f"can't load a Mask2Former from {source} (revision {revision}): {error}") from error
+        return cls(network.train())
+
+    def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Return semantic scores, float32 [B, C, H, W]: the queries' masks weighted by their class probabilities.
+
+        ``sum_q softmax(class_q)[c] * sigmoid(mask_q)`` with "no object" left out (Mask2Former's semantic inference), masks
+        brought to the input's size first.
+        """
+        output = self.network(pixel_values=normalize(images))
+        return semantic_scores(
+            output.class_queries_logits, masks_queries_logits=output.masks_queries_logits, size=images.shape[-2:]
+        )
+
+    def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
+        """Return transformers' loss: class, mask and dice terms of all decoder layers; see `Segmenter`.
+
+        Its random points come from torch's global generator.
+        """
+        mask_labels, class_labels = binary_masks(segmentation_maps, num_classes=self.num_classes)
+        output = self.network(pixel_values=normalize(images), mask_labels=mask_labels, class_labels=class_labels)
+        return output.loss
+
+    def save(self, folder: Path) -> None:
+        """Write a transformers folder."""
+        self.network.save_pretrained(folder, safe_serialization=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Mask2FormerSegmenter":
+        """Inverse of `save`."""
+        return cls(Mask2FormerForUniversalSegmentation.from_pretrained(folder, use_safetensors=True))
+
+
+def semantic_scores(
+    class_queries_logits: torch.Tensor, *, masks_queries_logits: torch.Tensor, size: tuple[int, int] | torch.Size
+) -> torch.Tensor:
+    """Turn query outputs [B, Q, C + 1] and [B, Q, h, w] into class scores [B, C, H, W] (Mask2Former's semantic inference)."""
+    masks = F.interpolate(masks_queries_logits, size=tuple(size), mode="bilinear", align_corners=False).sigmoid()
+    return torch.einsum("bqc,bqhw->bchw", class_queries_logits.softmax(-1)[..., :-1], masks)
+
+
+def binary_masks(segmentation_maps: torch.Tensor, *, num_classes: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Split maps int64 [B, H, W] into one mask per class present.
+
+    Returns:
+        mask_labels: per image float32 [n, H, W] of 0 and 1; class_labels: per image int64 [n], ascending.
+    """
+    classes = torch.arange(num_classes, device=segmentation_maps.device)
+    masks = segmentation_maps[:, None] == classes[:, None, None]
+    present = masks.flatten(2).any(-1)
+    return [m[p].float() for m, p in zip(masks, present, strict=True)], [classes[p] for p in present]

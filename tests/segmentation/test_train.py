@@ -1,0 +1,138 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from seggen_core.config import SegmenterConfig, VariantConfig
+from seggen_core.errors import ConfigError
+from seggen_core.paths import ProjectPaths
+from seggen_core.segmentation.mixing import open_arm
+from seggen_core.segmentation.models import Segmenter, build_segmenter
+from seggen_core.segmentation.train import learning_rate, parameter_groups, train_segmenter
+from seggen_core.synthesis.sample_store import SampleStore, open_partitions
+from tests.segmentation.tiny import ID2LABEL, TINY_HRNET, TINY_MASK2FORMER
+
+
+def settings(model: str = "hrnet", **changes: object) -> SegmenterConfig:
+    tree = {
+        "model": model,
+        "num_steps": 12,
+        "batch_size": 4,
+        "learning_rate": 1e-2,
+        "warmup_steps": 3,
+        "checkpoint_every": 5,
+        "backbone_kwargs": TINY_HRNET,
+        "stem_stride": 2,
+        "mask2former": TINY_MASK2FORMER,
+    }
+    return SegmenterConfig.model_validate(tree | changes)
+
+
+def train(
+    paths: ProjectPaths, config: SegmenterConfig, *, state: Path, stop_after: int | None = None
+) -> tuple[Segmenter, list[float]]:
+    """Train on the project's MaskSyn arm; with `stop_after`, end as a killed process would."""
+    variant = VariantConfig(reads=("data/synthetic/masksyn", "data/real/train/index.parquet"))
+    arm = open_arm(
+        variant,
+        config=config,
+        real=SampleStore(paths.real("train")),
+        real_keys=SampleStore(paths.real("train")).keys()[:3],
+        partitions={"masksyn": open_partitions(paths.synthetic("masksyn"))},
+        seed=0,
+        subset_seed=0,
+    )
+    torch.manual_seed(0)
+    segmenter = build_segmenter(config, id2label=ID2LABEL)
+    losses: list[float] = []
+
+    def report(step: int, values: dict[str, float]) -> None:
+        assert step == len(losses) + 1
+        losses.append(values["loss"])
+        if step == stop_after:
+            raise KeyboardInterrupt
+
+    train_segmenter(
+        segmenter,
+        config,
+        plan=arm.plan,
+        pool=arm.pool,
+        seed=0,
+        subset_seed=0,
+        device=torch.device("cpu"),
+        state_folder=state,
+        on_step=report,
+    )
+    return segmenter, losses
+
+
+def test_it_learns(project: ProjectPaths, tmp_path: Path) -> None:
+    segmenter, losses = train(project, settings(num_steps=60), state=tmp_path / "state")
+    assert not segmenter.training
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("model", ["hrnet", "mask2former"])
+def test_a_killed_training_goes_on_to_the_same_weights(project: ProjectPaths, tmp_path: Path, model: str) -> None:
+    torch.set_num_threads(1)
+    whole, losses = train(project, settings(model), state=tmp_path / "whole")
+    for stop_after in (7, 11):
+        with pytest.raises(KeyboardInterrupt):
+            train(project, settings(model), state=tmp_path / "killed", stop_after=stop_after)
+    assert len(load_file(tmp_path / "killed" / "state.safetensors")["losses"]) == 10
+    torch.manual_seed(123)  # whatever the process drew before
+    resumed, same_losses = train(project, settings(model), state=tmp_path / "killed")
+    assert same_losses == losses
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_training_leaves_the_global_generator_alone(project: ProjectPaths, tmp_path: Path) -> None:
+    train(project, settings(num_steps=1), state=tmp_path / "state")
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    build_segmenter(settings(), id2label=ID2LABEL)
+    assert torch.equal(torch.rand(1), after)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(project: ProjectPaths, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the loss of hrnet is (nan|inf) at step \d+; lower train_seg.learning_rate"):
+        train(project, settings(learning_rate=1e30, warmup_steps=0), state=tmp_path / "state")
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    config = SegmenterConfig(num_steps=100, learning_rate=2.0, warmup_steps=4, lr_scheduler="cosine")
+    assert learning_rate(config, step=0) == pytest.approx(2.0 / 4)
+    assert learning_rate(config, step=50) == pytest.approx(1.0)
+    assert learning_rate(config, step=99) == pytest.approx(0, abs=1e-3)
+    poly = config.model_copy(update={"lr_scheduler": "poly"})
+    assert learning_rate(poly, step=75) == pytest.approx(2.0 * 0.25**0.9)
+
+
+def test_each_phase_has_its_own_schedule() -> None:
+    config = SegmenterConfig(num_steps=100, learning_rate=2.0, warmup_steps=0, strategy="pretrain", pretrain_share=0.4)
+    assert learning_rate(config, step=0) == learning_rate(config, step=40) == 2.0
+    assert learning_rate(config, step=39) == pytest.approx(2.0 * (1 / 40) ** 0.9)
+    assert learning_rate(config, step=70) == pytest.approx(2.0 * 0.5**0.9)
+
+
+def test_only_kernels_and_matrices_decay() -> None:
+    segmenter = build_segmenter(settings(), id2label=ID2LABEL)
+    decayed, free = parameter_groups(segmenter, weight_decay=0.1)
+    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
+    names = {id(p): name for name, p in segmenter.named_parameters()}
+    assert {names[id(p)] for p in decayed["params"]} | {names[id(p)] for p in free["params"]} == set(names.values())
+    assert {names[id(p)] for p in free["params"]} >= {"norm.weight", "norm.bias", "classifier.bias", "backbone.bn1.weight"}
+    assert "classifier.weight" in {names[id(p)] for p in decayed["params"]}
+
+
+def test_overrides_hold_for_one_model() -> None:
+    config = SegmenterConfig(learning_rate=1e-2, overrides={"mask2former": {"learning_rate": 1e-4}})
+    assert config.for_model(None).learning_rate == 1e-2
+    assert config.for_model("mask2former").learning_rate == 1e-4
+    assert config.for_model("mask2former").model == "mask2former"
+    for changes, message in ({"learning_rat": 1}, "learning_rat"), ({"model": "hrnet"}, "can't change"), ({"p_aug": 2}, "p_aug"):
+        with pytest.raises(ValueError, match=message):
+            SegmenterConfig(overrides={"mask2former": changes})

@@ -1,0 +1,54 @@
+"""The smallest HRNet and Mask2Former that are still whole."""
+
+from typing import Any
+
+ID2LABEL = {0: "sky", 1: "grass", 2: "car"}
+
+
+def _stage(number: int) -> dict:
+    channels = (4, 8, 8, 8)[:number]
+    return {
+        "num_modules": 1,
+        "num_branches": number,
+        "block_type": "BASIC",
+        "num_blocks": (1,) * number,
+        "num_channels": channels,
+        "fuse_method": "SUM",
+    }
+
+
+TINY_HRNET: dict[str, Any] = {
+    "stem_width": 4,
+    "stage1": {
+        "num_modules": 1,
+        "num_branches": 1,
+        "block_type": "BOTTLENECK",
+        "num_blocks": (1,),
+        "num_channels": (2,),
+        "fuse_method": "SUM",
+    },
+    **{f"stage{n}": _stage(n) for n in (2, 3, 4)},
+}
+
+TINY_MASK2FORMER: dict[str, Any] = {
+    "backbone_config": {
+        "model_type": "swin",
+        "image_size": 16,
+        "patch_size": 1,
+        "embed_dim": 8,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 2, 2],
+        "window_size": 4,
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+    },
+    "feature_size": 32,
+    "mask_feature_size": 32,
+    "hidden_dim": 32,
+    "encoder_feedforward_dim": 32,
+    "dim_feedforward": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "num_attention_heads": 2,
+    "num_queries": 5,
+    "train_num_points": 64,
+}
