@@ -6,7 +6,9 @@ Nothing heavy is imported before a subcommand runs, so that `--help` answers at 
 import argparse
 import errno
 import importlib
+import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +45,8 @@ _ITEMS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all subcommands."""
-    parser = argparse.ArgumentParser(prog="seggen", description="Synthetic segmentation data from text-to-image diffusion models.")
+    about = "Synthetic segmentation data from text-to-image diffusion models."
+    parser = argparse.ArgumentParser(prog="seggen", description=about)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file; its folder is the project root")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, summary in STAGES.items():
@@ -53,6 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="check the dataset and the synthetic samples")
     validate.add_argument("--max-bad", type=int, default=0, help="bad samples that are let pass")
     validate.add_argument("--report", type=Path, help="write the findings to this JSON file too")
+    pretrain = commands.add_parser(
+        "pretrain", help="pretrain the embedded foundation from seeds (hours on a CPU core, minutes on a GPU)"
+    )
+    pretrain.add_argument("--out", type=Path, required=True, help="folder for the diffusers pipeline; must not exist")
+    pretrain.add_argument("--init-from", type=Path, help="continue from the weights of this foundation")
     commands.add_parser("report", help="print the ablation table")
     track = commands.add_parser("track", help="set up the tracking database, or send it what it missed")
     track.add_argument("--replay", action="store_true", help="send metrics that were kept on disk while the server was down")
@@ -62,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return the exit code; errors for the user to put right are printed as one message."""
     arguments = build_parser().parse_args(argv)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; ours ask for themselves
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     for noisy in ("httpx", "urllib3", "alembic", "PIL", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -77,13 +87,21 @@ def main(argv: list[str] | None = None) -> int:
     except SegGenError as error:
         print(f"seggen {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except FileNotFoundError as error:
+        missing = Path(error.filename or "").absolute()
+        if not missing.is_relative_to(arguments.params.resolve().parent / "data"):
+            raise
+        name = f"{arguments.command}@{arguments.item}" if "item" in arguments else arguments.command
+        made = "which an earlier stage makes; run: dvc repro"
+        print(f"seggen {arguments.command}: there is no {missing}, {made} {name}", file=sys.stderr)
+        return SegGenError.exit_code
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         where = error.filename or "the project folder"
         print(
-            f"seggen {arguments.command}: can't write {where}: {error.strerror}. What was finished before is intact; "
-            "free some space and run the same command again",
+            f"seggen {arguments.command}: can't use {where}: {error.strerror}. What was finished before is intact; "
+            "free some space or change its permissions, then run the same command again",
             file=sys.stderr,
         )
         return StorageError.exit_code
@@ -102,8 +120,21 @@ def _run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Proje
         report = validate_project(config, paths=paths, max_bad=arguments.max_bad)
         print(report.render())
         if arguments.report:
-            arguments.report.write_text(report.to_json(), encoding="utf-8")
+            arguments.report.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
         return 1 if report.problems else 0
+    if arguments.command == "pretrain":
+        from seggen_core.config import PretrainConfig
+        from seggen_core.errors import ConfigError
+        from seggen_core.stages.foundation import pretrain
+
+        if arguments.out.exists():
+            raise ConfigError(f"{arguments.out} exists; name a new folder")
+        settings = config.foundation.pretrain or PretrainConfig()
+        if arguments.init_from:
+            settings = settings.model_copy(update={"init_from": arguments.init_from})
+        work_folder = paths.scratch / "pretrain"
+        pretrain(settings, seed=config.seed, runtime=config.runtime, folder=arguments.out, work_folder=work_folder)
+        return 0
     if arguments.command == "report":
         from seggen_core.errors import ConfigError
 

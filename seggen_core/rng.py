@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def derive_seed(*name: str | int) -> int:
     """Return the 63-bit seed of the stream called `name` (first 8 bytes of a BLAKE2b hash, unambiguous over parts)."""
+    assert all(type(part) in (str, int) for part in name), f"plain str and int only, since 1 and np.int64(1) hash apart: {name}"
     digest = hashlib.blake2b(digest_size=8)
     for part in name:
         token = f"{type(part).__name__}:{part}".encode()

@@ -1,6 +1,10 @@
 """Settings that must stand before torch, transformers or mlflow are imported."""
 
 import os
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 os.environ |= {
     "DO_NOT_TRACK": "true",
@@ -11,3 +15,19 @@ os.environ |= {
     "OMP_WAIT_POLICY": "PASSIVE",
     "TQDM_DISABLE": "1",
 }
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline() -> Any:
+    """A real StableDiffusionPipeline with random weights, 32 px; not to be trained: `build_pipeline` makes another."""
+    from tests.attention.tiny_pipeline import build_pipeline
+
+    return build_pipeline()
+
+
+@pytest.fixture(scope="session")
+def tiny_foundation_folder(tiny_pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_pipeline` as a diffusers folder; not to be written to."""
+    folder = tmp_path_factory.mktemp("models") / "foundation"
+    tiny_pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder

@@ -69,7 +69,9 @@ def _thing(rng: np.random.Generator, *, name: str, horizon: float, solo: bool, l
     scale = depth * (rng.uniform(1.0, 1.5) if solo else rng.uniform(0.85, 1.1))
     width = min(0.9, rng.uniform(w_low, w_high) * scale)
     height = min(y - 0.02, rng.uniform(h_low, h_high) * scale)
-    return Thing(name, float(rng.uniform(0.08, 0.92) if not solo else rng.uniform(0.3, 0.7)), float(y), float(width), float(height), look)
+    return Thing(
+        name, float(rng.uniform(0.08, 0.92) if not solo else rng.uniform(0.3, 0.7)), float(y), float(width), float(height), look
+    )
 
 
 def sample_layout(rng: np.random.Generator, *, single_object: bool = False, stuff_only: bool = False) -> SceneLayout:
@@ -91,9 +93,7 @@ def sample_layout(rng: np.random.Generator, *, single_object: bool = False, stuf
     for _ in range(number):
         repeat = bool(names) and rng.random() < 0.3
         names.append(names[-1] if repeat else THINGS[int(rng.integers(len(THINGS)))])
-    things = [
-        _thing(rng, name=n, horizon=horizon, solo=single_object, look=int(rng.integers(2**31))) for n in names
-    ]
+    things = [_thing(rng, name=n, horizon=horizon, solo=single_object, look=int(rng.integers(2**31))) for n in names]
     things.sort(key=lambda t: t.y)
     return SceneLayout(light, horizon, road, things, int(rng.integers(2**31)))
 

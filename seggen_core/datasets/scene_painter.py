@@ -86,8 +86,20 @@ def _paint_car(canvas: _Canvas, t: Thing, index: int, rng: np.random.Generator, 
     waist, floor = y0 + 0.48 * h, y1 - 0.14 * h
     front = rng.uniform(0.16, 0.28)
     cabin = [(x0 + 0.10 * w, waist), (x0 + 0.22 * w, y0), (x1 - (front + 0.1) * w, y0), (x1 - front * w, waist)]
-    body = [(x0, waist + 0.08 * h), (x0 + 0.06 * w, waist), (x1 - 0.10 * w, waist), (x1, waist + 0.16 * h), (x1, floor), (x0, floor)]
-    glass = [(x0 + 0.16 * w, waist - 0.02 * h), (x0 + 0.25 * w, y0 + 0.08 * h), (x1 - (front + 0.12) * w, y0 + 0.08 * h), (x1 - (front + 0.05) * w, waist - 0.02 * h)]
+    body = [
+        (x0, waist + 0.08 * h),
+        (x0 + 0.06 * w, waist),
+        (x1 - 0.10 * w, waist),
+        (x1, waist + 0.16 * h),
+        (x1, floor),
+        (x0, floor),
+    ]
+    glass = [
+        (x0 + 0.16 * w, waist - 0.02 * h),
+        (x0 + 0.25 * w, y0 + 0.08 * h),
+        (x1 - (front + 0.12) * w, y0 + 0.08 * h),
+        (x1 - (front + 0.05) * w, waist - 0.02 * h),
+    ]
     lamps = [(x1 - 0.05 * w, waist + 0.2 * h), (x1, waist + 0.2 * h), (x1, waist + 0.34 * h), (x1 - 0.05 * w, waist + 0.34 * h)]
     if rng.random() < 0.5:  # the car looks the other way
         cabin, body, glass, lamps = ([(2 * t.x - x, y) for x, y in p] for p in (cabin, body, glass, lamps))
@@ -167,13 +179,39 @@ def _paint_person(canvas: _Canvas, t: Thing, index: int, rng: np.random.Generato
     hip, shoulder = y0 + 0.56 * h, y0 + 0.22 * h
     for side in (-1, 1):
         foot = t.x + side * (0.16 * w + stride)
-        canvas.polygon([(t.x + side * 0.02 * w, hip), (t.x + side * 0.34 * w, hip), (foot + 0.17 * w, y1), (foot - 0.17 * w, y1)], _rgb(legs), index)
+        canvas.polygon(
+            [(t.x + side * 0.02 * w, hip), (t.x + side * 0.34 * w, hip), (foot + 0.17 * w, y1), (foot - 0.17 * w, y1)],
+            _rgb(legs),
+            index,
+        )
         arm = t.x + side * 0.42 * w
-        canvas.polygon([(t.x + side * 0.26 * w, shoulder), (arm, shoulder + 0.04 * h), (arm + side * 0.06 * w, hip), (arm - side * 0.14 * w, hip)], _rgb(paint * 0.85), index)
-    canvas.polygon([(x0 + 0.18 * w, shoulder), (x1 - 0.18 * w, shoulder), (x1 - 0.2 * w, hip + 0.03 * h), (x0 + 0.2 * w, hip + 0.03 * h)], _rgb(paint), index)
+        canvas.polygon(
+            [
+                (t.x + side * 0.26 * w, shoulder),
+                (arm, shoulder + 0.04 * h),
+                (arm + side * 0.06 * w, hip),
+                (arm - side * 0.14 * w, hip),
+            ],
+            _rgb(paint * 0.85),
+            index,
+        )
+    canvas.polygon(
+        [(x0 + 0.18 * w, shoulder), (x1 - 0.18 * w, shoulder), (x1 - 0.2 * w, hip + 0.03 * h), (x0 + 0.2 * w, hip + 0.03 * h)],
+        _rgb(paint),
+        index,
+    )
     head = 0.105 * h
     canvas.ellipse((t.x - 0.85 * head, y0, t.x + 0.85 * head, y0 + 2 * head), _rgb(skin), index)
-    canvas.polygon([(t.x - 0.8 * head, y0 + 0.7 * head), (t.x - 0.5 * head, y0), (t.x + 0.5 * head, y0), (t.x + 0.8 * head, y0 + 0.7 * head)], _rgb(skin * 0.35), index)
+    canvas.polygon(
+        [
+            (t.x - 0.8 * head, y0 + 0.7 * head),
+            (t.x - 0.5 * head, y0),
+            (t.x + 0.5 * head, y0),
+            (t.x + 0.8 * head, y0 + 0.7 * head),
+        ],
+        _rgb(skin * 0.35),
+        index,
+    )
 
 
 _PAINTERS = {"car": _paint_car, "bus": _paint_bus, "tree": _paint_tree, "house": _paint_house, "person": _paint_person}
@@ -235,8 +273,13 @@ def paint(layout: SceneLayout, *, size: int) -> PaintedScene:
         look = np.random.default_rng(thing.look)
         colour = _PAINTS[int(look.integers(len(_PAINTS)))] * look.uniform(0.8, 1.15) + look.uniform(-12, 12, 3)
         _PAINTERS[thing.name](canvas, thing, index, look, colour)
-        left, right = thing.x - thing.width * 0.55 + min(lean, 0) * thing.height, thing.x + thing.width * 0.55 + max(lean, 0) * thing.height
-        pencil.ellipse([v * size for v in (left, thing.y - 0.06 * thing.height - 0.015, right, thing.y + 0.09 * thing.height)], fill=255)
+        left, right = (
+            thing.x - thing.width * 0.55 + min(lean, 0) * thing.height,
+            thing.x + thing.width * 0.55 + max(lean, 0) * thing.height,
+        )
+        pencil.ellipse(
+            [v * size for v in (left, thing.y - 0.06 * thing.height - 0.015, right, thing.y + 0.09 * thing.height)], fill=255
+        )
     index_map = np.asarray(canvas.index)[SUPERSAMPLE // 2 :: SUPERSAMPLE, SUPERSAMPLE // 2 :: SUPERSAMPLE]
     cover = canvas.index.point(lambda v: 255 if v else 0).reduce(SUPERSAMPLE)
     alpha = np.asarray(cover, np.float32)[..., None] / 255

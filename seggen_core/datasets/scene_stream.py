@@ -11,7 +11,9 @@ from seggen_core.datasets.scene_painter import SUPERSAMPLE, paint
 from seggen_core.rng import numpy_rng
 
 
-def stream_scene(index: int, *, seed: int, size: int, single_object_share: float, stuff_only_share: float) -> tuple[np.ndarray, str]:
+def stream_scene(
+    index: int, *, seed: int, size: int, single_object_share: float, stuff_only_share: float
+) -> tuple[np.ndarray, str]:
     """Return scene `index` of the stream: image uint8 [size, size, 3] and its caption."""
     rng = numpy_rng(seed, "pretraining-stream", index)
     kind = rng.random()

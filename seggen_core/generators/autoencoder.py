@@ -103,7 +103,9 @@ def train_autoencoder(
         optimizer.zero_grad()
         with torch.no_grad():
             torch._foreach_lerp_(average, list(module.parameters()), 1 - min(0.998, (step + 1) / (step + 11)))
-        on_step(step, {"l1": error.abs().mean().item(), "psnr_db": -10 * np.log10(error.square().mean().item() / 4), "kl": kl.item()})
+        on_step(
+            step, {"l1": error.abs().mean().item(), "psnr_db": -10 * np.log10(error.square().mean().item() / 4), "kl": kl.item()}
+        )
     autoencoder = accelerator.unwrap_model(prepared).autoencoder.eval()
     with torch.no_grad():
         for parameter, mean_value in zip(module.parameters(), average, strict=True):
@@ -116,7 +118,8 @@ def train_autoencoder(
 def set_scaling_factor(autoencoder: "AutoencoderKL", config: PretrainConfig, *, seed: int) -> None:
     """Set `config.scaling_factor` so that the latents of scenes have unit standard deviation."""
     images = [
-        stream_scene(-1 - i, seed=seed, size=config.image_size, single_object_share=0.5, stuff_only_share=0.05)[0] for i in range(512)
+        stream_scene(-1 - i, seed=seed, size=config.image_size, single_object_share=0.5, stuff_only_share=0.05)[0]
+        for i in range(512)
     ]
     device = next(autoencoder.parameters()).device
     latents = torch.cat(

@@ -1,5 +1,6 @@
 """The optimisation loop shared by Text2Mask and Mask2Img: denoising loss, averaged weights, deterministic resumption."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def denoising_target(schedule: Any, *, latents: torch.Tensor, noise: torch.Tenso
         return schedule.get_velocity(latents, noise, timesteps)
     if kind == "sample":
         return latents
-    raise FoundationError(f"prediction_type {kind!r} of the foundation's scheduler isn't supported; known: epsilon, v_prediction, sample")
+    raise FoundationError(f"the foundation's scheduler has prediction_type {kind!r}; known: epsilon, v_prediction, sample")
 
 
 def fine_tune(
@@ -71,7 +72,7 @@ def fine_tune(
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
     average = [p.detach().clone() for p in module.parameters()] if config.ema_decay else []
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    first = load_state(state_folder, module=module, average=average, optimizer=optimizer)
+    first = load_state(state_folder, module=module, average=average, optimizer=optimizer, scaler=scaler)
     module.train()
     for step in range(first, config.num_steps):
         for group in optimizer.param_groups:
@@ -107,7 +108,7 @@ def fine_tune(
                 torch._foreach_lerp_(average, [p.detach() for p in module.parameters()], 1 - decay)
         on_step(step + 1, {"loss": loss.item(), "learning_rate": optimizer.param_groups[0]["lr"]})
         if (step + 1) % config.checkpoint_every == 0:
-            save_state(state_folder, step=step + 1, module=module, average=average, optimizer=optimizer)
+            save_state(state_folder, step=step + 1, module=module, average=average, optimizer=optimizer, scaler=scaler)
 
     # 3. The averaged weights are the result.
     with torch.no_grad():
@@ -119,4 +120,4 @@ def fine_tune(
 
 def _schedule(config: DiffusionTrainingConfig, step: int) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return warm * (0.5 * (1 + np.cos(np.pi * step / config.num_steps)) if config.lr_scheduler == "cosine" else 1.0)
+    return warm * (0.5 * (1 + math.cos(math.pi * step / config.num_steps)) if config.lr_scheduler == "cosine" else 1.0)

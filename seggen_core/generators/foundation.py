@@ -1,10 +1,11 @@
-"""Loading of a foundation: any diffusers text-to-image pipeline of the Stable Diffusion family (SD 1.x, SD 2.x, SDXL, embedded)."""
+"""Loading of a foundation: a diffusers text-to-image pipeline of the Stable Diffusion family (SD 1.x, SD 2.x, SDXL, embedded)."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from seggen_core.errors import FoundationError
 
@@ -13,6 +14,8 @@ _CONTROLNET_PIPELINES = {
     "StableDiffusionXLPipeline": "StableDiffusionXLControlNetPipeline",
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_LOADING_ERRORS = (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError)
+"""What diffusers and transformers raise for files that are missing, damaged or don't fit one another."""
 
 
 def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
@@ -32,7 +35,9 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
         if not (folder / "model_index.json").is_file():
             raise FoundationError(f"{folder} is no diffusers pipeline: it has no model_index.json")
     elif folder.is_absolute() or str(source).startswith("."):
-        raise FoundationError(f"there is no folder {folder}; give a diffusers pipeline folder or a hub repository with its revision")
+        raise FoundationError(
+            f"there is no folder {folder}; give a diffusers pipeline folder, or a hub repository and its revision"
+        )
     elif revision is None or not _COMMIT.fullmatch(revision):
         raise FoundationError(
             f"{source} is neither a folder here nor a hub repository pinned by commit (revision: {revision!r}); "
@@ -40,18 +45,33 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
         )
     try:
         pipeline: Any = DiffusionPipeline.from_pretrained(
-            str(source), revision=revision, use_safetensors=True, trust_remote_code=False
+            str(source), revision=revision, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
-    except (OSError, ValueError, TypeError) as error:
+    except _LOADING_ERRORS as error:
         raise FoundationError(f"can't load a text-to-image pipeline from {source}: {error}") from error
     if type(pipeline).__name__ not in _CONTROLNET_PIPELINES:
         raise FoundationError(
             f"{source} is a {type(pipeline).__name__}; foundations are one of: {', '.join(sorted(_CONTROLNET_PIPELINES))}"
         )
+    if getattr(pipeline.vae.config, "latents_mean", None) is not None:
+        raise FoundationError(
+            f"the autoencoder of {source} shifts its latents (latents_mean); expected one that only scales them"
+        )
     pipeline.set_progress_bar_config(disable=True)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.requires_grad_(False)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False)
+    forget_origin(pipeline)
     return pipeline
+
+
+def forget_origin(pipeline: Any) -> None:
+    """Take the folders that the parts were loaded from out of their configurations: saved again, they'd differ by machine."""
+    from diffusers import ConfigMixin
+
+    for part in (pipeline, *pipeline.components.values()):
+        if isinstance(part, ConfigMixin) and "_name_or_path" in part.config:
+            part.register_to_config(_name_or_path="")
 
 
 def vae_scale_factor(pipeline: Any) -> int:
@@ -69,11 +89,27 @@ def encode_prompts(pipeline: Any, prompts: list[str], *, image_size: int) -> dic
     """
     device = pipeline.unet.device
     encoded = pipeline.encode_prompt(prompt=prompts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False)
-    conditioning = {"encoder_hidden_states": encoded[0]}
-    if getattr(pipeline, "text_encoder_2", None) is not None:
-        conditioning["text_embeds"] = encoded[2]
-        sizes = [image_size, image_size, 0, 0, image_size, image_size]
-        conditioning["time_ids"] = torch.tensor([sizes] * len(prompts), dtype=encoded[0].dtype, device=device)
+    return _conditioning(*encoded[::2], image_size=image_size)
+
+
+@torch.no_grad()
+def encode_no_prompt(pipeline: Any, *, image_size: int) -> dict[str, torch.Tensor]:
+    """Encode what classifier-free guidance sets against a prompt, as `encode_prompts` does for one row.
+
+    For SD it is the empty prompt; SDXL-base, with `force_zeros_for_empty_prompt`, takes zeros.
+    """
+    device = pipeline.unet.device
+    encoded = pipeline.encode_prompt(prompt=[""], device=device, num_images_per_prompt=1, do_classifier_free_guidance=True)
+    return _conditioning(*encoded[1::2], image_size=image_size)
+
+
+def _conditioning(
+    hidden_states: torch.Tensor, text_embeds: torch.Tensor | None = None, *, image_size: int
+) -> dict[str, torch.Tensor]:
+    conditioning = {"encoder_hidden_states": hidden_states}
+    if text_embeds is not None:
+        sizes = hidden_states.new_tensor([image_size, image_size, 0, 0, image_size, image_size])
+        conditioning |= {"text_embeds": text_embeds, "time_ids": sizes.expand(len(hidden_states), -1)}
     return conditioning
 
 
@@ -96,7 +132,7 @@ def load_mask2img(foundation: Path, controlnet: Path) -> Any:
 
     try:
         side_network = ControlNetModel.from_pretrained(controlnet, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except _LOADING_ERRORS as error:
         raise FoundationError(f"can't load a ControlNet from {controlnet}: {error} (run: dvc repro mask2img)") from error
     side_network.requires_grad_(False)
     base = load_pipeline(foundation)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from seggen_core.generators.autoencoder import to_pixels
-from seggen_core.generators.foundation import encode_prompts
+from seggen_core.generators.foundation import encode_no_prompt, encode_prompts
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def cache_latents(
     number: int,
     file: Path,
     batch_size: int,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> LatentCache:
     """Encode images 0..number-1 and their flips to the posterior's mean.
 
@@ -75,17 +75,19 @@ def cache_latents(
 
 
 class PromptCache:
-    """Embeddings of captions, each distinct one encoded once; the empty caption serves caption drop-out."""
+    """Embeddings of captions, each distinct one encoded once, and what stands for a dropped caption."""
 
     def __init__(self, pipeline: Any, captions: Sequence[str], *, image_size: int, batch_size: int = 64) -> None:
         """Encode `captions` with the pipeline's text encoders."""
-        distinct = ["", *sorted(set(captions) - {""})]
-        parts = [encode_prompts(pipeline, distinct[i : i + batch_size], image_size=image_size) for i in range(0, len(distinct), batch_size)]
+        distinct = sorted(set(captions))
+        batches = [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)]
+        parts = [encode_no_prompt(pipeline, image_size=image_size)]
+        parts += [encode_prompts(pipeline, batch, image_size=image_size) for batch in batches]
         self._table = {k: torch.cat([p[k] for p in parts]).cpu() for k in parts[0]}
-        row_of = {caption: row for row, caption in enumerate(distinct)}
+        row_of = {caption: row for row, caption in enumerate(distinct, start=1)}
         self._rows = np.array([row_of[c] for c in captions])
 
     def gather(self, positions: np.ndarray, dropped: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
-        """Return the conditioning of captions at `positions` [B]; where `dropped` [B] is True, of the empty caption."""
+        """Return the conditioning of captions at `positions` [B]; where `dropped` [B] is True, that of no prompt."""
         rows = torch.from_numpy(np.where(dropped, 0, self._rows[positions]))
         return {k: v[rows].to(device) for k, v in self._table.items()}

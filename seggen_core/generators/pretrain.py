@@ -15,7 +15,9 @@ import torch
 
 from seggen_core.config import PretrainConfig
 from seggen_core.datasets.scene_stream import stream_scene
+from seggen_core.errors import FoundationError
 from seggen_core.generators.autoencoder import to_pixels, train_autoencoder
+from seggen_core.generators.foundation import forget_origin
 from seggen_core.generators.tokenizer import train_clip_tokenizer
 from seggen_core.generators.train_state import load_state, save_state
 from seggen_core.rng import derive_seed, numpy_rng
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 MAX_PROMPT_TOKENS = 32
+TOKENIZER_CAPTIONS = 3000
+CHECKPOINT_EVERY = 500
+"""UNet steps between the states that an interrupted run goes on from."""
 
 
 def build_unet(config: PretrainConfig, *, latent_size: int) -> "UNet2DConditionModel":
@@ -81,6 +86,7 @@ def build_noise_scheduler() -> "DDIMScheduler":
         beta_end=0.012,
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,  # unused by "trailing", but any other value makes diffusers warn
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
@@ -107,7 +113,15 @@ class _LatentPool:
     """
 
     def __init__(
-        self, config: PretrainConfig, *, seed: int, vae: "AutoencoderKL", tokenizer: "CLIPTokenizer", step: int, rank: int, world: int
+        self,
+        config: PretrainConfig,
+        *,
+        seed: int,
+        vae: "AutoencoderKL",
+        tokenizer: "CLIPTokenizer",
+        step: int,
+        rank: int,
+        world: int,
     ) -> None:
         self._config, self._seed, self._vae, self._tokenizer = config, seed, vae, tokenizer
         self._rank, self._world = rank, world
@@ -131,11 +145,22 @@ class _LatentPool:
             )
             for p in positions
         ]
+        # Scene p is encoded in row p % refresh of a call with `refresh` rows, be it the first filling, a later one or one after a
+        # resumption: kernels round differently for other shapes and rows.
         device = next(self._vae.parameters()).device
-        pixels = to_pixels(np.stack([image for image, _ in drawn])).to(device)
-        latents = (self._vae.encode(pixels).latent_dist.mean * self._vae.config.scaling_factor).to("cpu")
+        parts = []
+        for start in range(positions.start - positions.start % config.refresh, positions.stop, config.refresh):
+            group = range(start, start + config.refresh)
+            images = np.stack([drawn[min(max(p, positions.start), positions.stop - 1) - positions.start][0] for p in group])
+            means = self._vae.encode(to_pixels(images).to(device)).latent_dist.mean * self._vae.config.scaling_factor
+            parts.append(means[[p in positions for p in group]].to("cpu"))
+        latents = torch.cat(parts)
         ids = self._tokenizer(
-            [caption for _, caption in drawn], padding="max_length", truncation=True, max_length=MAX_PROMPT_TOKENS, return_tensors="pt"
+            [caption for _, caption in drawn],
+            padding="max_length",
+            truncation=True,
+            max_length=MAX_PROMPT_TOKENS,
+            return_tensors="pt",
         ).input_ids
         if self._latents is None or self._input_ids is None:
             self._latents = torch.empty((config.pool_size, *latents.shape[1:]))
@@ -147,9 +172,20 @@ class _LatentPool:
         """Replace the oldest `refresh` scenes, then return latents and token ids of `number` random slots."""
         self._fill(range(self._next, self._next + self._config.refresh))
         self._next += self._config.refresh
-        assert self._latents is not None and self._input_ids is not None
+        assert self._latents is not None
+        assert self._input_ids is not None
         slots = torch.from_numpy(rng.choice(self._config.pool_size, number, replace=False))
         return self._latents[slots], self._input_ids[slots]
+
+
+def _load_weights(module: _Denoiser, foundation: Path) -> None:
+    """Start from the weights of an earlier foundation of the same shape, so that pretraining can be continued."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    module.unet.load_state_dict(UNet2DConditionModel.from_pretrained(foundation / "unet", use_safetensors=True).state_dict())
+    encoder = CLIPTextModel.from_pretrained(foundation / "text_encoder", use_safetensors=True)
+    module.text_encoder.load_state_dict(encoder.state_dict())
 
 
 def train_unet(
@@ -165,11 +201,13 @@ def train_unet(
     """Train UNet and text encoder jointly on v-prediction; return the averaged weights (decay 0.9995).
 
     The learning rate is constant after 200 warm-up steps and falls linearly to zero over the last `unet_decay_steps`. The
-    state is saved every 500 steps in `state_folder`, from which an interrupted run goes on.
+    state is saved every `CHECKPOINT_EVERY` steps in `state_folder`, from which an interrupted run goes on.
     """
     torch.manual_seed(derive_seed(seed, "unet-init"))
     latent_size = config.image_size // 2 ** (len(config.autoencoder_channels) - 1)
     module = _Denoiser(build_unet(config, latent_size=latent_size), build_text_encoder(config, tokenizer))
+    if config.init_from is not None:
+        _load_weights(module, config.init_from)
     module.to(accelerator.device)
     trainable = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=config.unet_learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
@@ -194,7 +232,9 @@ def train_unet(
         timesteps = torch.randint(0, schedule.config.num_train_timesteps, (config.batch_size,), generator=generator)
         noisy, target = schedule.add_noise(latents, noise, timesteps), schedule.get_velocity(latents, noise, timesteps)
         with accelerator.autocast():
-            prediction = prepared(noisy.to(accelerator.device), timesteps.to(accelerator.device), input_ids.to(accelerator.device))
+            prediction = prepared(
+                noisy.to(accelerator.device), timesteps.to(accelerator.device), input_ids.to(accelerator.device)
+            )
         loss = torch.nn.functional.mse_loss(prediction.float(), target.to(accelerator.device))
         accelerator.backward(loss)
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
@@ -203,7 +243,7 @@ def train_unet(
         with torch.no_grad():
             torch._foreach_lerp_(average, list(module.parameters()), 1 - min(0.9995, (step + 1) / (step + 11)))
         on_step(step, {"loss": loss.item(), "learning_rate": config.unet_learning_rate * factor})
-        if accelerator.is_main_process and (step + 1) % 500 == 0:
+        if accelerator.is_main_process and (step + 1) % CHECKPOINT_EVERY == 0:
             save_state(state_folder, step=step + 1, module=module, average=average, optimizer=optimizer)
     with torch.no_grad():
         for parameter, mean_value in zip(module.parameters(), average, strict=True):
@@ -241,25 +281,36 @@ def pretrain_foundation(
     """Pretrain tokenizer, autoencoder and UNet in turn, and save the pipeline in `folder`.
 
     Finished parts are kept in `work_folder`, where an interrupted run finds them again.
+
+    Raises:
+        FoundationError: `init_from` is no pipeline folder.
     """
     from diffusers import AutoencoderKL
     from transformers import CLIPTokenizer
 
-    # 1. Tokenizer, from captions of the stream.
-    tokenizer_folder = work_folder / "tokenizer"
+    # 1. Tokenizer, from captions of the stream; a continued pretraining keeps the earlier foundation's, and its autoencoder.
+    tokenizer_folder, vae_folder = work_folder / "tokenizer", work_folder / "vae"
+    if config.init_from is not None:
+        if not (config.init_from / "model_index.json").is_file():
+            raise FoundationError(
+                f"foundation.pretrain.init_from is {config.init_from}, which holds no pipeline to continue from"
+            )
+        tokenizer_folder, vae_folder = config.init_from / "tokenizer", config.init_from / "vae"
     if accelerator.is_main_process and not tokenizer_folder.exists():
         shares = {"single_object_share": config.single_object_share, "stuff_only_share": config.stuff_only_share}
-        captions = [stream_scene(i, seed=seed, size=8, **shares)[1] for i in range(3000)]
-        train_clip_tokenizer(captions, folder=tokenizer_folder, max_length=MAX_PROMPT_TOKENS)
+        captions = [stream_scene(i, seed=seed, size=8, **shares)[1] for i in range(TOKENIZER_CAPTIONS)]
+        partial = work_folder / "tokenizer.partial"
+        train_clip_tokenizer(captions, folder=partial, max_length=MAX_PROMPT_TOKENS)
+        partial.replace(tokenizer_folder)
     accelerator.wait_for_everyone()
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
 
     # 2. Autoencoder.
-    vae_folder = work_folder / "vae"
     if not vae_folder.exists():
         vae = train_autoencoder(config, seed=seed, accelerator=accelerator, on_step=lambda s, m: on_step("autoencoder", s, m))
         if accelerator.is_main_process:
-            vae.save_pretrained(vae_folder)
+            vae.save_pretrained(work_folder / "vae.partial")
+            (work_folder / "vae.partial").replace(vae_folder)
         accelerator.wait_for_everyone()
     vae = AutoencoderKL.from_pretrained(vae_folder, use_safetensors=True)
 
@@ -274,5 +325,8 @@ def pretrain_foundation(
         on_step=lambda s, m: on_step("unet", s, m),
     )
     if accelerator.is_main_process:
-        pipeline = assemble_pipeline(vae=vae.to("cpu"), unet=unet.to("cpu"), text_encoder=text_encoder.to("cpu"), tokenizer=tokenizer)
+        pipeline = assemble_pipeline(
+            vae=vae.to("cpu"), unet=unet.to("cpu"), text_encoder=text_encoder.to("cpu"), tokenizer=tokenizer
+        )
+        forget_origin(pipeline)
         pipeline.save_pretrained(folder, safe_serialization=True)

@@ -47,7 +47,9 @@ def train_text2mask(
     def read_latents(positions: np.ndarray, flips: np.ndarray) -> torch.Tensor:
         return color_maps.gather(positions, flips) / color_maps.std
 
-    def predict(noisy: torch.Tensor, timesteps: torch.Tensor, positions: np.ndarray, _: np.ndarray, dropped: np.ndarray) -> torch.Tensor:
+    def predict(
+        noisy: torch.Tensor, timesteps: torch.Tensor, positions: np.ndarray, _: np.ndarray, dropped: np.ndarray
+    ) -> torch.Tensor:
         conditioning = prompts.gather(positions, dropped, unet.device)
         return unet(noisy, timesteps, **unet_arguments(conditioning)).sample
 

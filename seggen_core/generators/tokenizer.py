@@ -32,7 +32,12 @@ def train_clip_tokenizer(captions: Iterable[str], *, folder: Path, max_length: i
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=2048, special_tokens=specials, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False, min_frequency=2
+        vocab_size=2048,
+        special_tokens=specials,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+        min_frequency=2,
     )
     learner.train_from_iterator(captions, trainer)
     import json

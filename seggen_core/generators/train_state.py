@@ -1,16 +1,24 @@
 """State of an interrupted training, as safetensors: parameters, averaged parameters, optimiser moments and the step."""
 
+import json
 from pathlib import Path
 
 import torch
 
 
 def save_state(
-    folder: Path, *, step: int, module: torch.nn.Module, average: list[torch.Tensor], optimizer: torch.optim.Optimizer
+    folder: Path,
+    *,
+    step: int,
+    module: torch.nn.Module,
+    average: list[torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write the state after `step` steps to `folder`/state.safetensors, whole or not at all.
 
-    `average` holds one tensor per entry of ``module.parameters()``, in that order; it may be empty.
+    `average` holds one tensor per entry of ``module.parameters()``, in that order; it may be empty. `scaler` is the gradient
+    scaler of a float16 training.
     """
     from safetensors.torch import save_file
 
@@ -24,11 +32,19 @@ def save_state(
             tensors[f"optimizer|{name}|{key}"] = torch.as_tensor(value)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "state.partial"
-    save_file({k: v.to("cpu").contiguous().clone() for k, v in tensors.items()}, partial, metadata={"step": str(step)})
+    metadata = {"step": str(step), "scaler": json.dumps(scaler.state_dict() if scaler else {})}
+    save_file({k: v.to("cpu").contiguous().clone() for k, v in tensors.items()}, partial, metadata=metadata)
     partial.replace(folder / "state.safetensors")
 
 
-def load_state(folder: Path, *, module: torch.nn.Module, average: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
+def load_state(
+    folder: Path,
+    *,
+    module: torch.nn.Module,
+    average: list[torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> int:
     """Restore what `save_state` wrote, in place, and return its step; 0 where there is none."""
     from safetensors import safe_open
 
@@ -46,7 +62,7 @@ def load_state(folder: Path, *, module: torch.nn.Module, average: list[torch.Ten
             prefix = f"optimizer|{name}|"
             moments = {key.removeprefix(prefix): stored.get_tensor(key) for key in names if key.startswith(prefix)}
             if moments:
-                optimizer.state[parameter] = {
-                    k: v if k == "step" else v.to(parameter.device) for k, v in sorted(moments.items())
-                }
+                optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in sorted(moments.items())}
+        if scaler and scaler.is_enabled():
+            scaler.load_state_dict(json.loads(stored.metadata()["scaler"]))
         return int(stored.metadata()["step"])

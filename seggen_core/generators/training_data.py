@@ -43,14 +43,15 @@ def open_training_data(paths: ProjectPaths) -> GeneratorTrainingData:
     palette = class_palette(len(taxonomy))
     table = pd.read_parquet(paths.captions)
     caption_of = dict(zip(table["sample_key"], table["caption"], strict=True))
-    missing = [key for key in store.keys() if key not in caption_of]
+    keys = store.keys()
+    missing = [key for key in keys if key not in caption_of]
     if missing:
         raise CaptionError(f"{len(missing)} training samples have no caption, e.g. {missing[0]} (run: dvc repro captions)")
 
     def read_color_map(position: int) -> np.ndarray:
         return mask_to_color(store.read_mask(position), palette=palette)
 
-    return GeneratorTrainingData(store, [caption_of[k] for k in store.keys()], taxonomy, palette, read_color_map)
+    return GeneratorTrainingData(store, [caption_of[k] for k in keys], taxonomy, palette, read_color_map)
 
 
 def training_fingerprint(name: str, *, config: SegGenConfig, section: DiffusionTrainingConfig, paths: ProjectPaths) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from seggen_core.color_map import class_palette
@@ -20,7 +18,7 @@ from seggen_core.errors import CaptionError
 from seggen_core.generators.foundation import load_mask2img, load_pipeline
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.grids import pair_grid
-from seggen_core.runtime import pick_device
+from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.synthesis.sample_store import Sample, SampleStore, SampleStoreWriter
 from seggen_core.synthesis.seggen import SynthesisTask, synthesize_pairs, task_seed
 from seggen_core.taxonomy import Taxonomy
@@ -31,7 +29,13 @@ _NUM_PICTURES = 10
 
 
 def list_tasks(
-    *, store: SampleStore, captions: pd.DataFrame, subsets: Mapping[str, Sequence[str]], taxonomy: Taxonomy, class_slug: str, per_source: int
+    *,
+    store: SampleStore,
+    captions: pd.DataFrame,
+    subsets: Mapping[str, Sequence[str]],
+    taxonomy: Taxonomy,
+    class_slug: str,
+    per_source: int,
 ) -> list[SynthesisTask]:
     """List the samples to make for one class: `per_source` for each real sample of the subsets whose rarest class it is.
 
@@ -53,7 +57,9 @@ def list_tasks(
     return [SynthesisTask(key, number, prompts[key]) for key in sources for number in range(per_source)]
 
 
-def synthesize_partition(config: SegGenConfig, *, paths: ProjectPaths, method: Literal["masksyn", "imgsyn"], class_slug: str) -> None:
+def synthesize_partition(
+    config: SegGenConfig, *, paths: ProjectPaths, method: Literal["masksyn", "imgsyn"], class_slug: str
+) -> None:
     """Make the partition `class_slug` of `method` and move it to data/synthetic/<method>/<class>.
 
     Samples are committed as they are made, in a scratch folder named by all that defines them; a run that was killed goes on
@@ -61,6 +67,7 @@ def synthesize_partition(config: SegGenConfig, *, paths: ProjectPaths, method: L
     """
     settings: SegGenSynthesisConfig = getattr(config, method)
     params = settings.model_dump(mode="json")
+    limit_threads(config.runtime)
     with track_stage(method, item=class_slug, params=params, runtime=config.runtime, paths=paths) as tracked:
         # 1. What to make.
         taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
@@ -79,7 +86,7 @@ def synthesize_partition(config: SegGenConfig, *, paths: ProjectPaths, method: L
         for name in models:
             tracked.log_input(name=name, path=paths.model(name))
         tracked.log_input(name="captions", path=paths.captions)
-        identity = [method, params, config.seed, config.dataset.image_size, taxonomy.to_json(), hashes]
+        identity: list[Any] = [method, params, config.seed, config.dataset.image_size, taxonomy.to_json(), hashes]
         identity += [[t.source_key, t.number, t.prompt] for t in tasks]
         if method == "imgsyn":
             identity.append(content_digest(paths.real("train")))
@@ -88,24 +95,21 @@ def synthesize_partition(config: SegGenConfig, *, paths: ProjectPaths, method: L
         # 2. Make what isn't there yet.
         with SampleStoreWriter(scratch / "store", num_classes=len(taxonomy)) as writer:
             _fill(writer, tasks, config=config, paths=paths, method=method, class_slug=class_slug, store=store, hashes=hashes)
-            writer.finish(
-                manifest={"method": method, "class_slug": class_slug, "params": params, "seed": config.seed, "model_hashes": hashes}
-            )
+            about = {"method": method, "class_slug": class_slug, "params": params, "seed": config.seed, "model_hashes": hashes}
+            writer.finish(manifest=about)
 
         # 3. Metrics and pictures, then all of it into place.
         made = SampleStore(scratch / "store")
         metrics = partition_metrics(made, taxonomy=taxonomy)
         (made.folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         tracked.log_metrics({k: float(v) for k, v in metrics.items()})
-        out = publish(made.folder, paths.synthetic(method, class_slug))
-        shutil.rmtree(scratch.parent)
         if len(made):
-            published = SampleStore(out)
-            step = max(1, len(published) // _NUM_PICTURES)
-            shown = [published[k] for k in published.keys()[::step][:_NUM_PICTURES]]
-            picture = out / "previews.png"
+            shown = [made[k] for k in range(0, len(made), max(1, len(made) // _NUM_PICTURES))][:_NUM_PICTURES]
+            picture = made.folder / "previews.png"
             pair_grid(shown, palette=class_palette(len(taxonomy)), num_columns=5, scale=2).save(picture)
             tracked.log_artifact(picture)
+        publish(made.folder, paths.synthetic(method, class_slug))
+        shutil.rmtree(scratch.parent)
 
 
 def _fill(
@@ -120,17 +124,18 @@ def _fill(
     hashes: dict[str, str],
 ) -> None:
     settings: SegGenSynthesisConfig = getattr(config, method)
-    remaining = tasks[len(writer.committed) :]
-    if not remaining or writer.finished:
+    done = len(writer.committed)
+    if done == len(tasks) or writer.finished:
         return
     device = pick_device(config.runtime)
     palette = class_palette(len(Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))))
     mask2img = load_mask2img(paths.model("foundation"), paths.model("mask2img")).to(device)
     text2mask = load_pipeline(paths.model("text2mask")).to(device) if method == "masksyn" else None
-    bar = tqdm(total=len(tasks), initial=len(tasks) - len(remaining), desc=f"{method} {class_slug}", unit="pair", disable=None)
-    with bar as progress:
-        for start in range(0, len(remaining), settings.batch_size):
-            batch = remaining[start : start + settings.batch_size]
+    # Whole sources, so that network calls are full; the first batch after a resumption may be a part of one.
+    size = max(1, settings.batch_size // settings.samples_per_source) * settings.samples_per_source
+    with tqdm(total=len(tasks), initial=done, desc=f"{method} {class_slug}", unit="pair", disable=None) as progress:
+        for start in range(done - done % size, len(tasks), size):
+            batch = tasks[max(start, done) : start + size]
             pairs = synthesize_pairs(
                 batch,
                 method=method,
@@ -172,5 +177,5 @@ def publish(finished: Path, out: Path) -> Path:
     """Move the finished folder to `out`, replacing what is there, and return `out`."""
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(finished, out)
+    finished.replace(out)
     return out

@@ -1,0 +1,286 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+from seggen_core.config import PretrainConfig, SegGenConfig
+from seggen_core.datasets.scene_layout import SCENES_TAXONOMY
+from seggen_core.datasets.scene_stream import stream_scene
+from seggen_core.errors import FoundationError
+from seggen_core.generators import pretrain
+from seggen_core.generators.autoencoder import to_pixels
+from seggen_core.generators.foundation import load_pipeline
+from seggen_core.generators.pretrain import MAX_PROMPT_TOKENS, build_text_encoder, pretrain_foundation, train_unet
+from seggen_core.generators.sampling import sample_images
+from seggen_core.generators.tokenizer import train_clip_tokenizer
+from seggen_core.paths import ProjectPaths
+from seggen_core.rng import torch_generator
+from seggen_core.stages import foundation as stage
+
+CONFIG = PretrainConfig(
+    image_size=16,
+    autoencoder_steps=4,
+    autoencoder_channels=(8, 16),
+    unet_steps=7,
+    unet_decay_steps=2,
+    unet_channels=(16, 32),
+    text_width=16,
+    batch_size=4,
+    pool_size=70,  # more than a chunk of 64, so that the last one is short
+    refresh=3,
+    precision="fp32",
+)
+SHARES = {"single_object_share": 0.5, "stuff_only_share": 0.06}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "CHECKPOINT_EVERY", 3)
+        patch.setattr(pretrain, "TOKENIZER_CAPTIONS", 300)
+        yield
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture(scope="module")
+def work(accelerator: Accelerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pretrain in work/; the pipeline is in work/foundation, what was reported in work/steps.json."""
+    work = tmp_path_factory.mktemp("pretrain")
+    steps: list[tuple[str, int, dict[str, float]]] = []
+    pretrain_foundation(
+        CONFIG,
+        seed=0,
+        folder=work / "foundation",
+        work_folder=work / "work",
+        accelerator=accelerator,
+        on_step=lambda part, step, metrics: steps.append((part, step, {k: float(v) for k, v in metrics.items()})),
+    )
+    (work / "steps.json").write_text(json.dumps(steps))
+    return work
+
+
+def unet_run(
+    work: Path, folder: Path, accelerator: Accelerator, *, kill_after: int | None = None
+) -> tuple[dict[str, torch.Tensor], dict[int, float]]:
+    """Train UNet and text encoder on the finished parts in `work`; return the weights, and the loss of each step."""
+    losses: dict[int, float] = {}
+
+    def on_step(step: int, metrics: dict[str, float]) -> None:
+        losses[step] = metrics["loss"]
+        if step == kill_after:
+            raise KeyboardInterrupt
+
+    unet, text_encoder = train_unet(
+        CONFIG,
+        seed=0,
+        accelerator=accelerator,
+        vae=AutoencoderKL.from_pretrained(work / "work" / "vae"),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "work" / "tokenizer"),
+        state_folder=folder,
+        on_step=on_step,
+    )
+    return {f"{i}.{k}": v for i, part in enumerate((unet, text_encoder)) for k, v in part.state_dict().items()}, losses
+
+
+def test_every_step_of_both_parts_is_reported(work: Path) -> None:
+    steps = json.loads((work / "steps.json").read_text())
+    assert [(part, step) for part, step, _ in steps] == [("autoencoder", i) for i in range(4)] + [("unet", i) for i in range(7)]
+    assert {"l1", "psnr_db", "kl"} == steps[0][2].keys() and {"loss", "learning_rate"} == steps[-1][2].keys()
+    assert all(np.isfinite(list(metrics.values())).all() for _, _, metrics in steps)
+
+
+def test_the_folder_loads_with_diffusers_alone_and_holds_no_pickle(work: Path) -> None:
+    folder = work / "foundation"
+    weights = sorted(
+        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.suffix not in (".json", ".txt")
+    )
+    assert weights == [
+        "text_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    assert str(work) not in "".join(p.read_text() for p in folder.rglob("*.json"))  # nor where it was made
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a photo of a car", num_inference_steps=2, height=16, width=16, output_type="np").images[0]
+    assert image.shape == (16, 16, 3) and np.isfinite(image).all()
+    scheduler = pipeline.scheduler.config
+    assert (scheduler.prediction_type, scheduler.timestep_spacing) == ("v_prediction", "trailing")
+    assert pipeline.scheduler.alphas_cumprod[-1].item() == pytest.approx(0, abs=1e-6)  # zero terminal SNR
+
+
+def test_words_of_the_captions_are_single_tokens_and_other_words_are_spelled(work: Path) -> None:
+    tokenizer = load_pipeline(work / "foundation").tokenizer
+    for c in SCENES_TAXONOMY:
+        assert len(tokenizer.tokenize(c.name)) == 1
+    assert "".join(tokenizer.tokenize("Zebra")) == "zebra</w>" and len(tokenizer.tokenize("zebra")) > 1
+    assert tokenizer.model_max_length == MAX_PROMPT_TOKENS
+    ids = tokenizer("a photo of a car", padding="max_length").input_ids
+    assert len(ids) == MAX_PROMPT_TOKENS and ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.pad_token_id
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "a photo of a car"
+    longest = max((stream_scene(i, seed=0, size=8, **SHARES)[1] for i in range(300)), key=len)
+    assert len(tokenizer(longest).input_ids) <= MAX_PROMPT_TOKENS
+
+
+def test_the_text_encoder_embeds_each_token_alone(work: Path) -> None:
+    pipeline = load_pipeline(work / "foundation")
+
+    def embed(text: str) -> torch.Tensor:
+        ids = pipeline.tokenizer(text, padding="max_length", return_tensors="pt").input_ids
+        with torch.no_grad():
+            return pipeline.text_encoder(ids).last_hidden_state[0]
+
+    assert torch.equal(embed("a photo of a car")[5], embed("two trees and a car on grass")[5])  # the same word, elsewhere
+    assert torch.equal(embed("car car")[1], embed("car car")[2])  # no positions
+
+
+def test_positions_are_not_trained(work: Path) -> None:
+    encoder = build_text_encoder(CONFIG, CLIPTokenizer.from_pretrained(work / "work" / "tokenizer"))
+    frozen = [name for name, p in encoder.named_parameters() if not p.requires_grad]
+    assert len(frozen) == 1 and "position_embedding" in frozen[0] and not encoder.state_dict()[frozen[0]].any()
+
+
+def test_scene_latents_have_unit_variance(work: Path) -> None:
+    vae = AutoencoderKL.from_pretrained(work / "work" / "vae")
+    images = np.stack([stream_scene(-1 - i, seed=0, size=16, **SHARES)[0] for i in range(100)])
+    with torch.no_grad():
+        latents = vae.encode(to_pixels(images)).latent_dist.mean * vae.config.scaling_factor
+    assert latents.std().item() == pytest.approx(1, abs=0.1) and latents.shape[1:] == (4, 8, 8)
+
+
+def test_an_interrupted_run_ends_in_the_same_bytes(work: Path, accelerator: Accelerator, tmp_path: Path) -> None:
+    whole, losses = unet_run(work, tmp_path / "whole", accelerator)
+    with pytest.raises(KeyboardInterrupt):
+        unet_run(work, tmp_path / "killed", accelerator, kill_after=4)
+    resumed, last = unet_run(work, tmp_path / "killed", accelerator)
+    assert last == {step: loss for step, loss in losses.items() if step >= 3}
+    assert all(torch.equal(resumed[k], v) for k, v in whole.items())
+    # It is what pretrain_foundation made of the same parts.
+    pipeline = load_pipeline(work / "foundation")
+    assert all(torch.equal(v, whole[f"0.{k}"]) for k, v in pipeline.unet.state_dict().items())
+
+
+def test_finished_parts_are_kept_and_a_torn_one_is_made_again(
+    work: Path, accelerator: Accelerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def begin(folder: Path, on_step: Callable[[str, int, dict[str, float]], None]) -> None:
+        out = tmp_path / "out"
+        pretrain_foundation(CONFIG, seed=0, folder=out, work_folder=folder, accelerator=accelerator, on_step=on_step)
+
+    # Killed while the tokenizer, then while the autoencoder is being written: what is there must not pass for the whole.
+    for name in ("tokenizer", "vae"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                begin(tmp_path / "torn", lambda *_: None)
+        assert (tmp_path / "torn" / f"{name}.partial").exists() and not (tmp_path / "torn" / name).exists()
+        shutil.copytree(work / "work" / "tokenizer", tmp_path / "torn" / "tokenizer", dirs_exist_ok=True)
+    parts: list[str] = []
+
+    def until_the_unet(part: str, *_: object) -> None:
+        parts.append(part)
+        if part == "unet":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path / "torn", until_the_unet)
+    assert parts == ["autoencoder"] * 4 + ["unet"]
+    parts.clear()
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path / "torn", until_the_unet)
+    assert parts == ["unet"]
+    for name in ("diffusion_pytorch_model.safetensors", "config.json"):
+        assert (tmp_path / "torn" / "vae" / name).read_bytes() == (work / "work" / "vae" / name).read_bytes()
+
+
+def test_pretraining_can_be_continued_from_a_foundation(work: Path, accelerator: Accelerator, tmp_path: Path) -> None:
+    earlier = work / "foundation"
+    # At a learning rate of nearly nothing, what comes out is what went in.
+    config = CONFIG.model_copy(update={"init_from": earlier, "unet_steps": 2, "unet_learning_rate": 1e-12, "pool_size": 8})
+    pretrain_foundation(
+        config,
+        seed=1,
+        folder=tmp_path / "out",
+        work_folder=tmp_path / "work",
+        accelerator=accelerator,
+        on_step=lambda *_: None,
+    )
+    one, two = load_pipeline(earlier), load_pipeline(tmp_path / "out")
+    assert one.tokenizer.get_vocab() == two.tokenizer.get_vocab() and one.vae.config == two.vae.config
+    for part in ("vae", "unet", "text_encoder"):
+        weights = getattr(two, part).state_dict()
+        assert all(torch.allclose(v, weights[k], atol=1e-6) for k, v in getattr(one, part).state_dict().items())
+
+
+def test_continuing_from_what_is_no_foundation(accelerator: Accelerator, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"init_from": tmp_path / "nowhere"})
+    with pytest.raises(FoundationError, match=r"init_from is .*nowhere, which holds no pipeline"):
+        pretrain_foundation(
+            config, seed=0, folder=tmp_path, work_folder=tmp_path, accelerator=accelerator, on_step=lambda *_: None
+        )
+
+
+def test_tokens_don_t_depend_on_the_order_of_the_captions(tmp_path: Path) -> None:
+    captions = ["a photo of a car", "two trees and a car", "a photo of two trees"]
+    one = train_clip_tokenizer(captions, folder=tmp_path / "a", max_length=8)
+    two = train_clip_tokenizer(captions[::-1], folder=tmp_path / "b", max_length=8)
+    assert one.get_vocab() == two.get_vocab() and len(set(one.get_vocab().values())) == len(one)
+    assert one("a car", padding="max_length").input_ids == two("a car", padding="max_length").input_ids
+
+
+def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_path: Path) -> None:
+    paths = ProjectPaths(tmp_path)
+    paths.taxonomy.parent.mkdir(parents=True)
+    paths.taxonomy.write_text(json.dumps(SCENES_TAXONOMY.to_json()))
+    settings = CONFIG.model_dump(mode="json") | {"autoencoder_steps": 1, "unet_steps": 1, "pool_size": 8}
+    tree: dict[str, Any] = {
+        "profile": "test",
+        "classes": ["car"],
+        "runtime": {"device": "cpu", "tracking_uri": "disk"},
+        "dataset": {"name": "scenes", "image_size": 16},
+        "foundation": {"mode": "pretrain", "pretrain": settings},
+        "text2mask": {"num_steps": 1},
+        "mask2img": {"num_steps": 1},
+        "masksyn": {"samples_per_source": 1},
+        "imgsyn": {"samples_per_source": 1},
+        "seediff": {"samples_per_class": 1, "sampling": {"num_inference_steps": 1, "micro_batch_size": 2}},
+        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
+    }
+    wider = tree | {"foundation": {"mode": "pretrain", "pretrain": settings | {"unet_channels": [32, 32]}}}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(stage, "_preview", killed)  # a run that ends before it is published leaves its parts in the scratch folder
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(SegGenConfig.model_validate(wider), paths=paths, item=None)
+    assert list((paths.scratch / "foundation").rglob("vae"))
+    stage.run(SegGenConfig.model_validate(tree), paths=paths, item=None)
+    pipeline = load_pipeline(paths.model("foundation"))
+    assert pipeline.unet.config.block_out_channels == [16, 32]
+    assert not (paths.scratch / "foundation").exists()
+    sample = sample_images(
+        pipeline,
+        prompts=["a photo of a car"],
+        generators=lambda i: torch_generator(0, i),
+        config=SegGenConfig.model_validate(tree).seediff.sampling,
+        image_size=16,
+        dtype=torch.float32,
+    )
+    assert sample.shape == (1, 16, 16, 3)

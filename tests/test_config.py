@@ -1,0 +1,165 @@
+"""params.yaml: what is read, and what the message says where it is wrong."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from seggen_core.config import SegGenConfig, SegmenterConfig, load_config
+from seggen_core.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+
+def write_params(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Write the project's own params.yaml with `change` applied."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    change(tree)
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def test_the_projects_own_parameters_are_valid() -> None:
+    config = load_config(ROOT / "params.yaml")
+    assert config.classes[0] == "sky" and config.variants["masksyn_imgsyn"].methods == ("masksyn", "imgsyn")
+    assert config.variants["baseline"].methods == () and config.variants["full_real"].real == "all"
+
+
+def test_the_profiles_are_valid() -> None:
+    for path in ROOT.glob("profiles/*/params.yaml"):
+        load_config(path)
+
+
+def test_nothing_can_be_changed_afterwards() -> None:
+    config = load_config(ROOT / "params.yaml")
+    with pytest.raises(ValidationError):
+        config.text2mask.num_steps = 3  # type: ignore[misc]
+
+
+WRONG = {
+    "unknown key": (
+        lambda p: p["text2mask"].update(num_stpes=3),
+        ("text2mask.num_stpes", "unknown key", "known here: num_steps, batch_size"),
+    ),
+    "unknown key of a variant": (
+        lambda p: p["variants"]["masksyn"].update(suffle=True),
+        ("variants.masksyn.suffle", "unknown key", "known here: real, reads, shuffle_masks, model"),
+    ),
+    "unknown key of a section of a section": (
+        lambda p: p["masksyn"]["text2mask"].update(steps=3),
+        ("masksyn.text2mask.steps", "unknown key", "scheduler, scheduler_kwargs, num_inference_steps"),
+    ),
+    "unknown key of an optional section": (
+        lambda p: p["foundation"].update(pretrain={"unet_stpes": 3}),
+        ("foundation.pretrain.unet_stpes", "unknown key", "unet_steps"),
+    ),
+    "unknown key at the top": (lambda p: p.update(tex2mask={}), ("tex2mask", "unknown key", "known here: profile, seed")),
+    "missing section": (lambda p: p.pop("mask2img"), ("mask2img", "required")),
+    "wrong type": (lambda p: p["text2mask"].update(num_steps="many"), ("text2mask.num_steps", "valid integer", "'many'")),
+    "a fraction": (lambda p: p["dataset"].update(num_val=1.5), ("dataset.num_val", "integer", "1.5")),
+    "no section": (lambda p: p.update(mask2img=700), ("mask2img", "valid dictionary", "700")),
+    "probability above one": (
+        lambda p: p["train_seg"].update(p_aug=1.5),
+        ("train_seg.p_aug", "less than or equal to 1", "1.5"),
+    ),
+    "negative seed": (lambda p: p.update(seed=-1), ("seed", "greater than or equal to 0", "-1")),
+    "no such choice": (
+        lambda p: p["imgsyn"]["mask2img"].update(precision="fp8"),
+        ("imgsyn.mask2img.precision", "'auto', 'fp32', 'bf16' or 'fp16'", "'fp8'"),
+    ),
+    "unknown synthetic source": (
+        lambda p: p["variants"]["masksyn"].update(reads=["data/synthetic/masksin", "data/real/train/index.parquet"]),
+        ("variants.masksyn", "masksin", "known: masksyn, imgsyn, seediff"),
+    ),
+    "one path too few": (
+        lambda p: p["variants"]["masksyn"].update(reads=["data/synthetic/masksyn"]),
+        ("variants.masksyn.reads.1", "required"),
+    ),
+    "an arm without data": (
+        lambda p: p["variants"].update(nothing={"real": "none", "reads": ["data/real/train", "data/real/val"]}),
+        ("variants.nothing", "no data", "nothing under data/synthetic"),
+    ),
+    "unknown baseline": (lambda p: p["ablation"].update(baseline="basline"), ("ablation.baseline", "'basline'", "variants")),
+    "a class twice": (lambda p: p.update(classes=["car", "car"]), ("classes", "repeats", "['car', 'car']")),
+    "pretrained without a source": (
+        lambda p: p["foundation"].pop("source"),
+        ("foundation", "'source'", "diffusers folder or a hub repository"),
+    ),
+    "pretrain without its section": (lambda p: p["foundation"].update(mode="pretrain"), ("foundation", "'pretrain' section")),
+    "scales the wrong way round": (
+        lambda p: p["train_seg"].update(random_scale=[1.5, 0.5]),
+        ("train_seg", "random_scale", "(1.5, 0.5)"),
+    ),
+    "an override of what can't be": (
+        lambda p: p["train_seg"].update(overrides={"hrnet": {"model": "mask2former"}}),
+        ("train_seg", "hrnet", "'model'"),
+    ),
+}
+
+
+@pytest.mark.parametrize("change, words", WRONG.values(), ids=WRONG)
+def test_a_bad_value_is_named_with_what_was_found_and_expected(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], words: tuple[str, ...]
+) -> None:
+    path = write_params(tmp_path, change)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path} has 1 invalid value(s):\n  ")
+    for word in words:
+        assert word in message
+    assert re.search(rf"^  ({re.escape(words[0])}|\(top level\)): ", message, re.MULTILINE)
+    assert "pydantic" not in message and "Value error" not in message
+
+
+def test_all_bad_values_are_listed_at_once(tmp_path: Path) -> None:
+    def change(tree: dict[str, Any]) -> None:
+        tree["train_seg"]["p_aug"] = 2
+        tree["text2mask"]["typo"] = 1
+
+    with pytest.raises(ConfigError, match="2 invalid") as caught:
+        load_config(write_params(tmp_path, change))
+    assert "train_seg.p_aug" in str(caught.value) and "text2mask.typo" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"a: [1\n", "not valid YAML"),
+        (b"- a\n- b\n", "holds list, expected a mapping"),
+        (b"", "holds NoneType, expected a mapping"),
+        (b"profile: \xff\xfe\n", "can't be read as UTF-8"),
+        (None, "does not exist; run from the project folder or pass --params"),
+    ],
+    ids=["broken", "list", "empty", "not UTF-8", "missing"],
+)
+def test_a_file_that_is_no_parameter_file(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        load_config(tmp_path)
+
+
+def test_overrides_hold_wherever_their_model_is_trained() -> None:
+    section = SegmenterConfig(num_steps=10, overrides={"mask2former": {"learning_rate": 1e-4}})
+    other = section.for_model("mask2former")
+    assert (other.model, other.learning_rate, other.num_steps) == ("mask2former", 1e-4, 10)
+    assert section.for_model(None).learning_rate == section.learning_rate == 1e-3
+
+
+def test_the_sections_are_the_stages() -> None:
+    from seggen_core.cli import STAGES
+
+    assert set(STAGES) <= set(SegGenConfig.model_fields)
