@@ -110,6 +110,18 @@ def test_so_does_an_image_with_a_condition(mask2img: Any, dtype: torch.dtype, tw
     assert all((others[i] != together[i]).any() for i in range(5))
 
 
+def test_each_prompt_is_computed_in_its_own_row_of_a_call_of_fixed_size(tiny_pipeline: Any) -> None:
+    calls: list[torch.Tensor] = []
+    hook = tiny_pipeline.unet.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].clone()))
+    draw(tiny_pipeline, [4, 3, 0], config=CONFIG.model_copy(update={"num_inference_steps": 1}))
+    hook.remove()
+    noise = [torch.randn(4, 16, 16, generator=torch_generator(0, "test", i)) for i in range(5)]
+    # 4 % 3 = 1, 3 % 3 = 0 and 0 % 3 = 0 again; the rest is filled up. Guidance doubles the rows.
+    for rows, wanted in zip(calls, ({1: 4, 0: 3}, {0: 0}), strict=True):
+        assert len(rows) == 6 and torch.equal(rows[:3], rows[3:])
+        assert all(torch.equal(rows[row], noise[i]) for row, i in wanted.items())
+
+
 def test_the_threads_asked_for(two_threads: None) -> None:
     limit_threads(RuntimeConfig(num_threads=1))
     assert torch.get_num_threads() == 1

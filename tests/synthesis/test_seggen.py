@@ -9,7 +9,7 @@ from seggen_core.color_map import class_palette
 from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
 from seggen_core.generators.foundation import load_mask2img
 from seggen_core.paths import ProjectPaths
-from seggen_core.rng import derive_seed
+from seggen_core.rng import derive_seed, torch_generator
 from seggen_core.synthesis.seggen import SynthesisTask, SynthesizedPairs, synthesize_pairs, task_seed, with_even_calls
 from seggen_core.taxonomy import IGNORE_INDEX
 
@@ -89,6 +89,17 @@ def test_imgsyn_pairs_depend_on_their_own_task_alone(mask2img: Any, threads: int
     whole = by_task(TASKS, synthesize(TASKS, mask2img))
     some = [TASKS[i] for i in (5, 1, 3)]
     assert by_task(some, synthesize(some, mask2img)).items() <= whole.items()
+
+
+def test_a_sample_is_computed_in_the_row_of_its_number(mask2img: Any) -> None:
+    calls: list[torch.Tensor] = []
+    hook = mask2img.unet.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].clone()))
+    synthesize([TASKS[5], TASKS[0]], mask2img)
+    hook.remove()
+    assert len(calls) == 2 and all(len(rows) == 6 for rows in calls)  # one call of two steps, three rows, doubled by guidance
+    for row, task in ((2, TASKS[5]), (0, TASKS[0])):
+        noise = torch.randn(4, 16, 16, generator=torch_generator(0, "imgsyn", task.source_key, task.number, "image"))
+        assert torch.equal(calls[0][row], noise)
 
 
 def test_imgsyn_keeps_the_real_masks_and_draws_what_they_show(mask2img: Any) -> None:
