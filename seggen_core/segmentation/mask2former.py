@@ -1,13 +1,15 @@
 """Mask2Former (Cheng et al., CVPR 2022) for semantic segmentation, from transformers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+from transformers.utils import logging as transformers_logging
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
@@ -15,6 +17,9 @@ from seggen_core.segmentation.models import Segmenter, normalize
 from seggen_core.taxonomy import IGNORE_INDEX
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_HEAD = ("class_predictor.", "criterion.")
+"""What a pretrained network gets anew for other classes."""
 
 
 class Mask2FormerSegmenter(Segmenter):
@@ -41,7 +46,8 @@ class Mask2FormerSegmenter(Segmenter):
         }
         if config.mask2former_source is None:
             try:
-                return cls(Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**changes)))
+                with _quiet_transformers():
+                    return cls(Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**changes)))
             except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
                 raise ConfigError(f"transformers can't build a Mask2Former with train_seg.mask2former: {error}") from error
 
@@ -52,11 +58,24 @@ class Mask2FormerSegmenter(Segmenter):
                 f"(revision: {revision!r}); set train_seg.mask2former_revision to the 40-digit commit to load"
             )
         try:
-            network = Mask2FormerForUniversalSegmentation.from_pretrained(
-                source, revision=revision or "main", use_safetensors=True, ignore_mismatched_sizes=True, **changes
-            )
+            with _quiet_transformers():
+                network, loading = Mask2FormerForUniversalSegmentation.from_pretrained(
+                    source,
+                    revision=revision or "main",
+                    use_safetensors=True,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                    **changes,
+                )
         except (OSError, StrictDataclassError, TypeError, ValueError) as error:
             raise FoundationError(f"can't load a Mask2Former from {source} (revision {revision}): {error}") from error
+        missing = [*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])]
+        unfit = sorted(name for name in missing if not name.startswith(_HEAD))
+        if unfit:
+            raise FoundationError(
+                f"{source} (revision {revision}) doesn't fill this Mask2Former: {len(unfit)} parameters are missing or of "
+                f"another shape, e.g. {unfit[0]}; train_seg.mask2former mustn't change the shape of pretrained layers"
+            )
         return cls(network.train())
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -81,12 +100,28 @@ class Mask2FormerSegmenter(Segmenter):
 
     def save(self, folder: Path) -> None:
         """Write a transformers folder."""
-        self.network.save_pretrained(folder, safe_serialization=True)
+        with _quiet_transformers():
+            self.network.save_pretrained(folder)
 
     @classmethod
     def load(cls, folder: Path) -> "Mask2FormerSegmenter":
         """Inverse of `save`."""
-        return cls(Mask2FormerForUniversalSegmentation.from_pretrained(folder, use_safetensors=True))
+        with _quiet_transformers():
+            return cls(Mask2FormerForUniversalSegmentation.from_pretrained(folder, use_safetensors=True))
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers from drawing bars for files that take milliseconds, and from warning of backbones other than Swin."""
+    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def semantic_scores(

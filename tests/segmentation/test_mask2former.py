@@ -91,6 +91,26 @@ def test_pretrained_weights_get_a_head_for_the_new_classes(tmp_path: Path) -> No
     assert all(torch.equal(value, old[name]) for name, value in segmenter.network.model.state_dict().items())
 
 
+def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    save_segmenter(tiny(), folder=tmp_path / "model")
+    with pytest.raises(FoundationError, match=r"doesn't fill this Mask2Former: \d+ parameters are missing or of another shape"):
+        tiny(mask2former_source=str(tmp_path / "model"), mask2former={"num_queries": 7})
+
+
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    resnet = {
+        "model_type": "resnet",
+        "embedding_size": 8,
+        "hidden_sizes": [8, 8, 8, 8],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+    }
+    resnet["out_features"] = TINY_MASK2FORMER["backbone_config"]["out_features"]
+    save_segmenter(tiny(mask2former=TINY_MASK2FORMER | {"backbone_config": resnet}), folder=tmp_path / "model")
+    load_segmenter(tmp_path / "model")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't build a Mask2Former"):
         tiny(mask2former=TINY_MASK2FORMER | {"feature_size": 30})
