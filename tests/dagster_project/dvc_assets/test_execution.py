@@ -109,7 +109,9 @@ def test_stop_grows_harsher(server: DvcServer, project: Path, monkeypatch: pytes
     stage, reader, command = start_hanging(server, project, "masksyn@car")
     stage.stop()
     reader.join()
-    assert (stage.result.outcome, stage.result.exit_code) == ("stopped", None)
+    # SIGKILL reaches the members of the group one by one: DVC may live long enough to see its command die, and say so.
+    assert stage.result.outcome == "stopped"
+    assert stage.result.exit_code != 0
     assert not is_alive(command)
     dvc(project, "repro", "masksyn@car")
     assert "masksyn@car" not in changed_stages(project)

@@ -1,0 +1,93 @@
+"""params.yaml as a whole, and its reading."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from seggen_core.config.attention import SeeDiffConfig
+from seggen_core.config.base import Section
+from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
+from seggen_core.config.generation import DiffusionTrainingConfig, FoundationConfig, SegGenSynthesisConfig
+from seggen_core.config.segmentation import (
+    SYNTHESIS_METHODS,
+    AblationConfig,
+    EvaluateConfig,
+    JudgeConfig,
+    SegmenterConfig,
+    VariantConfig,
+)
+from seggen_core.errors import ConfigError
+
+
+class SegGenConfig(Section):
+    """The whole of params.yaml.
+
+    Attributes:
+        profile: name of the profile; its folder below profiles/ holds what it ships with.
+        seed: of all random streams.
+        classes: slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
+        methods: synthetic methods that the judge scores.
+    """
+
+    profile: str
+    seed: int = Field(0, ge=0)
+    classes: tuple[str, ...]
+    methods: tuple[str, ...] = SYNTHESIS_METHODS
+    runtime: RuntimeConfig = RuntimeConfig()
+    dataset: DatasetConfig
+    captions: CaptionsConfig = CaptionsConfig()
+    foundation: FoundationConfig
+    text2mask: DiffusionTrainingConfig
+    mask2img: DiffusionTrainingConfig
+    masksyn: SegGenSynthesisConfig
+    imgsyn: SegGenSynthesisConfig
+    seediff: SeeDiffConfig
+    train_seg: SegmenterConfig = SegmenterConfig()
+    variants: dict[str, VariantConfig]
+    evaluate: EvaluateConfig = EvaluateConfig()
+    judge: JudgeConfig = JudgeConfig()
+    ablation: AblationConfig = AblationConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "SegGenConfig":
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
+        if self.ablation.baseline not in self.variants:
+            raise ValueError(f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants")
+        return self
+
+
+def load_config(path: Path) -> SegGenConfig:
+    """Read and check params.yaml; ConfigError says which key is wrong, what was found and what is expected."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; run from the project folder or pass --params") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds {type(tree).__name__}, expected a mapping of sections")
+    try:
+        return SegGenConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = [_describe(e["loc"], kind=e["type"], message=e["msg"], found=e["input"]) for e in error.errors()]
+        raise ConfigError(f"{path} has {len(lines)} invalid value(s):\n" + "\n".join(lines)) from None
+
+
+def _describe(location: tuple[int | str, ...], *, kind: str, message: str, found: Any) -> str:
+    """Return one line on an invalid value: its key, what is expected, and what was found where that is short."""
+    line = f"  {'.'.join(map(str, location)) or '(top level)'}: "
+    if kind == "extra_forbidden":
+        section: type[BaseModel] = SegGenConfig
+        for part in location[:-1]:
+            field = section.model_fields.get(str(part))
+            if field is not None:  # else the name of one section among several, as in variants.baseline
+                types = (field.annotation, *get_args(field.annotation))
+                section = next(t for t in types if isinstance(t, type) and issubclass(t, Section))
+        return line + f"unknown key; known here: {', '.join(section.model_fields)}"
+    shown = f" (got {found!r})" if kind != "missing" and len(repr(found)) < 80 else ""
+    return line + message.removeprefix("Value error, ") + shown

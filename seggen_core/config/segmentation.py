@@ -1,0 +1,134 @@
+"""Sections on the segmenter, the arms of the ablation and what scores them."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from seggen_core.config.base import Positive, Probability, Section
+
+SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff")
+"""Methods that fill data/synthetic/<method>/<class>."""
+
+
+class SegmenterConfig(Section):
+    """Segmentation training, the same for every arm.
+
+    Attributes:
+        model: "hrnet" (timm) or "mask2former" (transformers).
+        strategy: "replace" swaps each real sample for a synthetic one with probability p_aug; "pretrain" trains on synthetic
+            samples first and on real ones after (SegGen 3.4).
+        p_aug: replacement probability (paper: 0.6).
+        num_steps: optimisation steps in all; under "pretrain", the first `pretrain_share` of them see synthetic data.
+        learning_rate: peak of AdamW's schedule; after the warm-up it falls to zero as `lr_scheduler` says ("poly": to the power
+            0.9 of the steps left, SegGen A.3). Under "pretrain" each phase has its own schedule.
+        weight_decay: of matrices and kernels; not of biases and normalisation layers.
+        max_grad_norm: gradients are clipped to this norm.
+        random_scale: range of the zoom before cropping to the image size.
+        color_jitter: brightness, contrast and saturation change by at most this factor.
+        checkpoint_every: steps between the states that an interrupted training resumes from.
+        backbone: timm model name of "hrnet".
+        backbone_kwargs: changes to timm's definition of it, by its own names ("stem_width", "stage2": {...}).
+        backbone_source: safetensors file of pretrained weights, or a folder with model.safetensors; None trains from scratch.
+        stem_stride: how much HRNet's stem shrinks the image: 4 as published; 2 or 1 for images that are small themselves.
+        head_width: channels of HRNet's segmentation head.
+        mask2former: fields of transformers' Mask2FormerConfig, `backbone_config` among them; they change `mask2former_source`'s
+            where that is given.
+        mask2former_source: transformers folder, or hub repository with `mask2former_revision`; None trains from scratch.
+        mask2former_revision: commit of a hub repository; required for one.
+        overrides: fields of this section that differ for one model, as {"mask2former": {"learning_rate": 1.0e-4}}; they hold
+            wherever that model is trained.
+    """
+
+    model: Literal["hrnet", "mask2former"] = "hrnet"
+    strategy: Literal["replace", "pretrain"] = "replace"
+    p_aug: Probability = 0.6
+    num_steps: Positive = 600
+    pretrain_share: Probability = 0.6
+    batch_size: Positive = 16
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_steps: int = Field(50, ge=0)
+    lr_scheduler: Literal["poly", "cosine"] = "poly"
+    max_grad_norm: float = Field(10.0, gt=0)
+    random_flip: bool = True
+    random_scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.5)
+    color_jitter: Probability = 0.3
+    checkpoint_every: Positive = 200
+    backbone: str = "hrnet_w18_small"
+    backbone_kwargs: dict[str, Any] = Field(default_factory=dict)
+    backbone_source: str | None = None
+    stem_stride: Literal[1, 2, 4] = 4
+    head_width: Positive = 64
+    mask2former: dict[str, Any] = Field(default_factory=dict)
+    mask2former_source: str | None = None
+    mask2former_revision: str | None = None
+    overrides: dict[Literal["hrnet", "mask2former"], dict[str, Any]] = Field(default_factory=dict)
+
+    def for_model(self, model: Literal["hrnet", "mask2former"] | None) -> "SegmenterConfig":
+        """Return the section as `model` is trained with it: its overrides applied; None is the section's own model."""
+        name = model or self.model
+        tree = self.model_dump() | self.overrides.get(name, {}) | {"model": name, "overrides": {}}
+        return SegmenterConfig.model_validate(tree)
+
+    @model_validator(mode="after")
+    def _check(self) -> "SegmenterConfig":
+        low, high = self.random_scale
+        if low > high:
+            raise ValueError(f"random_scale is ({low}, {high}); the first must not be larger")
+        for name, changes in self.overrides.items():
+            if "model" in changes or "overrides" in changes:
+                raise ValueError(f"overrides of {name} can't change 'model' or 'overrides'")
+            self.for_model(name)
+        return self
+
+
+class VariantConfig(Section):
+    """One arm of the ablation.
+
+    Attributes:
+        real: which real samples it trains on: the N-sample "subset", "all" of the training split, or "none".
+        reads: exactly two paths, since DVC gives each item of a group the same number of dependencies. Folders under
+            data/synthetic are the arm's synthetic sources; an arm that needs fewer names the real indexes instead.
+        shuffle_masks: the control: each synthetic image gets the mask of another one.
+        model: train this model instead of `train_seg.model`.
+    """
+
+    real: Literal["subset", "all", "none"] = "subset"
+    reads: tuple[str, str]
+    shuffle_masks: bool = False
+    model: Literal["hrnet", "mask2former"] | None = None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the synthetic methods among `reads`."""
+        return tuple(Path(p).name for p in self.reads if Path(p).parts[:2] == ("data", "synthetic"))
+
+    @model_validator(mode="after")
+    def _check(self) -> "VariantConfig":
+        unknown = set(self.methods) - set(SYNTHESIS_METHODS)
+        if unknown:
+            raise ValueError(f"unknown synthetic source {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}")
+        if self.real == "none" and not self.methods:
+            raise ValueError("the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic")
+        return self
+
+
+class EvaluateConfig(Section):
+    """Evaluation on the held-out test split."""
+
+    batch_size: Positive = 32
+    num_pictures: Positive = 8
+
+
+class JudgeConfig(Section):
+    """Scoring of synthetic pairs by the segmenter trained on all real samples."""
+
+    variant: str = "full_real"
+    batch_size: Positive = 32
+
+
+class AblationConfig(Section):
+    """The comparison table."""
+
+    baseline: str = "baseline"
