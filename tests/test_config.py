@@ -90,6 +90,10 @@ WRONG = {
         lambda p: p["foundation"].pop("source"),
         ("foundation", "'source'", "diffusers folder or a hub repository"),
     ),
+    "training images without a foundation": (
+        lambda p: p["foundation"].update(pretrain={"data": "training_images"}),
+        ("foundation.pretrain", "needs 'init_from'"),
+    ),
     "pretrain without its section": (lambda p: p["foundation"].update(mode="pretrain"), ("foundation", "'pretrain' section")),
     "scales the wrong way round": (
         lambda p: p["train_seg"].update(random_scale=[1.5, 0.5]),

@@ -9,9 +9,13 @@ from seggen_core.config.base import Positive, Precision, Probability, Section
 
 
 class PretrainConfig(Section):
-    """Pretraining of a small latent diffusion model on the endless stream of scenes.
+    """Pretraining of a small latent diffusion model, on the endless stream of scenes or on the training images.
 
     Attributes:
+        data: "scene_stream", or "training_images": the real training split and its captions (never its masks), on which the
+            UNet and text encoder of `init_from` are trained further. Such a foundation has seen nothing of the world but
+            these images and what `init_from` has.
+        image_size: side of the pictures in pixels; for "training_images" that of the dataset.
         autoencoder_channels: channels per resolution level; two levels give latents at half the image size.
         kl_weight: weight of the mean KL per latent value.
         unet_steps, unet_decay_steps: optimisation steps, and how many of the last ones the learning rate falls over.
@@ -25,6 +29,7 @@ class PretrainConfig(Section):
         init_from: folder of an earlier foundation of the same shape, to continue its pretraining; None starts from scratch.
     """
 
+    data: Literal["scene_stream", "training_images"] = "scene_stream"
     image_size: Positive = 64
     autoencoder_steps: Positive = 2900
     autoencoder_channels: tuple[Positive, ...] = (32, 64)
@@ -44,6 +49,12 @@ class PretrainConfig(Section):
     refresh: Positive = 5
     precision: Precision = "auto"
     init_from: Path | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "PretrainConfig":
+        if self.data == "training_images" and self.init_from is None:
+            raise ValueError("data 'training_images' needs 'init_from': they are too few for a tokenizer and an autoencoder")
+        return self
 
 
 class FoundationConfig(Section):
@@ -107,6 +118,8 @@ class SamplingConfig(Section):
         scheduler_kwargs: its settings ({"use_karras_sigmas": true} makes EulerDiscreteScheduler EDM's sampler).
         num_inference_steps: denoising steps.
         guidance_scale: classifier-free guidance; 1 is off.
+        controlnet_conditioning_scale: what a ControlNet's outputs are multiplied by; no other pipeline uses it. Above 1 it makes
+            up for a short training (docs/results.md).
         micro_batch_size: rows of every network call; MaskSyn and ImgSyn take fewer where that shares the samples of a source
             out evenly. Short batches are padded to it, so that the bytes of a sample don't depend on how many others are made
             with it. It is part of what defines a sample.
@@ -116,6 +129,7 @@ class SamplingConfig(Section):
     scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
     num_inference_steps: Positive = 20
     guidance_scale: float = Field(2.0, ge=1)
+    controlnet_conditioning_scale: float = Field(1.0, ge=0)
     micro_batch_size: Positive = 8
     precision: Precision = "auto"
 

@@ -1,4 +1,4 @@
-"""Pretraining of the embedded foundation: a small latent diffusion model on an endless stream of scenes.
+"""Pretraining of the embedded foundation: a small latent diffusion model on an endless stream of scenes, or on training images.
 
 The pieces are those of Stable Diffusion 2 at small size: AutoencoderKL, UNet2DConditionModel with v-prediction, CLIPTokenizer
 and CLIPTextModel. The text encoder has no transformer layers and no position embedding: each token is embedded alone. A
@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from seggen_core.config import PretrainConfig
 from seggen_core.datasets.scene_stream import stream_scene
 from seggen_core.errors import FoundationError
-from seggen_core.generators.autoencoder import to_pixels, train_autoencoder
+from seggen_core.generators.autoencoder import train_autoencoder
 from seggen_core.generators.foundation import forget_origin
+from seggen_core.generators.pretrain_data import CaptionedImages, ImageLatents, SceneLatentPool
 from seggen_core.generators.tokenizer import train_clip_tokenizer
 from seggen_core.generators.train_state import load_state, save_state
 from seggen_core.rng import derive_seed, numpy_rng
@@ -106,78 +106,6 @@ class _Denoiser(torch.nn.Module):
         return self.unet(latents, timesteps, self.text_encoder(input_ids).last_hidden_state).sample
 
 
-class _LatentPool:
-    """The most recent scenes of one process's stream, as latents and token ids; a few are replaced at every step.
-
-    Slot ``j`` holds the newest stream index that is congruent to j, so the pool at any step can be rebuilt from the step alone.
-    """
-
-    def __init__(
-        self,
-        config: PretrainConfig,
-        *,
-        seed: int,
-        vae: "AutoencoderKL",
-        tokenizer: "CLIPTokenizer",
-        step: int,
-        rank: int,
-        world: int,
-    ) -> None:
-        self._config, self._seed, self._vae, self._tokenizer = config, seed, vae, tokenizer
-        self._rank, self._world = rank, world
-        self._next = step * config.refresh
-        self._latents: torch.Tensor | None = None
-        self._input_ids: torch.Tensor | None = None
-        for start in range(0, config.pool_size, 64):
-            self._fill(range(self._next + start, self._next + min(start + 64, config.pool_size)))
-        self._next += config.pool_size
-
-    @torch.no_grad()
-    def _fill(self, positions: range) -> None:
-        config = self._config
-        drawn = [
-            stream_scene(
-                p * self._world + self._rank,
-                seed=self._seed,
-                size=config.image_size,
-                single_object_share=config.single_object_share,
-                stuff_only_share=config.stuff_only_share,
-            )
-            for p in positions
-        ]
-        # Scene p is encoded in row p % refresh of a call with `refresh` rows, be it the first filling, a later one or one after a
-        # resumption: kernels round differently for other shapes and rows.
-        device = next(self._vae.parameters()).device
-        parts = []
-        for start in range(positions.start - positions.start % config.refresh, positions.stop, config.refresh):
-            group = range(start, start + config.refresh)
-            images = np.stack([drawn[min(max(p, positions.start), positions.stop - 1) - positions.start][0] for p in group])
-            means = self._vae.encode(to_pixels(images).to(device)).latent_dist.mean * self._vae.config.scaling_factor
-            parts.append(means[[p in positions for p in group]].to("cpu"))
-        latents = torch.cat(parts)
-        ids = self._tokenizer(
-            [caption for _, caption in drawn],
-            padding="max_length",
-            truncation=True,
-            max_length=MAX_PROMPT_TOKENS,
-            return_tensors="pt",
-        ).input_ids
-        if self._latents is None or self._input_ids is None:
-            self._latents = torch.empty((config.pool_size, *latents.shape[1:]))
-            self._input_ids = torch.empty((config.pool_size, ids.shape[1]), dtype=torch.long)
-        slots = torch.tensor([p % config.pool_size for p in positions])
-        self._latents[slots], self._input_ids[slots] = latents, ids
-
-    def draw(self, rng: np.random.Generator, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Replace the oldest `refresh` scenes, then return latents and token ids of `number` random slots."""
-        self._fill(range(self._next, self._next + self._config.refresh))
-        self._next += self._config.refresh
-        assert self._latents is not None
-        assert self._input_ids is not None
-        slots = torch.from_numpy(rng.choice(self._config.pool_size, number, replace=False))
-        return self._latents[slots], self._input_ids[slots]
-
-
 def _load_weights(module: _Denoiser, foundation: Path) -> None:
     """Start from the weights of an earlier foundation of the same shape, so that pretraining can be continued."""
     from diffusers import UNet2DConditionModel
@@ -197,8 +125,11 @@ def train_unet(
     tokenizer: "CLIPTokenizer",
     state_folder: Path,
     on_step: Callable[[int, dict[str, float]], None],
+    training_images: CaptionedImages | None = None,
 ) -> tuple["UNet2DConditionModel", "CLIPTextModel"]:
     """Train UNet and text encoder jointly on v-prediction; return the averaged weights (decay 0.9995).
+
+    Pictures and captions come from `training_images`, or from the stream of scenes where there are none.
 
     The learning rate is constant after 200 warm-up steps and falls linearly to zero over the last `unet_decay_steps`. The
     state is saved every `CHECKPOINT_EVERY` steps in `state_folder`, from which an interrupted run goes on.
@@ -216,7 +147,11 @@ def train_unet(
     prepared = accelerator.prepare_model(module)
     rank, world = accelerator.process_index, accelerator.num_processes
     vae.to(accelerator.device).eval().requires_grad_(False)
-    pool = _LatentPool(config, seed=seed, vae=vae, tokenizer=tokenizer, step=first, rank=rank, world=world)
+    pool: SceneLatentPool | ImageLatents
+    if training_images is None:
+        pool = SceneLatentPool(config, seed=seed, vae=vae, tokenizer=tokenizer, step=first, rank=rank, world=world)
+    else:
+        pool = ImageLatents(training_images, vae=vae, tokenizer=tokenizer, file=state_folder / f"latents{rank}.npy")
     schedule = build_noise_scheduler()
     empty = tokenizer("", padding="max_length", max_length=MAX_PROMPT_TOKENS, return_tensors="pt").input_ids
     for step in range(first, config.unet_steps):
@@ -277,10 +212,13 @@ def pretrain_foundation(
     work_folder: Path,
     accelerator: "Accelerator",
     on_step: Callable[[str, int, dict[str, float]], None],
+    training_images: CaptionedImages | None = None,
 ) -> None:
     """Pretrain tokenizer, autoencoder and UNet in turn, and save the pipeline in `folder`.
 
-    Finished parts are kept in `work_folder`, where an interrupted run finds them again.
+    Where `training_images` are given, the UNet and the text encoder are trained on them; tokenizer and autoencoder are
+    `init_from`'s, since there are far too few of them for either. Finished parts are kept in `work_folder`, where an
+    interrupted run finds them again.
 
     Raises:
         FoundationError: `init_from` is no pipeline folder.
@@ -323,6 +261,7 @@ def pretrain_foundation(
         tokenizer=tokenizer,
         state_folder=work_folder / "unet",
         on_step=lambda s, m: on_step("unet", s, m),
+        training_images=training_images,
     )
     if accelerator.is_main_process:
         pipeline = assemble_pipeline(

@@ -127,6 +127,7 @@ def sample_images(
             if control_images is not None:
                 control = torch.from_numpy(control_images[items]).permute(0, 3, 1, 2).float().div(255)
                 arguments["image"] = control.to(device)
+                arguments["controlnet_conditioning_scale"] = config.controlnet_conditioning_scale
             with autocast(device, dtype):
                 latents = pipeline(
                     prompt=[prompts[i] for i in items],

@@ -12,6 +12,8 @@ from seggen_core.config import PretrainConfig, RuntimeConfig, SegGenConfig
 from seggen_core.datasets.scene_layout import count_phrase
 from seggen_core.errors import FoundationError
 from seggen_core.generators.foundation import load_pipeline, vae_scale_factor
+from seggen_core.generators.pretrain_data import CaptionedImages
+from seggen_core.generators.training_data import open_training_data
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.grids import image_grid
 from seggen_core.rng import torch_generator
@@ -19,6 +21,7 @@ from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.synthesis.partition import publish
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import StageRun, track_stage
+from seggen_core.tracking.dvc_lineage import content_digest
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
@@ -31,18 +34,29 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     params = config.foundation.model_dump(mode="json")
     with track_stage("foundation", item=None, params=params, runtime=config.runtime, paths=paths) as tracked:
         limit_threads(config.runtime)
-        identity = json.dumps([params, config.seed])
-        scratch = paths.scratch / "foundation" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+        settings = config.foundation.pretrain if config.foundation.mode == "pretrain" else None
+        training_images = None
+        identity = [params, config.seed]
+        if settings is not None and settings.data == "training_images":
+            data = open_training_data(paths)
+            training_images = CaptionedImages(data.store.read_image, data.captions)
+            identity += [content_digest(paths.real("train")), content_digest(paths.captions)]
+            if settings.image_size != config.dataset.image_size:
+                raise FoundationError(
+                    f"foundation.pretrain.image_size is {settings.image_size}, but the training images have "
+                    f"dataset.image_size {config.dataset.image_size}; set both to the same"
+                )
+        scratch = paths.scratch / "foundation" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         finished = scratch / "pipeline"
-        if config.foundation.mode == "pretrain":
-            assert config.foundation.pretrain is not None
+        if settings is not None:
             pretrain(
-                config.foundation.pretrain,
+                settings,
                 seed=config.seed,
                 runtime=config.runtime,
                 folder=finished,
                 work_folder=scratch / "work",
                 on_metrics=lambda metrics, step: tracked.log_metrics(metrics, step=step),
+                training_images=training_images,
             )
         else:
             assert config.foundation.source is not None
@@ -90,6 +104,7 @@ def pretrain(
     folder: Path,
     work_folder: Path,
     on_metrics: Callable[[dict[str, float], int], None] = lambda *_: None,
+    training_images: CaptionedImages | None = None,
 ) -> None:
     """Pretrain the embedded foundation and save it in `folder`; an interrupted run goes on from `work_folder`."""
     from accelerate import Accelerator
@@ -113,6 +128,14 @@ def pretrain(
         if step % 20 == 0:
             on_metrics({f"{part}/{k}": v for k, v in metrics.items()}, step)
 
-    pretrain_foundation(settings, seed=seed, folder=folder, work_folder=work_folder, accelerator=accelerator, on_step=on_step)
+    pretrain_foundation(
+        settings,
+        seed=seed,
+        folder=folder,
+        work_folder=work_folder,
+        accelerator=accelerator,
+        on_step=on_step,
+        training_images=training_images,
+    )
     for bar in bars.values():
         bar.close()

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from seggen_core.generators import pretrain
 from seggen_core.generators.autoencoder import to_pixels
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.pretrain import MAX_PROMPT_TOKENS, build_text_encoder, pretrain_foundation, train_unet
+from seggen_core.generators.pretrain_data import CaptionedImages, ImageLatents
 from seggen_core.generators.sampling import sample_images
 from seggen_core.generators.tokenizer import train_clip_tokenizer
 from seggen_core.paths import ProjectPaths
@@ -225,6 +227,46 @@ def test_pretraining_can_be_continued_from_a_foundation(work: Path, accelerator:
     for part in ("vae", "unet", "text_encoder"):
         weights = getattr(two, part).state_dict()
         assert all(torch.allclose(v, weights[k], atol=1e-6) for k, v in getattr(one, part).state_dict().items())
+
+
+def test_pretraining_on_training_images_shows_each_and_its_flip_with_its_caption(work: Path, tmp_path: Path) -> None:
+    pipeline = load_pipeline(work / "foundation")
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    captions = ["a photo of a car", "a photo of a zebra", "a photo of two trees and a house"]
+    drawn = ImageLatents(
+        CaptionedImages(pictures.__getitem__, captions), vae=pipeline.vae, tokenizer=pipeline.tokenizer, file=tmp_path / "l.npy"
+    )
+    latents, input_ids = drawn.draw(np.random.default_rng(1), 40)
+    assert latents.shape == (40, 4, 8, 8) and input_ids.shape == (40, MAX_PROMPT_TOKENS)
+    with torch.no_grad():
+        pixels = to_pixels(pictures)
+        means = [pipeline.vae.encode(x).latent_dist.mean * pipeline.vae.config.scaling_factor for x in (pixels, pixels.flip(-1))]
+    seen = set()
+    for latent, ids in zip(latents, input_ids, strict=True):
+        which = captions.index(pipeline.tokenizer.decode(ids, skip_special_tokens=True))
+        flip = next(f for f in (0, 1) if torch.allclose(latent, means[f][which], atol=1e-5))
+        seen.add((which, flip))
+    assert len(seen) == 6
+
+
+def test_pretraining_on_training_images_learns_from_them(work: Path, accelerator: Accelerator, tmp_path: Path) -> None:
+    def trained(images: CaptionedImages | None, name: str) -> dict[str, torch.Tensor]:
+        config = CONFIG.model_copy(update={"init_from": work / "foundation", "unet_steps": 2, "pool_size": 8})
+        pretrain_foundation(
+            config,
+            seed=1,
+            folder=tmp_path / name,
+            work_folder=tmp_path / f"{name}-work",
+            accelerator=accelerator,
+            on_step=lambda *_: None,
+            training_images=images,
+        )
+        return load_pipeline(tmp_path / name).unet.state_dict()
+
+    black = CaptionedImages(lambda _: np.zeros((16, 16, 3), np.uint8), ["a photo of a car"])
+    white = CaptionedImages(lambda _: np.full((16, 16, 3), 255, np.uint8), ["a photo of a car"])
+    weights = [trained(images, name) for name, images in (("scenes", None), ("black", black), ("white", white))]
+    assert all(any((a[k] != b[k]).any() for k in a) for a, b in pairwise(weights))
 
 
 def test_continuing_from_what_is_no_foundation(accelerator: Accelerator, tmp_path: Path) -> None:

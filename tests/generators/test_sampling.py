@@ -110,6 +110,17 @@ def test_so_does_an_image_with_a_condition(mask2img: Any, dtype: torch.dtype, tw
     assert all((others[i] != together[i]).any() for i in range(5))
 
 
+def test_a_condition_counts_as_much_as_it_is_scaled(mask2img: Any) -> None:
+    control = np.random.default_rng(0).integers(0, 256, (1, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+
+    def change(scale: float) -> float:
+        config = CONFIG.model_copy(update={"controlnet_conditioning_scale": scale})
+        pair = [draw(mask2img, [0], config=config, control=c)[0].astype(float) for c in (control, 255 - control)]
+        return float(np.abs(pair[0] - pair[1]).mean())
+
+    assert change(0.0) == 0 < change(0.5)
+
+
 def test_each_prompt_is_computed_in_its_own_row_of_a_call_of_fixed_size(tiny_pipeline: Any) -> None:
     calls: list[torch.Tensor] = []
     hook = tiny_pipeline.unet.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].clone()))
