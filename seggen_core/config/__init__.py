@@ -12,6 +12,7 @@ from seggen_core.config.generation import (
     PretrainConfig,
     SamplingConfig,
     SegGenSynthesisConfig,
+    Text2MaskConfig,
 )
 from seggen_core.config.load import SegGenConfig, load_config
 from seggen_core.config.segmentation import (
@@ -43,6 +44,7 @@ __all__ = [
     "SegGenConfig",
     "SegGenSynthesisConfig",
     "SegmenterConfig",
+    "Text2MaskConfig",
     "VariantConfig",
     "load_config",
 ]

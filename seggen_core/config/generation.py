@@ -110,6 +110,21 @@ class DiffusionTrainingConfig(Section):
     gradient_checkpointing: bool = False
 
 
+class Text2MaskConfig(DiffusionTrainingConfig):
+    """Text2Mask: fine-tuning of the UNet, and of the decoder where `decoder_steps` isn't 0.
+
+    Attributes:
+        decoder_steps: steps that the decoder is trained for on degraded latents of colour maps; 0 leaves it as it is
+            (SegGen).
+        decoder_learning_rate: peak; it falls to zero linearly.
+        decoder_noise: largest noise on the latents, in standard deviations of the latents.
+    """
+
+    decoder_steps: int = Field(0, ge=0)
+    decoder_learning_rate: float = Field(1e-3, gt=0)
+    decoder_noise: float = Field(0.3, ge=0)
+
+
 class SamplingConfig(Section):
     """One diffusion sampler.
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from seggen_core.config.attention import SeeDiffConfig
 from seggen_core.config.base import Section
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
-from seggen_core.config.generation import DiffusionTrainingConfig, FoundationConfig, SegGenSynthesisConfig
+from seggen_core.config.generation import DiffusionTrainingConfig, FoundationConfig, SegGenSynthesisConfig, Text2MaskConfig
 from seggen_core.config.segmentation import (
     SYNTHESIS_METHODS,
     AblationConfig,
@@ -39,7 +39,7 @@ class SegGenConfig(Section):
     dataset: DatasetConfig
     captions: CaptionsConfig = CaptionsConfig()
     foundation: FoundationConfig
-    text2mask: DiffusionTrainingConfig
+    text2mask: Text2MaskConfig
     mask2img: DiffusionTrainingConfig
     masksyn: SegGenSynthesisConfig
     imgsyn: SegGenSynthesisConfig

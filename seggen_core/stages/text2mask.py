@@ -7,6 +7,7 @@ from tqdm import tqdm
 from seggen_core.config import SamplingConfig, SegGenConfig
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.latent_cache import PromptCache, cache_latents
+from seggen_core.generators.mask_decoder import train_mask_decoder
 from seggen_core.generators.sampling import resolve_precision, sample_images
 from seggen_core.generators.text2mask import train_text2mask
 from seggen_core.generators.training_data import open_training_data, training_fingerprint
@@ -69,7 +70,26 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 on_step=on_step,
             )
 
-        # 3. Save, and draw for some captions.
+        # 3. The decoder, where asked for.
+        if settings.decoder_steps:
+            with tqdm(total=settings.decoder_steps, desc="text2mask: decoder", unit="step", disable=None) as bar:
+
+                def on_decoder_step(step: int, metrics: dict[str, float]) -> None:
+                    bar.update(step - bar.n)
+                    if step % 10 == 0:
+                        tracked.log_metrics({f"decoder/{k}": v for k, v in metrics.items()}, step=step)
+
+                train_mask_decoder(
+                    pipeline.vae,
+                    settings,
+                    seed=config.seed,
+                    color_maps=color_maps,
+                    read_color_map=data.read_color_map,
+                    state_folder=scratch / "decoder",
+                    on_step=on_decoder_step,
+                )
+
+        # 4. Save, and draw for some captions.
         finished = scratch / "pipeline"
         pipeline.to("cpu").save_pretrained(finished, safe_serialization=True)
         sampler: SamplingConfig = config.masksyn.text2mask
