@@ -53,6 +53,7 @@ stages:
 # depend on what it reads.
 STAGE = """
 name=$1; shift
+mkdir -p trace
 echo "$name says hello"
 date +%s.%N > trace/$name.start
 if [ -e trace/$name.hang ]; then echo $$ > trace/$name.pid; sleep 300; fi
