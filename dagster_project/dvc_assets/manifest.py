@@ -67,7 +67,8 @@ class StageNode:
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "StageNode":
         """The inverse of `dataclasses.asdict` followed by JSON, which turns tuples into lists."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in tree.items()})
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in tree.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
