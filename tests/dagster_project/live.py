@@ -44,6 +44,7 @@ class LiveDagster:
             json.dumps({"load_from": [{"grpc_server": {"host": "127.0.0.1", "port": port, "location_name": "project"}}]})
         )
         self._start("code", "dagster", "api", "grpc", *self._target, "--host", "127.0.0.1", "--port", str(port))
+        wait_until(lambda: answers(port), seconds=240, what=f"the code server, see {self._folder}")
         web_port = self.address.rpartition(":")[2]
         self._start("web", "dagster_webserver", "--workspace", str(workspace), "--host", "127.0.0.1", "--port", web_port)
         wait_until(self._is_loaded, seconds=240, what=f"Dagster to load, see {self._folder}")
@@ -80,10 +81,11 @@ class LiveDagster:
 
     def _is_loaded(self) -> bool:
         try:
-            found = self.ask("{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }")
+            query = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+            entries = self.ask(query)["workspaceOrError"]["locationEntries"]
         except (URLError, OSError):
             return False
-        return all(entry["loadStatus"] == "LOADED" for entry in found["workspaceOrError"]["locationEntries"])
+        return all((entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation" for entry in entries)
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Put a GraphQL query and return the data of its answer."""
@@ -151,6 +153,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:

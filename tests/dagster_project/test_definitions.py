@@ -129,4 +129,4 @@ def test_dg_knows_the_project(command: tuple[str, ...], project: Path) -> None:
     assert done.returncode == 0, done.stderr
     if command[0] == "list":
         listed = json.loads(done.stdout[done.stdout.index("{") :])
-        assert {"dataset", "masksyn", "ablation"} <= {asset["key"] for asset in listed["assets"]}
+        assert {"dataset", "masksyn", "ablation"} <= {asset["asset_key"] for asset in listed["assets"]}
