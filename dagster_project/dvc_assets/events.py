@@ -95,7 +95,11 @@ def stage_metadata(
     """All metadata of a finished stage; `result` is None where it was run outside of Dagster."""
     metadata: dict[str, Any] = {"dvc/stage": node.name, "dvc/outcome": OUTCOME_TEXTS[result.outcome if result else None]}
     if result is not None:
-        metadata |= {"dvc/seconds": round(result.seconds, 1), "dvc/command_cpu_seconds": result.command_cpu_seconds}
+        metadata |= {
+            "dvc/seconds": round(result.seconds, 1),
+            "dvc/command_cpu_seconds": result.command_cpu_seconds,
+            "dvc/overhead_cpu_seconds": result.dvc_cpu_seconds,
+        }
     outs = [
         dg.TableRecord({"path": path, "md5": out.md5, "bytes": out.size, "files": out.num_files or 1})
         for path, out in locked.outs.items()
