@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project.dvc_assets.errors import DvcBusyError
 from dagster_project.dvc_assets.lock import LockedStage, read_lock
 from dagster_project.dvc_assets.manifest import DvcManifest, StageNode, changed_stages
 from dagster_project.dvc_assets.provenance import definition_changes
@@ -94,21 +95,30 @@ def evaluate_stages(check: StageCheck, *, root: Path, nodes: Iterable[StageNode]
     return CheckOutcome(passed=False, description=description, metadata={**first.metadata, **metadata}, severity=first.severity)
 
 
-def lock_status(manifest: DvcManifest, lock: Mapping[str, LockedStage], *, root: Path) -> dict[str, list[str]]:
-    """What dvc.lock alone says of changed stages, for a run that must not pay for hashing all data: the stages and why.
+def stage_changes(manifest: DvcManifest, *, root: Path) -> dict[str, list[Any]]:
+    """What `dvc status` says of changed stages; while a stage is running, which keeps DVC from answering, `lock_status`."""
+    try:
+        return changed_stages(root)
+    except DvcBusyError:
+        return lock_status(manifest, read_lock(root), root=root)
 
-    `changed_stages` is DVC's own word. This misses what only a look at the data shows: outputs that were altered by hand, and
-    whether a folder of several stages' outputs has changed since it was read.
+
+def lock_status(manifest: DvcManifest, lock: Mapping[str, LockedStage], *, root: Path) -> dict[str, list[Any]]:
+    """What dvc.lock alone says of changed stages, in the words of `changed_stages`: reads no data, and never has to wait.
+
+    Misses what only a look at the data shows: outputs that were altered by hand, and whether a folder of several stages' outputs
+    has changed since it was read.
     """
-    changed = {}
+    changed: dict[str, list[Any]] = {}
     outs = {path: out.md5 for stage in lock.values() for path, out in stage.outs.items()}
     for name, node in manifest.stages.items():
         if name not in lock:
-            changed[name] = ["never ran"]
+            changed[name] = [{"changed outs": dict.fromkeys(node.outs, "never made")}]
             continue
-        reasons = [f"changed {what}" for what in definition_changes(manifest, node, locked=lock[name])]
-        reasons += [f"changed {path}" for path, md5 in lock[name].deps.items() if outs.get(path, md5) != md5]
-        reasons += [f"missing {path}" for path in node.outs if not (root / path).exists()]
+        reasons = definition_changes(manifest, node, locked=lock[name])
+        inputs = {path: "modified" for path, md5 in lock[name].deps.items() if outs.get(path, md5) != md5}
+        missing = {path: "deleted" for path in node.outs if not (root / path).exists()}
+        reasons += [{kind: paths} for kind, paths in (("changed deps", inputs), ("changed outs", missing)) if paths]
         if reasons:
             changed[name] = reasons
     return changed
@@ -151,7 +161,9 @@ def _build_checks(
                 continue
             if spec.name == DVC_STATUS:
                 current = dvc.manifest()
-                changed = lock_status(current, read_lock(dvc.root), root=dvc.root) if made_here else changed_stages(dvc.root)
+                # After a run that made the asset, hashing all data of the project would cost more than it tells.
+                lock = read_lock(dvc.root) if made_here else None
+                changed = stage_changes(current, root=dvc.root) if lock is None else lock_status(current, lock, root=dvc.root)
                 outcome = dvc_status_outcome(current, group, changed=changed)
             else:
                 outcome = evaluate_stages(by_name[spec.name], root=dvc.root, nodes=wanted)

@@ -12,6 +12,7 @@ writes it down, and loading definitions reads it, so that a code server starts w
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
@@ -24,6 +25,14 @@ from dagster_project.dvc_assets.manifest import DvcManifest, load_manifest, writ
 from dagster_project.dvc_assets.resource import DvcProject
 from dagster_project.dvc_assets.sensor import build_outside_runs_sensor
 from dagster_project.dvc_assets.translator import DvcTranslator
+
+
+def _resolve_folder(context: dg.ResolutionContext, project: str) -> str:
+    return str(context.resolve_source_relative_path(context.resolve_value(project, as_type=str)))
+
+
+ProjectFolder = Annotated[str, dg.Resolver(_resolve_folder, model_field_type=str)]
+"""A folder, relative to that of the YAML file."""
 
 
 @dataclass
@@ -39,17 +48,10 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
         defs_state: where the manifest is kept.
     """
 
-    project: str
+    project: ProjectFolder
     job: str = "repro"
     env: dict[str, str] = field(default_factory=dict)
     defs_state: ResolvedDefsStateConfig = field(default_factory=DefsStateConfigArgs.local_filesystem)
-
-    @classmethod
-    def load(cls, attributes: object, context: dg.ComponentLoadContext) -> "DvcProjectComponent":
-        """Load as any component, with `project` made absolute."""
-        component: DvcProjectComponent = super().load(attributes, context)
-        component.project = str(context.resolve_source_relative_path(component.project))
-        return component
 
     @property
     def defs_state_config(self) -> DefsStateConfig:

@@ -14,13 +14,13 @@ from dataclasses import replace
 import dagster as dg
 from pydantic import Field
 
-from dagster_project.dvc_assets.assets import line_logger
+from dagster_project.dvc_assets.assets import line_logger, progress_logger
 from dagster_project.dvc_assets.bridge import ProvenanceBridge
-from dagster_project.dvc_assets.checks import StageCheck, evaluate_stages
+from dagster_project.dvc_assets.checks import StageCheck, evaluate_stages, stage_changes
 from dagster_project.dvc_assets.events import StageReader, stage_failure, stage_metadata
 from dagster_project.dvc_assets.execution import StageResult, StageRun
 from dagster_project.dvc_assets.lock import read_lock
-from dagster_project.dvc_assets.manifest import DvcManifest, StageNode, changed_stages
+from dagster_project.dvc_assets.manifest import DvcManifest, StageNode
 from dagster_project.dvc_assets.resource import DvcProject, follow
 from dagster_project.dvc_assets.schedule import Schedule
 from dagster_project.dvc_assets.sensor import PIPELINE_TAG
@@ -102,9 +102,9 @@ class Pipeline:
         self._translator = translator
         self._reader = reader
         self._manifest: DvcManifest = dvc.manifest()
-        changed = set(changed_stages(dvc.root))
+        changed = set(stage_changes(self._manifest, root=dvc.root))
         self._schedule = Schedule(self._manifest, selected=self._manifest.select(targets), changed=changed, durations={})
-        self._ended: queue.Queue[StageResult | None] = queue.Queue()
+        self._ended: queue.Queue[StageResult | BaseException] = queue.Queue()
         self._running: dict[str, StageRun] = {}
         self._blocked: list[str] = []
         self._bridge = ProvenanceBridge(context.instance, manifest=self._manifest, translator=translator)
@@ -157,13 +157,14 @@ class Pipeline:
     def _start(self, name: str) -> None:
         stage = self._running[name] = self._dvc.start(name, run_id=self._context.run_id)
         take = line_logger(self._context.log, prefix=f"[{name}] ")
+        node = self._manifest.stages[name]
+        wait = progress_logger(self._context.log, lambda: self._reader.progress(self._dvc.root, node))
 
         def read() -> None:
             try:
-                self._ended.put(follow(stage, on_line=take, on_wait=lambda: None))
-            except BaseException:
-                self._ended.put(None)
-                raise
+                self._ended.put(follow(stage, on_line=take, on_wait=wait))
+            except BaseException as error:  # noqa: BLE001 - it is raised where results are awaited
+                self._ended.put(error)
 
         self._context.log.info(f"{name} started")
         threading.Thread(target=read, name=f"stage {name}", daemon=True).start()
@@ -171,9 +172,12 @@ class Pipeline:
     def _next_result(self) -> StageResult | None:
         """The next stage that has ended; waits in steps, so that a cancelled run is noticed."""
         try:
-            return self._ended.get(timeout=1.0)
+            result = self._ended.get(timeout=1.0)
         except queue.Empty:
             return None
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def _has_slot(self, name: str, limits: dict[str, int]) -> bool:
         pool = self._translator.get_pool(self._manifest, self._manifest.stages[name].group)

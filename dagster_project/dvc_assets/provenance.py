@@ -38,9 +38,8 @@ def code_version(manifest: DvcManifest, group: str) -> str:
         file: {key: value for key, value in values.items() if all(n.params.get(file, {}).get(key) == value for n in nodes)}
         for file, values in first.params.items()
     }
-    sources = {path: manifest.sources.get(path) for path in first.deps if all(path in n.deps for n in nodes)}
-    made = {path for path in sources if path not in manifest.sources}
-    return _digest([first.template, params, {path: md5 for path, md5 in sources.items() if path not in made}])
+    sources = {path: md5 for path, md5 in manifest.sources.items() if all(path in n.deps for n in nodes)}
+    return _digest([first.template, params, sources])
 
 
 def recorded_code_version(manifest: DvcManifest, node: StageNode, *, locked: LockedStage) -> str:
@@ -50,21 +49,23 @@ def recorded_code_version(manifest: DvcManifest, node: StageNode, *, locked: Loc
     return code_version(manifest, node.group)
 
 
-def definition_changes(manifest: DvcManifest, node: StageNode, *, locked: LockedStage) -> list[str]:
-    """What differs between a stage as it is defined now and as it was last run, inputs from other stages left aside."""
-    changes = [] if locked.cmd == node.cmd else ["command"]
-    if _digest(locked.params) != _digest(node.params):
-        changes += [
-            f"{file}:{key}"
-            for file in {**node.params, **locked.params}
-            for key in {**node.params.get(file, {}), **locked.params.get(file, {})}
-            if _digest(node.params.get(file, {}).get(key)) != _digest(locked.params.get(file, {}).get(key))
-        ]
+def definition_changes(manifest: DvcManifest, node: StageNode, *, locked: LockedStage) -> list[Any]:
+    """What differs between a stage as it is defined now and as it was last run, inputs from other stages left aside.
+
+    In the words of `dvc status`: "changed command", {"changed deps": {path or file of parameters: ...}}.
+    """
+    changed: dict[str, Any] = {}
+    for file in {**node.params, **locked.params}:
+        now, then = node.params.get(file, {}), locked.params.get(file, {})
+        keys = {key: "modified" for key in {**now, **then} if _digest(now.get(key)) != _digest(then.get(key))}
+        if keys:
+            changed[file] = keys
     for path in node.deps:
         current = manifest.sources.get(path)
         if (current is not None and locked.deps.get(path) != current) or path not in locked.deps:
-            changes.append(path)
-    return changes
+            changed[path] = "modified"
+    command: list[Any] = [] if locked.cmd == node.cmd else ["changed command"]
+    return command + ([{"changed deps": changed}] if changed else [])
 
 
 def upstream_of_path(manifest: DvcManifest, node: StageNode, path: str) -> set[str]:

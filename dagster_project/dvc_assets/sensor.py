@@ -14,10 +14,10 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.dvc_assets.bridge import ProvenanceBridge
-from dagster_project.dvc_assets.checks import DVC_STATUS, dvc_status_outcome
+from dagster_project.dvc_assets.checks import DVC_STATUS, dvc_status_outcome, stage_changes
 from dagster_project.dvc_assets.events import StageReader, stage_metadata
 from dagster_project.dvc_assets.lock import read_lock
-from dagster_project.dvc_assets.manifest import CACHE_FILE, DvcManifest, StageNode, changed_stages
+from dagster_project.dvc_assets.manifest import CACHE_FILE, DvcManifest, StageNode
 from dagster_project.dvc_assets.provenance import changed_paths, upstream_of_path
 from dagster_project.dvc_assets.resource import DvcProject
 from dagster_project.dvc_assets.translator import DvcTranslator
@@ -53,7 +53,7 @@ def build_outside_runs_sensor(
             return dg.SkipReason("nothing has changed")
         # Stages that were added since the definitions were loaded wait until they are loaded again.
         assets = context.repository_def.asset_graph.get_all_asset_keys() if context.repository_def else None
-        changed = changed_stages(dvc.root)
+        changed = stage_changes(manifest, root=dvc.root)
         reported, complete = report_outside_runs(
             context.instance,
             root=dvc.root,
@@ -95,7 +95,7 @@ def report_outside_runs(
         instance: what to tell.
         root: the folder that holds dvc.yaml.
         manifest: the project's stages.
-        changed: what `changed_stages` says.
+        changed: what `stage_changes` says.
         translator: gives asset keys.
         reader: reads metadata of stages.
         assets: keys of the assets that are loaded; None takes all.
