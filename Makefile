@@ -10,7 +10,10 @@ SHELL := bash
 VENV := .venv
 STAMP := $(VENV)/.seggen-installed
 JOBS ?= 2
+DAGSTER_PORT ?= 3000
 MLFLOW_PORT ?= 5000
+# Stages of one pool (dvc.yaml: meta.dagster.pool) that Dagster runs at a time.
+GPU_SLOTS ?= 1
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread a process: stages and tests run side by side, and small tensors gain nothing from a second thread.
@@ -76,8 +79,9 @@ format: setup ## Put the code into shape
 	ruff check --fix
 	ruff format
 
-ui: setup ## Show the tracked runs in MLflow on http://127.0.0.1:5000 (MLFLOW_PORT)
-	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT)
+ui: setup ## Start Dagster on http://127.0.0.1:3000 (DAGSTER_PORT) and MLflow on :5000 (MLFLOW_PORT); Ctrl-C stops both
+	@git rev-parse --git-dir >/dev/null 2>&1 || git init --quiet
+	exec python -m dagster_project.ui --dagster-port $(DAGSTER_PORT) --mlflow-port $(MLFLOW_PORT) --gpu-slots $(GPU_SLOTS)
 
 lock: ## Resolve requirements.lock anew, keeping the versions that still fit
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --quiet \

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,18 +86,21 @@ class DvcServer:
         self._socket.close()
         self._process.wait()
 
-    def run(self, root: Path, name: str, *, env: Mapping[str, str] | None = None) -> "StageRun":
+    def run(
+        self, root: Path, name: str, *, env: Mapping[str, str] | None = None, argv: Sequence[str] | None = None
+    ) -> "StageRun":
         """Start the stage `name` of the project in `root`.
 
         Args:
             root: the folder that holds dvc.yaml.
             name: a stage, not a group.
             env: the environment of the stage's command; None takes this process's own.
+            argv: arguments of `dvc`, where it is to do something else about the stage than to bring it up to date.
         """
         environment = dict(os.environ if env is None else env)
         # The stage's command says "python": let it be this one, whether or not its environment was activated.
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-        argv = ["--wait-for-lock", "repro", "--single-item", name]
+        argv = ["--wait-for-lock", "repro", "--single-item", name] if argv is None else list(argv)
         output_r, output_w = os.pipe()
         status_r, status_w = os.pipe()
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 CACHE_FILE = Path(".dvc", "tmp", "dvc_assets_manifest.json")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,15 @@ class StageNode:
         key: what follows the "@"; None for a stage that stands alone.
         dimensions: the matrix values that made it ({"class": "car"}), or {"key": key} for a member of a `foreach`.
         cmd: shell commands, run one after the other.
+        template: `cmd` as dvc.yaml states it, the same for all stages of a group; `cmd` itself for a stage that stands alone.
         deps: files and folders it reads.
         outs: files and folders it writes, metrics and plots among them.
         metrics: those of `outs` that are DVC metrics.
         plots: those of `outs` that are DVC plots.
-        params: {"params.yaml": ("seed", "masksyn")}: the keys it depends on, per file.
+        params: {"params.yaml": {"seed": 0, "masksyn": {...}}}: the keys it depends on and their values, per file. A key that
+            the file lacks isn't there.
         desc: its description in dvc.yaml.
+        meta: what dvc.yaml says of it below `meta`, for other tools than DVC.
         upstream: names of the stages that write what it reads.
     """
 
@@ -51,27 +54,44 @@ class StageNode:
     key: str | None
     dimensions: dict[str, Any]
     cmd: tuple[str, ...]
+    template: tuple[str, ...]
     deps: tuple[str, ...]
     outs: tuple[str, ...]
     metrics: tuple[str, ...]
     plots: tuple[str, ...]
-    params: dict[str, tuple[str, ...]]
+    params: dict[str, dict[str, Any]]
     desc: str | None
+    meta: dict[str, Any]
     upstream: tuple[str, ...]
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "StageNode":
         """The inverse of `dataclasses.asdict` followed by JSON, which turns tuples into lists."""
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in tree.items()}
-        fields["params"] = {file: tuple(keys) for file, keys in tree["params"].items()}
         return cls(**fields)
 
 
 @dataclass(frozen=True)
 class DvcManifest:
-    """All stages of a project's dvc.yaml, in the order in which it states them."""
+    """All stages of a project's dvc.yaml, in the order in which it states them.
+
+    Attributes:
+        stages: by name.
+        sources: DVC's hash of every file and folder that a stage reads and no stage writes, where it is there.
+    """
 
     stages: dict[str, StageNode]
+    sources: dict[str, str]
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "DvcManifest":
+        """The inverse of `to_json`."""
+        nodes = [StageNode.from_json(stage) for stage in tree["stages"]]
+        return cls({node.name: node for node in nodes}, tree["sources"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as a JSON-ready tree."""
+        return {"stages": [asdict(node) for node in self.stages.values()], "sources": self.sources}
 
     @cached_property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -123,13 +143,12 @@ def load_manifest(root: Path) -> DvcManifest:
         tree = json.loads(cache.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         tree = None
-    if tree is not None and tree["fingerprint"] == _fingerprint(root, tree["sources"]):
-        nodes = [StageNode.from_json(stage) for stage in tree["stages"]]
-    else:
-        nodes, sources = _build(root)
-        stages = [asdict(node) for node in nodes]
-        write_json(cache, {"fingerprint": _fingerprint(root, sources), "sources": sources, "stages": stages})
-    return DvcManifest({node.name: node for node in nodes})
+    if tree is not None and tree["fingerprint"] == _fingerprint(root, tree["made_from"], tree["manifest"]["sources"]):
+        return DvcManifest.from_json(tree["manifest"])
+    manifest, made_from = _build(root)
+    fingerprint = _fingerprint(root, made_from, manifest.sources)
+    write_json(cache, {"fingerprint": fingerprint, "made_from": made_from, "manifest": manifest.to_json()})
+    return manifest
 
 
 def changed_stages(root: Path) -> dict[str, list[Any]]:
@@ -147,8 +166,9 @@ def changed_stages(root: Path) -> dict[str, list[Any]]:
         return {stage.name: reasons for stage in _stages(repo) for reasons in stage.status().values()}
 
 
-def _build(root: Path) -> tuple[list[StageNode], list[str]]:
-    """All stages of dvc.yaml, and the files that they were made from."""
+def _build(root: Path) -> tuple[DvcManifest, list[str]]:
+    """The manifest, and the files that its stages were made from."""
+    from dvc.dependency import ParamsDependency
     from dvc.repo import lock_repo
 
     # The index takes in dvc.lock, which may be read only under DVC's lock: it is rewritten in place.
@@ -156,10 +176,19 @@ def _build(root: Path) -> tuple[list[StageNode], list[str]]:
         stages = _stages(repo)
         graph = repo.index.graph
         nodes = [_node(stage, sorted({s.name for s in graph.successors(stage)} & {s.name for s in stages})) for stage in stages]
+        outs = [Path(out) for node in nodes for out in node.outs]
+        made = {folder for out in outs for folder in (out, *out.parents)} - {Path()}
+        sources: dict[str, str] = {}
+        for dep in (dep for stage in stages for dep in stage.deps if not isinstance(dep, ParamsDependency)):
+            path = dep.def_path
+            # A path is made by a stage if it is an out, holds one, or lies in one.
+            if path not in sources and not made.intersection((Path(path), *Path(path).parents)) and dep.exists:
+                sources[path] = dep.get_hash().value
         imports = stages[0].dvcfile.resolver.context.imports if stages else {}
         local_vars = {file for stage in stages for file in stage.tracked_vars}
-    sources = sorted({"dvc.yaml", "params.yaml", ".dvc/config", ".dvc/config.local", *imports, *local_vars})
-    return nodes, sources
+        param_files = {file for node in nodes for file in node.params}
+    made_from = {"dvc.yaml", "params.yaml", ".dvc/config", ".dvc/config.local", ".dvcignore", *imports, *local_vars, *param_files}
+    return DvcManifest({node.name: node for node in nodes}, sources), sorted(made_from)
 
 
 def _stages(repo: "Repo") -> "list[PipelineStage]":
@@ -178,8 +207,10 @@ def _node(stage: "PipelineStage", upstream: list[str]) -> StageNode:
     group = stage.raw_data.generated_from or stage.name
     key = stage.name.removeprefix(f"{group}@") if stage.raw_data.generated_from else None
     dimensions: dict[str, Any] = {}
+    cmd = template = stage.cmd
     if key is not None:
         definition = stage.dvcfile.resolver.definitions[group]
+        template = definition.template["cmd"]
         if isinstance(definition, MatrixDefinition):
             values = definition.normalized_iterable[key]
             dimensions = {name: value.value if isinstance(value, Node) else value for name, value in values.items()}
@@ -190,13 +221,19 @@ def _node(stage: "PipelineStage", upstream: list[str]) -> StageNode:
         group=group,
         key=key,
         dimensions=dimensions,
-        cmd=tuple(stage.cmd) if isinstance(stage.cmd, list) else (stage.cmd,),
+        cmd=tuple(cmd) if isinstance(cmd, list) else (cmd,),
+        template=tuple(template) if isinstance(template, list) else (template,),
         deps=tuple(dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)),
         outs=tuple(out.def_path for out in stage.outs),
         metrics=tuple(out.def_path for out in stage.outs if out.metric),
         plots=tuple(out.def_path for out in stage.outs if out.plot),
-        params={dep.def_path: tuple(sorted(dep.params)) for dep in stage.deps if isinstance(dep, ParamsDependency)},
+        params={
+            dep.def_path: dict(sorted(dep.read_params(flatten=False).items()))
+            for dep in stage.deps
+            if isinstance(dep, ParamsDependency)
+        },
         desc=stage.desc,
+        meta=stage.meta or {},
         upstream=tuple(upstream),
     )
 
@@ -227,13 +264,22 @@ def _causes(error: BaseException | None) -> str:
     return ": ".join(message for message in messages if message)
 
 
-def _fingerprint(root: Path, sources: list[str]) -> str:
-    """Hash of the contents of `sources`, of DVC's version and of the layout of the JSON."""
+def _fingerprint(root: Path, made_from: Iterable[str], sources: Iterable[str]) -> str:
+    """Hash of the contents of `made_from`, of the state of `sources`, of DVC's version and of the layout of the JSON.
+
+    Sources may be large: like DVC itself, this takes a file for unchanged while its size and time of change are.
+    """
     digest = hashlib.sha256(f"{SCHEMA_VERSION} {version('dvc')}".encode())
-    for source in sources:
-        path = root / source
+    for file in made_from:
+        path = root / file
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
-        digest.update(f"\n{source} {content}".encode())
+        digest.update(f"\n{file} {content}".encode())
+    for source in sources:
+        top = root / source
+        for path in (top, *sorted(top.rglob("*"))) if top.is_dir() else (top,):
+            if path.is_file():
+                state = path.stat()
+                digest.update(f"\n{path.relative_to(root)} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 

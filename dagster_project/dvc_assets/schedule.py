@@ -1,5 +1,6 @@
 """The order in which stages run, and which needn't be looked at."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
@@ -39,8 +40,11 @@ class Schedule:
             for upstream in self.manifest.stages[name].upstream:
                 self._path[upstream] = max(self._path.get(upstream, 0.0), self._path[name])
 
-    def pop(self) -> str | None:
-        """The next stage to run; None while there is nothing to do before a running one has ended."""
+    def pop(self, may_start: Callable[[str], bool] = lambda _: True) -> str | None:
+        """The next stage to run; None while there is nothing to do before a running one has ended.
+
+        Stages for which `may_start` says no wait, and others go before them.
+        """
         while new := self._sorter.get_ready():
             for name in new:
                 if self._is_due(name):
@@ -48,9 +52,10 @@ class Schedule:
                 else:
                     self.up_to_date.add(name)
                     self._sorter.done(name)
-        if not self._ready:
+        candidates = [name for name in self._ready if may_start(name)]
+        if not candidates:
             return None
-        name = max(self._ready, key=lambda candidate: (self._path[candidate], candidate))
+        name = max(candidates, key=lambda candidate: (self._path[candidate], candidate))
         self._ready.remove(name)
         return name
 

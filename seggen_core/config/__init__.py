@@ -5,6 +5,7 @@ A stage is handed its own section (and `SegGenConfig.seed`), never the tree.
 
 from seggen_core.config.attention import SeeDiffConfig
 from seggen_core.config.base import Positive, Precision, Probability, Section
+from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
 from seggen_core.config.generation import (
     DiffusionTrainingConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "SYNTHESIS_METHODS",
     "AblationConfig",
     "CaptionsConfig",
+    "ChecksConfig",
     "DatasetConfig",
     "DiffusionTrainingConfig",
     "EvaluateConfig",

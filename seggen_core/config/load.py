@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from seggen_core.config.attention import SeeDiffConfig
 from seggen_core.config.base import Section
+from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
 from seggen_core.config.generation import DiffusionTrainingConfig, FoundationConfig, SegGenSynthesisConfig, Text2MaskConfig
 from seggen_core.config.segmentation import (
@@ -49,6 +50,7 @@ class SegGenConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     judge: JudgeConfig = JudgeConfig()
     ablation: AblationConfig = AblationConfig()
+    checks: ChecksConfig = ChecksConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "SegGenConfig":

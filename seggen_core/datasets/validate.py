@@ -167,7 +167,7 @@ def validate_project(config: SegGenConfig, *, paths: ProjectPaths, max_bad: int 
 
     # 4. Stores.
     for folder in _store_folders(paths):
-        store_summary, store_problems = _check_store(folder, taxonomy=taxonomy, name=folder.relative_to(paths.root).as_posix())
+        store_summary, store_problems = check_store(folder, taxonomy=taxonomy, name=folder.relative_to(paths.root).as_posix())
         report.stores.append(store_summary)
         report.problems.extend(store_problems)
     return report
@@ -228,8 +228,8 @@ def _store_folders(paths: ProjectPaths) -> Iterator[Path]:
     yield from sorted(p for p in synthetic.glob("*/*") if p.is_dir())
 
 
-def _check_store(folder: Path, *, taxonomy: Taxonomy, name: str) -> tuple[StoreSummary, list[Problem]]:
-    """Decode every sample of one store and compare its masks with the taxonomy."""
+def check_store(folder: Path, *, taxonomy: Taxonomy, name: str) -> tuple[StoreSummary, list[Problem]]:
+    """Decode every sample of one store and compare its masks with the taxonomy; `name` is how problems call the store."""
     from seggen_core.synthesis.sample_store import SampleStore
 
     try:
@@ -240,7 +240,7 @@ def _check_store(folder: Path, *, taxonomy: Taxonomy, name: str) -> tuple[StoreS
     problems: list[Problem] = []
     for key in tqdm(keys, desc=f"check {name}", unit="sample", disable=None):
         try:
-            what = _store_sample_problem(store, key, taxonomy=taxonomy)
+            what = store_sample_problem(store, key, taxonomy=taxonomy)
         except SampleStoreError as error:
             what = str(error)
         if what:
@@ -248,7 +248,8 @@ def _check_store(folder: Path, *, taxonomy: Taxonomy, name: str) -> tuple[StoreS
     return StoreSummary(name, len(keys), len(problems)), problems
 
 
-def _store_sample_problem(store: "SampleStore", key: str, *, taxonomy: Taxonomy) -> str | None:
+def store_sample_problem(store: "SampleStore", key: str, *, taxonomy: Taxonomy) -> str | None:
+    """Return what is wrong with a sample that can be decoded, or None; SampleStoreError where it can't."""
     sample = store[key]
     if sample.image.shape[:2] != sample.segmentation_map.shape:
         return f"the image is {sample.image.shape[:2]} but its mask {sample.segmentation_map.shape}; expected the same size"

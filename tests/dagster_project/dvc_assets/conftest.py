@@ -53,6 +53,7 @@ stages:
 # depend on what it reads.
 STAGE = """
 name=$1; shift
+mkdir -p trace
 echo "$name says hello"
 date +%s.%N > trace/$name.start
 if [ -e trace/$name.hang ]; then echo $$ > trace/$name.pid; sleep 300; fi
@@ -69,6 +70,19 @@ date +%s.%N > trace/$name.end
 """
 
 
+def make_project(root: Path, *, classes: list[str]) -> None:
+    """Write the toy project with these class partitions; nothing has run yet. No commit is made: DVC needs none."""
+    (root / "trace").mkdir(parents=True)
+    (root / ".dvc").mkdir()
+    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS | {"classes": classes}, sort_keys=False))
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "stage.sh").write_text(STAGE)
+    (root / "dataset.txt").write_text("first\n")
+    (root / ".gitignore").write_text("/data/\n/trace/\n/.seggen/\n")
+    (root / ".dvc" / "config").write_text(f"[core]\nanalytics = false\ncheck_update = false\nsite_cache_dir = {root}/site\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+
+
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy project after a full run, two stages at a time; copied by `project`, never used itself.
@@ -76,18 +90,9 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Each of the two partitions of masksyn waits for the other to start: the run fails unless they run side by side.
     """
     root = tmp_path_factory.mktemp("toy") / "project"
-    (root / "trace").mkdir(parents=True)
-    (root / ".dvc").mkdir()
-    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
-    (root / "dvc.yaml").write_text(DVC_YAML)
-    (root / "stage.sh").write_text(STAGE)
-    (root / "dataset.txt").write_text("first\n")
-    (root / ".gitignore").write_text("/data/\n/trace/\n/.seggen/\n")
-    (root / ".dvc" / "config").write_text(f"[core]\nanalytics = false\ncheck_update = false\nsite_cache_dir = {root}/site\n")
+    make_project(root, classes=["car", "bus"])
     (root / "trace" / "masksyn@car.meet").write_text("trace/masksyn@bus.start")
     (root / "trace" / "masksyn@bus.meet").write_text("trace/masksyn@car.start")
-    # No commit is ever made: DVC needs a repository, not a history.
-    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
     assert main(["--cd", str(root), "-j", "2"]) == 0
     return root
 

@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def test_node_of_a_matrix(project: Path) -> None:
     assert node.cmd == ("sh stage.sh masksyn@car data/synthetic/masksyn/car",)
     assert node.deps == ("stage.sh", "data/real/train")
     assert node.outs == ("data/synthetic/masksyn/car",)
-    assert node.params == {"params.yaml": ("seed",)}
+    assert node.template == ("sh stage.sh masksyn@${item.class} data/synthetic/masksyn/${item.class}",)
+    assert node.params == {"params.yaml": {"seed": 0}}
     assert node.desc == "Synthetic samples of car"
     assert node.upstream == ("dataset",)
 
@@ -91,3 +93,18 @@ def test_what_dvc_cannot_read_is_said(project: Path, file: str, text: str, messa
 def test_a_folder_without_dvc(tmp_path: Path) -> None:
     with pytest.raises(DvcProjectError, match=r"has no \.dvc folder"):
         load_manifest(tmp_path)
+
+
+def test_sources_are_what_no_stage_writes(project: Path) -> None:
+    manifest = load_manifest(project)
+    assert set(manifest.sources) == {"stage.sh", "dataset.txt"}
+    (project / "dataset.txt").write_text("second\n")
+    changed = load_manifest(project).sources
+    assert changed["dataset.txt"] == hashlib.md5(b"second\n").hexdigest()
+    assert changed["stage.sh"] == manifest.sources["stage.sh"]
+
+
+def test_meta_of_a_stage(project: Path) -> None:
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text.replace("    desc: The real samples", "    meta: {dagster: {group: data}}"))
+    assert load_manifest(project).stages["dataset"].meta == {"dagster": {"group": "data"}}

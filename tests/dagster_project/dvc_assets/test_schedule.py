@@ -5,7 +5,7 @@ from dagster_project.dvc_assets.schedule import Schedule
 
 def node(name: str, *upstream: str) -> StageNode:
     group, _, key = name.partition("@")
-    return StageNode(name, group, key or None, {}, ("true",), (), (), (), (), {}, None, upstream)
+    return StageNode(name, group, key or None, {}, ("true",), ("true",), (), (), (), (), {}, None, {}, upstream)
 
 
 def ended(name: str, outcome: str = "ran") -> StageResult:
@@ -13,7 +13,7 @@ def ended(name: str, outcome: str = "ran") -> StageResult:
 
 
 def make_schedule(*nodes: StageNode, changed: set[str], durations: dict[str, float] | None = None) -> Schedule:
-    manifest = DvcManifest({n.name: n for n in nodes})
+    manifest = DvcManifest({n.name: n for n in nodes}, {})
     return Schedule(manifest, selected=set(manifest.stages), changed=changed, durations=durations or {})
 
 

@@ -1,0 +1,110 @@
+"""What Dagster shows of a stage beyond DVC's records, read from the files that seggen's stages write."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.defs.resources import DEFAULT_MLFLOW_UI, MLFLOW_UI_VARIABLE, MlflowClient
+from dagster_project.dvc_assets.events import PICTURES, StageReader, metrics_metadata, picture_metadata
+from dagster_project.dvc_assets.manifest import StageNode
+
+BAR_WIDTH = 24
+TAIL_BYTES = 16_384
+
+
+class SegGenReader(StageReader):
+    """Metrics, row counts, class histograms, previews and the MLflow run of a stage; and how far a running one is."""
+
+    def metadata(self, root: Path, node: StageNode) -> Mapping[str, Any]:
+        """See `StageReader.metadata`."""
+        metadata: dict[str, Any] = dict(super().metadata(root, node))
+        rows = 0
+        for out in map(Path, node.outs):
+            folder = root / out
+            if folder.is_dir():
+                metrics = _read_json(folder / "metrics.json")
+                metadata |= metrics_metadata(metrics)
+                metadata |= histogram_metadata(metrics)
+                rows += num_rows(folder)
+                for picture in sorted(folder.iterdir()):
+                    if picture.suffix in PICTURES:
+                        metadata[picture.stem] = picture_metadata(picture)
+        if rows:
+            metadata["dagster/row_count"] = rows
+        if run_id := last_mlflow_run(root, node.name):
+            mlflow = MlflowClient(ui=os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI))
+            metadata["mlflow_run"] = dg.MetadataValue.url(mlflow.run_page(run_id))
+        return metadata
+
+    def progress(self, root: Path, node: StageNode) -> str | None:
+        """The newest metrics that a running stage has logged, or how many samples it has committed."""
+        steps = [event for event in last_events(root, node.name) if event.get("event") == "metrics" and event.get("step")]
+        if steps:
+            values = ", ".join(f"{name} {float(value):.4g}" for name, value in steps[-1]["metrics"].items())
+            return f"{node.name}: step {steps[-1]['step']}, {values}"
+        scratch = root / ".seggen" / "scratch" / node.group / (node.key or "")
+        journals = list(scratch.glob("*/store/journal.jsonl")) if scratch.is_dir() else []
+        if not journals:
+            return None
+        newest = max(journals, key=lambda path: path.stat().st_mtime)
+        with newest.open("rb") as journal:
+            return f"{node.name}: {max(sum(1 for _ in journal) - 1, 0)} samples"
+
+
+def num_rows(folder: Path) -> int:
+    """Samples of a sample store, rows of Parquet tables; 0 for anything else."""
+    manifest = _read_json(folder / "manifest.json")
+    if isinstance(manifest, dict) and "store" in manifest:
+        return int(manifest["store"]["num_samples"])
+    import pyarrow.parquet as pq
+
+    return sum(pq.ParquetFile(file).metadata.num_rows for file in folder.glob("*.parquet"))
+
+
+def histogram_metadata(metrics: Any) -> dict[str, dg.MetadataValue]:
+    """The shares of pixels per class in a stage's metrics ("share_bus": 0.1) as a table with bars."""
+    if not isinstance(metrics, dict):
+        return {}
+    shares = {name.removeprefix("share_"): float(value) for name, value in metrics.items() if name.startswith("share_")}
+    if not shares:
+        return {}
+    largest = max(shares.values()) or 1.0
+    rows = [
+        f"| {name} | {share:.2%} | `{'█' * round(BAR_WIDTH * share / largest):<{BAR_WIDTH}}` |"
+        for name, share in sorted(shares.items(), key=lambda item: -item[1])
+    ]
+    table = "\n".join(["| class | pixels | |", "|---|---:|---|", *rows])
+    return {"class_histogram": dg.MetadataValue.md(table)}
+
+
+def last_mlflow_run(root: Path, stage: str) -> str | None:
+    """The id of the newest MLflow run of a stage, from the log that the stage keeps on disk; None where it went nowhere."""
+    for event in reversed(last_events(root, stage)):
+        if event.get("event") == "delivered" and event.get("run_id"):
+            return str(event["run_id"])
+    return None
+
+
+def last_events(root: Path, stage: str) -> list[dict[str, Any]]:
+    """The newest events in a stage's metrics log; a line that is being written is left out."""
+    path = root / ".seggen" / "metrics" / f"{stage}.jsonl"
+    try:
+        with path.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(size - TAIL_BYTES, 0))
+            lines = log.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    complete = lines[:-1] if size <= TAIL_BYTES else lines[1:-1]
+    return [json.loads(line) for line in complete if line]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None

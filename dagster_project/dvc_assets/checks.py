@@ -1,0 +1,179 @@
+"""Asset checks on what stages made, run after a stage in a Dagster run, or by hand.
+
+A `StageCheck` says what it looks at and how; `build_stage_checks` makes Dagster's checks of them. Every asset gets one more,
+`dvc_status`: what DVC itself says of its stages.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.dvc_assets.errors import DvcBusyError
+from dagster_project.dvc_assets.lock import LockedStage, read_lock
+from dagster_project.dvc_assets.manifest import DvcManifest, StageNode, changed_stages
+from dagster_project.dvc_assets.provenance import definition_changes
+from dagster_project.dvc_assets.resource import DvcProject
+from dagster_project.dvc_assets.translator import DvcTranslator
+
+DVC_STATUS = "dvc_status"
+MAX_LISTED = 50
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """What a check found.
+
+    Attributes:
+        passed: nothing is wrong.
+        description: one sentence for people.
+        metadata: numbers, and where it failed an example.
+        severity: of a failure; only an error holds up what is downstream of a blocking check.
+    """
+
+    passed: bool
+    description: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+
+
+@dataclass(frozen=True)
+class StageCheck:
+    """A check of single stages.
+
+    Attributes:
+        name: unique among the checks of an asset.
+        description: what has to hold.
+        blocking: whether a failure holds up what is downstream.
+        applies: whether a group of stages has this check.
+        evaluate: looks at what one stage made; gets the project folder and the stage.
+    """
+
+    name: str
+    description: str
+    blocking: bool
+    applies: Callable[[str], bool]
+    evaluate: Callable[[Path, StageNode], CheckOutcome]
+
+
+def build_stage_checks(
+    manifest: DvcManifest, checks: Sequence[StageCheck], *, translator: DvcTranslator | None = None
+) -> list[dg.AssetChecksDefinition]:
+    """All checks of each asset, and `dvc_status`: one step per asset and run. They want the resource "dvc".
+
+    In the run of one partition, that partition is looked at; without one, every partition that was made.
+    """
+    translator = translator or DvcTranslator()
+    definitions = []
+    for group in manifest.groups:
+        key = translator.get_asset_key(manifest, group)
+        applying = [check for check in checks if check.applies(group)]
+        definitions.append(_build_checks(manifest, group, key=key, checks=applying))
+    return definitions
+
+
+def evaluate_stages(check: StageCheck, *, root: Path, nodes: Iterable[StageNode]) -> CheckOutcome:
+    """One outcome for several stages: the first failure (errors before warnings), with what each stage got."""
+    outcomes = {node.name: check.evaluate(root, node) for node in nodes if all((root / out).exists() for out in node.outs)}
+    if not outcomes:
+        return CheckOutcome(passed=True, description="nothing was made yet")
+    failed = {name: outcome for name, outcome in outcomes.items() if not outcome.passed}
+    if len(outcomes) == 1:
+        return next(iter(outcomes.values()))
+    errors = {name: outcome for name, outcome in failed.items() if outcome.severity == dg.AssetCheckSeverity.ERROR}
+    rows = [
+        dg.TableRecord({"stage": name, "passed": outcome.passed, "found": outcome.description})
+        for name, outcome in outcomes.items()
+    ]
+    metadata: dict[str, Any] = {"failed": len(failed), "stages": dg.MetadataValue.table(rows)}
+    if not failed:
+        return CheckOutcome(passed=True, description=f"all {len(outcomes)} stages pass", metadata=metadata)
+    name, first = next(iter((errors or failed).items()))
+    description = f"{len(failed)} of {len(outcomes)} stages fail; {name}: {first.description}"
+    return CheckOutcome(passed=False, description=description, metadata={**first.metadata, **metadata}, severity=first.severity)
+
+
+def stage_changes(manifest: DvcManifest, *, root: Path) -> dict[str, list[Any]]:
+    """What `dvc status` says of changed stages; while a stage is running, which keeps DVC from answering, `lock_status`."""
+    try:
+        return changed_stages(root)
+    except DvcBusyError:
+        return lock_status(manifest, read_lock(root), root=root)
+
+
+def lock_status(manifest: DvcManifest, lock: Mapping[str, LockedStage], *, root: Path) -> dict[str, list[Any]]:
+    """What dvc.lock alone says of changed stages, in the words of `changed_stages`: reads no data, and never has to wait.
+
+    Misses what only a look at the data shows: outputs that were altered by hand, and whether a folder of several stages' outputs
+    has changed since it was read.
+    """
+    changed: dict[str, list[Any]] = {}
+    outs = {path: out.md5 for stage in lock.values() for path, out in stage.outs.items()}
+    for name, node in manifest.stages.items():
+        if name not in lock:
+            changed[name] = [{"changed outs": dict.fromkeys(node.outs, "never made")}]
+            continue
+        reasons = definition_changes(manifest, node, locked=lock[name])
+        inputs = {path: "modified" for path, md5 in lock[name].deps.items() if outs.get(path, md5) != md5}
+        missing = {path: "deleted" for path in node.outs if not (root / path).exists()}
+        reasons += [{kind: paths} for kind, paths in (("changed deps", inputs), ("changed outs", missing)) if paths]
+        if reasons:
+            changed[name] = reasons
+    return changed
+
+
+def dvc_status_outcome(manifest: DvcManifest, group: str, *, changed: Mapping[str, Sequence[Any]]) -> CheckOutcome:
+    """DVC's verdict on one asset, from `changed_stages` or `lock_status`; a warning that blocks nothing."""
+    names = manifest.groups[group]
+    stale = {name: list(changed[name]) for name in names if name in changed}
+    upstream = manifest.select(names) - set(names)
+    behind = sorted(name for name in changed if name in upstream)
+    metadata: dict[str, Any] = {"stages": len(names), "changed": len(stale)}
+    if stale:
+        metadata["reasons"] = dg.MetadataValue.json(dict(list(stale.items())[:MAX_LISTED]))
+    if behind:
+        metadata["changed_upstream"] = dg.MetadataValue.json(behind[:MAX_LISTED])
+    if not stale:
+        description = "up to date" if not behind else f"up to date with its inputs, but {', '.join(behind[:3])} changed upstream"
+        return CheckOutcome(passed=True, description=description, metadata=metadata)
+    shown = ", ".join(list(stale)[:3]) + (", ..." if len(stale) > 3 else "")
+    description = f"{len(stale)} of {len(names)} stages changed: {shown} (materialise them, or run: dvc repro {shown})"
+    return CheckOutcome(passed=False, description=description, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)
+
+
+def _build_checks(
+    manifest: DvcManifest, group: str, *, key: dg.AssetKey, checks: Sequence[StageCheck]
+) -> dg.AssetChecksDefinition:
+    by_name = {check.name: check for check in checks}
+    specs = [dg.AssetCheckSpec(c.name, asset=key, description=c.description, blocking=c.blocking) for c in checks]
+    specs.append(dg.AssetCheckSpec(DVC_STATUS, asset=key, description="DVC calls none of its stages changed (dvc status)"))
+    nodes = {manifest.stages[name].key: manifest.stages[name] for name in manifest.groups[group]}
+
+    @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
+    def check_stages(context: dg.AssetCheckExecutionContext, dvc: DvcProject) -> Iterable[dg.AssetCheckResult]:
+        run = context.op_execution_context
+        wanted = [nodes[run.partition_key]] if run.has_partition_key else list(nodes.values())
+        made_here = key in (run.run.asset_selection or ())
+        for spec in specs:
+            if spec.key not in context.selected_asset_check_keys:
+                continue
+            if spec.name == DVC_STATUS:
+                current = dvc.manifest()
+                # After a run that made the asset, hashing all data of the project would cost more than it tells.
+                lock = read_lock(dvc.root) if made_here else None
+                changed = stage_changes(current, root=dvc.root) if lock is None else lock_status(current, lock, root=dvc.root)
+                outcome = dvc_status_outcome(current, group, changed=changed)
+            else:
+                outcome = evaluate_stages(by_name[spec.name], root=dvc.root, nodes=wanted)
+            yield dg.AssetCheckResult(
+                passed=outcome.passed,
+                check_name=spec.name,
+                asset_key=key,
+                severity=outcome.severity,
+                description=outcome.description,
+                metadata=outcome.metadata,
+            )
+
+    return check_stages

@@ -1,0 +1,237 @@
+"""`make ui`: Dagster and MLflow side by side on this machine, both ended by Ctrl-C.
+
+What they print goes to .seggen/ui/; only their addresses, or why one of them can't run, are shown. Dagster keeps its event log
+and settings in .seggen/dagster, telemetry off.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, NoReturn
+from urllib.error import URLError
+
+from dagster_project.defs.resources import MLFLOW_UI_VARIABLE, PROJECT_VARIABLE, project_root
+
+HOST = "127.0.0.1"
+START_SECONDS = 180.0
+STOP_SECONDS = 30.0
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+SETTINGS = """\
+# Settings of the Dagster instance that `make ui` starts; made once, then yours.
+telemetry:
+  enabled: false
+concurrency:
+  runs:
+    max_concurrent_runs: {runs}
+  pools:
+    # Stages that name the same pool in dvc.yaml (meta.dagster.pool) share this many slots.
+    default_limit: {slots}
+run_monitoring:
+  enabled: true
+"""
+
+CANCEL = """mutation Cancel($ids: [String!]!) { terminateRuns(runIds: $ids) { __typename } }"""
+ACTIVE = "query Active { runsOrError(filter: {statuses: [STARTING, STARTED]}) { ... on Runs { results { runId } } } }"
+
+
+class Service:
+    """A server in a process group of its own, with its output in a file.
+
+    Args:
+        name: for people.
+        argv: the command.
+        port: where it will answer.
+        path: what to ask for, to see whether it does.
+        env: its environment.
+        log: gets its output.
+    """
+
+    def __init__(self, name: str, *, argv: list[str], port: int, path: str, env: Mapping[str, str], log: Path) -> None:
+        """Start it."""
+        self.name = name
+        self.address = f"http://{HOST}:{port}"
+        self._path = path
+        self._log = log
+        self._output: IO[bytes] = log.open("wb")
+        self._process = subprocess.Popen(
+            argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, start_new_session=True
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether it serves pages."""
+        try:
+            with urllib.request.urlopen(self.address + self._path, timeout=5) as response:  # noqa: S310 (our own address)
+                return bool(response.status == 200)
+        except (URLError, OSError):
+            return False
+
+    def stop(self, first: signal.Signals) -> None:
+        """Ask it to end with the signal `first`, wait, then end what is left of its process group."""
+        if self.is_alive:
+            self._process.send_signal(first)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._output.close()
+
+    def tail(self) -> str:
+        """The last lines of its output, and where the rest is."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+        return "\n".join(f"    {line}" for line in lines) + f"\nAll of it: {self._log}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m dagster_project.ui", description=__doc__)
+    parser.add_argument("--dagster-port", type=int, default=3000, help="default: %(default)s")
+    parser.add_argument("--mlflow-port", type=int, default=5000, help="default: %(default)s")
+    parser.add_argument("--runs", type=int, default=8, help="Dagster runs at a time, when the settings are made (default: 8)")
+    parser.add_argument("--gpu-slots", type=int, default=1, help="stages of one pool at a time, likewise (default: 1)")
+    args = parser.parse_args(argv)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Also where a script's background job would ignore SIGINT: the services would inherit that.
+        signal.signal(number, _interrupt)
+    root = project_root()
+    for name, port in (("Dagster", args.dagster_port), ("MLflow", args.mlflow_port)):
+        if not is_free(port):
+            option = f"{name.upper()}_PORT"
+            print(f"error: port {port} of {HOST} is taken; choose another for {name}: make ui {option}=...", file=sys.stderr)
+            return EXIT_USAGE
+    services: list[Service] = []
+    try:
+        services = start(root, dagster_port=args.dagster_port, mlflow_port=args.mlflow_port, runs=args.runs, slots=args.gpu_slots)
+        return watch(services)
+    except KeyboardInterrupt:
+        print("\nStopping.", flush=True)
+        return 0
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # it ends by itself now
+        stop(services)
+
+
+def start(root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: int) -> list[Service]:
+    """Start Dagster, and MLflow unless MLFLOW_TRACKING_URI names a server that runs already."""
+    logs, home = root / ".seggen" / "ui", root / ".seggen" / "dagster"
+    for folder in (logs, home):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").write_text(SETTINGS.format(runs=runs, slots=slots), encoding="utf-8")
+    env = os.environ | {
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "DAGSTER_HOME": str(home),
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        PROJECT_VARIABLE: str(root),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    services = []
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if server.startswith("http"):
+        env[MLFLOW_UI_VARIABLE] = server
+        print(f"MLflow   {server}", flush=True)
+    else:
+        env[MLFLOW_UI_VARIABLE] = f"http://{HOST}:{mlflow_port}"
+        # The database is made once: servers and stages that meet a fresh one side by side fail.
+        subprocess.run([sys.executable, "-m", "seggen_core", "track"], cwd=root, env=env, check=True)
+        store = ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}", "--default-artifact-root", (root / "mlruns").as_uri()]
+        where = ["--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
+        argv = [sys.executable, "-m", "mlflow", "server", *store, *where]
+        services.append(Service("MLflow", argv=argv, port=mlflow_port, path="/health", env=env, log=logs / "mlflow.log"))
+    argv = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "--module-name",
+        "dagster_project.definitions",
+        "--working-directory",
+        str(root),
+    ]
+    argv += ["--host", HOST, "--port", str(dagster_port), "--log-level", "info"]
+    services.append(Service("Dagster", argv=argv, port=dagster_port, path="/server_info", env=env, log=logs / "dagster.log"))
+    return services
+
+
+def watch(services: list[Service]) -> int:
+    """Say where each service is as soon as it answers; return when one has ended by itself."""
+    waiting, deadline = list(services), time.monotonic() + START_SECONDS
+    while True:
+        for service in services:
+            if not service.is_alive:
+                print(f"error: {service.name} has ended; its last lines were\n{service.tail()}", file=sys.stderr)
+                return EXIT_FAILED
+        for service in [service for service in waiting if service.answers()]:
+            waiting.remove(service)
+            print(f"{service.name:<8} {service.address}", flush=True)
+            if not waiting:
+                print("Ctrl-C stops both.", flush=True)
+        if waiting and time.monotonic() > deadline:
+            print(f"error: {waiting[0].name} doesn't answer; its last lines were\n{waiting[0].tail()}", file=sys.stderr)
+            return EXIT_FAILED
+        time.sleep(0.5 if waiting else 2.0)
+
+
+def stop(services: list[Service]) -> None:
+    """End all services; Dagster's runs are cancelled first, so that no stage goes on unseen."""
+    for service in reversed(services):
+        if service.name == "Dagster" and service.is_alive:
+            with suppress(URLError, OSError, KeyError, ValueError):
+                cancel_runs(service.address)
+        # Dagster ends its own processes on SIGINT; MLflow's server on SIGTERM.
+        service.stop(signal.SIGINT if service.name == "Dagster" else signal.SIGTERM)
+
+
+def cancel_runs(address: str) -> None:
+    """Cancel all active runs of a Dagster server and wait until they have ended, `STOP_SECONDS` at most."""
+
+    def active() -> list[str]:
+        return [run["runId"] for run in ask(address, ACTIVE)["runsOrError"]["results"]]
+
+    if not (ids := active()):
+        return
+    print(f"cancelling {len(ids)} run(s)", flush=True)
+    ask(address, CANCEL, ids=ids)
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline and active():
+        time.sleep(0.5)
+
+
+def ask(address: str, query: str, **variables: Any) -> Any:
+    """Put a GraphQL query to a Dagster server and return the data of its answer."""
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(f"{address}/graphql", data=body, headers={"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 (our own address)
+        return json.load(response)["data"]
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

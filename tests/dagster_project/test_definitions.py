@@ -1,0 +1,132 @@
+"""The project's own definitions: what Dagster derives from dvc.yaml, held against a snapshot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from dagster_project.defs import build_definitions
+
+ROOT = Path(__file__).parent.parent.parent
+SNAPSHOT = Path(__file__).parent / "asset_graph.json"
+"""Written anew by SEGGEN_UPDATE_SNAPSHOTS=1; look at its difference before committing it."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of all that the graph is made from: the project's own folder may be in use."""
+    root = tmp_path_factory.mktemp("definitions") / "project"
+    root.mkdir()
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        (root / name).write_bytes((ROOT / name).read_bytes())
+    (root / ".dvc").mkdir()
+    (root / ".dvc" / "config").write_text(f"[core]\nanalytics = false\nsite_cache_dir = {root}/site\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def definitions(project: Path) -> dg.Definitions:
+    return build_definitions(project)
+
+
+def describe(definitions: dg.Definitions) -> dict[str, Any]:
+    """The asset graph as JSON: all that a change of dvc.yaml, or of the code that reads it, may change."""
+    graph = definitions.resolve_asset_graph()
+    assets = {}
+    for key in sorted(graph.get_all_asset_keys()):
+        node = graph.get(key)
+        partitions = node.partitions_def.get_partition_keys() if node.partitions_def else None
+        assets[key.to_user_string()] = {
+            "group": node.group_name,
+            "kinds": sorted(node.kinds),
+            "owners": list(node.owners),
+            "pools": sorted(node.pools or ()),
+            "partitions": partitions,
+            "reads": {
+                parent.to_user_string(): describe_mapping(node.partition_mappings.get(parent))
+                for parent in sorted(node.parent_keys)
+            },
+            "checks": sorted(check.name for check in node.check_keys),
+        }
+    return {
+        "assets": assets,
+        "jobs": sorted(job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")),
+        "schedules": sorted(schedule.name for schedule in definitions.schedules or ()),
+        "sensors": sorted(sensor.name for sensor in definitions.sensors or ()),
+    }
+
+
+def describe_mapping(mapping: dg.PartitionMapping | None) -> Any:
+    if mapping is None:
+        return None
+    if isinstance(mapping, dg.StaticPartitionMapping):
+        return {key: sorted(read) for key, read in mapping.downstream_partition_keys_by_upstream_partition_key.items()}
+    if isinstance(mapping, dg.SpecificPartitionsPartitionMapping):
+        return list(mapping.partition_keys)
+    return type(mapping).__name__
+
+
+def test_the_graph_is_the_one_that_was_looked_at(definitions: dg.Definitions) -> None:
+    found = describe(definitions)
+    if os.environ.get("SEGGEN_UPDATE_SNAPSHOTS"):
+        SNAPSHOT.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(SNAPSHOT.read_text()), "SEGGEN_UPDATE_SNAPSHOTS=1 writes the snapshot anew"
+
+
+def test_every_job_can_be_validated(definitions: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_a_new_class_and_a_new_stage_need_no_python(project: Path) -> None:
+    params, stages = (yaml.safe_load((project / name).read_text()) for name in ("params.yaml", "dvc.yaml"))
+    before = build_definitions(project).resolve_asset_graph()
+    version = before.get(dg.AssetKey("seediff")).code_version
+    try:
+        changed = params | {"classes": [*params["classes"][:-1], "bench"]}
+        (project / "params.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+        stages["stages"]["cutmix"] = {
+            "matrix": {"class": "${classes}"},
+            "cmd": "python -m seggen_core cutmix --item ${item.class}",
+            "deps": ["data/synthetic/seediff/${item.class}"],
+            "outs": ["data/synthetic/cutmix/${item.class}"],
+        }
+        (project / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
+        graph = build_definitions(project).resolve_asset_graph()
+        cutmix = graph.get(dg.AssetKey("cutmix"))
+        assert cutmix.partitions_def is not None
+        assert cutmix.partitions_def.get_partition_keys()[-1] == "bench"
+        assert isinstance(cutmix.partition_mappings[dg.AssetKey("seediff")], dg.IdentityPartitionMapping)
+        assert {key.name for key in cutmix.check_keys} >= {"samples_sound", "image_mask_agreement", "dvc_status"}
+        # A class more says nothing of the partitions that there were: they aren't stale.
+        assert graph.get(dg.AssetKey("seediff")).code_version == version
+    finally:
+        for name in ("params.yaml", "dvc.yaml"):
+            (project / name).write_bytes((ROOT / name).read_bytes())
+
+
+@pytest.mark.parametrize("command", [("list", "defs", "--json"), ("check", "defs")])
+def test_dg_knows_the_project(command: tuple[str, ...], project: Path) -> None:
+    dg_command = Path(sys.executable).with_name("dg")
+    if not dg_command.exists():
+        pytest.skip("dagster-dg-cli isn't installed")
+    home = project / "home"
+    home.mkdir(exist_ok=True)
+    env = os.environ | {
+        "DG_CLI_CONFIG": str(home / "dg.toml"),
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "SEGGEN_PROJECT": str(project),
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+    }
+    done = subprocess.run([dg_command, *command], cwd=ROOT, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if command[0] == "list":
+        listed = json.loads(done.stdout[done.stdout.index("{") :])
+        assert {"dataset", "masksyn", "ablation"} <= {asset["asset_key"] for asset in listed["assets"]}

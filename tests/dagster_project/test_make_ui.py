@@ -1,0 +1,68 @@
+"""`make ui` as a user sees it: two addresses, nothing else, and Ctrl-C ends both."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from dagster_project.ui import is_free, main
+from tests.dagster_project.live import ROOT, free_port, wait_until
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text(f"[core]\nanalytics = false\nsite_cache_dir = {tmp_path}/site\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_both_start_say_where_and_stop(project: Path) -> None:
+    ports = {"Dagster": free_port(), "MLflow": free_port()}
+    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    env |= {"SEGGEN_PROJECT": str(project), "PYTHONPATH": str(ROOT)}
+    argv = ["--dagster-port", str(ports["Dagster"]), "--mlflow-port", str(ports["MLflow"])]
+    out, err = project / "out", project / "err"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        command = [sys.executable, "-m", "dagster_project.ui", *argv]
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=stdout, stderr=stderr)
+    try:
+        wait_until(
+            lambda: "Ctrl-C stops both." in out.read_text() or process.poll() is not None, seconds=400, what="both to start"
+        )
+        assert process.poll() is None, err.read_text()
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports['Dagster']}/server_info", timeout=30) as answer:
+            assert answer.status == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+    said = out.read_text().splitlines()
+    assert sorted(said[:2]) == [f"{name:<8} http://127.0.0.1:{port}" for name, port in ports.items()]
+    assert said[2:] == ["Ctrl-C stops both.", "", "Stopping."]
+    assert err.read_text() == ""
+    assert process.returncode == 0
+    assert all(is_free(port) for port in ports.values())
+    assert "enabled: false" in (project / ".seggen" / "dagster" / "dagster.yaml").read_text()
+
+
+def test_a_taken_port_is_said(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    monkeypatch.setenv("SEGGEN_PROJECT", str(project))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        try:
+            assert main(["--dagster-port", str(port)]) == 2
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    assert f"port {port} of 127.0.0.1 is taken" in capsys.readouterr().err

@@ -1,0 +1,114 @@
+"""The real UI in a headless Chromium: the asset graph, a MaskSyn partition, its preview picture.
+
+SEGGEN_UI_PROJECT names a finished project to show instead of the toy one, SEGGEN_SCREENSHOTS a folder for pictures of its pages:
+
+    SEGGEN_UI_PROJECT=$PWD SEGGEN_SCREENSHOTS=docs/images pytest tests/dagster_project/test_ui.py
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dagster_project.dvc_assets.conftest import dvc, make_project
+from tests.dagster_project.live import LiveDagster, wait_until
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGE_MS = 240_000
+"""A busy machine takes its time to draw a page."""
+TOY = ["--python-file", str(Path(__file__).parent / "toy_definitions.py")]
+PREVIEW_STAGE = """
+from pathlib import Path
+import json, sys
+from PIL import Image
+out = Path(sys.argv[1])
+out.mkdir(parents=True)
+Image.linear_gradient("L").resize((320, 160)).convert("RGB").save(out / "previews.png")
+(out / "metrics.json").write_text(json.dumps({"samples": 8, "share_road": 0.7, "share_car": 0.3}))
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy project whose `masksyn` partitions have previews, after `dvc repro` in a shell."""
+    if named := os.environ.get("SEGGEN_UI_PROJECT"):
+        return Path(named).resolve()
+    root = tmp_path_factory.mktemp("ui") / "project"
+    make_project(root, classes=["car", "bus"])
+    (root / "preview.py").write_text(PREVIEW_STAGE)
+    text = (root / "dvc.yaml").read_text()
+    old = "sh stage.sh masksyn@${item.class} data/synthetic/masksyn/${item.class}"
+    assert old in text
+    (root / "dvc.yaml").write_text(text.replace(old, "python preview.py data/synthetic/masksyn/${item.class}"))
+    dvc(root, "repro")
+    return root
+
+
+@pytest.fixture(scope="module")
+def dagster(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveDagster]:
+    target = ["-m", "dagster_project.definitions"] if os.environ.get("SEGGEN_UI_PROJECT") else TOY
+    with LiveDagster(project, folder=tmp_path_factory.mktemp("dagster"), target=target) as dagster:
+        yield dagster
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium (apt-get install chromium)")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
+    with api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")),
+            executable_path=CHROMIUM,
+            args=FLAGS,
+            viewport={"width": 1500, "height": 1000},
+            timeout=PAGE_MS,
+        )
+        page = context.new_page()
+        page.set_default_timeout(PAGE_MS)
+        yield page
+        context.close()
+
+
+def picture(page: Any, name: str) -> None:
+    """Keep a picture of the page, where SEGGEN_SCREENSHOTS says."""
+    if folder := os.environ.get("SEGGEN_SCREENSHOTS"):
+        page.wait_for_timeout(4000)  # until what slides and fades in has come to rest
+        page.screenshot(path=str(Path(folder) / f"dagster_{name}.png"))
+
+
+def test_the_graph_and_a_partition_with_its_preview(page: Any, dagster: LiveDagster) -> None:
+    # What ran in the shell arrives by the sensor, while the pages are opened.
+    wait_until(lambda: dagster.data_versions("masksyn", ["car"])["car"][0] is not None, seconds=400, what="the sensor")
+    wait_until(lambda: dagster.data_versions("ablation", [None])[None][0] is not None, seconds=200, what="the sensor")
+
+    page.goto(f"{dagster.address}/asset-groups")
+    page.wait_for_selector("text=masksyn")
+    page.wait_for_selector("text=train_seg")
+    picture(page, "graph")
+
+    page.goto(f"{dagster.address}/assets/masksyn?view=partitions&partition=car")
+    page.wait_for_selector("text=dvc/outcome")
+    picture(page, "partition")
+    page.locator("tr", has_text="previews").get_by_text("Show Markdown").first.click()
+    image = page.locator("img[alt='previews.png']")
+    image.wait_for()
+    assert image.evaluate("image => image.complete && image.naturalWidth") >= 100
+    picture(page, "preview")
+
+    page.goto(f"{dagster.address}/assets/masksyn?view=checks")
+    page.wait_for_selector("text=dvc_status")
+    picture(page, "checks")
