@@ -3,7 +3,13 @@
 A stage is handed its own section (and `SegGenConfig.seed`), never the tree.
 """
 
-from seggen_core.config.attention import SeeDiffConfig
+from seggen_core.config.attention import (
+    AffinityNetConfig,
+    AttentionMethodConfig,
+    DiffuMaskConfig,
+    NoiseLearningConfig,
+    SeeDiffConfig,
+)
 from seggen_core.config.base import Positive, Precision, Probability, Section
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
 from seggen_core.config.generation import (
@@ -26,12 +32,16 @@ from seggen_core.config.segmentation import (
 __all__ = [
     "SYNTHESIS_METHODS",
     "AblationConfig",
+    "AffinityNetConfig",
+    "AttentionMethodConfig",
     "CaptionsConfig",
     "DatasetConfig",
+    "DiffuMaskConfig",
     "DiffusionTrainingConfig",
     "EvaluateConfig",
     "FoundationConfig",
     "JudgeConfig",
+    "NoiseLearningConfig",
     "Positive",
     "Precision",
     "PretrainConfig",
