@@ -27,6 +27,7 @@ from seggen_core.config.segmentation import (
     JudgeConfig,
     SegmenterConfig,
     VariantConfig,
+    ZeroShotConfig,
 )
 
 __all__ = [
@@ -54,5 +55,6 @@ __all__ = [
     "SegGenSynthesisConfig",
     "SegmenterConfig",
     "VariantConfig",
+    "ZeroShotConfig",
     "load_config",
 ]

@@ -1,7 +1,7 @@
 """Sections on masks from attention."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,7 @@ class AttentionMethodConfig(Section):
         multi_class: label every class that the prompt names, by argmax against background; else the partition's class alone.
         sampling: the sampler of the images.
         cross_attention_layers: which layers' cross-attention is averaged; None takes all.
+        class_cross_attention_layers: the same for single classes, by slug, where other layers localise them better.
         pamr: refine soft masks by pixel-adaptive refinement before binarisation.
         pamr_iterations, pamr_dilations: updates, and distances of the neighbours in pixels.
         min_mask_area, max_mask_area: shares of the image; samples with a mask outside of them are rejected.
@@ -37,6 +38,7 @@ class AttentionMethodConfig(Section):
     multi_class: bool = False
     sampling: SamplingConfig = SamplingConfig()
     cross_attention_layers: tuple[str, ...] | None = None
+    class_cross_attention_layers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     pamr: bool = True
     pamr_iterations: Positive = 10
     pamr_dilations: tuple[Positive, ...] = (1, 2, 4, 8)
@@ -47,6 +49,11 @@ class AttentionMethodConfig(Section):
     min_threshold_agreement: Probability = 0.0
     ignore_background: bool = True
     batch_size: Positive = 16
+
+    def for_class(self, slug: str) -> Self:
+        """Return the section as it holds for one class: its own cross-attention layers, if it has any."""
+        layers = self.class_cross_attention_layers.get(slug, self.cross_attention_layers)
+        return self.model_copy(update={"cross_attention_layers": layers, "class_cross_attention_layers": {}})
 
     @model_validator(mode="after")
     def _check_prompts(self) -> "AttentionMethodConfig":
@@ -100,17 +107,17 @@ class AffinityNetConfig(Section):
     """DiffuMask's AffinityNet (Ahn and Kwak, CVPR 2018), trained on one class's own images.
 
     Attributes:
-        feature_size: side of its feature map; the random walk has feature_size^2 nodes.
+        feature_size: side of its feature map; the image size divided by a power of two. The random walk has feature_size^2 nodes.
         channels: of its features.
         radius: pixels of the feature map further apart than this form no training pair.
         foreground, background: from this score on, and up to this score, a pixel is certain enough to learn from.
         num_steps, batch_size, learning_rate: of its training.
         sharpness: exponent of the affinities before the random walk (beta of the paper's).
-        log2_walk: the walk has 2^log2_walk steps.
+        walk_steps: steps of the walk.
     """
 
     feature_size: Positive = 32
-    channels: Positive = 32
+    channels: int = Field(32, gt=0, multiple_of=4)
     radius: Positive = 5
     foreground: Probability = 0.6
     background: Probability = 0.3
@@ -118,7 +125,7 @@ class AffinityNetConfig(Section):
     batch_size: Positive = 8
     learning_rate: float = Field(3e-3, gt=0)
     sharpness: Positive = 8
-    log2_walk: Positive = 4
+    walk_steps: Positive = 32
 
     @model_validator(mode="after")
     def _check(self) -> "AffinityNetConfig":
@@ -141,7 +148,7 @@ class NoiseLearningConfig(Section):
     num_steps: Positive = 80
     batch_size: Positive = 8
     learning_rate: float = Field(3e-3, gt=0)
-    channels: Positive = 16
+    channels: int = Field(16, gt=0, multiple_of=4)
 
 
 class DiffuMaskConfig(AttentionMethodConfig):

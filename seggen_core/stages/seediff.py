@@ -94,7 +94,7 @@ def _generate(
     config: SegGenConfig, pipeline: Any, *, target: SegmentationClass, taxonomy: Taxonomy, model_hash: str, scratch: Path
 ) -> dict:
     """Fill scratch/store, continuing after the last committed sample; return the summary of all attempts."""
-    settings = config.seediff
+    settings = config.seediff.for_class(target.slug)
     background_id = IGNORE_INDEX if settings.ignore_background else taxonomy.by_slug("background").train_id
     micro = settings.sampling.micro_batch_size
     wanted, limit = settings.samples_per_class, MAX_ATTEMPTS_PER_SAMPLE * settings.samples_per_class
