@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 
 from seggen_core.errors import AttentionError
 
@@ -168,6 +169,20 @@ class AttentionRecorder:
     def self_map(self, resolution: int) -> torch.Tensor:
         """Return self-attention at `resolution`, equation 5: float32 [B, N, N] in [0, 1]; row i * s + j is A[i, j, :, :]."""
         return self._average("self", resolution, self.self_resolutions)
+
+    def mean_cross_map(self, size: int) -> torch.Tensor:
+        """Return the phrases' maps averaged over all layers and steps of every resolution: float32 [B, P, size, size].
+
+        DiffuMask's aggregation (its equation 3): each layer's map counts the same, enlarged bilinearly to one size.
+        """
+        total, count = torch.zeros(()), 0
+        for resolution in self.cross_resolutions:
+            number = self._counts["cross", resolution]
+            maps = F.interpolate(self.cross_map(resolution), size=(size, size), mode="bilinear", align_corners=False)
+            total, count = total.to(maps.device) + number * maps, count + number
+        if not count:
+            raise AttentionError("no cross-attention was recorded; run the network within the context first")
+        return total / count
 
     def layer_maps(self) -> dict[str, torch.Tensor]:
         """Return each cross-attention layer's own map, averaged over steps: float32 [B, P, s, s] (with `per_layer`)."""

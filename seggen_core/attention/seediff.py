@@ -3,11 +3,14 @@
 Cross-attention gives the first seeds; self-attention, coarse to fine, grows them into a region; the region's complement grows
 into a background, which is taken out of it.
 
-What the paper leaves open, and what is done here:
+What the paper leaves open, and what is done here (docs/attention.md has the measurements):
   - The paper's thresholds (alpha 0.5, beta 0.3) suppose maps that span [0, 1], but averages of equations 5 and 7 don't: a mean
     of self-attention rows peaks far below 0.5 and never reaches zero. Every soft map is therefore rescaled to span exactly
     [0, 1] per image (minimum to 0, maximum to 1), as the authors' code does, before it is thresholded or inverted: the
-    cross-attention map, each M'_k, M'_bg and M'_final. `rescale` alone decides this.
+    cross-attention map, each M'_k, M'_bg and M'_final. `normalize` alone decides this; "max" only divides by the maximum.
+  - Equation 7 indexes A[i, j, :, :] by the seed: read literally it averages the seeds' rows, what the seeds look at. "columns"
+    averages A[:, :, i, j] instead, who looks at the seeds; the authors' code takes the cosine of rows, who looks where the
+    seeds look. All three are `affinity`.
   - A flat map carries no signal: it becomes zero, not one.
   - Equation 7 of no seeds is zero. Without foreground seeds the image is rejected; without background seeds nothing is taken out.
   - Equation 12 writes the mask as soft values above beta; the annotation is where they are.
@@ -26,6 +29,9 @@ from seggen_core.attention.pamr import pamr
 from seggen_core.errors import AttentionError
 
 SeedThreshold = Literal["fixed", "otsu"]
+Affinity = Literal["rows", "columns", "cosine"]
+Normalization = Literal["min_max", "max"]
+Expansion = Literal["none", "once", "iterative"]
 
 ACCEPTED = "accepted"
 NOT_FINITE = "not_finite_attention"
@@ -45,6 +51,7 @@ class SeeDiffMasks:
         seeds: bool [B, s_k, s_k] per self-attention resolution, S_k of equations 6 and 9.
         expansions: float32 [B, s_k, s_k] in [0, 1] per self-attention resolution, M'_k of equation 7.
         background: float32 [B, s_K, s_K] in [0, 1], M'_bg.
+        uncertain: bool [B, H, W], pixels to be ignored; none for SeeDiff.
     """
 
     status: tuple[str, ...]
@@ -54,6 +61,7 @@ class SeeDiffMasks:
     seeds: dict[int, torch.Tensor]
     expansions: dict[int, torch.Tensor]
     background: torch.Tensor
+    uncertain: torch.Tensor
 
 
 def rescale(maps: torch.Tensor) -> torch.Tensor:
@@ -63,6 +71,13 @@ def rescale(maps: torch.Tensor) -> torch.Tensor:
     # A flat map isn't flat to the last bit once it has been averaged or interpolated.
     flat = span <= 1e-5 * high.abs().clamp_min(torch.finfo(maps.dtype).tiny)
     return torch.where(flat, 0.0, (maps - low) / span.masked_fill(flat, 1.0))
+
+
+def normalize(maps: torch.Tensor, normalization: Normalization = "min_max") -> torch.Tensor:
+    """Bring each map of float [B, s, s], no value below zero, to [0, 1]: "min_max" is `rescale`, "max" keeps zero where it is."""
+    if normalization == "min_max":
+        return rescale(maps)
+    return maps / maps.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def otsu_threshold(maps: torch.Tensor) -> torch.Tensor:
@@ -99,15 +114,27 @@ def select_seeds(maps: torch.Tensor, *, alpha: float, seed_threshold: SeedThresh
     return grey > otsu_threshold(grey)[:, None, None]
 
 
-def expand_region(self_map: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-    """Return the mean attention of the seeds, M'_k of equation 7: float32 [B, s, s]; zero where an image has no seed.
+def expand_region(self_map: torch.Tensor, seeds: torch.Tensor, *, affinity: Affinity = "rows") -> torch.Tensor:
+    """Return how much each position belongs with the seeds, M'_k of equation 7: float32 [B, s, s]; zero without a seed.
+
+    Costs O(N^2) for each affinity: the cosines of a position with all seeds add up to one product with the seeds' mean
+    direction, so no [N, N] matrix of cosines is made.
 
     Args:
         self_map: float32 [B, N, N], row i * s + j is A[i, j, :, :].
         seeds: bool [B, s, s].
+        affinity: what is averaged over the seeds (i, j): "rows" A[i, j, :, :], "columns" A[:, :, i, j], or "cosine", the cosine
+            of row (i, j) with the row of each position.
     """
     chosen = seeds.flatten(1).to(self_map.dtype)
-    total = torch.bmm(chosen[:, None], self_map)[:, 0]
+    if affinity == "cosine":
+        length = self_map.norm(dim=2).clamp_min(_EPSILON)
+        direction = torch.bmm((chosen / length)[:, None], self_map)
+        total = torch.bmm(self_map, direction.transpose(1, 2))[..., 0] / length
+    elif affinity == "columns":
+        total = torch.bmm(self_map, chosen[..., None])[..., 0]
+    else:
+        total = torch.bmm(chosen[:, None], self_map)[:, 0]
     return (total / chosen.sum(1, keepdim=True).clamp_min(1)).view(seeds.shape)
 
 
@@ -129,11 +156,18 @@ def seediff_masks(
     alpha: float,
     beta: float,
     seed_threshold: SeedThreshold = "fixed",
+    affinity: Affinity = "rows",
+    normalization: Normalization = "min_max",
+    expansion: Expansion = "iterative",
+    background_expansion: bool = True,
     images: torch.Tensor | None = None,
     pamr_iterations: int = 10,
     pamr_dilations: Sequence[int] = (1, 2, 4, 8),
 ) -> SeeDiffMasks:
     """Turn attention of B images into masks of one class each. An image's mask depends on no other image.
+
+    The rows of the paper's Table 2 are expansion "none" without background (CAA), "once" (CRE), "iterative" (IRE) and the same
+    with background expansion (BE).
 
     Args:
         cross_map: float [B, s, s], aggregated cross-attention of the class (equation 5).
@@ -143,19 +177,26 @@ def seediff_masks(
         alpha: seed threshold, equations 6 and 9.
         beta: threshold of the annotation, equation 12.
         seed_threshold: "fixed" compares with alpha; "otsu" is the authors' code's choice.
+        affinity: how self-attention is read, see `expand_region`.
+        normalization: how soft maps are brought to [0, 1].
+        expansion: "iterative" over all resolutions, "once" at the coarsest, or "none": the mask is the cross-attention map.
+        background_expansion: grow the background too and take it out, equations 10 and 11.
         images: float [B, 3, H, W]: refine the soft mask by PAMR on these before it is binarised (supplement S2.4).
         pamr_iterations: updates of PAMR.
         pamr_dilations: distances of PAMR's neighbours in pixels.
 
     Raises:
-        AttentionError: no self-attention at the resolution of `cross_map` or finer.
+        AttentionError: regions are to grow, and there is no self-attention at the resolution of `cross_map` or finer.
     """
     resolutions = sorted(r for r in self_maps if r >= cross_map.shape[-1])
-    if not resolutions:
+    growing = expansion != "none" or background_expansion
+    if growing and not resolutions:
         raise AttentionError(
             f"regions grow on self-attention at {cross_map.shape[-1]}x{cross_map.shape[-1]} or finer, but only "
             f"{sorted(self_maps)} was captured; choose a coarser cross-attention resolution"
         )
+    finest = resolutions[-1:] if background_expansion else []
+    used = {"none": finest, "once": resolutions[:1], "iterative": resolutions}[expansion]
     status = [ACCEPTED] * cross_map.shape[0]
 
     def reject(bad: torch.Tensor, reason: str) -> None:
@@ -164,35 +205,39 @@ def seediff_masks(
 
     # 1. An image with a NaN or an infinity anywhere is out, and must not spread.
     finite = cross_map.float().sum((1, 2)).isfinite()
-    for resolution in resolutions:
+    for resolution in used:
         finite &= self_maps[resolution].sum((1, 2)).isfinite()
     reject(~finite, NOT_FINITE)
 
-    def silence(maps: torch.Tensor) -> torch.Tensor:
-        return torch.where(finite[:, None, None], maps, 0.0)
-
-    cross_attention = rescale(silence(cross_map.float()))
+    def expand(resolution: int, chosen: torch.Tensor) -> torch.Tensor:
+        region = expand_region(self_maps[resolution], chosen, affinity=affinity)
+        return normalize(torch.where(finite[:, None, None], region, 0.0), normalization)
 
     # 2. Seeds from cross-attention; then grow, upsample, take seeds again: equations 6 to 9.
-    soft = cross_attention
+    cross_attention = soft = normalize(torch.where(finite[:, None, None], cross_map.float(), 0.0), normalization)
     seeds, expansions = {}, {}
-    for resolution in resolutions:
+    for resolution in used if expansion != "none" else []:
         soft = soft if soft.shape[-1] == resolution else upsample(soft, resolution)
         seeds[resolution] = select_seeds(soft, alpha=alpha, seed_threshold=seed_threshold)
         reject(~seeds[resolution].flatten(1).any(1), NO_SEEDS)
-        soft = expansions[resolution] = rescale(silence(expand_region(self_maps[resolution], seeds[resolution])))
-    region = soft
+        soft = expansions[resolution] = expand(resolution, seeds[resolution])
+    if not seeds:
+        seeds[soft.shape[-1]] = select_seeds(soft, alpha=alpha, seed_threshold=seed_threshold)
+        reject(~seeds[soft.shape[-1]].flatten(1).any(1), NO_SEEDS)
 
     # 3. Grow the background from the inverted mask and take it out: equations 10 and 11.
-    background_seeds = select_seeds(1 - region, alpha=alpha, seed_threshold=seed_threshold)
-    background = rescale(silence(expand_region(self_maps[resolutions[-1]], background_seeds)))
-    final = rescale(remove_background(region, background))
+    background = torch.zeros_like(soft)
+    if background_expansion:
+        soft = soft if soft.shape[-1] == used[-1] else upsample(soft, used[-1])
+        background = expand(used[-1], select_seeds(1 - soft, alpha=alpha, seed_threshold=seed_threshold))
+        soft = normalize(remove_background(soft, background), normalization)
 
     # 4. Full resolution, refinement, annotation: equation 12.
-    soft = upsample(final, image_size)
+    soft = upsample(soft, image_size)
     if images is not None:
         soft = pamr(images, soft[:, None], num_iterations=pamr_iterations, dilations=pamr_dilations)[:, 0]
     accepted = torch.tensor([s == ACCEPTED for s in status], device=soft.device)
     soft = torch.where(accepted[:, None, None], soft, 0.0)
     binary = (soft >= beta) & accepted[:, None, None]
-    return SeeDiffMasks(tuple(status), binary, soft, cross_attention, seeds, expansions, background)
+    uncertain = torch.zeros_like(binary)
+    return SeeDiffMasks(tuple(status), binary, soft, cross_attention, seeds, expansions, background, uncertain)

@@ -3,7 +3,13 @@
 A stage is handed its own section (and `SegGenConfig.seed`), never the tree.
 """
 
-from seggen_core.config.attention import SeeDiffConfig
+from seggen_core.config.attention import (
+    AffinityNetConfig,
+    AttentionMethodConfig,
+    DiffuMaskConfig,
+    NoiseLearningConfig,
+    SeeDiffConfig,
+)
 from seggen_core.config.base import Positive, Precision, Probability, Section
 from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
@@ -23,18 +29,23 @@ from seggen_core.config.segmentation import (
     JudgeConfig,
     SegmenterConfig,
     VariantConfig,
+    ZeroShotConfig,
 )
 
 __all__ = [
     "SYNTHESIS_METHODS",
     "AblationConfig",
+    "AffinityNetConfig",
+    "AttentionMethodConfig",
     "CaptionsConfig",
     "ChecksConfig",
     "DatasetConfig",
+    "DiffuMaskConfig",
     "DiffusionTrainingConfig",
     "EvaluateConfig",
     "FoundationConfig",
     "JudgeConfig",
+    "NoiseLearningConfig",
     "Positive",
     "Precision",
     "PretrainConfig",
@@ -48,5 +59,6 @@ __all__ = [
     "SegmenterConfig",
     "Text2MaskConfig",
     "VariantConfig",
+    "ZeroShotConfig",
     "load_config",
 ]

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from seggen_core.config.attention import SeeDiffConfig
+from seggen_core.config.attention import DiffuMaskConfig, SeeDiffConfig
 from seggen_core.config.base import Section
 from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
@@ -18,6 +18,7 @@ from seggen_core.config.segmentation import (
     JudgeConfig,
     SegmenterConfig,
     VariantConfig,
+    ZeroShotConfig,
 )
 from seggen_core.errors import ConfigError
 
@@ -30,6 +31,7 @@ class SegGenConfig(Section):
         seed: of all random streams.
         classes: slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
         methods: synthetic methods that the judge scores.
+        diffumask: None where the stage isn't used.
     """
 
     profile: str
@@ -45,8 +47,10 @@ class SegGenConfig(Section):
     masksyn: SegGenSynthesisConfig
     imgsyn: SegGenSynthesisConfig
     seediff: SeeDiffConfig
+    diffumask: DiffuMaskConfig | None = None
     train_seg: SegmenterConfig = SegmenterConfig()
     variants: dict[str, VariantConfig]
+    zero_shot: ZeroShotConfig = ZeroShotConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     judge: JudgeConfig = JudgeConfig()
     ablation: AblationConfig = AblationConfig()

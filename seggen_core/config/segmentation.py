@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from seggen_core.config.base import Positive, Probability, Section
 
-SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff")
+SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 """Methods that fill data/synthetic/<method>/<class>."""
 
 
@@ -92,12 +92,16 @@ class VariantConfig(Section):
             data/synthetic are the arm's synthetic sources; an arm that needs fewer names the real indexes instead.
         shuffle_masks: the control: each synthetic image gets the mask of another one.
         model: train this model instead of `train_seg.model`.
+        strategy: train by this strategy instead of `train_seg.strategy`.
+        hide_unseen: real masks are ignored where they show a class of `zero_shot.unseen`; synthetic ones may show it.
     """
 
     real: Literal["subset", "all", "none"] = "subset"
     reads: tuple[str, str]
     shuffle_masks: bool = False
     model: Literal["hrnet", "mask2former"] | None = None
+    strategy: Literal["replace", "pretrain"] | None = None
+    hide_unseen: bool = False
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -112,6 +116,17 @@ class VariantConfig(Section):
         if self.real == "none" and not self.methods:
             raise ValueError("the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic")
         return self
+
+
+class ZeroShotConfig(Section):
+    """Zero-shot segmentation: classes that only synthetic masks may teach (SeeDiff S2.1: 15 seen and 5 unseen ones of VOC).
+
+    Attributes:
+        unseen: slugs of those classes. `evaluate` adds mIoU over seen and over unseen classes and their harmonic mean; an arm
+            with `hide_unseen` is trained without real labels of them.
+    """
+
+    unseen: tuple[str, ...] = ()
 
 
 class EvaluateConfig(Section):

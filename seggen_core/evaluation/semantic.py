@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from seggen_core.errors import ConfigError
 from seggen_core.taxonomy import IGNORE_INDEX
 
 
@@ -94,6 +95,32 @@ def summarize(confusion: np.ndarray, *, slugs: Sequence[str], things: Sequence[b
     }
     metrics = {name: _rounded(value) for name, value in metrics.items()}
     return metrics | {"per_class_iou": {slug: _rounded(value) for slug, value in zip(slugs, iou, strict=True)}}
+
+
+def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[str, float | None]:
+    """Return mIoU over seen and over unseen classes and their harmonic mean, of a `summarize` result.
+
+    Args:
+        summary: with "per_class_iou".
+        unseen: slugs of the unseen classes; the others are seen.
+
+    Returns:
+        miou_seen, miou_unseen and miou_harmonic in percent, None where there is no such class; the harmonic mean of anything
+        and 0 is 0.
+
+    Raises:
+        ConfigError: one of the slugs isn't a class.
+    """
+    iou = summary["per_class_iou"]
+    if foreign := sorted(set(unseen) - set(iou)):
+        raise ConfigError(f"zero_shot.unseen has {', '.join(foreign)}; the taxonomy's classes are {', '.join(iou)}")
+    groups = [[v for slug, v in iou.items() if (slug in unseen) == flag and v is not None] for flag in (False, True)]
+    seen, hidden = (float(np.mean(values)) if values else None for values in groups)
+    harmonic = None
+    if seen is not None and hidden is not None:
+        harmonic = 2 * seen * hidden / (seen + hidden) if seen + hidden > 0 else 0.0
+    named = {"miou_seen": seen, "miou_unseen": hidden, "miou_harmonic": harmonic}
+    return {name: None if value is None else _rounded(value) for name, value in named.items()}
 
 
 def average(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from seggen_core.config import SegmenterConfig, VariantConfig
 from seggen_core.errors import ConfigError
 from seggen_core.rng import numpy_rng
 from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.taxonomy import IGNORE_INDEX
 
 CACHE_BYTES = 2 * 1024**3
 """Decoded samples that a `PairPool` keeps in memory."""
@@ -187,11 +188,24 @@ class PairPool:
     def __init__(self, *, cache_bytes: int = CACHE_BYTES) -> None:
         self._places: dict[str | int, tuple[SampleStore, str, SampleStore, str]] = {}
         self._kept: dict[str | int, tuple[np.ndarray, np.ndarray]] = {}
+        self._hidden: dict[str | int, tuple[int, ...]] = {}
         self._room = cache_bytes
 
-    def add(self, key: str | int, *, image: tuple[SampleStore, str], mask: tuple[SampleStore, str]) -> None:
-        """Say where the image and the mask of `key` are: stores, and keys in them; the two differ in the shuffled control."""
+    def add(
+        self,
+        key: str | int,
+        *,
+        image: tuple[SampleStore, str],
+        mask: tuple[SampleStore, str],
+        hidden_ids: Sequence[int] = (),
+    ) -> None:
+        """Say where the image and the mask of `key` are: stores, and keys in them; the two differ in the shuffled control.
+
+        Train ids in `hidden_ids` are read as IGNORE_INDEX.
+        """
         self._places[key] = (*image, *mask)
+        if hidden_ids:
+            self._hidden[key] = tuple(hidden_ids)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -202,6 +216,8 @@ class PairPool:
             return self._kept[key]
         image_store, image_key, mask_store, mask_key = self._places[key]
         pair = image_store.read_image(image_key), mask_store.read_mask(mask_key)
+        if key in self._hidden:
+            pair[1][np.isin(pair[1], self._hidden[key])] = IGNORE_INDEX
         size = pair[0].nbytes + pair[1].nbytes
         if size <= self._room:
             self._room -= size
@@ -238,6 +254,7 @@ def open_arm(
     partitions: Mapping[str, Sequence[SampleStore]],
     seed: int,
     subset_seed: int,
+    hidden_ids: Sequence[int] = (),
 ) -> Arm:
     """Bring an arm's real and synthetic samples together.
 
@@ -248,6 +265,7 @@ def open_arm(
         real_keys: the real samples it is given; for ``real: none`` the ones that its synthetic samples were made from.
         partitions: by method, the stores of the classes.
         seed, subset_seed: name of the random streams.
+        hidden_ids: train ids whose real labels are ignored.
 
     Raises:
         ConfigError: one of the methods has nothing for these real samples.
@@ -273,7 +291,7 @@ def open_arm(
     pool = PairPool()
     if variant.real != "none":
         for key in real_keys:
-            pool.add(key, image=(real, key), mask=(real, key))
+            pool.add(key, image=(real, key), mask=(real, key), hidden_ids=hidden_ids)
     places = [(stores[sample.method, sample.key], sample.key) for sample in synthetic]
     for position, mask in enumerate(masks):
         pool.add(position, image=places[position], mask=places[mask])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from seggen_core.color_map import class_palette
 from seggen_core.config import SegGenConfig
-from seggen_core.evaluation.semantic import average, summarize
+from seggen_core.evaluation.semantic import average, summarize, zero_shot_scores
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.grids import colorize, image_grid
 from seggen_core.runtime import limit_threads, pick_device
@@ -28,7 +28,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
 
     metrics.json has the means over the subset seeds (`semantic.summarize`, percent), "miou_std", their sample standard deviation
     (null for one seed), and "seeds": the same for each. Confusion matrices count pixels, rows are true classes; confusion.csv
-    is their sum over the seeds, with each count's share of its row in percent. Pictures are of the first seed.
+    is their sum over the seeds, with each count's share of its row in percent. Pictures are of the first seed. Under
+    `zero_shot.unseen` there are also "miou_seen", "miou_unseen" and "miou_harmonic".
     """
     find_variant(config, item)
     assert item is not None
@@ -58,6 +59,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 description=f"evaluate {item} seed {seed}",
             )
         seeds = {s: summarize(c, slugs=taxonomy.slugs, things=things) for s, c in confusions.items()}
+        if config.zero_shot.unseen:
+            seeds = {s: summary | zero_shot_scores(summary, unseen=config.zero_shot.unseen) for s, summary in seeds.items()}
         values = [s["miou"] for s in seeds.values()]
         metrics: dict[str, Any] = {
             "model": trained["model"],

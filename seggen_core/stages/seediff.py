@@ -1,36 +1,34 @@
 """Stage `seediff`: images of one class with masks from the foundation's own attention, in a sample store.
 
 Attempt i of a class is one prompt and one noise. Attempts are made until `samples_per_class` of them gave a usable mask, at
-most three times as many; the others are counted by reason in the manifest.
+most three times as many; the others are counted by reason in the manifest, and attempts.jsonl has every attempt with its prompt,
+its scores and why it was rejected.
 """
 
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from seggen_core.attention.seediff import ACCEPTED
 from seggen_core.config import SegGenConfig
-from seggen_core.datasets.scene_layout import count_phrase
 from seggen_core.errors import AttentionError, StorageError
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.sampling import resolve_precision
 from seggen_core.paths import ProjectPaths
-from seggen_core.reports.grids import image_grid
 from seggen_core.rng import derive_seed, torch_generator
 from seggen_core.runtime import limit_threads, pick_device
-from seggen_core.synthesis.from_attention import AttentionSamples, generate_from_attention, to_segmentation_map
+from seggen_core.synthesis.attempts import AttemptLog
+from seggen_core.synthesis.attention_previews import NUM_PICTURES, draw_previews, save_panels
+from seggen_core.synthesis.from_attention import generate_from_attention, to_segmentation_map
 from seggen_core.synthesis.partition import publish
+from seggen_core.synthesis.prompts import PromptSource
 from seggen_core.synthesis.sample_store import Sample, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
 from seggen_core.tracking import track_stage
@@ -39,48 +37,10 @@ from seggen_core.tracking.dvc_lineage import content_digest
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS_PER_SAMPLE = 3
-_NUM_PICTURES = 8
-_PICTURE_SIDE = 128
-
-
-class AttemptLog:
-    """What became of every attempt so far, one JSON line each, on disk before any of their samples is committed."""
-
-    def __init__(self, path: Path, *, keep: int) -> None:
-        """Read the first `keep` attempts and cut the rest off: attempts after the last committed sample are made again."""
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:keep] if path.exists() else []
-        path.write_text("".join(lines), encoding="utf-8")
-        self._path = path
-        self.records: list[dict] = [json.loads(line) for line in lines]
-
-    def extend(self, records: list[dict]) -> None:
-        """Add attempts, safely on disk when this returns."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, sort_keys=True) + "\n" for record in records)
-            file.flush()
-            os.fsync(file.fileno())
-        self.records += records
-
-    @property
-    def accepted(self) -> list[dict]:
-        """The attempts that became samples."""
-        return [record for record in self.records if record["status"] == ACCEPTED]
-
-    def summary(self) -> dict:
-        """Return counts, rejections by reason, and mean quality of the accepted."""
-        accepted = self.accepted
-        names = accepted[0]["quality"] if accepted else {}
-        return {
-            "accepted": len(accepted),
-            "attempts": len(self.records),
-            "acceptance_rate": round(len(accepted) / max(len(self.records), 1), 6),
-            "rejected": dict(sorted(Counter(r["status"] for r in self.records if r["status"] != ACCEPTED).items())),
-            "quality": {name: round(float(np.mean([r["quality"][name] for r in accepted])), 6) for name in names},
-        }
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
-    """Write data/synthetic/seediff/<item>: the sample store, previews.png and metrics.json.
+    """Write data/synthetic/seediff/<item>: the sample store, attempts.jsonl, previews.png and metrics.json.
 
     Raises:
         ConfigError: no class has the slug `item`, or `ignore_background` is off and none is called background.
@@ -100,8 +60,16 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     ) as tracked:
         tracked.log_input(name="foundation", path=paths.model("foundation"))
         model_hash = content_digest(paths.model("foundation"))
+        listed = config.seediff.prompt_file
         identity = json.dumps(
-            [config.seediff.model_dump(mode="json"), config.seed, config.dataset.image_size, taxonomy.to_json(), model_hash]
+            [
+                config.seediff.model_dump(mode="json"),
+                config.seed,
+                config.dataset.image_size,
+                taxonomy.to_json(),
+                model_hash,
+                content_digest(listed) if listed is not None and listed.is_file() else None,
+            ]
         )
         scratch = paths.scratch / "seediff" / item / hashlib.sha256(identity.encode()).hexdigest()[:16]
         try:
@@ -126,10 +94,13 @@ def _generate(
     config: SegGenConfig, pipeline: Any, *, target: SegmentationClass, taxonomy: Taxonomy, model_hash: str, scratch: Path
 ) -> dict:
     """Fill scratch/store, continuing after the last committed sample; return the summary of all attempts."""
-    settings = config.seediff
+    settings = config.seediff.for_class(target.slug)
     background_id = IGNORE_INDEX if settings.ignore_background else taxonomy.by_slug("background").train_id
     micro = settings.sampling.micro_batch_size
     wanted, limit = settings.samples_per_class, MAX_ATTEMPTS_PER_SAMPLE * settings.samples_per_class
+    prompts = PromptSource(
+        settings, target=target, taxonomy=taxonomy, tokenizer=pipeline.tokenizer, name=(config.seed, "seediff")
+    )
     with SampleStoreWriter(scratch / "store", num_classes=len(taxonomy)) as writer:
         # 1. Where an interrupted run stopped. Calls are aligned at multiples of the micro-batch, so that each attempt is always
         #    computed in the same row of the same call: with several threads kernels round differently for different rows.
@@ -143,11 +114,10 @@ def _generate(
                 missing = wanted - len(log.accepted) + done - start
                 calls = -(-min(settings.batch_size, missing, limit - start) // micro)
                 attempts = range(start, start + calls * micro)
-                prompts = [class_prompt(settings.prompts[i % len(settings.prompts)], target=target) for i in attempts]
+                asked = [prompts[i] for i in attempts]
                 made = generate_from_attention(
                     pipeline,
-                    prompts=prompts,
-                    class_names=[target.name] * len(attempts),
+                    prompts=asked,
                     generators=partial(_noise, config.seed, target.slug, start),
                     config=settings,
                     image_size=config.dataset.image_size,
@@ -160,22 +130,25 @@ def _generate(
                 for k, attempt in enumerate(attempts):
                     if attempt < done or attempt >= limit or len(log.accepted) + len(kept) == wanted:
                         continue
-                    records.append({"attempt": attempt, "status": made.status[k], "quality": made.quality[k]})
+                    record = {"attempt": attempt, "prompt": asked[k].text, "status": made.status[k], "quality": made.quality[k]}
+                    records.append(record)
                     kept += [k] if made.status[k] == ACCEPTED else []
                 first_kept = len(log.accepted)
                 log.extend(records)
                 for number, k in enumerate(kept, start=first_kept):
-                    if number < _NUM_PICTURES:
-                        _save_panels(made, k, path=scratch / "previews" / f"{number:03d}.npz")
+                    if number < NUM_PICTURES:
+                        save_panels(made, k, path=scratch / "previews" / f"{number:03d}.npz")
                     metadata = {
                         "class_slug": target.slug,
                         "seed": derive_seed(config.seed, "seediff", target.slug, attempts[k]),
-                        "prompt": prompts[k],
+                        "prompt": asked[k].text,
+                        "labelled": [c.slug for c in asked[k].classes],
                         "model_hash": model_hash,
                         "attempt": attempts[k],
                         "quality": made.quality[k],
                     }
-                    segmentation_map = to_segmentation_map(made.masks[k], train_id=target.train_id, background_id=background_id)
+                    train_ids = [c.train_id for c in asked[k].classes]
+                    segmentation_map = to_segmentation_map(made.labels[k], train_ids=train_ids, background_id=background_id)
                     key = f"seediff-{target.slug}-{attempts[k]:06d}"
                     writer.add(Sample(key, made.images[k], segmentation_map, None, metadata))
                 writer.commit()
@@ -188,12 +161,13 @@ def _generate(
         if not log.accepted:
             raise AttentionError(
                 f"none of {summary['attempts']} attempts at class {target.name!r} gave a usable mask ({reasons}); look at the "
-                "foundation's attention, or change seediff.alpha, beta, min_mask_area or cross_attention_resolution"
+                "foundation's attention, or change seediff.alpha, beta, the lowest scores or cross_attention_resolution"
             )
         if len(log.accepted) < wanted:
             found, tried = len(log.accepted), summary["attempts"]
             logger.warning("seediff %s: %d of %d samples after %d attempts (%s)", target.slug, found, wanted, tried, reasons)
-        _draw_previews(scratch / "previews", size=config.dataset.image_size).save(scratch / "store" / "previews.png")
+        draw_previews(scratch / "previews", size=config.dataset.image_size).save(scratch / "store" / "previews.png")
+        shutil.copyfile(scratch / "attempts.jsonl", scratch / "store" / "attempts.jsonl")
         (scratch / "store" / "metrics.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         writer.finish(
             manifest={
@@ -211,30 +185,3 @@ def _generate(
 
 def _noise(seed: int, slug: str, first: int, k: int) -> torch.Generator:
     return torch_generator(seed, "seediff", slug, first + k)
-
-
-def class_prompt(template: str, *, target: SegmentationClass) -> str:
-    """Fill "{class}" of a template: "a car" or "an airplane" for a thing, the bare name for stuff ("grass")."""
-    return template.replace("{class}", count_phrase(target.name, 1) if target.is_thing else target.name)
-
-
-def _save_panels(made: AttentionSamples, k: int, *, path: Path) -> None:
-    """Keep the pictures of one sample for the preview, name to uint8 [H, W, 3], in the order they are shown."""
-    image, mask = made.images[k], made.masks[k]
-    panels = {"image": image}
-    for name, maps in made.maps.items():
-        grey = Image.fromarray(np.rint(maps[k] * 255).astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.NEAREST)
-        panels[name.replace("_", " ")] = np.repeat(np.asarray(grey)[..., None], 3, axis=2)
-    panels["mask"] = np.where(mask[..., None], image, image // 4)
-    path.parent.mkdir(exist_ok=True)
-    np.savez(path, **panels)
-
-
-def _draw_previews(folder: Path, *, size: int) -> Image.Image:
-    """Lay the kept panels out: a row for each kind of picture, a column for each sample."""
-    columns = []
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path, allow_pickle=False) as panels:
-            columns.append(dict(panels))
-    rows = [[column[name] for column in columns] for name in columns[0]]
-    return image_grid(rows, scale=max(1, _PICTURE_SIDE // size), labels=list(columns[0]))

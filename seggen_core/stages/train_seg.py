@@ -58,7 +58,14 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     variant = find_variant(config, item)
     assert item is not None
     settings = config.train_seg.for_model(variant.model)
-    params = {"variant": variant.model_dump(mode="json"), **settings.model_dump(mode="json", exclude={"overrides"})}
+    if variant.strategy is not None:
+        settings = settings.model_copy(update={"strategy": variant.strategy})
+    unseen = config.zero_shot.unseen if variant.hide_unseen else ()
+    params = {
+        "variant": variant.model_dump(mode="json"),
+        "unseen": list(unseen),
+        **settings.model_dump(mode="json", exclude={"overrides"}),
+    }
     limit_threads(config.runtime)
     with track_stage("train_seg", item=item, params=params, runtime=config.runtime, paths=paths) as tracked:
         # 1. What goes in.
@@ -87,6 +94,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 partitions=partitions,
                 seed=config.seed,
                 subset_seed=subset_seed,
+                hidden_ids=[taxonomy.by_slug(slug).train_id for slug in unseen],
             )
             _train_one(
                 settings,

@@ -5,6 +5,7 @@ import torch
 from seggen_core.attention.pamr import pamr
 from seggen_core.attention.seediff import (
     expand_region,
+    normalize,
     otsu_threshold,
     remove_background,
     rescale,
@@ -43,6 +44,27 @@ def literal_expand(attention, seeds):  # equation 7
     return sum(attention[i, j, :, :] for i, j in seeds) / len(seeds)
 
 
+def literal_columns(attention, seeds):
+    s = int(len(attention) ** 0.5)
+    attention = attention.reshape(s, s, s, s)
+    return sum(attention[:, :, i, j] for i, j in seeds) / len(seeds)
+
+
+def literal_cosine(attention, seeds):
+    s = int(len(attention) ** 0.5)
+    out = np.zeros((s, s))
+    for y in range(s):
+        for x in range(s):
+            row = attention[y * s + x]
+            for i, j in seeds:
+                other = attention[i * s + j]
+                out[y, x] += row @ other / (np.linalg.norm(row) * np.linalg.norm(other)) / len(seeds)
+    return out
+
+
+LITERAL_AFFINITIES = {"rows": literal_expand, "columns": literal_columns, "cosine": literal_cosine}
+
+
 def literal_upsample(m, size):  # equation 8: bilinear, pixel centres
     out = np.zeros((size, size))
     for y in range(size):
@@ -56,13 +78,14 @@ def literal_upsample(m, size):  # equation 8: bilinear, pixel centres
     return out
 
 
-def literal_seediff(cross, self_maps, image_size):
+def literal_seediff(cross, self_maps, image_size, affinity="rows"):
+    expand = LITERAL_AFFINITIES[affinity]
     m = literal_rescale(cross)
     for s in sorted(s for s in self_maps if s >= len(cross)):
         m = literal_upsample(m, s)
-        m = literal_rescale(literal_expand(self_maps[s], literal_seeds(m, ALPHA)))
+        m = literal_rescale(expand(self_maps[s], literal_seeds(m, ALPHA)))
     inverted = 1 - m  # equation 10
-    background = literal_rescale(literal_expand(self_maps[s], literal_seeds(inverted, ALPHA)))
+    background = literal_rescale(expand(self_maps[s], literal_seeds(inverted, ALPHA)))
     final = literal_rescale((1 - background) * m)  # equation 11
     return literal_upsample(final, image_size)
 
@@ -77,22 +100,59 @@ def test_each_equation_matches_its_literal_transcription():
         np.testing.assert_allclose(expand_region(tensors[4], seeds)[b], region, atol=1e-6)
         np.testing.assert_allclose(upsample(tensor, 12)[b], literal_upsample(cross[b], 12), atol=1e-6)
         np.testing.assert_allclose(rescale(tensor)[b], literal_rescale(cross[b]), atol=1e-6)
+        for affinity, literal in LITERAL_AFFINITIES.items():
+            expected = literal(self_maps[4][b], literal_seeds(cross[b], ALPHA))
+            np.testing.assert_allclose(
+                expand_region(tensors[4], seeds, affinity=affinity)[b], expected, atol=1e-6, err_msg=affinity
+            )
     region, background = torch.rand(3, 8, 8), torch.rand(3, 8, 8)
     np.testing.assert_allclose(remove_background(region, background), (1 - background.numpy()) * region.numpy())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_whole_method_matches_its_literal_transcription(seed):
+@pytest.mark.parametrize("affinity", LITERAL_AFFINITIES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_whole_method_matches_its_literal_transcription(seed, affinity):
     cross, self_maps = random_maps(seed)
-    result = seediff_masks(*as_tensors(cross, self_maps), image_size=20, alpha=ALPHA, beta=BETA)
+    result = seediff_masks(*as_tensors(cross, self_maps), image_size=20, alpha=ALPHA, beta=BETA, affinity=affinity)
     assert result.status == ("accepted",) * 3
     assert sorted(result.expansions) == sorted(result.seeds) == [4, 8]  # self-attention at 2 is coarser than the seeds
     for b in range(3):
-        expected = literal_seediff(cross[b], {s: m[b] for s, m in self_maps.items()}, 20)
+        expected = literal_seediff(cross[b], {s: m[b] for s, m in self_maps.items()}, 20, affinity)
         np.testing.assert_allclose(result.soft[b], expected, atol=2e-5)
         clear = abs(expected - BETA) > 1e-4
         assert (result.binary[b].numpy() == (expected >= BETA))[clear].all()
         assert 0 < result.binary[b].float().mean() < 1
+
+
+def test_the_modules_of_the_ablation_can_be_taken_out():
+    cross, self_maps = random_maps()
+    tensor, tensors = as_tensors(cross, self_maps)
+    settings = {"image_size": 20, "alpha": ALPHA, "beta": BETA}
+    rows = {
+        "CAA": ({"expansion": "none", "background_expansion": False}, lambda m, s: m),
+        "CRE": ({"expansion": "once", "background_expansion": False}, lambda m, s: grow(m, s, [4])),
+        "IRE": ({"background_expansion": False}, lambda m, s: grow(m, s, [4, 8])),
+    }
+
+    def grow(m, maps, scales):
+        for s in scales:
+            m = literal_rescale(literal_expand(maps[s], literal_seeds(literal_upsample(m, s), ALPHA)))
+        return m
+
+    for name, (changes, literal) in rows.items():
+        result = seediff_masks(tensor, {} if name == "CAA" else tensors, **settings, **changes)
+        for b in range(3):
+            expected = literal_upsample(literal(literal_rescale(cross[b]), {s: m[b] for s, m in self_maps.items()}), 20)
+            np.testing.assert_allclose(result.soft[b], expected, atol=2e-5, err_msg=name)
+        assert not result.background.any() and not result.uncertain.any()
+    only_background = seediff_masks(tensor, tensors, expansion="none", **settings)
+    assert only_background.background.shape == (3, 8, 8) and only_background.background.any()
+
+
+def test_maps_divided_by_their_maximum_keep_their_floor():
+    maps = torch.rand(2, 5, 5) + 0.5
+    torch.testing.assert_close(normalize(maps, "max"), maps / maps.amax((1, 2), keepdim=True))
+    assert not normalize(torch.zeros(1, 3, 3), "max").any()
 
 
 def test_pamr_refines_the_soft_mask_before_it_is_binarised():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from seggen_core.errors import ConfigError
 from seggen_core.evaluation.semantic import (
     average,
     class_accuracy,
@@ -10,6 +11,7 @@ from seggen_core.evaluation.semantic import (
     mean_iou,
     pixel_accuracy,
     summarize,
+    zero_shot_scores,
 )
 
 # Four classes: 0 and 1 are confused, 2 is predicted but never true, 3 is in neither.
@@ -82,3 +84,13 @@ def test_agrees_with_a_literal_implementation(seed: int) -> None:
 def test_refuses_what_it_cannot_count(prediction: list[int], truth: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         confusion_matrix(np.array(prediction), truth=np.array(truth), num_classes=4)
+
+
+def test_zero_shot_scores_by_hand() -> None:
+    summary = {"per_class_iou": {"car": 80.0, "bus": 60.0, "cow": 30.0, "sofa": None}}
+    assert zero_shot_scores(summary, unseen=["cow"]) == {"miou_seen": 70.0, "miou_unseen": 30.0, "miou_harmonic": 42.0}
+    nothing = {"per_class_iou": {"car": 0.0, "cow": 0.0}}
+    assert zero_shot_scores(nothing, unseen=["cow"])["miou_harmonic"] == 0.0
+    assert zero_shot_scores(summary, unseen=["sofa"]) == {"miou_seen": 56.6667, "miou_unseen": None, "miou_harmonic": None}
+    with pytest.raises(ConfigError, match=r"zero_shot\.unseen has tram"):
+        zero_shot_scores(summary, unseen=["tram"])

@@ -158,7 +158,9 @@ def test_shuffling_refuses_what_has_no_solution(samples: list[SyntheticSample]) 
         shuffled_masks(samples, seed=0, subset_seed=0)
 
 
-def arm(paths: ProjectPaths, *, reads: Sequence[str], subset: Sequence[str], **changes: object) -> Arm:
+def arm(
+    paths: ProjectPaths, *, reads: Sequence[str], subset: Sequence[str], hidden_ids: Sequence[int] = (), **changes: object
+) -> Arm:
     real = "data/real/train/index.parquet"
     folders = [f"data/synthetic/{method}" for method in reads] + [real, real]
     variant = VariantConfig.model_validate({"reads": folders[:2]} | changes)
@@ -170,6 +172,7 @@ def arm(paths: ProjectPaths, *, reads: Sequence[str], subset: Sequence[str], **c
         partitions={method: open_partitions(paths.synthetic(method)) for method in variant.methods},
         seed=0,
         subset_seed=0,
+        hidden_ids=hidden_ids,
     )
 
 
@@ -225,3 +228,15 @@ def test_the_pool_keeps_what_fits_and_reads_the_rest_again(project: ProjectPaths
     for (image, mask), (same_image, same_mask) in zip(first, again, strict=True):
         np.testing.assert_array_equal(image, same_image)
         np.testing.assert_array_equal(mask, same_mask)
+
+
+def test_hidden_classes_are_ignored_in_real_masks_alone(project: ProjectPaths) -> None:
+    subset = SampleStore(project.real("train")).keys()[:3]
+    plain = arm(project, reads=["masksyn"], subset=subset)
+    shown = np.unique(np.stack([plain.pool.read(key)[1] for key in subset]))
+    hidden = arm(project, reads=["masksyn"], subset=subset, hidden_ids=[int(shown[0])])
+    for key in subset:
+        expected = np.where(plain.pool.read(key)[1] == shown[0], 255, plain.pool.read(key)[1])
+        np.testing.assert_array_equal(hidden.pool.read(key)[1], expected)
+    for position in range(6):
+        np.testing.assert_array_equal(hidden.pool.read(position)[1], plain.pool.read(position)[1])

@@ -4,15 +4,17 @@ import torch
 
 from seggen_core.attention.seediff import SeeDiffMasks
 from seggen_core.config import SamplingConfig, SeeDiffConfig
-from seggen_core.errors import AttentionError, PromptError
+from seggen_core.errors import AttentionError
 from seggen_core.generators.sampling import sample_images
 from seggen_core.synthesis.from_attention import (
+    combine_classes,
     generate_from_attention,
-    mask_quality,
-    mask_status,
     seediff_self_resolutions,
     to_segmentation_map,
 )
+from seggen_core.synthesis.mask_quality import mask_quality, mask_status
+from seggen_core.synthesis.prompts import PromptSource
+from seggen_core.taxonomy import Taxonomy
 from tests.attention.tiny_pipeline import IMAGE_SIZE, build_pipeline
 
 PROMPTS = [
@@ -23,6 +25,7 @@ PROMPTS = [
     "a photo of a car",
 ]
 CLASSES = ["car", "potted plant", "bus", "house", "car"]
+TAXONOMY = Taxonomy.from_names(stuff=[], things=["car", "potted plant", "bus", "house"])
 SAMPLING = SamplingConfig(num_inference_steps=2, guidance_scale=2.0, micro_batch_size=2, precision="fp32")
 
 
@@ -36,11 +39,18 @@ def pipeline():
     return build_pipeline()
 
 
+def make_prompt(pipeline, i, *, multi_class=False):
+    settings = SeeDiffConfig(samples_per_class=1, multi_class=multi_class)
+    target = next(c for c in TAXONOMY if c.name == CLASSES[i])
+    source = PromptSource(settings, target=target, taxonomy=TAXONOMY, tokenizer=pipeline.tokenizer, name=(0, "test"))
+    source._listed = [PROMPTS[i]]
+    return source[0]
+
+
 def generate(pipeline, indices=range(5), **changes):
     return generate_from_attention(
         pipeline,
-        prompts=[PROMPTS[i] for i in indices],
-        class_names=[CLASSES[i] for i in indices],
+        prompts=[make_prompt(pipeline, i, multi_class=changes.get("multi_class", False)) for i in indices],
         generators=lambda k: torch.Generator().manual_seed(100 + list(indices)[k]),
         config=make_config(**changes),
         image_size=IMAGE_SIZE,
@@ -109,20 +119,76 @@ def test_resolutions_are_those_of_the_network(pipeline):
         generate(pipeline, cross_attention_resolution=4)
 
 
-def test_a_prompt_must_name_its_class(pipeline):
-    with pytest.raises(PromptError, match="class 'bus' isn't in the prompt 'a photo of a car'"):
-        generate_from_attention(
-            pipeline,
-            prompts=["a photo of a car"],
-            class_names=["bus"],
-            generators=lambda _: torch.Generator(),
-            config=make_config(),
-            image_size=IMAGE_SIZE,
-            dtype=torch.float32,
-        )
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": "ca"},
+        {"strategy": "ca_sa", "beta": 0.5},
+        {"affinity": "columns"},
+        {"affinity": "cosine"},
+        {"expansion": "once"},
+        {"background_expansion": False},
+        {"normalization": "max"},
+        {"self_attention_resolutions": (16,)},
+    ],
+)
+def test_each_option_gives_another_mask_of_the_same_image(pipeline, samples, changes):
+    made = generate(pipeline, (0, 1), **changes)
+    assert np.array_equal(made.images, samples.images[:2]) and set(made.status) == {"accepted"}
+    assert not np.array_equal(made.maps["soft_mask"], samples.maps["soft_mask"][:2])
+
+
+def test_uncertain_pixels_are_those_between_two_thresholds(pipeline):
+    made = generate(pipeline, (0, 1), strategy="ca_sa", power=2, beta=0.6, uncertainty_threshold=0.5)
+    soft = made.maps["soft_mask"]
+    assert np.array_equal(made.labels == 1, soft >= 0.6) and np.array_equal(made.labels == 255, (soft >= 0.5) & (soft < 0.6))
+    assert (made.labels == 255).any()
+
+
+def test_several_classes_share_an_image_by_argmax(pipeline, samples):
+    alone = generate(pipeline, (3,))  # "a photo of a house and a car" of class house
+    both = generate(pipeline, (3,), multi_class=True)
+    assert np.array_equal(both.images, alone.images) and np.array_equal(both.maps["soft_mask"], alone.maps["soft_mask"])
+    assert set(np.unique(both.labels)) == {0, 1, 2} and not (both.masks & ~alone.masks).any()
+    assert both.quality[0]["mask_area"] == pytest.approx(both.masks.mean(), abs=1e-6)
+
+
+def test_a_contested_pixel_goes_to_the_stronger_class():
+    def result(soft, uncertain=(False, False, False, False)):
+        soft, flat = torch.tensor([[soft]]), torch.zeros(1, 1, 4)
+        return SeeDiffMasks(("accepted",), soft >= 0.3, soft, flat, {}, {}, flat, torch.tensor([[uncertain]]))
+
+    first = result([0.9, 0.4, 0.1, 0.5], (False, False, True, False))
+    second = result([0.2, 0.6, 0.1, 0.5], (False, False, False, True))
+    assert combine_classes([first, second]).tolist() == [[[1, 2, 255, 1]]]
+
+
+def test_the_scheduler_is_put_back_and_a_missing_resolution_is_named(pipeline):
+    own = pipeline.scheduler
+    with pytest.raises(AttentionError, match=r"self_attention_resolutions has 64, .* self-attention at 8, 16"):
+        generate(pipeline, (0,), self_attention_resolutions=(16, 64))
+    generate(pipeline, (0,))
+    assert pipeline.scheduler is own
+
+
+def test_the_decoder_works_in_float32(pipeline, samples):
+    seen = []
+    hook = pipeline.vae.decoder.register_forward_hook(lambda _m, args, out: seen.append((args[0].dtype, out.dtype)))
+    source = [make_prompt(pipeline, 0), make_prompt(pipeline, 1)]
+    generate_from_attention(
+        pipeline,
+        prompts=source,
+        generators=lambda k: torch.Generator().manual_seed(100 + k),
+        config=make_config(),
+        image_size=IMAGE_SIZE,
+        dtype=torch.bfloat16,
+    )
+    hook.remove()
+    assert seen == [(torch.float32, torch.float32)]
 
 
 def test_an_image_that_is_not_a_picture_is_rejected(pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline, "safety_checker", object())
     monkeypatch.setattr(pipeline, "run_safety_checker", lambda image, *_: (image * 0, [False, True]))
     assert generate(pipeline, (0, 1)).status == ("accepted", "flagged_by_safety_checker")
     monkeypatch.undo()
@@ -151,28 +217,35 @@ def test_quality_scores_by_hand():
     seeds = {4: torch.zeros(3, 4, 4, dtype=torch.bool), 8: torch.ones(3, 8, 8, dtype=torch.bool)}
     seeds[4][0, 1, 1:3] = True
     flat = torch.zeros(3, 4, 4)
-    result = SeeDiffMasks(("accepted", "no_seeds", "accepted"), soft >= 0.3, soft, flat, seeds, {4: flat, 8: flat}, flat)
-    scores = mask_quality(result, beta=0.3)
+    result = SeeDiffMasks(
+        ("accepted", "no_seeds", "accepted"), soft >= 0.3, soft, flat, seeds, {4: flat, 8: flat}, flat, soft < 0
+    )
+    scores = mask_quality(result, mask=result.binary, beta=0.3)
     assert scores[0] == {"mask_area": 0.5, "seed_count": 2.0, "contrast": pytest.approx(0.6), "threshold_agreement": 0.5}
     assert scores[1] == {"mask_area": 0.0, "seed_count": 0.0, "contrast": 0.0, "threshold_agreement": 0.0}
     assert scores[2] == {"mask_area": 1.0, "seed_count": 0.0, "contrast": 1.0, "threshold_agreement": 1.0}
 
 
 @pytest.mark.parametrize(
-    "status, area, expected",
+    "changes, expected",
     [
-        ("accepted", 0.3, "accepted"),
-        ("accepted", 0.05, "mask_too_small"),
-        ("accepted", 0.95, "mask_too_large"),
-        ("no_seeds", 0.0, "no_seeds"),
+        ({}, "accepted"),
+        ({"mask_area": 0.05}, "mask_too_small"),
+        ({"mask_area": 0.95}, "mask_too_large"),
+        ({"seed_count": 2}, "too_few_seeds"),
+        ({"contrast": 0.1}, "low_contrast"),
+        ({"threshold_agreement": 0.3}, "low_threshold_agreement"),
+        ({"status": "no_seeds", "mask_area": 0.0}, "no_seeds"),
     ],
 )
-def test_masks_of_an_unlikely_size_are_rejected(status, area, expected):
-    assert mask_status(status, {"mask_area": area}, config=make_config(min_mask_area=0.1, max_mask_area=0.9)) == expected
+def test_masks_outside_of_the_limits_are_rejected(changes, expected):
+    quality = {"mask_area": 0.3, "seed_count": 5, "contrast": 0.5, "threshold_agreement": 0.8} | changes
+    config = make_config(min_mask_area=0.1, max_mask_area=0.9, min_seed_count=3, min_contrast=0.2, min_threshold_agreement=0.4)
+    assert mask_status(changes.get("status", "accepted"), quality, config=config) == expected
 
 
 def test_outside_the_mask_is_ignored_unless_it_has_a_class():
-    mask = np.array([[True, False]])
-    assert to_segmentation_map(mask, train_id=5).tolist() == [[5, 255]]
-    assert to_segmentation_map(mask, train_id=5, background_id=0).tolist() == [[5, 0]]
-    assert to_segmentation_map(mask, train_id=5).dtype == np.uint8
+    labels = np.array([[1, 2, 0, 255]], np.uint8)
+    assert to_segmentation_map(labels, train_ids=[5, 3]).tolist() == [[5, 3, 255, 255]]
+    assert to_segmentation_map(labels, train_ids=[5, 3], background_id=0).tolist() == [[5, 3, 0, 255]]
+    assert to_segmentation_map(labels, train_ids=[5, 3]).dtype == np.uint8

@@ -1,0 +1,142 @@
+"""Prompts of the attention methods: templates, sub-classes, several classes in one prompt, and the user's own lists."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seggen_core.attention.tokens import class_token_positions
+from seggen_core.config.attention import AttentionMethodConfig
+from seggen_core.datasets.scene_layout import count_phrase
+from seggen_core.errors import PromptError
+from seggen_core.rng import numpy_rng
+from seggen_core.taxonomy import SegmentationClass, Taxonomy
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class ClassPrompt:
+    """One prompt and the classes that its image is labelled with.
+
+    Attributes:
+        text: the prompt.
+        classes: the partition's class first; the others that the prompt names after it, in train-id order.
+        tokens: positions of each class's tokens.
+    """
+
+    text: str
+    classes: tuple[SegmentationClass, ...]
+    tokens: tuple[tuple[int, ...], ...]
+
+
+def class_phrase(target: SegmentationClass, *, name: str | None = None) -> str:
+    """Return "a car" or "an airplane" for a thing, the bare name for stuff ("grass"); `name` stands for the class's own."""
+    return count_phrase(name or target.name, 1) if target.is_thing else name or target.name
+
+
+def read_prompt_file(path: Path, *, taxonomy: Taxonomy) -> dict[str, list[str]]:
+    """Read a list of prompts, one JSON object a line with "class" (slug or name) and "prompt"; return prompts by class slug.
+
+    Raises:
+        PromptError: the file can't be read, a line isn't such an object, or a class isn't in the taxonomy.
+    """
+    by_name = {c.name: c.slug for c in taxonomy} | {c.slug: c.slug for c in taxonomy}
+    prompts: dict[str, list[str]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"the prompt file {path} can't be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise PromptError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or row.get("class") not in by_name:
+            raise PromptError(
+                f'{path}, line {number}: expected {{"class": ..., "prompt": ...}} with a class of {", ".join(taxonomy.slugs)}, '
+                f"found {line[:80]!r}"
+            )
+        prompts.setdefault(by_name[row["class"]], []).append(row["prompt"])
+    return prompts
+
+
+class PromptSource:
+    """Prompt number i of a class: a pure function of the settings, the class, i and the seed."""
+
+    def __init__(
+        self,
+        config: AttentionMethodConfig,
+        *,
+        target: SegmentationClass,
+        taxonomy: Taxonomy,
+        tokenizer: "CLIPTokenizer",
+        name: Sequence[str | int],
+    ) -> None:
+        """Read the prompt file, if there is one; `name` names the random streams.
+
+        Raises:
+            PromptError: the prompt file is unreadable or has no prompt of this class; a sub-class doesn't contain its class.
+        """
+        self._config, self._target, self._taxonomy, self._tokenizer, self._name = config, target, taxonomy, tokenizer, tuple(name)
+        self._listed: list[str] | None = None
+        if config.prompt_file is not None:
+            listed = read_prompt_file(config.prompt_file, taxonomy=taxonomy)
+            if target.slug not in listed:
+                raise PromptError(f"{config.prompt_file} has no prompt of class {target.slug!r}, only of {', '.join(listed)}")
+            self._listed = listed[target.slug]
+        self._names = config.sub_classes.get(target.slug, (target.name,))
+        for name_of_class in self._names:
+            if target.name.lower() not in name_of_class.lower():
+                raise PromptError(
+                    f"sub_classes.{target.slug} has {name_of_class!r}, which doesn't contain {target.name!r}: the mask is taken "
+                    "from that word's tokens; write the class's name into it ('police car')"
+                )
+
+    def __getitem__(self, number: int) -> ClassPrompt:
+        """Return prompt `number`: templates and sub-classes take turns, so do listed prompts.
+
+        Raises:
+            PromptError: the prompt doesn't name the class.
+        """
+        if self._listed is not None:
+            text = self._listed[number % len(self._listed)]
+        else:
+            turn, template = divmod(number, len(self._config.prompts))
+            phrase = class_phrase(self._target, name=self._names[turn % len(self._names)])
+            text = self._config.prompts[template].replace("{class}", phrase)
+            if "{other}" in text:
+                others = [c for c in self._taxonomy if c != self._target]
+                drawn = others[int(numpy_rng(*self._name, self._target.slug, number, "other").integers(len(others)))]
+                text = text.replace("{other}", class_phrase(drawn))
+        tokens = {self._target: class_token_positions(self._tokenizer, prompt=text, class_name=self._target.name)}
+        if self._config.multi_class:
+            tokens |= find_classes(self._tokenizer, prompt=text, taxonomy=self._taxonomy, without=tokens)
+        return ClassPrompt(text, tuple(tokens), tuple(tokens.values()))
+
+
+def find_classes(
+    tokenizer: "CLIPTokenizer",
+    *,
+    prompt: str,
+    taxonomy: Taxonomy,
+    without: Mapping[SegmentationClass, tuple[int, ...]],
+) -> dict[SegmentationClass, tuple[int, ...]]:
+    """Return the classes of a taxonomy that a prompt names, with their tokens, but for those in `without` and their tokens."""
+    taken = {position for positions in without.values() for position in positions}
+    found = {}
+    for known in sorted(taxonomy, key=lambda c: -len(c.name)):  # "traffic light" before "light"
+        if known in without:
+            continue
+        try:
+            positions = class_token_positions(tokenizer, prompt=prompt, class_name=known.name)
+        except PromptError:
+            continue
+        if not taken.intersection(positions):
+            taken.update(positions)
+            found[known] = positions
+    return {c: found[c] for c in sorted(found, key=lambda c: c.train_id)}
