@@ -121,7 +121,7 @@ class Text2MaskConfig(DiffusionTrainingConfig):
     """
 
     decoder_steps: int = Field(0, ge=0)
-    decoder_learning_rate: float = Field(1e-3, gt=0)
+    decoder_learning_rate: float = Field(2e-3, gt=0)
     decoder_noise: float = Field(0.3, ge=0)
 
 

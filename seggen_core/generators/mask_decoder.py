@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 def degrade(latents: torch.Tensor, *, noise: float, generator: torch.Generator) -> torch.Tensor:
     """Return `latents` [B, C, h, w] blurred and with noise, each sample by a random share of both.
 
-    Blur mixes every latent with the mean of its 3x3 neighbourhood, at weights uniform in [0, 1]; the standard deviation of the
-    noise is uniform in [0, `noise`].
+    Blur mixes every latent with its 5x5 neighbourhood under a tent (a 3x3 mean taken twice), at weights uniform in [0, 1]; the
+    standard deviation of the noise is uniform in [0, `noise`].
     """
     number = (len(latents), 1, 1, 1)
-    smooth = functional.avg_pool2d(functional.pad(latents, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    smooth = latents
+    for _ in range(2):
+        smooth = functional.avg_pool2d(functional.pad(smooth, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     blurred = latents.lerp(smooth, torch.rand(number, generator=generator))
     return blurred + noise * torch.rand(number, generator=generator) * torch.randn(latents.shape, generator=generator)
 
