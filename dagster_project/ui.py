@@ -30,6 +30,9 @@ SETTINGS = """\
 # Settings of the Dagster instance that `make ui` starts; made once, then yours.
 telemetry:
   enabled: false
+# No invitation to sign up for anything.
+nux:
+  enabled: false
 concurrency:
   runs:
     max_concurrent_runs: {runs}

@@ -17,6 +17,7 @@ from urllib.error import URLError
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = """
 telemetry: {enabled: false}
+nux: {enabled: false}
 concurrency:
   runs: {max_concurrent_runs: 10}
   pools: {default_limit: 1}
