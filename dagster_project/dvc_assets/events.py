@@ -100,13 +100,14 @@ def stage_metadata(
             "dvc/command_cpu_seconds": result.command_cpu_seconds,
             "dvc/overhead_cpu_seconds": result.dvc_cpu_seconds,
         }
+    metadata |= reader.metadata(root, node)
     outs = [
         dg.TableRecord({"path": path, "md5": out.md5, "bytes": out.size, "files": out.num_files or 1})
         for path, out in locked.outs.items()
     ]
     if outs:
         metadata |= {"dvc/outs": dg.MetadataValue.table(outs), "dvc/bytes": sum(out.size for out in locked.outs.values())}
-    return metadata | dict(reader.metadata(root, node))
+    return metadata
 
 
 def stage_tags(locked: LockedStage) -> dict[str, str]:

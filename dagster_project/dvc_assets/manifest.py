@@ -21,6 +21,7 @@ from dagster_project.dvc_assets.errors import DvcBusyError, DvcProjectError, Unk
 
 if TYPE_CHECKING:
     from dvc.dependency import ParamsDependency
+    from dvc.parsing import DataResolver
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
@@ -178,10 +179,12 @@ def _build(root: Path) -> tuple[DvcManifest, list[str]]:
         graph = repo.index.graph
         names = {stage.name for stage in stages}
         params = _ParamsFiles()
-        nodes = [
-            _node(stage, upstream=sorted(names.intersection(s.name for s in graph.successors(stage))), params=params)
-            for stage in stages
-        ]
+        # Each stage has a dvcfile of its own, which parses dvc.yaml anew: one has to do for all.
+        resolver = stages[0].dvcfile.resolver if stages else None
+        nodes = []
+        for stage in stages:
+            upstream = sorted(names.intersection(s.name for s in graph.successors(stage)))
+            nodes.append(_node(stage, upstream=upstream, params=params, resolver=resolver))
         outs = [Path(out) for node in nodes for out in node.outs]
         made = {folder for out in outs for folder in (out, *out.parents)} - {Path()}
         sources: dict[str, str] = {}
@@ -190,7 +193,7 @@ def _build(root: Path) -> tuple[DvcManifest, list[str]]:
             # A path is made by a stage if it is an out, holds one, or lies in one.
             if path not in sources and not made.intersection((Path(path), *Path(path).parents)) and dep.exists:
                 sources[path] = dep.get_hash().value
-        imports = stages[0].dvcfile.resolver.context.imports if stages else {}
+        imports = resolver.context.imports if resolver else {}
         local_vars = {file for stage in stages for file in stage.tracked_vars}
         param_files = {file for node in nodes for file in node.params}
     made_from = {"dvc.yaml", "params.yaml", ".dvc/config", ".dvc/config.local", ".dvcignore", *imports, *local_vars, *param_files}
@@ -235,7 +238,7 @@ def _at(tree: Any, path: list[str]) -> list[Any]:
     return [tree]
 
 
-def _node(stage: "PipelineStage", *, upstream: list[str], params: _ParamsFiles) -> StageNode:
+def _node(stage: "PipelineStage", *, upstream: list[str], params: _ParamsFiles, resolver: "DataResolver | None") -> StageNode:
     from dvc.dependency import ParamsDependency
     from dvc.parsing import MatrixDefinition
     from dvc.parsing.context import Node
@@ -245,7 +248,8 @@ def _node(stage: "PipelineStage", *, upstream: list[str], params: _ParamsFiles) 
     dimensions: dict[str, Any] = {}
     cmd = template = stage.cmd
     if key is not None:
-        definition = stage.dvcfile.resolver.definitions[group]
+        assert resolver is not None
+        definition = resolver.definitions[group]
         template = definition.template["cmd"]
         if isinstance(definition, MatrixDefinition):
             values = definition.normalized_iterable[key]

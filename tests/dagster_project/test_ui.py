@@ -96,6 +96,9 @@ def test_the_graph_and_a_partition_with_its_preview(page: Any, dagster: LiveDags
     wait_until(lambda: dagster.data_versions("ablation", [None])[None][0] is not None, seconds=200, what="the sensor")
 
     page.goto(f"{dagster.address}/asset-groups")
+    page.wait_for_selector("text=Materialize all")
+    if os.environ.get("SEGGEN_UI_PROJECT"):
+        page.keyboard.press("Alt+KeyE")  # expand all groups; the toy project has but one
     page.wait_for_selector("text=masksyn")
     page.wait_for_selector("text=train_seg")
     picture(page, "graph")

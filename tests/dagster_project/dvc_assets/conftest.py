@@ -42,7 +42,7 @@ stages:
     do:
       cmd: sh stage.sh train_seg@${key} data/checkpoints/${key}
       deps: [stage.sh, "${item.reads[0]}", "${item.reads[1]}"]
-      params: [p_aug]
+      params: [p_aug, "variants.${key}"]
       outs: ["data/checkpoints/${key}"]
   ablation:
     cmd: sh stage.sh ablation data/ablation.json
