@@ -112,6 +112,8 @@ def test_the_graph_and_a_partition_with_its_preview(page: Any, dagster: LiveDags
     assert image.evaluate("image => image.complete && image.naturalWidth") >= 100
     picture(page, "preview")
 
+    assert dagster.wait_for(dagster.check("masksyn")) == "SUCCESS"
     page.goto(f"{dagster.address}/assets/masksyn?view=checks")
     page.wait_for_selector("text=dvc_status")
+    page.wait_for_selector("text=Succeeded")
     picture(page, "checks")
