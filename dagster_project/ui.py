@@ -30,6 +30,9 @@ SETTINGS = """\
 # Settings of the Dagster instance that `make ui` starts; made once, then yours.
 telemetry:
   enabled: false
+# No invitation to sign up for anything.
+nux:
+  enabled: false
 concurrency:
   runs:
     max_concurrent_runs: {runs}
@@ -42,6 +45,10 @@ run_monitoring:
 
 CANCEL = """mutation Cancel($ids: [String!]!) { terminateRuns(runIds: $ids) { __typename } }"""
 ACTIVE = "query Active { runsOrError(filter: {statuses: [STARTING, STARTED]}) { ... on Runs { results { runId } } } }"
+
+
+class StartError(Exception):
+    """A service can't be started; the message says why."""
 
 
 class Service:
@@ -118,6 +125,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         services = start(root, dagster_port=args.dagster_port, mlflow_port=args.mlflow_port, runs=args.runs, slots=args.gpu_slots)
         return watch(services)
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("\nStopping.", flush=True)
         return 0
@@ -128,7 +138,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def start(root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: int) -> list[Service]:
-    """Start Dagster, and MLflow unless MLFLOW_TRACKING_URI names a server that runs already."""
+    """Start Dagster, and MLflow unless MLFLOW_TRACKING_URI names a server that runs already.
+
+    Raises:
+        StartError: the tracking database can't be made.
+    """
     logs, home = root / ".seggen" / "ui", root / ".seggen" / "dagster"
     for folder in (logs, home):
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +155,6 @@ def start(root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: 
         "MLFLOW_DISABLE_TELEMETRY": "true",
         PROJECT_VARIABLE: str(root),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONWARNINGS": "ignore",
     }
     services = []
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -151,7 +164,10 @@ def start(root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: 
     else:
         env[MLFLOW_UI_VARIABLE] = f"http://{HOST}:{mlflow_port}"
         # The database is made once: servers and stages that meet a fresh one side by side fail.
-        subprocess.run([sys.executable, "-m", "seggen_core", "track"], cwd=root, env=env, check=True)
+        command = [sys.executable, "-m", "seggen_core", "track"]
+        done = subprocess.run(command, cwd=root, env=env, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise StartError(f"MLflow's database can't be made:\n{done.stderr.strip()}")
         store = ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}", "--default-artifact-root", (root / "mlruns").as_uri()]
         where = ["--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
         argv = [sys.executable, "-m", "mlflow", "server", *store, *where]

@@ -1,6 +1,7 @@
 """Jobs: the whole pipeline, one class of every synthetic method, and the ablation."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -12,7 +13,7 @@ from dagster_project.dvc_assets.jobs import build_dvc_job
 from dagster_project.dvc_assets.manifest import DvcManifest
 from dagster_project.dvc_assets.translator import DvcTranslator
 
-Job = dg.JobDefinition | UnresolvedAssetJobDefinition
+Job: TypeAlias = dg.JobDefinition | UnresolvedAssetJobDefinition
 EVALUATION = ("evaluate", "judge")
 ABLATION = "ablation"
 

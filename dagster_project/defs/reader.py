@@ -12,6 +12,7 @@ from dagster_project.defs.resources import DEFAULT_MLFLOW_UI, MLFLOW_UI_VARIABLE
 from dagster_project.dvc_assets.events import PICTURES, StageReader, metrics_metadata, picture_metadata
 from dagster_project.dvc_assets.manifest import StageNode
 
+SHARE = "share_"
 BAR_WIDTH = 24
 TAIL_BYTES = 16_384
 
@@ -21,18 +22,17 @@ class SegGenReader(StageReader):
 
     def metadata(self, root: Path, node: StageNode) -> Mapping[str, Any]:
         """See `StageReader.metadata`."""
-        metadata: dict[str, Any] = dict(super().metadata(root, node))
         rows = 0
-        for out in map(Path, node.outs):
-            folder = root / out
-            if folder.is_dir():
-                metrics = _read_json(folder / "metrics.json")
-                metadata |= metrics_metadata(metrics)
-                metadata |= histogram_metadata(metrics)
-                rows += num_rows(folder)
-                for picture in sorted(folder.iterdir()):
-                    if picture.suffix in PICTURES:
-                        metadata[picture.stem] = picture_metadata(picture)
+        pictures: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
+        for folder in (root / out for out in node.outs if (root / out).is_dir()):
+            rows += num_rows(folder)
+            pictures |= {file.stem: picture_metadata(file) for file in sorted(folder.iterdir()) if file.suffix in PICTURES}
+            metrics = _read_json(folder / "metrics.json") or {}
+            shares = {name: value for name, value in metrics.items() if name.startswith(SHARE)}
+            figures |= histogram_metadata(shares)
+            figures |= metrics_metadata({name: value for name, value in metrics.items() if name not in shares})
+        metadata: dict[str, Any] = pictures | figures | dict(super().metadata(root, node))
         if rows:
             metadata["dagster/row_count"] = rows
         if run_id := last_mlflow_run(root, node.name):
@@ -65,16 +65,13 @@ def num_rows(folder: Path) -> int:
     return sum(pq.ParquetFile(file).metadata.num_rows for file in folder.glob("*.parquet"))
 
 
-def histogram_metadata(metrics: Any) -> dict[str, dg.MetadataValue]:
-    """The shares of pixels per class in a stage's metrics ("share_bus": 0.1) as a table with bars."""
-    if not isinstance(metrics, dict):
-        return {}
-    shares = {name.removeprefix("share_"): float(value) for name, value in metrics.items() if name.startswith("share_")}
+def histogram_metadata(shares: Mapping[str, float]) -> dict[str, dg.MetadataValue]:
+    """The shares of pixels per class among a stage's metrics ({"share_bus": 0.1}) as a table with bars; nothing for none."""
     if not shares:
         return {}
     largest = max(shares.values()) or 1.0
     rows = [
-        f"| {name} | {share:.2%} | `{'█' * round(BAR_WIDTH * share / largest):<{BAR_WIDTH}}` |"
+        f"| {name.removeprefix(SHARE)} | {share:.2%} | `{'█' * round(BAR_WIDTH * share / largest):<{BAR_WIDTH}}` |"
         for name, share in sorted(shares.items(), key=lambda item: -item[1])
     ]
     table = "\n".join(["| class | pixels | |", "|---|---:|---|", *rows])

@@ -94,7 +94,11 @@ def _build_asset(manifest: DvcManifest, group: str, *, translator: DvcTranslator
     def run_stage(
         context: dg.AssetExecutionContext, config: StageConfig, dvc: DvcProject
     ) -> Iterator[dg.MaterializeResult | dg.AssetObservation]:
-        node = stages[context.partition_key if context.has_partition_key else None]
+        key = context.partition_key if context.has_partition_key else None
+        if key not in stages:
+            what = "a range of partitions" if context.has_partition_key_range else "no partition"
+            raise dg.Failure(f"this run has {what}; {group} wants runs of one partition each", allow_retries=False)
+        node = stages[key]
         if config.params:
             yield _observe_experiment(context, node, config=config, dvc=dvc, reader=reader, key=spec.key)
             return

@@ -100,13 +100,14 @@ def stage_metadata(
             "dvc/command_cpu_seconds": result.command_cpu_seconds,
             "dvc/overhead_cpu_seconds": result.dvc_cpu_seconds,
         }
+    metadata |= reader.metadata(root, node)
     outs = [
         dg.TableRecord({"path": path, "md5": out.md5, "bytes": out.size, "files": out.num_files or 1})
         for path, out in locked.outs.items()
     ]
     if outs:
         metadata |= {"dvc/outs": dg.MetadataValue.table(outs), "dvc/bytes": sum(out.size for out in locked.outs.values())}
-    return metadata | dict(reader.metadata(root, node))
+    return metadata
 
 
 def stage_tags(locked: LockedStage) -> dict[str, str]:
@@ -117,7 +118,8 @@ def stage_tags(locked: LockedStage) -> dict[str, str]:
 def stage_failure(result: StageResult) -> dg.Failure:
     """Why a stage failed, with its last lines; retried only where that may help (a lock that was held, memory that was full)."""
     shown = "\n".join(result.tail)
-    retryable = bool(_RETRYABLE.search(shown))
+    # DVC itself is killed by nobody but the kernel, when memory is full.
+    retryable = result.exit_code is None or bool(_RETRYABLE.search(shown))
     advice = "tried again, as the asset's retry policy says" if retryable else "not tried again: it would end the same way"
     metadata: dict[str, Any] = {
         "dvc/stage": result.name,

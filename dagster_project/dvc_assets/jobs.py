@@ -9,7 +9,6 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
 
 import dagster as dg
 from pydantic import Field
@@ -106,7 +105,7 @@ class Pipeline:
         self._schedule = Schedule(self._manifest, selected=self._manifest.select(targets), changed=changed, durations={})
         self._ended: queue.Queue[StageResult | BaseException] = queue.Queue()
         self._running: dict[str, StageRun] = {}
-        self._blocked: list[str] = []
+        self._sound: dict[str, bool] = {}
         self._bridge = ProvenanceBridge(context.instance, manifest=self._manifest, translator=translator)
 
     def run(self, *, jobs: int) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
@@ -125,7 +124,8 @@ class Pipeline:
                     name = self._schedule.pop(lambda name: self._has_slot(name, limits))
                     if name is None:
                         break
-                    self._start(name)
+                    if (yield from self._reads_sound_data(name)):
+                        self._start(name)
                 if not self._running:
                     break
                 result = self._next_result()
@@ -137,9 +137,7 @@ class Pipeline:
                     failed.append(result)
                 else:
                     yield from self._tell(result)
-                    if not (yield from self._check(self._manifest.stages[result.name])):
-                        self._blocked.append(result.name)
-                        result = replace(result, outcome="failed")
+                    self._sound[result.name] = yield from self._check(self._manifest.stages[result.name])
                 self._schedule.finish(result)
         except BaseException:
             stops = [threading.Thread(target=stage.stop) for stage in self._running.values()]
@@ -150,9 +148,9 @@ class Pipeline:
             raise
         if failed:
             raise stage_failure(failed[0])
-        if self._blocked:
-            names = ", ".join(self._blocked)
-            raise dg.Failure(f"blocking checks of {names} failed; nothing downstream of them was run", allow_retries=False)
+        if unsound := [name for name, sound in self._sound.items() if not sound]:
+            names = ", ".join(unsound)
+            raise dg.Failure(f"blocking checks of {names} failed; nothing that reads them was run", allow_retries=False)
 
     def _start(self, name: str) -> None:
         stage = self._running[name] = self._dvc.start(name, run_id=self._context.run_id)
@@ -201,6 +199,16 @@ class Pipeline:
             metadata = stage_metadata(root, node, locked=locked, reader=self._reader, result=result)
             yield self._bridge.materialization(node, locked=locked, outdated=frozenset(), metadata=metadata)
             self._bridge.refresh(node.group, only=node.name)
+
+    def _reads_sound_data(self, name: str) -> Generator[dg.AssetCheckEvaluation, None, bool]:
+        """Whether no blocking check of anything that a stage reads has failed.
+
+        Each is evaluated once a run, also for what an earlier run made: it may have been stopped by it.
+        """
+        for parent in self._manifest.stages[name].upstream:
+            if parent not in self._sound:
+                self._sound[parent] = yield from self._check(self._manifest.stages[parent])
+        return all(self._sound[parent] for parent in self._manifest.stages[name].upstream)
 
     def _check(self, node: StageNode) -> Generator[dg.AssetCheckEvaluation, None, bool]:
         """Yield the evaluations of a stage's checks and return whether no blocking one failed."""

@@ -78,9 +78,12 @@ class DvcTranslator:
         """Two more tries, after 20 s and 40 s, give or take; only failures that a retry can mend ask for it."""
         return dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
-    def get_backfill_policy(self, manifest: DvcManifest, group: str) -> dg.BackfillPolicy | None:
-        """One run a partition: each is cancelled, retried and looked at alone."""
-        return dg.BackfillPolicy.multi_run(1) if self.get_partitions_def(manifest, group) else None
+    def get_backfill_policy(self, manifest: DvcManifest, group: str) -> dg.BackfillPolicy | None:  # noqa: ARG002
+        """None, Dagster's own: one run a partition, so that each is cancelled, retried and looked at alone.
+
+        (`multi_run(1)` isn't that: its runs have a range of partitions, with one in it, and no partition key.)
+        """
+        return None
 
     def get_pool(self, manifest: DvcManifest, group: str) -> str | None:
         """`meta.dagster.pool`: stages of one pool share its slots."""

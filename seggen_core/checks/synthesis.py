@@ -69,7 +69,9 @@ def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
         worst = store.keys()[int(np.abs(shares - mean).argmax())]
         passed = checks.min_class_share <= mean <= checks.max_class_share
         summary = f"{slug} covers {mean:.1%} of the images; allowed {checks.min_class_share:.1%} to {checks.max_class_share:.1%}"
-        return Finding(passed, summary, numbers, **({} if passed else {"example": worst, "picture": (folder, worst)}))
+        if passed:
+            return Finding(True, summary, numbers)
+        return Finding(False, summary, numbers, example=worst, picture=(folder, worst))
     real = SampleStore(paths.real("train"))
     real_counts = dict(zip(real.index["key"], real.index["class_pixel_counts"], strict=True))
     expected = np.sum([real_counts[key] for key in sources], axis=0, dtype=np.float64)

@@ -17,6 +17,7 @@ from urllib.error import URLError
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = """
 telemetry: {enabled: false}
+nux: {enabled: false}
 concurrency:
   runs: {max_concurrent_runs: 10}
   pools: {default_limit: 1}
@@ -98,16 +99,27 @@ class LiveDagster:
 
     def materialize(self, asset: str, *, partition: str | None = None) -> str:
         """Launch a run of one asset and return its id."""
+        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
+        selector = LOCATION | {"pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [asset]}]}
+        return self._launch({"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}})
+
+    def _launch(self, params: dict[str, Any]) -> str:
         launch = """mutation Launch($params: ExecutionParams!) {
             launchPipelineExecution(executionParams: $params) {
                 __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
             } }"""
-        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
-        selector = LOCATION | {"pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [asset]}]}
-        params = {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
         answer = self.ask(launch, params=params)["launchPipelineExecution"]
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
+
+    def check(self, asset: str) -> str:
+        """Launch a run of all checks of an asset, as the button in the UI does, and return its id."""
+        listing = """query Checks($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+            assetChecksOrError { ... on AssetChecks { checks { name } } } } } }"""
+        node = self.ask(listing, key={"path": [asset]})["assetNodeOrError"]
+        checks = [{"assetKey": {"path": [asset]}, "name": check["name"]} for check in node["assetChecksOrError"]["checks"]]
+        selector = LOCATION | {"pipelineName": "__ASSET_JOB", "assetSelection": [], "assetCheckSelection": checks}
+        return self._launch({"selector": selector, "mode": "default"})
 
     def backfill(self, asset: str, partitions: list[str]) -> None:
         """Launch a run for each of some partitions of an asset."""

@@ -86,7 +86,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def picture(page: Any, name: str) -> None:
     """Keep a picture of the page, where SEGGEN_SCREENSHOTS says."""
     if folder := os.environ.get("SEGGEN_SCREENSHOTS"):
-        page.wait_for_timeout(4000)  # until what slides and fades in has come to rest
+        page.wait_for_timeout(12_000)  # until what slides and fades in has come to rest, and status colours are there
         page.screenshot(path=str(Path(folder) / f"dagster_{name}.png"))
 
 
@@ -96,6 +96,11 @@ def test_the_graph_and_a_partition_with_its_preview(page: Any, dagster: LiveDags
     wait_until(lambda: dagster.data_versions("ablation", [None])[None][0] is not None, seconds=200, what="the sensor")
 
     page.goto(f"{dagster.address}/asset-groups")
+    page.wait_for_selector("text=Materialize all")
+    if os.environ.get("SEGGEN_UI_PROJECT"):
+        page.keyboard.press("Alt+KeyE")  # expand all groups; the toy project has but one
+        page.wait_for_selector("text=masksyn")
+        page.reload()  # the graph is fitted into the page when it is drawn first
     page.wait_for_selector("text=masksyn")
     page.wait_for_selector("text=train_seg")
     picture(page, "graph")
@@ -109,6 +114,8 @@ def test_the_graph_and_a_partition_with_its_preview(page: Any, dagster: LiveDags
     assert image.evaluate("image => image.complete && image.naturalWidth") >= 100
     picture(page, "preview")
 
+    assert dagster.wait_for(dagster.check("masksyn")) == "SUCCESS"
     page.goto(f"{dagster.address}/assets/masksyn?view=checks")
     page.wait_for_selector("text=dvc_status")
+    page.wait_for_selector("text=Succeeded")
     picture(page, "checks")

@@ -42,7 +42,7 @@ stages:
     do:
       cmd: sh stage.sh train_seg@${key} data/checkpoints/${key}
       deps: [stage.sh, "${item.reads[0]}", "${item.reads[1]}"]
-      params: [p_aug]
+      params: [p_aug, "variants.${key}"]
       outs: ["data/checkpoints/${key}"]
   ablation:
     cmd: sh stage.sh ablation data/ablation.json
@@ -61,7 +61,7 @@ if [ -e trace/$name.fail ]; then echo "the disk is full" >&2; exit 3; fi
 if [ -e trace/$name.meet ]; then
     tries=0
     until [ -e "$(cat trace/$name.meet)" ]; do
-        tries=$((tries + 1)); [ $tries -le 600 ] || { echo "waited in vain" >&2; exit 4; }
+        tries=$((tries + 1)); [ $tries -le 3000 ] || { echo "waited in vain" >&2; exit 4; }
         sleep 0.1
     done
 fi

@@ -57,6 +57,11 @@ def test_a_broken_sample_stops_the_graph(project: Path) -> None:
         assert "train_seg@masksyn" in changed
         assert "train_seg@baseline" not in changed
 
+        # Nor does it the second time, though DVC has nothing to do for masksyn any more.
+        result = job.execute_in_process(instance=instance, raise_on_error=False)
+        assert not result.success
+        assert "train_seg@masksyn" in changed_stages(project)
+
         make_write(project, "doubtful")
         result = job.execute_in_process(instance=instance, raise_on_error=False)
         assert result.success, "a warning stops nothing"

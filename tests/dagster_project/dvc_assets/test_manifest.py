@@ -6,6 +6,7 @@ import yaml
 
 from dagster_project.dvc_assets import manifest as manifest_module
 from dagster_project.dvc_assets.errors import DvcProjectError, UnknownStageError
+from dagster_project.dvc_assets.lock import read_lock
 from dagster_project.dvc_assets.manifest import changed_stages, load_manifest
 
 
@@ -108,3 +109,10 @@ def test_meta_of_a_stage(project: Path) -> None:
     text = (project / "dvc.yaml").read_text()
     (project / "dvc.yaml").write_text(text.replace("    desc: The real samples", "    meta: {dagster: {group: data}}"))
     assert load_manifest(project).stages["dataset"].meta == {"dagster": {"group": "data"}}
+
+
+def test_params_are_keyed_as_dvc_keys_them(project: Path) -> None:
+    node = load_manifest(project).stages["train_seg@masksyn"]
+    reads = ["data/real/index", "data/synthetic/masksyn"]
+    assert node.params == {"params.yaml": {"p_aug": 0.6, "variants.masksyn": {"reads": reads}}}
+    assert read_lock(project)["train_seg@masksyn"].params == node.params
