@@ -26,7 +26,7 @@ from seggen_core.errors import AttentionError
 if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
 
-DEFAULT_BYTE_BUDGET = 64 * 2**20
+DEFAULT_BYTE_BUDGET = 16 * 2**20
 """Most bytes of per-head attention held at a time (one query row per head is the least)."""
 
 # These compute softmax(q k^T * scale) from the layer's own to_q and to_k, so the map can be computed beside them.

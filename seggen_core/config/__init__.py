@@ -26,6 +26,7 @@ from seggen_core.config.segmentation import (
     EvaluateConfig,
     JudgeConfig,
     SegmenterConfig,
+    SyntheticAugmentConfig,
     VariantConfig,
     ZeroShotConfig,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "SegGenConfig",
     "SegGenSynthesisConfig",
     "SegmenterConfig",
+    "SyntheticAugmentConfig",
     "VariantConfig",
     "ZeroShotConfig",
     "load_config",
