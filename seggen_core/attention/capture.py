@@ -173,7 +173,7 @@ class AttentionRecorder:
     def mean_cross_map(self, size: int) -> torch.Tensor:
         """Return the phrases' maps averaged over all layers and steps of every resolution: float32 [B, P, size, size].
 
-        DiffuMask's aggregation (its equation 3): each layer's map counts the same, enlarged bilinearly to one size.
+        DiffuMask's aggregation: each layer's map counts the same, enlarged bilinearly to one size.
         """
         total, count = torch.zeros(()), 0
         for resolution in self.cross_resolutions:
