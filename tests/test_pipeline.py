@@ -31,6 +31,8 @@ def smoke_params() -> dict:
                 params[method][sampler] |= {"num_inference_steps": 2, "micro_batch_size": 2}
     params["seediff"]["samples_per_class"] = 2
     params["seediff"]["sampling"] |= {"num_inference_steps": 2, "micro_batch_size": 2}
+    params["diffumask"] |= {"samples_per_class": 2, "sampling": {"num_inference_steps": 2, "micro_batch_size": 2}}
+    params["diffumask"] |= {"affinity_net": {"num_steps": 2}, "noise_learning": {"num_folds": 2, "num_steps": 2}}
     params["train_seg"] |= {"num_steps": 2, "batch_size": 4}
     params["variants"] = {name: params["variants"][name] for name in VARIANTS}
     return params
@@ -86,7 +88,7 @@ def test_the_whole_graph_runs_and_ends_in_a_table(workspace: Path, first_run: di
     table = pd.read_csv(workspace / "data" / "reports" / "ablation" / "ablation.csv")
     assert set(table["variant"]) == set(VARIANTS)
     assert table["miou"].between(0, 100).all()
-    for method in ("masksyn", "imgsyn", "seediff"):
+    for method in ("masksyn", "imgsyn", "seediff", "diffumask"):
         partitions = open_partitions(workspace / "data" / "synthetic" / method)
         assert {p.folder.name for p in partitions} == {"car", "person"}
         assert sum(len(p) for p in partitions) > 0
@@ -114,7 +116,7 @@ def test_p_aug_concerns_training_evaluation_and_the_table_only(workspace: Path, 
     finally:
         (workspace / "params.yaml").write_text(yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8")
     named = {word.partition("@")[0] for word in planned.replace(",", " ").split()}
-    stages = {"dataset", "captions", "foundation", "text2mask", "mask2img", "masksyn", "imgsyn", "seediff"}
+    stages = {"dataset", "captions", "foundation", "text2mask", "mask2img", "masksyn", "imgsyn", "seediff", "diffumask"}
     assert "train_seg" in named
     assert not named & stages
 

@@ -26,7 +26,7 @@ from seggen_core.errors import AttentionError
 if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
 
-DEFAULT_BYTE_BUDGET = 64 * 2**20
+DEFAULT_BYTE_BUDGET = 16 * 2**20
 """Most bytes of per-head attention held at a time (one query row per head is the least)."""
 
 # These compute softmax(q k^T * scale) from the layer's own to_q and to_k, so the map can be computed beside them.
@@ -173,7 +173,7 @@ class AttentionRecorder:
     def mean_cross_map(self, size: int) -> torch.Tensor:
         """Return the phrases' maps averaged over all layers and steps of every resolution: float32 [B, P, size, size].
 
-        DiffuMask's aggregation (its equation 3): each layer's map counts the same, enlarged bilinearly to one size.
+        DiffuMask's aggregation: each layer's map counts the same, enlarged bilinearly to one size.
         """
         total, count = torch.zeros(()), 0
         for resolution in self.cross_resolutions:

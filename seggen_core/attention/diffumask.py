@@ -1,8 +1,8 @@
 """DiffuMask: masks from cross-attention alone, with a threshold of its own for every image (Wu et al., ICCV 2023).
 
-    A = mean over layers and steps of A_l,t / max(A_l,t), enlarged to the image      (its equation 3)
-    B_gamma = A >= gamma                                                             (its equation 4)
-    gamma* = argmax over gamma in Omega of the match of B_gamma with V               (its section 3.2)
+    A = mean over layers and steps of A_l,t / max(A_l,t), enlarged to the image
+    B_gamma = A >= gamma
+    gamma* = argmax over gamma in Omega of the match of B_gamma with V
 
 V is a map of the same image that doesn't depend on gamma: where what AffinityNet's random walk makes of A exceeds a constant
 score of the background. The paper and its code refine each B_gamma by a dense CRF before it is matched; here A itself is refined,

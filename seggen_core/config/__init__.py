@@ -28,6 +28,7 @@ from seggen_core.config.segmentation import (
     EvaluateConfig,
     JudgeConfig,
     SegmenterConfig,
+    SyntheticAugmentConfig,
     VariantConfig,
     ZeroShotConfig,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "SegGenConfig",
     "SegGenSynthesisConfig",
     "SegmenterConfig",
+    "SyntheticAugmentConfig",
     "Text2MaskConfig",
     "VariantConfig",
     "ZeroShotConfig",

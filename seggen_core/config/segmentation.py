@@ -83,6 +83,33 @@ class SegmenterConfig(Section):
         return self
 
 
+class SyntheticAugmentConfig(Section):
+    """DiffuMask's augmentations of synthetic pairs (`segmentation.synthetic_augment`), before those that all samples get.
+
+    Attributes:
+        splice, perspective, occlusion, noise: probability of each.
+        splice_grids: (rows, columns) of pairs that are laid side by side and shrunk to one.
+        max_perspective: a corner moves inward by at most this share of the side.
+        occlusion_extent: smallest and largest side of the rectangle of another pair, as shares of the image's.
+        noise_sigma: standard deviation of Gaussian noise in grey levels of 255.
+    """
+
+    splice: Probability = 0.3
+    splice_grids: tuple[tuple[Positive, Positive], ...] = ((1, 2), (2, 1), (2, 2), (3, 3))
+    perspective: Probability = 0.3
+    max_perspective: Annotated[float, Field(ge=0, le=0.4)] = 0.2
+    occlusion: Probability = 0.3
+    occlusion_extent: tuple[Probability, Probability] = (0.15, 0.5)
+    noise: Probability = 0.3
+    noise_sigma: float = Field(8.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "SyntheticAugmentConfig":
+        if not self.splice_grids or self.occlusion_extent[0] > self.occlusion_extent[1]:
+            raise ValueError("synthetic_augment wants a splice grid, and an occlusion_extent whose first value isn't the larger")
+        return self
+
+
 class VariantConfig(Section):
     """One arm of the ablation.
 
@@ -93,6 +120,7 @@ class VariantConfig(Section):
         shuffle_masks: the control: each synthetic image gets the mask of another one.
         model: train this model instead of `train_seg.model`.
         strategy: train by this strategy instead of `train_seg.strategy`.
+        synthetic_augment: augment the synthetic pairs of this arm; None doesn't.
         hide_unseen: real masks are ignored where they show a class of `zero_shot.unseen`; synthetic ones may show it.
     """
 
@@ -101,6 +129,7 @@ class VariantConfig(Section):
     shuffle_masks: bool = False
     model: Literal["hrnet", "mask2former"] | None = None
     strategy: Literal["replace", "pretrain"] | None = None
+    synthetic_augment: SyntheticAugmentConfig | None = None
     hide_unseen: bool = False
 
     @property

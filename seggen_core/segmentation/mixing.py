@@ -104,6 +104,7 @@ class BatchPlan:
             self._by_method.setdefault(sample.method, []).append(position)
             self._by_source.setdefault((sample.method, sample.source_key), []).append(position)
         self._methods = sorted(self._by_method)
+        self.num_synthetic = len(synthetic)
         self._epoch = lru_cache(maxsize=2)(self._permutation)
 
     def slots(self, step: int) -> list[Slot]:

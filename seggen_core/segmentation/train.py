@@ -3,19 +3,23 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from seggen_core.config import SegmenterConfig
+from seggen_core.config import SegmenterConfig, SyntheticAugmentConfig
 from seggen_core.errors import ConfigError
-from seggen_core.rng import derive_seed, torch_generator
+from seggen_core.rng import derive_seed, numpy_rng, torch_generator
 from seggen_core.segmentation.augment import AugmentConfig, augment_batch
-from seggen_core.segmentation.mixing import BatchPlan, PairPool, phase_lengths
+from seggen_core.segmentation.mixing import BatchPlan, PairPool, Slot, phase_lengths
 from seggen_core.segmentation.models import Segmenter
+from seggen_core.segmentation.synthetic_augment import augment_synthetic
 
 _STATE = "state.safetensors"
+_NUM_OTHERS = 16
+"""Synthetic pairs that a batch is spliced and occluded with."""
 
 
 def learning_rate(config: SegmenterConfig, *, step: int) -> float:
@@ -42,6 +46,7 @@ def train_segmenter(
     device: torch.device,
     state_folder: Path,
     on_step: Callable[[int, dict[str, float]], None],
+    synthetic_augment: SyntheticAugmentConfig | None = None,
 ) -> int:
     """Train `segmenter` in place for `config.num_steps` steps.
 
@@ -58,6 +63,7 @@ def train_segmenter(
         device: where to compute.
         state_folder: where the state is saved and looked for.
         on_step: told (steps done, {"loss", "learning_rate"}) after every step, also of those done before a resumption.
+        synthetic_augment: what is done to synthetic pairs before the augmentation that all samples get.
 
     Returns:
         The step that the run resumed from.
@@ -75,13 +81,14 @@ def train_segmenter(
     first = len(losses)
     segmenter.train()
     # One batch is read ahead: by a single thread, since the pool's memory has no lock.
+    read = partial(_read, pool, plan, synthetic_augment, (seed, "train_seg", subset_seed))
     with ThreadPoolExecutor(1) as reader, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        upcoming = reader.submit(_read, pool, plan, first)
+        upcoming = reader.submit(read, first)
         for step in range(first, config.num_steps):
             # 1. Batch.
             images, segmentation_maps = upcoming.result()
             if step + 1 < config.num_steps:
-                upcoming = reader.submit(_read, pool, plan, step + 1)
+                upcoming = reader.submit(read, step + 1)
             images, segmentation_maps = augment_batch(
                 images.to(device),
                 segmentation_maps=segmentation_maps.to(device),
@@ -157,6 +164,16 @@ def load_state(folder: Path, *, segmenter: Segmenter, optimizer: torch.optim.Opt
     return stored["losses"].tolist()
 
 
-def _read(pool: PairPool, plan: BatchPlan, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    images, masks = pool.read_batch(plan.slots(step))
+def _read(
+    pool: PairPool, plan: BatchPlan, augment: SyntheticAugmentConfig | None, name: tuple[str | int, ...], step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    slots = plan.slots(step)
+    images, masks = pool.read_batch(slots)
+    made = [k for k, slot in enumerate(slots) if slot.synthetic is not None]
+    if augment is not None and made:
+        rng = numpy_rng(*name, "synthetic augment", step)
+        others = [Slot("", int(position)) for position in rng.integers(plan.num_synthetic, size=_NUM_OTHERS)]
+        images[made], masks[made] = augment_synthetic(
+            images[made], masks[made], pool=pool.read_batch(others), config=augment, rng=rng
+        )
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)

@@ -83,7 +83,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             )
 
             # 2. Masks, and which of them are kept.
-            records, labels, panels = label_candidates(candidates, settings=settings, target=target, seed=config.seed)
+            records, labels, panels = label_candidates(
+                candidates, settings=settings, target=target, seed=config.seed, device=pick_device(config.runtime)
+            )
             for record, prompt in zip(records, asked, strict=True):
                 record["prompt"] = prompt
             kept = [k for k, record in enumerate(records) if record["status"] == ACCEPTED]
@@ -98,6 +100,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                     f"none of {number} candidates of class {target.name!r} gave a usable mask ({reasons}); look at the "
                     "foundation's attention, or change diffumask.thresholds, affinity_net or the lowest scores"
                 )
+            if reasons:
+                logger.info("diffumask %s: of %d candidates %s", item, number, reasons)
             if len(kept) < settings.samples_per_class:
                 logger.warning("diffumask %s: %d of %d samples (%s)", item, len(kept), settings.samples_per_class, reasons)
 
@@ -203,7 +207,12 @@ def generate_candidates(
 
 
 def label_candidates(
-    candidates: dict[str, np.ndarray], *, settings: DiffuMaskConfig, target: SegmentationClass, seed: int
+    candidates: dict[str, np.ndarray],
+    *,
+    settings: DiffuMaskConfig,
+    target: SegmentationClass,
+    seed: int,
+    device: torch.device,
 ) -> tuple[list[dict[str, Any]], np.ndarray, dict[str, np.ndarray]]:
     """Make a mask of every candidate and say which are kept.
 
@@ -212,6 +221,7 @@ def label_candidates(
         settings: the method.
         target: the class; names the random streams.
         seed: likewise.
+        device: where to compute.
 
     Returns:
         One record a candidate, {"attempt", "status", "quality"}; labels uint8 [N, H, W], 1 where the class is; maps for the
@@ -219,14 +229,14 @@ def label_candidates(
         confidence of noise learning.
     """
     name: tuple[str | int, ...] = (seed, "diffumask", target.slug)
-    scores = torch.from_numpy(candidates["scores"])
+    scores = torch.from_numpy(candidates["scores"]).to(device)
     usable = scores.sum((1, 2)).isfinite()
     scores = rescale(torch.where(usable[:, None, None], scores, 0.0))
-    images = torch.from_numpy(candidates["images"]).permute(0, 3, 1, 2)
+    images = torch.from_numpy(candidates["images"]).to(device).permute(0, 3, 1, 2)
     size, number = images.shape[-1], len(images)
 
     # 1. What AffinityNet learns, and each image's best threshold.
-    good = usable & torch.from_numpy(candidates["finite"] & ~candidates["flagged"])
+    good = usable & torch.from_numpy(candidates["finite"] & ~candidates["flagged"]).to(device)
     network = None
     if settings.affinity_net is not None and good.any():
         network = train_affinity_net(images[good], scores[good], config=settings.affinity_net, name=name)
@@ -271,7 +281,7 @@ def label_candidates(
         status[k] = NOT_WANTED
     records = [{"attempt": k, "status": status[k], "quality": quality[k]} for k in range(number)]
     maps = {"cross_attention": scores, "affinity_map": reference.float(), "soft_mask": soft}
-    return records, masks.to(torch.uint8).numpy(), {title: m.numpy() for title, m in maps.items()}
+    return records, masks.to("cpu", torch.uint8).numpy(), {title: m.cpu().numpy() for title, m in maps.items()}
 
 
 def _beyond(status: Sequence[str], *, wanted: int) -> list[int]:

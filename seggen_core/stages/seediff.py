@@ -163,6 +163,8 @@ def _generate(
                 f"none of {summary['attempts']} attempts at class {target.name!r} gave a usable mask ({reasons}); look at the "
                 "foundation's attention, or change seediff.alpha, beta, the lowest scores or cross_attention_resolution"
             )
+        if reasons:
+            logger.info("seediff %s: of %d attempts %s", target.slug, summary["attempts"], reasons)
         if len(log.accepted) < wanted:
             found, tried = len(log.accepted), summary["attempts"]
             logger.warning("seediff %s: %d of %d samples after %d attempts (%s)", target.slug, found, wanted, tried, reasons)

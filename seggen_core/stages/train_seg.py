@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from seggen_core.config import SegGenConfig, SegmenterConfig, VariantConfig
+from seggen_core.config import SegGenConfig, SegmenterConfig, SyntheticAugmentConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.evaluation.semantic import mean_iou
 from seggen_core.paths import ProjectPaths
@@ -107,6 +107,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 state_folder=scratch / f"state{subset_seed}",
                 tracked=tracked,
                 description=f"{item} seed {subset_seed}",
+                synthetic_augment=variant.synthetic_augment,
             )
 
         # 3. Tables over the seeds, and all of it into place.
@@ -140,6 +141,7 @@ def _train_one(
     state_folder: Path,
     tracked: StageRun,
     description: str,
+    synthetic_augment: SyntheticAugmentConfig | None,
 ) -> None:
     """Train one segmenter and write it to `folder`, metrics.json last."""
     device = pick_device(config.runtime)
@@ -172,6 +174,7 @@ def _train_one(
             device=device,
             state_folder=state_folder,
             on_step=report,
+            synthetic_augment=synthetic_augment,
         )
     confusion = score_store(
         segmenter,

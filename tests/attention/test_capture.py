@@ -3,13 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seggen_core.attention.capture import capture_attention, list_attention_layers, mean_attention
 from seggen_core.errors import AttentionError
-from tests.attention.tiny_pipeline import build_unet
+from seggen_core.generators.foundation import vae_scale_factor
+from tests.attention.tiny_pipeline import build_pipeline, build_unet
+from tests.generators.tiny_sdxl import build_sdxl
 
 PROMPTS = ["a photo of a car", "a photo of a potted plant"]
 TOKENS = [[(5,)], [(5, 6)]]
@@ -314,3 +316,52 @@ def test_a_call_that_cannot_be_recorded_is_an_error(pipeline, call, message):
     mask = {k: v for k, v in call.items() if k == "encoder_attention_mask"}
     with pytest.raises(AttentionError, match=message), capture_attention(pipeline.unet, class_tokens=TOKENS), torch.no_grad():
         pipeline.unet(torch.randn(rows, 4, 16, call.get("width", 16)), 10, torch.randn(rows, call.get("length", 16), 16), **mask)
+
+
+def build_sd2():
+    """A pipeline whose UNet is shaped as SD 2's: linear projections, more heads where it is coarser, upcast, v-prediction."""
+    pipeline = build_pipeline()
+    torch.manual_seed(2)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        upcast_attention=True,
+        norm_num_groups=8,
+    )
+    scheduler = DDIMScheduler(clip_sample=False, prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    pipeline.register_modules(unet=unet.eval(), scheduler=scheduler)
+    return pipeline
+
+
+@pytest.mark.parametrize("build", [build_sd2, build_sdxl])
+def test_pipelines_of_every_shape_give_the_same_images_and_maps_of_every_resolution(build):
+    pipeline = build()
+    pipeline.set_progress_bar_config(disable=True)
+    plain = generate(pipeline, steps=2, height=32, width=32)
+    with capture_attention(pipeline.unet, class_tokens=TOKENS) as recorder:
+        captured = generate(pipeline, steps=2, height=32, width=32)
+    assert torch.equal(plain, captured)
+    latent_size = 32 // vae_scale_factor(pipeline)
+    layers = list_attention_layers(pipeline.unet, latent_size=latent_size)
+    assert recorder.cross_resolutions == sorted({a.resolution for a in layers if a.is_cross})
+    for r in recorder.cross_resolutions:
+        assert recorder.cross_map(r).shape == (2, 1, r, r) and recorder.cross_map(r).isfinite().all()
+        assert recorder.self_map(r).amax() <= 1
+
+
+def test_maps_of_all_resolutions_are_averaged_layer_by_layer(pipeline, recorded):
+    recorder, _ = recorded
+    layers = recorder.layer_maps().values()
+    enlarged = [torch.nn.functional.interpolate(m, size=(32, 32), mode="bilinear", align_corners=False) for m in layers]
+    torch.testing.assert_close(recorder.mean_cross_map(32), torch.stack(enlarged).mean(0), atol=1e-5, rtol=1e-4)
+    with (
+        capture_attention(pipeline.unet, class_tokens=TOKENS) as nothing,
+        pytest.raises(AttentionError, match="no cross-attention"),
+    ):
+        nothing.mean_cross_map(32)

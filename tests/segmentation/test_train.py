@@ -5,12 +5,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seggen_core.config import SegmenterConfig, VariantConfig
+from seggen_core.config import SegmenterConfig, SyntheticAugmentConfig, VariantConfig
 from seggen_core.errors import ConfigError
 from seggen_core.paths import ProjectPaths
 from seggen_core.segmentation.mixing import open_arm
 from seggen_core.segmentation.models import Segmenter, build_segmenter
-from seggen_core.segmentation.train import learning_rate, parameter_groups, train_segmenter
+from seggen_core.segmentation.train import _read, learning_rate, parameter_groups, train_segmenter
 from seggen_core.synthesis.sample_store import SampleStore, open_partitions
 from tests.segmentation.tiny import ID2LABEL, TINY_HRNET, TINY_MASK2FORMER
 
@@ -136,3 +136,24 @@ def test_overrides_hold_for_one_model() -> None:
     for changes, message in ({"learning_rat": 1}, "learning_rat"), ({"model": "hrnet"}, "can't change"), ({"p_aug": 2}, "p_aug"):
         with pytest.raises(ValueError, match=message):
             SegmenterConfig(overrides={"mask2former": changes})
+
+
+def test_only_synthetic_pairs_are_augmented_as_synthetic(project: ProjectPaths) -> None:
+    config = settings(p_aug=0.5)
+    arm = open_arm(
+        VariantConfig(reads=("data/synthetic/masksyn", "data/real/train/index.parquet")),
+        config=config,
+        real=SampleStore(project.real("train")),
+        real_keys=SampleStore(project.real("train")).keys()[:3],
+        partitions={"masksyn": open_partitions(project.synthetic("masksyn"))},
+        seed=0,
+        subset_seed=0,
+    )
+    always = SyntheticAugmentConfig(splice=1, perspective=0, occlusion=0, noise=0)
+    name = (0, "train_seg", 0)
+    step = next(t for t in range(20) if len({slot.synthetic is None for slot in arm.plan.slots(t)}) == 2)
+    plain, augmented = (_read(arm.pool, arm.plan, augment, name, step) for augment in (None, always))
+    again = _read(arm.pool, arm.plan, always, name, step)
+    assert torch.equal(augmented[0], again[0]) and torch.equal(augmented[1], again[1])
+    for k, slot in enumerate(arm.plan.slots(step)):
+        assert torch.equal(plain[0][k], augmented[0][k]) == (slot.synthetic is None)
