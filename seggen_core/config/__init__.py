@@ -5,7 +5,7 @@ A stage is handed its own section (and `SegGenConfig.seed`), never the tree.
 
 from seggen_core.config.attention import SeeDiffConfig
 from seggen_core.config.base import Positive, Precision, Probability, Section
-from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
+from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig, Split, SplitFiles
 from seggen_core.config.generation import (
     DiffusionTrainingConfig,
     FoundationConfig,
@@ -43,6 +43,8 @@ __all__ = [
     "SegGenConfig",
     "SegGenSynthesisConfig",
     "SegmenterConfig",
+    "Split",
+    "SplitFiles",
     "VariantConfig",
     "load_config",
 ]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from seggen_core.config import SegGenConfig
-from seggen_core.datasets.reader import SPLITS, DatasetReader, Split, open_dataset
+from seggen_core.config import SegGenConfig, Split
+from seggen_core.datasets.reader import SPLITS, DatasetReader, open_dataset
 from seggen_core.errors import DatasetError, SampleStoreError
 from seggen_core.paths import ProjectPaths
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from seggen_core.config import CaptionsConfig
-from seggen_core.datasets.camvid import CAMVID_TAXONOMY
+from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.scene_layout import SCENES_TAXONOMY, compose_caption, sample_layout
 from seggen_core.datasets.scene_painter import paint
 from seggen_core.errors import CaptionError, ConfigError
@@ -18,6 +18,7 @@ from seggen_core.generators.captioner import ClassListCaptioner, FileCaptioner, 
 from seggen_core.synthesis.sample_store import Sample, SampleStore, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
+CAMVID_TAXONOMY = load_class_table("camvid").taxonomy
 QUESTION = CaptionsConfig().prompt
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seggen_core.config import SegGenConfig
-from seggen_core.datasets.camvid import CAMVID_TAXONOMY
+from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.reader import SPLITS, fit_square, open_dataset
 from seggen_core.datasets.scene_layout import SCENES_TAXONOMY
 from seggen_core.datasets.subset import draw_subset, rarest_class_partition
@@ -19,6 +19,8 @@ from seggen_core.paths import ProjectPaths
 from seggen_core.stages import captions, dataset
 from seggen_core.synthesis.sample_store import SampleStore
 from seggen_core.taxonomy import Taxonomy
+
+CAMVID_TAXONOMY = load_class_table("camvid").taxonomy
 
 SCENES = {
     "name": "scenes",

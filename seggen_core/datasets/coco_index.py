@@ -1,0 +1,101 @@
+"""What a COCO annotation file says about which images, held as names and places in the file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from seggen_core.datasets.decode import CHECK
+from seggen_core.datasets.files import IMAGE_SUFFIXES, FileListing, inside, list_files, normal
+from seggen_core.datasets.json_stream import read_element, stream_arrays
+from seggen_core.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class CocoIndex:
+    """One annotation file and the image folder that it speaks of.
+
+    Attributes:
+        path: the file.
+        images: the folder, listed.
+        entries: (image id, file name) by key, the image's stem; several where a name or an id is taken twice.
+        image_ids: int64 [A], sorted, of each annotation.
+        starts: int64 [A], first byte of each annotation.
+        lengths: int64 [A], bytes of each annotation.
+    """
+
+    path: Path
+    images: FileListing
+    entries: dict[str, list[tuple[int, str]]]
+    image_ids: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def keys(self) -> list[str]:
+        """Stems of all images in the file or the folder, sorted."""
+        return sorted(self.entries.keys() | self.images.names.keys())
+
+    def has_annotation(self, key: str) -> bool:
+        """Return whether any annotation belongs to `key`."""
+        return any(low < high for low, high in (self._span(image_id) for image_id, _ in self.entries.get(key, ())))
+
+    def image(self, key: str, *, root: Path) -> tuple[Path, int]:
+        """Return the image file and id of `key`; DatasetError where either is missing or doubled."""
+        entries = self.entries.get(key, [])
+        if not entries:
+            found = next(iter(self.images.paths(key)), key)
+            raise DatasetError(f"{found} has no annotation; expected an entry for it in {self.path} {CHECK}")
+        if len(entries) > 1:
+            listed = ", ".join(f"{name} (id {i})" for i, name in entries)
+            raise DatasetError(f"{self.path} has {len(entries)} images called {key} ({listed}); expected one: remove the others")
+        image_id, name = entries[0]
+        path = inside(self.images.folder / name, root=root)
+        # The name may be written in another Unicode form, or be missing.
+        return (path if path.is_file() else self.images.only(key, root=root, counterpart=None)), image_id
+
+    def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
+        """Yield the annotations of an image, parsed again from the file."""
+        low, high = self._span(image_id)
+        for i in range(low, high):
+            yield read_element(self.path, start=int(self.starts[i]), length=int(self.lengths[i]))
+
+    def _span(self, image_id: int) -> tuple[int, int]:
+        return int(np.searchsorted(self.image_ids, image_id)), int(np.searchsorted(self.image_ids, image_id, side="right"))
+
+
+def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
+    """Go through an annotation file once and list its image folder.
+
+    Raises:
+        DatasetError: the file or the folder is missing, or the file isn't COCO's JSON.
+    """
+    images = list_files(image_folder, kind="image", suffixes=IMAGE_SUFFIXES)
+    entries: dict[str, list[tuple[int, str]]] = {}
+    of_image: list[int] = []
+    starts: list[int] = []
+    lengths: list[int] = []
+    for element in stream_arrays(annotations, arrays={"images", "annotations"}):
+        try:
+            if element.array == "images":
+                name = str(element.value["file_name"])
+                key = normal(PurePosixPath(name).stem)
+                entries.setdefault(key, []).append((int(element.value["id"]), name))
+            else:
+                of_image.append(int(element.value["image_id"]))
+                starts.append(element.start)
+                lengths.append(element.length)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"{annotations}, byte {element.start}: {error!r} in an entry of {element.array!r}; expected COCO's JSON with "
+                "id and file_name of images, image_id of annotations"
+            ) from None
+    if not entries:
+        raise DatasetError(f"{annotations} lists no images; expected COCO's JSON with an array 'images': check dataset.files")
+    image_ids = np.array(of_image, np.int64)
+    order = np.argsort(image_ids, kind="stable")
+    return CocoIndex(
+        annotations, images, entries, image_ids[order], np.array(starts, np.int64)[order], np.array(lengths, np.int64)[order]
+    )
