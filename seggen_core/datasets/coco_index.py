@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,15 @@ from seggen_core.datasets.json_stream import read_element, stream_arrays
 from seggen_core.errors import DatasetError
 
 
+class CocoImage(NamedTuple):
+    """One entry of `images`; width and height are 0 where it doesn't give them."""
+
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+
+
 @dataclass(frozen=True)
 class CocoIndex:
     """One annotation file and the image folder that it speaks of.
@@ -20,7 +29,7 @@ class CocoIndex:
     Attributes:
         path: the file.
         images: the folder, listed.
-        entries: (image id, file name) by key, the image's stem; several where a name or an id is taken twice.
+        entries: by key, the image's stem; several where a name is taken twice.
         image_ids: int64 [A], sorted, of each annotation.
         starts: int64 [A], first byte of each annotation.
         lengths: int64 [A], bytes of each annotation.
@@ -28,7 +37,7 @@ class CocoIndex:
 
     path: Path
     images: FileListing
-    entries: dict[str, list[tuple[int, str]]]
+    entries: dict[str, list[CocoImage]]
     image_ids: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
@@ -40,21 +49,20 @@ class CocoIndex:
 
     def has_annotation(self, key: str) -> bool:
         """Return whether any annotation belongs to `key`."""
-        return any(low < high for low, high in (self._span(image_id) for image_id, _ in self.entries.get(key, ())))
+        return any(low < high for low, high in (self._span(e.image_id) for e in self.entries.get(key, ())))
 
-    def image(self, key: str, *, root: Path) -> tuple[Path, int]:
-        """Return the image file and id of `key`; DatasetError where either is missing or doubled."""
+    def image(self, key: str, *, root: Path) -> tuple[Path, CocoImage]:
+        """Return the image file and entry of `key`; DatasetError where either is missing or doubled."""
         entries = self.entries.get(key, [])
         if not entries:
             found = next(iter(self.images.paths(key)), key)
             raise DatasetError(f"{found} has no annotation; expected an entry for it in {self.path} {CHECK}")
         if len(entries) > 1:
-            listed = ", ".join(f"{name} (id {i})" for i, name in entries)
+            listed = ", ".join(f"{e.file_name} (id {e.image_id})" for e in entries)
             raise DatasetError(f"{self.path} has {len(entries)} images called {key} ({listed}); expected one: remove the others")
-        image_id, name = entries[0]
-        path = inside(self.images.folder / name, root=root)
+        path = inside(self.images.folder / entries[0].file_name, root=root)
         # The name may be written in another Unicode form, or be missing.
-        return (path if path.is_file() else self.images.only(key, root=root, counterpart=None)), image_id
+        return (path if path.is_file() else self.images.only(key, root=root, counterpart=None)), entries[0]
 
     def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
         """Yield the annotations of an image, parsed again from the file."""
@@ -73,7 +81,7 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
         DatasetError: the file or the folder is missing, or the file isn't COCO's JSON.
     """
     images = list_files(image_folder, kind="image", suffixes=IMAGE_SUFFIXES)
-    entries: dict[str, list[tuple[int, str]]] = {}
+    entries: dict[str, list[CocoImage]] = {}
     of_image: list[int] = []
     starts: list[int] = []
     lengths: list[int] = []
@@ -82,7 +90,8 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
             if element.array == "images":
                 name = str(element.value["file_name"])
                 key = normal(PurePosixPath(name).stem)
-                entries.setdefault(key, []).append((int(element.value["id"]), name))
+                size = [int(element.value.get(side, 0)) for side in ("width", "height")]
+                entries.setdefault(key, []).append(CocoImage(int(element.value["id"]), name, *size))
             else:
                 of_image.append(int(element.value["image_id"]))
                 starts.append(element.start)

@@ -14,7 +14,7 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.coco_index import CocoIndex, index_coco
+from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
 from seggen_core.datasets.decode import CHECK, IMAGE_MODES, open_picture
 from seggen_core.datasets.id_maps import number_instances, places
 from seggen_core.datasets.rasterize import draw_segmentation
@@ -70,8 +70,10 @@ class CocoInstanceReader:
     def read(self, split: Split, key: str) -> RawSample:
         """Decode one image and draw its instances; metadata names the file and COCO's ids."""
         index = self._indexes[split]
-        path, image_id = index.image(key, root=self._root)
+        path, entry = index.image(key, root=self._root)
+        image_id = entry.image_id
         with open_picture(path, modes=IMAGE_MODES) as picture:
+            _check_size(path, size=picture.size, entry=entry, listed_in=index.path)
             picture.load()
         # Polygons are drawn on the image as stored; COCO's images have no EXIF orientation.
         image = np.asarray(picture.convert("RGB"))
@@ -107,9 +109,10 @@ class CocoInstanceReader:
     def read_header(self, split: Split, key: str) -> tuple[int, int]:
         """Check one sample's annotations and the header of its image, and return (width, height)."""
         index = self._indexes[split]
-        path, image_id = index.image(key, root=self._root)
-        self._annotations(index, image_id)
+        path, entry = index.image(key, root=self._root)
+        self._annotations(index, entry.image_id)
         with open_picture(path, modes=IMAGE_MODES) as picture:
+            _check_size(path, size=picture.size, entry=entry, listed_in=index.path)
             return picture.size
 
     def _annotations(self, index: CocoIndex, image_id: int) -> list[dict[str, Any]]:
@@ -131,6 +134,15 @@ class CocoInstanceReader:
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> CocoInstanceReader:
     """Index the splits; DatasetError where a file or folder is missing."""
     return CocoInstanceReader(config, root=root, seed=seed)
+
+
+def _check_size(path: Path, *, size: tuple[int, int], entry: CocoImage, listed_in: Path) -> None:
+    """Polygons are in pixels of the image that the file speaks of."""
+    wanted = (entry.width, entry.height)
+    if all(wanted) and size != wanted:
+        raise DatasetError(
+            f"{path} is {size[0]}x{size[1]} but {listed_in} says {wanted[0]}x{wanted[1]}; expected the same size {CHECK}"
+        )
 
 
 def _layout(root: Path) -> dict[Split, SplitFiles]:

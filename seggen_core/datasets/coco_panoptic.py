@@ -106,7 +106,8 @@ class CocoPanopticReader:
 
     def _find(self, split: Split, key: str) -> tuple[Path, int, Path, dict[str, Any]]:
         index = self._indexes[split]
-        image_path, image_id = index.image(key, root=self._root)
+        image_path, entry = index.image(key, root=self._root)
+        image_id = entry.image_id
         found = list(index.annotations(image_id))
         if len(found) != 1:
             raise DatasetError(f"{index.path} has {len(found)} annotations of image {image_id} ({key}); expected one {CHECK}")

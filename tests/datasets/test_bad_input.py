@@ -103,16 +103,12 @@ FILES: dict[str, tuple[Callable[[Path, Path], Any], str, Literal[True] | None]] 
 
 
 @pytest.mark.parametrize("case", FILES)
-@pytest.mark.parametrize("name", WRITERS)
-@pytest.mark.parametrize("kind", ["image", "mask"])
+@pytest.mark.parametrize("kind, name", [*(("image", n) for n in IMAGES), *(("mask", n) for n in MASKS)])
 def test_a_bad_file_is_reported_with_file_and_reason(tmp_path: Path, name: str, case: str, kind: str) -> None:
     places = IMAGES if kind == "image" else MASKS
-    if name not in places or (name == "coco_instance" and case == "other size"):
-        pytest.skip("its annotations are no files, and polygons have no size")
     root = tmp_path / "dataset"
     root.mkdir()
     section = WRITERS[name](root)
-    assert bad_samples(open_(root, section)) == {}
     path = root / places[name].format(STEM)
     spoil, words, in_header = FILES[case]
     spoil(path, root)
