@@ -117,7 +117,9 @@ def read_files(
         if factor > 1:  # does nothing to a PNG
             image.draft(None, (stored_size[0] // factor, stored_size[1] // factor))
         image.load()
-    upright = (ImageOps.exif_transpose(image) if turned else image).convert("RGB")
+    upright = ImageOps.exif_transpose(image) if turned else image
+    if upright.mode != "RGB":  # converting RGB to RGB would copy it
+        upright = upright.convert("RGB")
 
     # 3. One size.
     if upright.size != mask.size:
