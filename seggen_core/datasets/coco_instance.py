@@ -3,8 +3,9 @@
     root/train2017/*.jpg   root/annotations/instances_train2017.json   and the same for val2017
 
 Images may lie in root/images. Smaller instances lie on top of larger ones, pixels of crowds are ignored, and so is whatever
-no instance covers: COCO doesn't say what is there. Images of the file without a single instance are no part of the task; they
-are counted in the notes. Labels of the test split aren't public: `dataset.splits: val_as_test`.
+no instance covers: COCO doesn't say what is there. Images without an instance, or with crowds alone (1,021 of train2017's
+118,287), are no part of the task; they are counted in the notes. Labels of the test split aren't public:
+`dataset.splits: val_as_test`.
 """
 
 from pathlib import Path
@@ -40,10 +41,12 @@ class CocoInstanceReader:
             assert where.annotations is not None
             index = indexes[split] = index_coco(root / where.annotations, image_folder=root / where.images)
             # What the file doesn't list at all is kept, to be reported when it is read.
-            keys[split] = [k for k in index.keys if k not in index.entries or index.has_annotation(k)]
+            keys[split] = [k for k in index.keys if k not in index.entries or index.has_instance(k)]
             empty = len(index.keys) - len(keys[split])
             if empty:
-                self._notes.append(f"{empty} images of {index.path.name} have no instance and are no part of the task")
+                self._notes.append(
+                    f"{empty} images of {index.path.name} have no instance, or a crowd alone, and are no part of the task"
+                )
         chosen = plan_splits(keys, config=config, seed=seed, dataset="coco_instance")
         self._keys = {split: listed for split, (_, listed) in chosen.items()}
         self._indexes = {split: indexes[source] for split, (source, _) in chosen.items()}

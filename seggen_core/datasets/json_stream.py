@@ -1,7 +1,7 @@
 """Large JSON files without holding them: the elements of top-level arrays one by one, each with its place in the file.
 
 COCO's annotation files have up to 860,000 objects in 450 MB; as Python objects they take gigabytes. A reader keeps the places
-(16 bytes each) and parses an object again when its sample is read.
+(32 bytes each, with what they belong to) and parses an object again when its sample is read.
 """
 
 import json

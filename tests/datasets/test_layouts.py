@@ -169,14 +169,17 @@ def test_coco_instances_lie_on_top_of_larger_ones_and_crowds_are_ignored(tmp_pat
     assert sample.instance_map is not None
     np.testing.assert_array_equal(sample.instance_map, np.select([expected == brush, expected == car], [1, 2]))
     assert sample.metadata["instance_ids"] == [51, 52]
-    # An image without instances is no sample, and is counted.
+    # An image without instances, or with crowds alone, is no sample, and is counted.
     path = tmp_path / "annotations" / "instances_train2017.json"
     tree = json.loads(path.read_text())
-    tree["annotations"] = [a for a in tree["annotations"] if a["image_id"] != 5]
-    path.write_text(json.dumps(tree))
-    reader = open_(tmp_path, section)
-    assert reader.keys("train") == STEMS["train"][1:]
-    assert reader.notes == ["1 images of instances_train2017.json have no instance and are no part of the task"]
+    others = [a for a in tree["annotations"] if a["image_id"] != 5]
+    crowds = [a | {"iscrowd": 1} for a in tree["annotations"] if a["image_id"] == 5]
+    for annotations in (others, crowds + others):
+        path.write_text(json.dumps(tree | {"annotations": annotations}))
+        reader = open_(tmp_path, section)
+        assert reader.keys("train") == STEMS["train"][1:]
+        words = "1 images of instances_train2017.json have no instance, or a crowd alone, and are no part of the task"
+        assert reader.notes == [words]
 
 
 def test_folder_with_ids_colours_and_instances(tmp_path: Path) -> None:
