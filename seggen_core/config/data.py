@@ -96,21 +96,26 @@ class CaptionsConfig(Section):
     """Text prompts of the real training samples.
 
     Attributes:
-        captioner: "class_list" writes them from the mask, "blip2" from the image (SegGen 3.2), "file" reads the user's.
-        model: hub repository or folder of the captioning model.
+        captioner: "class_list" writes them from the mask; "blip2" (SegGen 3.2), "blip" and "florence2" from the image; "file"
+            reads the user's.
+        reads: the file that the captions come from, beside the samples; DVC tracks it. For "file", the user's table (Parquet or
+            CSV: sample_key, caption); for the others the captioner's own module.
+        edits: table of captions that replace those made, for sampling alone: generators go on being trained on the others, so
+            that an edit makes exactly the synthetic samples anew whose prompt it is.
+        model: hub repository or folder of the captioning model; None is the captioner's own.
         revision: commit of `model`; required for a hub repository.
-        prompt: the question put to BLIP-2.
-        max_new_tokens: longest answer of BLIP-2.
-        batch_size: images per call of BLIP-2.
+        prompt: what the model is asked; None is the captioner's own (SegGen's question for BLIP-2).
+        max_new_tokens: longest answer of a model.
+        batch_size: images per call of a model.
         min_area_share: "class_list" leaves out things and stuff that cover less of the image than this.
-        path: the user's table (Parquet or CSV: sample_key, caption), for "file".
     """
 
-    captioner: Literal["class_list", "blip2", "file"] = "class_list"
-    model: str = "Salesforce/blip2-flan-t5-xxl"
+    captioner: Literal["class_list", "blip2", "blip", "florence2", "file"] = "class_list"
+    reads: Path | None = None
+    edits: Path | None = None
+    model: str | None = None
     revision: str | None = None
-    prompt: str = "Question: What are shown in the photo? Answer:"
+    prompt: str | None = None
     max_new_tokens: Positive = 30
     batch_size: Positive = 8
     min_area_share: Probability = 0.002
-    path: Path | None = None

@@ -169,7 +169,7 @@ def test_captions_has_one_row_a_training_sample(paths: ProjectPaths) -> None:
 
 def test_captions_from_a_file_below_the_project(paths: ProjectPaths) -> None:
     dataset.run(_config(SCENES), paths=paths, item=None)
-    config = _config(SCENES, captions={"captioner": "file", "path": "mine.csv"})
+    config = _config(SCENES, captions={"captioner": "file", "reads": "mine.csv"})
     rows = [{"sample_key": f"train-{i:05d}", "caption": f"scene number {i}"} for i in range(12)]
     pd.DataFrame(rows[:-1]).to_csv(paths.root / "mine.csv", index=False)
     with pytest.raises(CaptionError, match=r"mine\.csv has no caption for 1 sample\(s\): train-00011"):
