@@ -76,6 +76,7 @@ def synthesize_partition(
     with track_stage(method, item=class_slug, params=params, runtime=config.runtime, paths=paths) as tracked:
         # 1. What to make.
         taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+        taxonomy.by_slug(class_slug)  # before its prompts are looked for
         store = SampleStore(paths.real("train"))
         tasks = list_tasks(
             store=store,
