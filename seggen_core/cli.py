@@ -6,12 +6,13 @@ Nothing heavy is imported before a subcommand runs, so that `--help` answers at 
 import argparse
 import errno
 import importlib
-import json
 import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from seggen_core.commands import captions_export, captions_import, init, plan, pretrain, report, show, track, validate
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
@@ -34,6 +35,21 @@ STAGES = {
 }
 """Stage names, shared with dvc.yaml, params.yaml and `seggen_core.stages`."""
 
+COMMANDS: dict[str, Any] = {
+    "init": init,
+    "validate": validate,
+    "show": show,
+    "plan": plan,
+    "captions-export": captions_export,
+    "captions-import": captions_import,
+    "pretrain": pretrain,
+    "report": report,
+    "track": track,
+}
+"""What else there is: modules with SUMMARY, add_arguments and run; those in `_WITHOUT_PARAMS` get no configuration."""
+
+_WITHOUT_PARAMS = {"init"}
+
 _ITEMS = {
     "masksyn": "class slug",
     "imgsyn": "class slug",
@@ -55,17 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(stage, help=summary, description=f"Stage {stage}: {summary}.")
         if stage in _ITEMS:
             command.add_argument("--item", required=True, help=_ITEMS[stage])
-    validate = commands.add_parser("validate", help="check the dataset and the synthetic samples")
-    validate.add_argument("--max-bad", type=int, default=0, help="bad samples that are let pass")
-    validate.add_argument("--report", type=Path, help="write the findings to this JSON file too")
-    pretrain = commands.add_parser(
-        "pretrain", help="pretrain the embedded foundation from seeds (hours on a CPU core, minutes on a GPU)"
-    )
-    pretrain.add_argument("--out", type=Path, required=True, help="folder for the diffusers pipeline; must not exist")
-    pretrain.add_argument("--init-from", type=Path, help="continue from the weights of this foundation")
-    commands.add_parser("report", help="print the ablation table")
-    track = commands.add_parser("track", help="set up the tracking database, or send it what it missed")
-    track.add_argument("--replay", action="store_true", help="send metrics that were kept on disk while the server was down")
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(name, help=module.SUMMARY, description=f"{module.SUMMARY[0].upper()}{module.SUMMARY[1:]}.")
+        module.add_arguments(command)
     return parser
 
 
@@ -84,8 +92,10 @@ def main(argv: list[str] | None = None) -> int:
         from seggen_core.config import load_config
         from seggen_core.paths import ProjectPaths
 
-        config = load_config(arguments.params)
-        return _run(arguments, config=config, paths=ProjectPaths(arguments.params.resolve().parent))
+        paths = ProjectPaths(arguments.params.resolve().parent)
+        if arguments.command in _WITHOUT_PARAMS:
+            return COMMANDS[arguments.command].run(arguments, paths=paths)
+        return _run(arguments, config=load_config(arguments.params), paths=paths)
     except SegGenError as error:
         print(f"seggen {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
@@ -116,40 +126,4 @@ def _run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Proje
         stage = importlib.import_module(f"seggen_core.stages.{arguments.command}")
         stage.run(config, paths=paths, item=getattr(arguments, "item", None))
         return 0
-    if arguments.command == "validate":
-        from seggen_core.datasets.validate import validate_project
-
-        report = validate_project(config, paths=paths, max_bad=arguments.max_bad)
-        print(report.render())
-        if arguments.report:
-            arguments.report.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
-        return 1 if report.problems else 0
-    if arguments.command == "pretrain":
-        from seggen_core.config import PretrainConfig
-        from seggen_core.errors import ConfigError
-        from seggen_core.stages.foundation import pretrain
-
-        if arguments.out.exists():
-            raise ConfigError(f"{arguments.out} exists; name a new folder")
-        settings = config.foundation.pretrain or PretrainConfig()
-        if arguments.init_from:
-            settings = settings.model_copy(update={"init_from": arguments.init_from})
-        work_folder = paths.scratch / "pretrain"
-        pretrain(settings, seed=config.seed, runtime=config.runtime, folder=arguments.out, work_folder=work_folder)
-        return 0
-    if arguments.command == "report":
-        from seggen_core.errors import ConfigError
-
-        table = paths.ablation / "ablation.md"
-        if not table.is_file():
-            raise ConfigError(f"there is no {table}; run the pipeline first (make demo, or: dvc repro)")
-        print(table.read_text(encoding="utf-8"))
-        return 0
-
-    from seggen_core.tracking import prepare_tracking, replay
-
-    if arguments.replay:
-        print(replay(paths, config.runtime))
-    else:
-        prepare_tracking(paths, config.runtime)
-    return 0
+    return COMMANDS[arguments.command].run(arguments, config=config, paths=paths)

@@ -34,6 +34,10 @@ class ProjectPaths:
         """Parquet table: sample_key, caption, captioner, revision."""
         return self.data / "captions" / "captions.parquet"
 
+    def prompts(self, class_slug: str) -> Path:
+        """Parquet table of the prompts that one class partition is sampled with: sample_key, caption."""
+        return self.data / "prompts" / f"{class_slug}.parquet"
+
     def model(self, name: str) -> Path:
         """Diffusers folder of `name` ("foundation", "text2mask" or "mask2img")."""
         return self.data / "models" / name
@@ -60,6 +64,16 @@ class ProjectPaths:
     def scratch(self) -> Path:
         """Unfinished work, from which an interrupted stage resumes; never tracked."""
         return self.root / ".seggen" / "scratch"
+
+    @property
+    def kept(self) -> Path:
+        """The last finished class partitions, so that a run makes only samples whose inputs changed; never tracked."""
+        return self.root / ".seggen" / "kept"
+
+    @property
+    def caption_cache(self) -> Path:
+        """Answers of captioning models; never tracked."""
+        return self.root / ".seggen" / "captions"
 
     @property
     def metrics_log(self) -> Path:

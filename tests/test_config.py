@@ -61,6 +61,12 @@ WRONG = {
     "unknown key at the top": (lambda p: p.update(tex2mask={}), ("tex2mask", "unknown key", "known here: profile, seed")),
     "missing section": (lambda p: p.pop("mask2img"), ("mask2img", "required")),
     "wrong type": (lambda p: p["text2mask"].update(num_steps="many"), ("text2mask.num_steps", "valid integer", "'many'")),
+    "true for a whole number": (
+        lambda p: p["text2mask"].update(num_steps=True),
+        ("text2mask.num_steps", "expected a number or text, not true or false", "True"),
+    ),
+    "false for a number": (lambda p: p["mask2img"].update(learning_rate=False), ("mask2img.learning_rate", "not true or false")),
+    "true among numbers": (lambda p: p["dataset"].update(subset_seeds=[0, True]), ("dataset.subset_seeds", "not true or false")),
     "a fraction": (lambda p: p["dataset"].update(num_val=1.5), ("dataset.num_val", "integer", "1.5")),
     "no section": (lambda p: p.update(mask2img=700), ("mask2img", "valid dictionary", "700")),
     "probability above one": (
@@ -154,6 +160,13 @@ def test_a_file_that_is_no_parameter_file(tmp_path: Path, content: bytes | None,
 def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be read"):
         load_config(tmp_path)
+
+
+def test_numbers_may_be_written_as_yaml_misreads_them(tmp_path: Path) -> None:
+    path = write_params(tmp_path, lambda p: None)
+    path.write_text(path.read_text().replace("learning_rate: 0.0003", "learning_rate: 3e-4"))
+    assert yaml.safe_load(path.read_text())["text2mask"]["learning_rate"] == "3e-4", "YAML 1.1 wants a dot"
+    assert load_config(path).text2mask.learning_rate == 3e-4
 
 
 def test_overrides_hold_wherever_their_model_is_trained() -> None:

@@ -12,7 +12,7 @@ from seggen_core.config.attention import (
 )
 from seggen_core.config.base import Positive, Precision, Probability, Section
 from seggen_core.config.checks import ChecksConfig
-from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
+from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig, Split, SplitFiles
 from seggen_core.config.generation import (
     DiffusionTrainingConfig,
     FoundationConfig,
@@ -58,6 +58,8 @@ __all__ = [
     "SegGenConfig",
     "SegGenSynthesisConfig",
     "SegmenterConfig",
+    "Split",
+    "SplitFiles",
     "SyntheticAugmentConfig",
     "Text2MaskConfig",
     "VariantConfig",

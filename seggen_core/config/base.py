@@ -1,8 +1,8 @@
 """What every section of params.yaml shares."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -11,6 +11,26 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, and an unknown key is an error."""
+    """Base of every section: immutable, and an unknown key is an error, as is true or false for a number.
+
+    Numbers are lax otherwise: YAML reads 1e-4 as text, and a learning rate may be written so.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if _holds_boolean(value) and not _mentions(annotation, {bool, Any}):
+            raise ValueError("expected a number or text, not true or false")
+        return value
+
+
+def _holds_boolean(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(_holds_boolean(v) for v in value))
+
+
+def _mentions(annotation: Any, types: set[Any]) -> bool:
+    """Return whether one of `types` occurs in an annotation."""
+    return annotation in types or any(_mentions(part, types) for part in get_args(annotation) if not isinstance(part, str))

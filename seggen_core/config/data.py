@@ -7,6 +7,8 @@ from pydantic import Field
 
 from seggen_core.config.base import Positive, Probability, Section
 
+Split = Literal["train", "val", "test"]
+
 
 class RuntimeConfig(Section):
     """How to compute; changes speed and rounding, never what is computed. Not tracked by DVC.
@@ -23,14 +25,37 @@ class RuntimeConfig(Section):
     tracking_uri: str | None = None
 
 
+class SplitFiles(Section):
+    """Where the files of one split are, relative to the dataset's root; what isn't given stays as the dataset publishes it.
+
+    Attributes:
+        images: folder of the images.
+        masks: folder of the masks.
+        instances: folder of the instance maps.
+        annotations: COCO's JSON file.
+        keys: list of the samples to take, one name a line.
+    """
+
+    images: str | None = None
+    masks: str | None = None
+    instances: str | None = None
+    annotations: str | None = None
+    keys: str | None = None
+
+
 class DatasetConfig(Section):
-    """The real dataset, and the low-data subsets the segmenter is trained on.
+    """The real dataset, and the low-data subsets the segmenter is trained on (docs/datasets.md says what each reader expects).
 
     Attributes:
         name: which reader.
-        root: folder of the dataset on disk; the embedded scenes need none.
+        root: folder of the dataset on disk, relative to the project's; the embedded scenes need none.
+        files: where the files of a split are, for datasets that don't lie as they were published; of the published splits.
+        classes_file: the class list, JSON or CSV, relative to `root`; for "folder" and "mapillary".
+        use_sbd: train on VOC 2012's 10,582 images with the SBD masks ("trainaug") instead of its own 1,464.
         splits: "published" takes the dataset's own train, val and test; "val_as_test" evaluates on its val, where test labels
-            aren't to be had, and cuts the validation samples out of train.
+            aren't to be had, and takes the validation samples out of train.
+        keep_val_in_train: with "val_as_test", the validation samples are trained on too, so that train is the whole published
+            split. Nothing selects a model by them, but their scores then say how well a model fits, not how well it generalises.
         image_size: side in pixels of the square samples that all stages work on.
         fit: "stretch" squashes whole frames to squares, "center_crop" keeps proportions and loses the sides.
         num_train, num_val, num_test: samples per split; None takes all there are.
@@ -39,9 +64,24 @@ class DatasetConfig(Section):
         subset_seeds: one subset, and one training of every arm, per seed.
     """
 
-    name: Literal["scenes", "camvid"]
+    name: Literal[
+        "scenes",
+        "ade20k",
+        "camvid",
+        "cityscapes",
+        "coco_instance",
+        "coco_panoptic",
+        "coco_stuff",
+        "folder",
+        "mapillary",
+        "voc2012",
+    ]
     root: Path | None = None
+    files: dict[Split, SplitFiles] = Field(default_factory=dict)
+    classes_file: str | None = None
+    use_sbd: bool = False
     splits: Literal["published", "val_as_test"] = "published"
+    keep_val_in_train: bool = False
     image_size: Positive = 64
     fit: Literal["stretch", "center_crop"] = "stretch"
     num_train: Positive | None = None
@@ -56,21 +96,26 @@ class CaptionsConfig(Section):
     """Text prompts of the real training samples.
 
     Attributes:
-        captioner: "class_list" writes them from the mask, "blip2" from the image (SegGen 3.2), "file" reads the user's.
-        model: hub repository or folder of the captioning model.
+        captioner: "class_list" writes them from the mask; "blip2" (SegGen 3.2), "blip" and "florence2" from the image; "file"
+            reads the user's.
+        reads: the file that the captions come from, beside the samples; DVC tracks it. For "file", the user's table (Parquet or
+            CSV: sample_key, caption); for the others the captioner's own module.
+        edits: table of captions that replace those made, for sampling alone: generators go on being trained on the others, so
+            that an edit makes exactly the synthetic samples anew whose prompt it is.
+        model: hub repository or folder of the captioning model; None is the captioner's own.
         revision: commit of `model`; required for a hub repository.
-        prompt: the question put to BLIP-2.
-        max_new_tokens: longest answer of BLIP-2.
-        batch_size: images per call of BLIP-2.
+        prompt: what the model is asked; None is the captioner's own (SegGen's question for BLIP-2).
+        max_new_tokens: longest answer of a model.
+        batch_size: images per call of a model.
         min_area_share: "class_list" leaves out things and stuff that cover less of the image than this.
-        path: the user's table (Parquet or CSV: sample_key, caption), for "file".
     """
 
-    captioner: Literal["class_list", "blip2", "file"] = "class_list"
-    model: str = "Salesforce/blip2-flan-t5-xxl"
+    captioner: Literal["class_list", "blip2", "blip", "florence2", "file"] = "class_list"
+    reads: Path | None = None
+    edits: Path | None = None
+    model: str | None = None
     revision: str | None = None
-    prompt: str = "Question: What are shown in the photo? Answer:"
+    prompt: str | None = None
     max_new_tokens: Positive = 30
     batch_size: Positive = 8
     min_area_share: Probability = 0.002
-    path: Path | None = None

@@ -64,11 +64,14 @@ class FoundationConfig(Section):
         mode: "pretrained" loads `source`; "pretrain" trains a small one here.
         source: a diffusers folder, or a hub repository together with `revision`.
         revision: commit of a hub repository; required for one.
+        reads: the folder or file of the project that the foundation comes from; DVC tracks it. For a local `source`, the same
+            path; for a hub repository, which a commit pins, the module that loads it.
     """
 
     mode: Literal["pretrained", "pretrain"] = "pretrained"
     source: str | None = None
     revision: str | None = None
+    reads: str | None = None
     pretrain: PretrainConfig | None = None
 
     @model_validator(mode="after")

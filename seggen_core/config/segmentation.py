@@ -20,16 +20,20 @@ class SegmenterConfig(Section):
             samples first and on real ones after (SegGen 3.4).
         p_aug: replacement probability (paper: 0.6).
         num_steps: optimisation steps in all; under "pretrain", the first `pretrain_share` of them see synthetic data.
-        learning_rate: peak of AdamW's schedule; after the warm-up it falls to zero as `lr_scheduler` says ("poly": to the power
-            0.9 of the steps left, SegGen A.3). Under "pretrain" each phase has its own schedule.
+        learning_rate: peak of AdamW's schedule; after the warm-up it falls as `lr_scheduler` says ("poly": to zero, to the power
+            0.9 of the steps left, SegGen A.3; "step": to a tenth after 8/9 and again after 26/27 of the steps, Mask2Former on
+            COCO). Under "pretrain" each phase has its own schedule.
         weight_decay: of matrices and kernels; not of biases and normalisation layers.
         max_grad_norm: gradients are clipped to this norm.
-        random_scale: range of the zoom before cropping to the image size.
+        backbone_multiplier: factor on the learning rate of the backbone's parameters (Mask2Former's own training: 0.1).
+        random_scale: range of the zoom before cropping.
+        crop_size: side of the training crops; None is the image size.
         color_jitter: brightness, contrast and saturation change by at most this factor.
         checkpoint_every: steps between the states that an interrupted training resumes from.
         backbone: timm model name of "hrnet".
         backbone_kwargs: changes to timm's definition of it, by its own names ("stem_width", "stage2": {...}).
-        backbone_source: safetensors file of pretrained weights, or a folder with model.safetensors; None trains from scratch.
+        backbone_source: safetensors file of pretrained weights, or a folder with model.safetensors, of timm for "hrnet", of
+            transformers for "mask2former"; None trains from scratch.
         stem_stride: how much HRNet's stem shrinks the image: 4 as published; 2 or 1 for images that are small themselves.
         head_width: channels of HRNet's segmentation head.
         mask2former: fields of transformers' Mask2FormerConfig, `backbone_config` among them; they change `mask2former_source`'s
@@ -49,10 +53,12 @@ class SegmenterConfig(Section):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_steps: int = Field(50, ge=0)
-    lr_scheduler: Literal["poly", "cosine"] = "poly"
+    lr_scheduler: Literal["poly", "cosine", "step"] = "poly"
     max_grad_norm: float = Field(10.0, gt=0)
+    backbone_multiplier: float = Field(1.0, gt=0)
     random_flip: bool = True
     random_scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.5)
+    crop_size: Positive | None = None
     color_jitter: Probability = 0.3
     checkpoint_every: Positive = 200
     backbone: str = "hrnet_w18_small"

@@ -4,8 +4,11 @@ Scene `index` of a split comes from the random stream (seed, "scenes", split, in
 has another name, so it never draws a scene of any split (`scene_stream`).
 """
 
-from seggen_core.config import DatasetConfig
-from seggen_core.datasets.reader import RawSample, Split
+import numpy as np
+
+from seggen_core.color_map import class_palette
+from seggen_core.config import DatasetConfig, Split
+from seggen_core.datasets.reader import RawSample
 from seggen_core.datasets.scene_layout import SCENES_TAXONOMY, sample_layout
 from seggen_core.datasets.scene_painter import paint
 from seggen_core.errors import ConfigError, DatasetError
@@ -37,14 +40,23 @@ class ScenesReader:
         """Sky, grass, road, car, bus, tree, house, person."""
         return SCENES_TAXONOMY
 
+    @property
+    def palette(self) -> np.ndarray:
+        """Colours as the generators have them, uint8 [8, 3]."""
+        return class_palette(len(SCENES_TAXONOMY))
+
+    @property
+    def notes(self) -> list[str]:
+        """Nothing."""
+        return []
+
     def keys(self, split: Split) -> list[str]:
         """Return "00000", "00001", ..."""
         return [f"{i:05d}" for i in range(self._counts[split])]
 
     def read(self, split: Split, key: str) -> RawSample:
         """Draw and paint one scene; its metadata holds the layout and the light."""
-        if not key.isdecimal() or int(key) >= self._counts[split]:
-            raise DatasetError(f"scenes has no {split} sample {key!r}; expected 00000 to {self._counts[split] - 1:05d}")
+        self._check(split, key)
         layout = sample_layout(numpy_rng(self._seed, "scenes", split, int(key)))
         painted = paint(layout, size=self._size)
         return RawSample(
@@ -53,3 +65,12 @@ class ScenesReader:
             instance_map=painted.instance_map.astype("uint16"),
             metadata={"layout": layout.to_json(), "light": layout.light},
         )
+
+    def read_header(self, split: Split, key: str) -> tuple[int, int]:
+        """Return (image_size, image_size)."""
+        self._check(split, key)
+        return self._size, self._size
+
+    def _check(self, split: Split, key: str) -> None:
+        if not key.isdecimal() or int(key) >= self._counts[split]:
+            raise DatasetError(f"scenes has no {split} sample {key!r}; expected 00000 to {self._counts[split] - 1:05d}")

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from seggen_core.config import SegmenterConfig
-from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.segmentation.models import CONFIG_FILE, WEIGHTS_FILE, Segmenter, normalize
+from seggen_core.errors import ConfigError
+from seggen_core.segmentation.models import CONFIG_FILE, WEIGHTS_FILE, Segmenter, load_backbone, normalize
 from seggen_core.taxonomy import IGNORE_INDEX
 
 _STEM_STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
@@ -27,6 +27,8 @@ class HRNetSegmenter(Segmenter):
     branches first (both are linear), for a quarter of the work. It projects to `head_width` channels, where HRNetV2 keeps the
     sum of the branches' channels.
     """
+
+    backbone_prefix = "backbone."
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class HRNetSegmenter(Segmenter):
             head_width=config.head_width,
         )
         if config.backbone_source is not None:
-            load_backbone(segmenter.backbone, source=Path(config.backbone_source))
+            load_backbone(segmenter.backbone, source=Path(config.backbone_source), example="timm/hrnet_w48.ms_in1k")
         return segmenter
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -114,28 +116,3 @@ class HRNetSegmenter(Segmenter):
         segmenter = cls(id2label={int(k): v for k, v in tree.pop("id2label").items()}, **tree)
         segmenter.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return segmenter
-
-
-def load_backbone(backbone: nn.Module, *, source: Path) -> None:
-    """Load pretrained weights, a safetensors file of timm or a folder with model.safetensors, into `backbone`.
-
-    What the file holds beyond the backbone (the classification head) is left.
-
-    Raises:
-        FoundationError: there is no such file, or a parameter of the backbone is missing from it or has another shape.
-    """
-    file = source / WEIGHTS_FILE if source.is_dir() else source
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise FoundationError(
-            f"train_seg.backbone_source {source} is no safetensors file, nor a folder with {WEIGHTS_FILE}; get one with: "
-            "hf download timm/hrnet_w48.ms_in1k model.safetensors"
-        )
-    stored = load_file(file)
-    wanted = backbone.state_dict()
-    unfit = [name for name, value in wanted.items() if name not in stored or stored[name].shape != value.shape]
-    if unfit:
-        raise FoundationError(
-            f"{file} doesn't fit train_seg.backbone: {len(unfit)} of {len(wanted)} parameters are missing or of another shape, "
-            f"e.g. {unfit[0]}; name the backbone that the weights were made with, and no backbone_kwargs"
-        )
-    backbone.load_state_dict({name: stored[name] for name in wanted})

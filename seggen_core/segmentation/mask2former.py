@@ -13,10 +13,13 @@ from transformers.utils import logging as transformers_logging
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.segmentation.models import Segmenter, normalize
+from seggen_core.segmentation.models import Segmenter, load_backbone, normalize
 from seggen_core.taxonomy import IGNORE_INDEX
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_RESNET = "resnet."
+"""What transformers' classifiers put before the names of their ResNet's parameters."""
 
 _HEAD = ("class_predictor.", "criterion.")
 """What a pretrained network gets anew for other classes."""
@@ -30,6 +33,8 @@ class Mask2FormerSegmenter(Segmenter):
     class, therefore teach Mask2Former that nothing else is there, where they teach HRNet nothing.
     """
 
+    backbone_prefix = "network.model.pixel_level_module.encoder."
+
     def __init__(self, network: Mask2FormerForUniversalSegmentation) -> None:
         """Wrap a network; its config names the classes."""
         super().__init__(id2label=network.config.id2label)
@@ -37,7 +42,7 @@ class Mask2FormerSegmenter(Segmenter):
 
     @classmethod
     def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str]) -> "Mask2FormerSegmenter":
-        """Build from `config.mask2former` with random weights, or load `mask2former_source` with a new class head."""
+        """Build from `config.mask2former` (and `backbone_source`), or load `mask2former_source` with a new class head."""
         changes = {
             **config.mask2former,
             "id2label": dict(id2label),
@@ -47,9 +52,13 @@ class Mask2FormerSegmenter(Segmenter):
         if config.mask2former_source is None:
             try:
                 with _quiet_transformers():
-                    return cls(Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**changes)))
+                    segmenter = cls(Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**changes)))
             except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
                 raise ConfigError(f"transformers can't build a Mask2Former with train_seg.mask2former: {error}") from error
+            if config.backbone_source is not None:
+                backbone = segmenter.network.model.pixel_level_module.encoder
+                load_backbone(backbone, source=Path(config.backbone_source), example="microsoft/resnet-50", prefix=_RESNET)
+            return segmenter
 
         source, revision = config.mask2former_source, config.mask2former_revision
         if not Path(source).is_dir() and (revision is None or not _COMMIT.fullmatch(revision)):

@@ -8,8 +8,10 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from seggen_core.config import SegmenterConfig
@@ -23,6 +25,9 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 class Segmenter(nn.Module, ABC):
     """A semantic segmentation model. Images are float32 [B, 3, H, W] in [0, 1]; normalisation is the model's own business."""
+
+    backbone_prefix: ClassVar[str]
+    """What the names of the backbone's parameters begin with."""
 
     def __init__(self, *, id2label: Mapping[int, str]) -> None:
         super().__init__()
@@ -74,6 +79,32 @@ def build_segmenter(config: SegmenterConfig, *, id2label: Mapping[int, str]) -> 
     from seggen_core.segmentation.mask2former import Mask2FormerSegmenter
 
     return Mask2FormerSegmenter.build(config, id2label=id2label)
+
+
+def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: str = "") -> None:
+    """Load pretrained weights, a safetensors file or a folder with model.safetensors, into `backbone`.
+
+    What the file holds beyond the backbone (the classification head) is left. Parameters are called in it as in the backbone,
+    perhaps with `prefix` before their names; `example` is a hub repository that has such a file.
+
+    Raises:
+        FoundationError: there is no such file, or a parameter of the backbone is missing from it or has another shape.
+    """
+    file = source / WEIGHTS_FILE if source.is_dir() else source
+    if file.suffix != ".safetensors" or not file.is_file():
+        raise FoundationError(
+            f"train_seg.backbone_source {source} is no safetensors file, nor a folder with {WEIGHTS_FILE}; get one with: "
+            f"hf download {example} model.safetensors"
+        )
+    stored = {name.removeprefix(prefix): value for name, value in load_file(file).items()}
+    wanted = backbone.state_dict()
+    unfit = [name for name, value in wanted.items() if name not in stored or stored[name].shape != value.shape]
+    if unfit:
+        raise FoundationError(
+            f"{file} doesn't fit train_seg.backbone: {len(unfit)} of {len(wanted)} parameters are missing or of another shape, "
+            f"e.g. {unfit[0]}; name the backbone that the weights were made with, and no backbone_kwargs"
+        )
+    backbone.load_state_dict({name: stored[name] for name in wanted})
 
 
 def save_segmenter(segmenter: Segmenter, *, folder: Path) -> None:

@@ -23,15 +23,19 @@ _NUM_OTHERS = 16
 
 
 def learning_rate(config: SegmenterConfig, *, step: int) -> float:
-    """Return the learning rate of `step`: linear warm-up times decay to zero, anew in each phase of training."""
+    """Return the learning rate of `step`: linear warm-up times decay, anew in each phase of training."""
     start = 0
     for length in phase_lengths(config):
         if step < start + length:
             break
         start += length
-    warm = min(1.0, (step - start + 1) / max(1, config.warmup_steps))
-    left = 1 - (step - start) / length
-    decay = left**0.9 if config.lr_scheduler == "poly" else 0.5 * (1 - math.cos(math.pi * left))
+    done = step - start
+    warm = min(1.0, (done + 1) / max(1, config.warmup_steps))
+    left = 1 - done / length
+    if config.lr_scheduler == "step":
+        decay = 0.1 ** ((9 * done >= 8 * length) + (27 * done >= 26 * length))
+    else:
+        decay = left**0.9 if config.lr_scheduler == "poly" else 0.5 * (1 - math.cos(math.pi * left))
     return config.learning_rate * warm * decay
 
 
@@ -72,9 +76,11 @@ def train_segmenter(
         ConfigError: the loss is no longer finite.
     """
     optimizer = torch.optim.AdamW(
-        parameter_groups(segmenter, weight_decay=config.weight_decay), lr=config.learning_rate, fused=True
+        parameter_groups(segmenter, weight_decay=config.weight_decay, backbone_multiplier=config.backbone_multiplier),
+        lr=config.learning_rate,
+        fused=True,
     )
-    augmentation = AugmentConfig(config.random_flip, config.random_scale, config.color_jitter)
+    augmentation = AugmentConfig(config.random_flip, config.random_scale, config.color_jitter, config.crop_size)
     losses = load_state(state_folder, segmenter=segmenter, optimizer=optimizer)
     for step, value in enumerate(losses):
         on_step(step + 1, {"loss": value, "learning_rate": learning_rate(config, step=step)})
@@ -99,7 +105,7 @@ def train_segmenter(
             # 2. Loss and update.
             rate = learning_rate(config, step=step)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["multiplier"]
             torch.manual_seed(derive_seed(seed, "train_seg", subset_seed, "model", step))
             loss = segmenter.loss(images, segmentation_maps=segmentation_maps)
             value = loss.item()
@@ -121,13 +127,18 @@ def train_segmenter(
     return first
 
 
-def parameter_groups(segmenter: torch.nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Split parameters into kernels and matrices, which decay, and vectors (biases, normalisation), which don't."""
-    trained = [p for p in segmenter.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def parameter_groups(segmenter: Segmenter, *, weight_decay: float, backbone_multiplier: float = 1.0) -> list[dict[str, Any]]:
+    """Split parameters into kernels and matrices, which decay, and vectors (biases, normalisation), which don't.
+
+    Each group says in "multiplier" how its learning rate differs; there is one for the backbone where it does.
+    """
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in segmenter.named_parameters():
+        if parameter.requires_grad:
+            multiplier = backbone_multiplier if name.startswith(segmenter.backbone_prefix) else 1.0
+            groups.setdefault((weight_decay if parameter.ndim > 1 else 0.0, multiplier), []).append(parameter)
+    ordered = sorted(groups, key=lambda key: (-key[0], key[1]))
+    return [{"params": groups[decay, m], "weight_decay": decay, "multiplier": m} for decay, m in ordered]
 
 
 def save_state(folder: Path, *, segmenter: Segmenter, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from seggen_core.color_map import class_palette
-from seggen_core.config import DatasetConfig, SegGenConfig
-from seggen_core.datasets.reader import SPLITS, DatasetReader, RawSample, Split, check_labelled, fit_square, open_dataset
+from seggen_core.config import SegGenConfig, Split
+from seggen_core.datasets.parallel import ordered_map
+from seggen_core.datasets.reader import SPLITS, DatasetReader, RawSample, check_labelled, fit_square, open_dataset
 from seggen_core.datasets.subset import draw_subset, rarest_class_partition
 from seggen_core.errors import DatasetError
 from seggen_core.paths import ProjectPaths
@@ -42,7 +43,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     ) as tracked:
         # 1. Stores, in the scratch folder.
         for split in SPLITS:
-            dropped = _write_split(reader, split, config=config.dataset, folder=scratch / split)
+            dropped = _write_split(reader, split, config=config, folder=scratch / split)
             store = SampleStore(scratch / split)
             shares = np.sum(store.index["class_pixel_counts"].tolist(), axis=0, dtype=np.float64)
             shares /= shares.sum()
@@ -79,32 +80,46 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         shutil.rmtree(scratch)
 
 
-def _write_split(reader: DatasetReader, split: Split, *, config: DatasetConfig, folder: Path) -> dict[str, str]:
+def _write_split(reader: DatasetReader, split: Split, *, config: SegGenConfig, folder: Path) -> dict[str, str]:
     """Fill the store of one split; return the bad samples that were left out, with the reason."""
     dropped: dict[str, str] = {}
     keys = reader.keys(split)
+    settings = config.dataset
+
+    def prepare(key: str) -> RawSample | DatasetError:
+        try:
+            sample = fit_square(reader.read(split, key), size=settings.image_size, fit=settings.fit)
+            check_labelled(sample.segmentation_map, where=f"{split} sample {key} at {settings.image_size} pixels")
+        except DatasetError as error:
+            return error
+        return sample
+
+    prepared = tqdm(
+        ordered_map(prepare, keys, num_threads=config.runtime.num_threads),
+        total=len(keys),
+        desc=f"dataset {split}",
+        unit="image",
+        disable=None,
+    )
     with SampleStoreWriter(folder, num_classes=len(reader.taxonomy)) as writer:
-        for position, key in enumerate(tqdm(keys, desc=f"dataset {split}", unit="image", disable=None)):
-            try:
-                sample = fit_square(reader.read(split, key), size=config.image_size, fit=config.fit)
-                check_labelled(sample.segmentation_map, where=f"{split} sample {key} at {config.image_size} pixels")
-            except DatasetError as error:
-                dropped[key] = str(error)
-                if len(dropped) >= config.max_bad + _MAX_LISTED:
+        for position, (key, sample) in enumerate(zip(keys, prepared, strict=True)):
+            if isinstance(sample, DatasetError):
+                dropped[key] = str(sample)
+                if len(dropped) >= settings.max_bad + _MAX_LISTED:
                     break
-                continue
-            writer.add(_to_store(sample, store_key=f"{split}-{position:05d}", reader_key=key))
-        if len(dropped) > config.max_bad:
+            else:
+                writer.add(_to_store(sample, store_key=f"{split}-{position:05d}", reader_key=key))
+        if len(dropped) > settings.max_bad:
             listed = "\n".join(f"  {reason}" for reason in list(dropped.values())[:_MAX_LISTED])
             raise DatasetError(
-                f"{len(dropped)} of the first {position + 1} {split} samples are bad, dataset.max_bad allows {config.max_bad}:\n"
-                f"{listed}\nrepair them, or raise dataset.max_bad to leave them out (run: seggen validate)"
+                f"{len(dropped)} of the first {position + 1} {split} samples are bad, dataset.max_bad allows "
+                f"{settings.max_bad}:\n{listed}\nrepair them, or raise dataset.max_bad to leave them out (run: seggen validate)"
             )
         if len(dropped) == len(keys):
             raise DatasetError(
                 f"the {split} split holds no sound sample of {len(keys)}; expected at least one (run: seggen validate)"
             )
-        writer.finish(manifest={"dataset": config.name, "split": split, "num_listed": len(keys), "dropped": dropped})
+        writer.finish(manifest={"dataset": settings.name, "split": split, "num_listed": len(keys), "dropped": dropped})
     return dropped
 
 

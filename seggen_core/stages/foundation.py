@@ -55,6 +55,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 runtime=config.runtime,
                 folder=finished,
                 work_folder=scratch / "work",
+                base=paths.root,
                 on_metrics=lambda metrics, step: tracked.log_metrics(metrics, step=step),
                 training_images=training_images,
             )
@@ -103,15 +104,21 @@ def pretrain(
     runtime: RuntimeConfig,
     folder: Path,
     work_folder: Path,
+    base: Path,
     on_metrics: Callable[[dict[str, float], int], None] = lambda *_: None,
     training_images: CaptionedImages | None = None,
 ) -> None:
-    """Pretrain the embedded foundation and save it in `folder`; an interrupted run goes on from `work_folder`."""
+    """Pretrain the embedded foundation and save it in `folder`; an interrupted run goes on from `work_folder`.
+
+    A relative `settings.init_from` starts from `base`.
+    """
     from accelerate import Accelerator
 
     from seggen_core.generators.pretrain import pretrain_foundation
     from seggen_core.generators.sampling import resolve_precision
 
+    if settings.init_from is not None:
+        settings = settings.model_copy(update={"init_from": base / settings.init_from})
     limit_threads(runtime)
     device = pick_device(runtime)
     half = {"torch.float32": "no", "torch.bfloat16": "bf16", "torch.float16": "fp16"}[

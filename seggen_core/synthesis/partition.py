@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,16 +11,20 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from seggen_core import color_map, rng
 from seggen_core.color_map import class_palette
 from seggen_core.config import SegGenConfig, SegGenSynthesisConfig
 from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.errors import CaptionError
+from seggen_core.generators import foundation, sampling
 from seggen_core.generators.foundation import load_mask2img, load_pipeline
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.grids import pair_grid
 from seggen_core.runtime import limit_threads, pick_device
+from seggen_core.synthesis import seggen
+from seggen_core.synthesis.kept_samples import KeptSamples, code_digest, keep_samples, sample_digest
 from seggen_core.synthesis.sample_store import Sample, SampleStore, SampleStoreWriter
-from seggen_core.synthesis.seggen import SynthesisTask, synthesize_pairs, task_seed
+from seggen_core.synthesis.seggen import SynthesisTask, SynthesizedPairs, synthesize_pairs, task_seed
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import track_stage
 from seggen_core.tracking.dvc_lineage import content_digest
@@ -63,7 +67,8 @@ def synthesize_partition(
     """Make the partition `class_slug` of `method` and move it to data/synthetic/<method>/<class>.
 
     Samples are committed as they are made, in a scratch folder named by all that defines them; a run that was killed goes on
-    after the last one, and the result is the same bytes.
+    after the last one. Samples of the last finished run whose own inputs are the same (prompt, mask, models, settings) are
+    taken over, so an edited caption costs its own samples alone. The result is the same bytes either way.
     """
     settings: SegGenSynthesisConfig = getattr(config, method)
     params = settings.model_dump(mode="json")
@@ -71,11 +76,11 @@ def synthesize_partition(
     with track_stage(method, item=class_slug, params=params, runtime=config.runtime, paths=paths) as tracked:
         # 1. What to make.
         taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+        taxonomy.by_slug(class_slug)  # before its prompts are looked for
         store = SampleStore(paths.real("train"))
-        captions = pd.read_parquet(paths.captions)
         tasks = list_tasks(
             store=store,
-            captions=captions,
+            captions=pd.read_parquet(paths.prompts(class_slug)),
             subsets=json.loads(paths.subsets.read_text(encoding="utf-8")),
             taxonomy=taxonomy,
             class_slug=class_slug,
@@ -85,8 +90,13 @@ def synthesize_partition(
         hashes = {name: content_digest(paths.model(name)) for name in models}
         for name in models:
             tracked.log_input(name=name, path=paths.model(name))
-        tracked.log_input(name="captions", path=paths.captions)
-        identity: list[Any] = [method, params, config.seed, config.dataset.image_size, taxonomy.to_json(), hashes]
+        tracked.log_input(name="prompts", path=paths.prompts(class_slug))
+        common: list[Any] = [method, config.seed, config.dataset.image_size, taxonomy.to_json(), hashes]
+        identity = [*common, params]
+        # Neither the batch size nor other samples change a sample's bytes.
+        code = code_digest([color_map, foundation, rng, sampling, seggen])
+        shared = [*common, settings.model_dump(mode="json", exclude={"batch_size"}), pick_device(config.runtime).type, code]
+        digests = _digest_tasks(tasks, method=method, shared=shared, store=store)
         identity += [[t.source_key, t.number, t.prompt] for t in tasks]
         if method == "imgsyn":
             identity.append(content_digest(paths.real("train")))
@@ -94,7 +104,17 @@ def synthesize_partition(
 
         # 2. Make what isn't there yet.
         with SampleStoreWriter(scratch / "store", num_classes=len(taxonomy)) as writer:
-            _fill(writer, tasks, config=config, paths=paths, method=method, class_slug=class_slug, store=store, hashes=hashes)
+            _fill(
+                writer,
+                tasks,
+                config=config,
+                paths=paths,
+                method=method,
+                class_slug=class_slug,
+                store=store,
+                hashes=hashes,
+                digests=digests,
+            )
             about = {"method": method, "class_slug": class_slug, "params": params, "seed": config.seed, "model_hashes": hashes}
             writer.finish(manifest=about)
 
@@ -108,8 +128,27 @@ def synthesize_partition(
             picture = made.folder / "previews.png"
             pair_grid(shown, palette=class_palette(len(taxonomy)), num_columns=5, scale=2).save(picture)
             tracked.log_artifact(picture)
-        publish(made.folder, paths.synthetic(method, class_slug))
+        out = publish(made.folder, paths.synthetic(method, class_slug))
+        keep_samples(paths.kept / method / class_slug, published=out, digests=digests)
         shutil.rmtree(scratch.parent)
+
+
+def _digest_tasks(
+    tasks: Sequence[SynthesisTask],
+    *,
+    method: Literal["masksyn", "imgsyn"],
+    shared: Sequence[Any],
+    store: SampleStore,
+) -> dict[str, str]:
+    """Return for each sample's key a digest of all that its bytes depend on: `shared`, and what is its own."""
+    digests: dict[str, str] = {}
+    masks: dict[str, str] = {}
+    for task in tasks:
+        if method == "imgsyn" and task.source_key not in masks:
+            masks[task.source_key] = hashlib.sha256(store.read_bytes(task.source_key, "mask")).hexdigest()
+        mask = masks.get(task.source_key)
+        digests[task.key(method)] = sample_digest([*shared, task.source_key, task.number, task.prompt, mask])
+    return digests
 
 
 def _fill(
@@ -122,43 +161,68 @@ def _fill(
     class_slug: str,
     store: SampleStore,
     hashes: dict[str, str],
+    digests: dict[str, str],
 ) -> None:
     settings: SegGenSynthesisConfig = getattr(config, method)
     done = len(writer.committed)
     if done == len(tasks) or writer.finished:
         return
-    device = pick_device(config.runtime)
-    palette = class_palette(len(Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))))
-    mask2img = load_mask2img(paths.model("foundation"), paths.model("mask2img")).to(device)
-    text2mask = load_pipeline(paths.model("text2mask")).to(device) if method == "masksyn" else None
+    kept = KeptSamples(paths.kept / method / class_slug)
+    draw: Callable[[list[SynthesisTask]], SynthesizedPairs] | None = None
     # Whole sources, so that network calls are full; the first batch after a resumption may be a part of one.
     size = max(1, settings.batch_size // settings.samples_per_source) * settings.samples_per_source
     with tqdm(total=len(tasks), initial=done, desc=f"{method} {class_slug}", unit="pair", disable=None) as progress:
         for start in range(done - done % size, len(tasks), size):
             batch = tasks[max(start, done) : start + size]
-            pairs = synthesize_pairs(
-                batch,
-                method=method,
-                config=settings,
-                seed=config.seed,
-                mask2img=mask2img,
-                palette=palette,
-                image_size=config.dataset.image_size,
-                text2mask=text2mask,
-                real_masks=np.stack([store.read_mask(t.source_key) for t in batch]) if method == "imgsyn" else None,
-            )
-            for position, task in enumerate(batch):
-                metadata: dict[str, Any] = {
-                    "source_key": task.source_key,
-                    "class_slug": class_slug,
-                    "seed": task_seed(task, method=method, seed=config.seed),
-                    "prompt": task.prompt,
-                    "model_hash": hashes["mask2img"],
-                    "quality": pairs.quality[position],
-                }
-                writer.add(Sample(task.key(method), pairs.images[position], pairs.segmentation_maps[position], None, metadata))
+            samples = {t: kept.find(t.key(method), digest=digests[t.key(method)]) for t in batch}
+            fresh = [t for t in batch if samples[t] is None]
+            if fresh:
+                draw = draw or _load_models(config, paths=paths, method=method, store=store)
+                pairs = draw(fresh)
+                for position, task in enumerate(fresh):
+                    metadata: dict[str, Any] = {
+                        "source_key": task.source_key,
+                        "class_slug": class_slug,
+                        "seed": task_seed(task, method=method, seed=config.seed),
+                        "prompt": task.prompt,
+                        "model_hash": hashes["mask2img"],
+                        "quality": pairs.quality[position],
+                    }
+                    samples[task] = Sample(
+                        task.key(method), pairs.images[position], pairs.segmentation_maps[position], None, metadata
+                    )
+            for task in batch:
+                sample = samples[task]
+                assert sample is not None, task
+                writer.add(sample)
             writer.commit()
             progress.update(len(batch))
+
+
+def _load_models(
+    config: SegGenConfig, *, paths: ProjectPaths, method: Literal["masksyn", "imgsyn"], store: SampleStore
+) -> Callable[[list[SynthesisTask]], SynthesizedPairs]:
+    """Load what the method needs and return the function that makes the pairs of some tasks."""
+    settings: SegGenSynthesisConfig = getattr(config, method)
+    device = pick_device(config.runtime)
+    palette = class_palette(len(Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))))
+    mask2img = load_mask2img(paths.model("foundation"), paths.model("mask2img")).to(device)
+    text2mask = load_pipeline(paths.model("text2mask")).to(device) if method == "masksyn" else None
+
+    def draw(tasks: list[SynthesisTask]) -> SynthesizedPairs:
+        return synthesize_pairs(
+            tasks,
+            method=method,
+            config=settings,
+            seed=config.seed,
+            mask2img=mask2img,
+            palette=palette,
+            image_size=config.dataset.image_size,
+            text2mask=text2mask,
+            real_masks=np.stack([store.read_mask(t.source_key) for t in tasks]) if method == "imgsyn" else None,
+        )
+
+    return draw
 
 
 def partition_metrics(store: SampleStore, *, taxonomy: Taxonomy) -> dict[str, float]:

@@ -129,6 +129,10 @@ class SampleStore:
         position = self._position(key_or_position)
         return self._decode(position, "mask", self._read(position, "mask")["mask"])
 
+    def read_bytes(self, key_or_position: str | int, member: str) -> bytes:
+        """Return the file of one member ("image", "mask", ...) as it is stored; the same bytes are the same picture."""
+        return self._read(self._position(key_or_position), member)[member]
+
     def read_metadata(self, key_or_position: str | int) -> dict[str, Any]:
         """Return the metadata alone, without decoding a picture."""
         position = self._position(key_or_position)

@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from seggen_core.config import DatasetConfig
-from seggen_core.datasets.camvid import CAMVID_TAXONOMY
+from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.reader import SPLITS, DatasetReader, Split, open_dataset
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
+
+CAMVID_TAXONOMY = load_class_table("camvid").taxonomy
 
 
 def _open(root: Path, *, seed: int = 0, **settings: object) -> DatasetReader:

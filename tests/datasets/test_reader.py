@@ -12,16 +12,17 @@ import pytest
 from PIL import Image
 
 from seggen_core.config import DatasetConfig
-from seggen_core.datasets.camvid import CamVidReader
-from seggen_core.datasets.reader import MAX_PIXELS, RawSample, fit_square, open_dataset, read_pair
+from seggen_core.datasets.decode import MAX_PIXELS, read_files
+from seggen_core.datasets.id_maps import IdMapReader
+from seggen_core.datasets.reader import RawSample, fit_square, open_dataset
 from seggen_core.errors import ConfigError, DatasetError
 
 STEM = "0016E5_00300"
 
 
-def _open(root: Path) -> CamVidReader:
+def _open(root: Path) -> IdMapReader:
     reader = open_dataset(DatasetConfig(name="camvid", root=root, splits="val_as_test"), seed=0)
-    assert isinstance(reader, CamVidReader)
+    assert isinstance(reader, IdMapReader)
     return reader
 
 
@@ -78,7 +79,7 @@ BAD = {
     "mask is truncated": (lambda r: _truncate(_mask(r)), r"00300\.png can't be decoded"),
     "image is no image": (lambda r: _image(r).write_text("<html>"), r"00300\.jpg can't be decoded"),
     "image is a GIF": (lambda r: Image.open(_mask(r)).save(_image(r), format="GIF"), r"00300\.jpg can't be decoded"),
-    "unknown label": (lambda r: _set_label(r, 13), r"00300\.png has label 13 \(6 pixels\); camvid allows 0-10 or 11 \(void\)"),
+    "unknown label": (lambda r: _set_label(r, 13), r"00300\.png has label 13 \(6 pixels\); camvid allows 0-10 or 11 \(ignored\)"),
     "label 255 is no id of camvid": (lambda r: _set_label(r, 255), r"has label 255 \(6 pixels\)"),
     "nothing labelled": (lambda r: _edit_mask(r, lambda m: np.full_like(m, 11)), r"00300\.png has no labelled pixel"),
     "sizes differ": (lambda r: _edit_mask(r, lambda m: m[:, :-1].copy()), r"is 48x36 but .*00300\.png is 47x36"),
@@ -154,7 +155,8 @@ def _read_rotated(folder: Path, *, orientation: int, mask_size: tuple[int, int])
     exif[0x0112] = orientation
     Image.fromarray(stored).save(folder / "a.jpg", exif=exif, quality=95)
     Image.new("L", mask_size).save(folder / "a.png")
-    return read_pair(folder / "a.jpg", mask_path=folder / "a.png")
+    decoded = read_files(folder / "a.jpg", mask_path=folder / "a.png")
+    return decoded.image, decoded.ids
 
 
 def test_exif_rotation_is_applied_where_the_mask_was_drawn_upright(tmp_path: Path) -> None:

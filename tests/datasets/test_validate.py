@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from seggen_core.config import SegGenConfig
-from seggen_core.datasets.validate import ValidationReport, validate_project
+from seggen_core.datasets.validate import validate_project
+from seggen_core.datasets.validation_report import ValidationReport
 from seggen_core.errors import DatasetError
 from seggen_core.paths import ProjectPaths
 from seggen_core.synthesis.sample_store import Sample, SampleStoreWriter
@@ -82,6 +83,47 @@ def test_same_image_in_two_splits_is_a_leak_and_in_one_split_a_note(camvid_root:
     (leak,) = _validate(camvid_root).problems
     assert leak.where in (f"train/{train[5].stem} = test/{test[3].stem}", f"val/{train[5].stem} = test/{test[3].stem}")
     assert "in several splits" in leak.what
+
+
+def test_validation_samples_that_are_trained_on_by_choice_are_no_leak(camvid_root: Path) -> None:
+    dataset = {"name": "camvid", "root": camvid_root, "splits": "val_as_test", "keep_val_in_train": True}
+    report = _validate(camvid_root, dataset=dataset)
+    assert report.problems == [] and [s.num_samples for s in report.splits] == [30, 3, 4]
+    assert "3 validation image(s) are trained on too, as dataset.keep_val_in_train says" in report.notes
+    test, train = sorted((camvid_root / "val").iterdir())[0], sorted((camvid_root / "train").iterdir())[0]
+    shutil.copy(train, test)
+    (leak,) = _validate(camvid_root, dataset=dataset).problems
+    assert "in several splits" in leak.what, "the test split still has to be unseen"
+
+
+def test_headers_alone_find_what_needs_no_pixels(camvid_root: Path) -> None:
+    train = sorted((camvid_root / "train").iterdir())
+    train[0].write_bytes(b"")
+    train[1].write_bytes(train[1].read_bytes()[:-100])  # damage behind the header
+    config = _config(camvid_root)
+    report = validate_project(config, paths=ProjectPaths(camvid_root.parent), headers_only=True)
+    assert [p.where.rpartition("/")[2] for p in report.problems] == [train[0].stem]
+    assert sum(s.sizes["48x36"] for s in report.splits) == 33 and report.splits[0].class_pixels == []
+    text = report.render()
+    assert "1 problem(s) in the headers" in text and "in train" not in text
+    assert len(validate_project(config, paths=ProjectPaths(camvid_root.parent)).problems) == 2
+
+
+def test_reports_are_json_or_text(camvid_root: Path, tmp_path: Path) -> None:
+    for path in (camvid_root / "valannot").iterdir():
+        path.write_bytes(b"")
+    (camvid_root / "valannot" / "extra.png").write_bytes(b"")
+    report = _validate(camvid_root)
+    report.write(tmp_path / "a.json")
+    assert len(json.loads((tmp_path / "a.json").read_text())["problems"]) == 5
+    report.write(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text().count("problem: test/") == 5
+
+
+def test_threads_change_nothing(camvid_root: Path) -> None:
+    (camvid_root / "train" / "0016E5_00300.jpg").unlink()
+    one, three = (_validate(camvid_root, runtime={"num_threads": n}).to_json() for n in (1, 3))
+    assert one == three and len(one["problems"]) == 1
 
 
 def test_classes_of_params_are_compared_with_the_taxonomy(camvid_root: Path) -> None:

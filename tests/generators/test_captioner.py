@@ -1,6 +1,7 @@
 """Captioners: from masks, from the user's file, and BLIP-2's real classes at tiny size with random weights."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,16 +10,19 @@ import pandas as pd
 import pytest
 
 from seggen_core.config import CaptionsConfig
-from seggen_core.datasets.camvid import CAMVID_TAXONOMY
+from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.scene_layout import SCENES_TAXONOMY, compose_caption, sample_layout
 from seggen_core.datasets.scene_painter import paint
 from seggen_core.errors import CaptionError, ConfigError
 from seggen_core.generators.blip2 import Blip2Captioner
-from seggen_core.generators.captioner import ClassListCaptioner, FileCaptioner, make_captioner
+from seggen_core.generators.caption_table import FileCaptioner
+from seggen_core.generators.captioner import make_captioner
+from seggen_core.generators.class_list import ClassListCaptioner
 from seggen_core.synthesis.sample_store import Sample, SampleStore, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
-QUESTION = CaptionsConfig().prompt
+CAMVID_TAXONOMY = load_class_table("camvid").taxonomy
+QUESTION = Blip2Captioner.default_prompt
 
 
 def _map(taxonomy: Taxonomy, areas: dict[str, int]) -> np.ndarray:
@@ -166,7 +170,7 @@ def test_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(CaptionError, match=r"empty\.csv can't be read"):
         FileCaptioner(tmp_path / "empty.csv")
-    with pytest.raises(ConfigError, match=r"captions\.path is not set"):
+    with pytest.raises(ConfigError, match=r"captions\.reads is not set"):
         make_captioner(CaptionsConfig(captioner="file"), taxonomy=CAMVID_TAXONOMY, device="cpu")
 
 
@@ -236,7 +240,7 @@ def test_blip2_answers_the_papers_question_as_transformers_does(blip2_folder: Pa
 
     config = CaptionsConfig(captioner="blip2", model=str(blip2_folder), batch_size=3, max_new_tokens=6)
     captioner = make_captioner(config, taxonomy=CAMVID_TAXONOMY, device="cpu")
-    assert (captioner.name, captioner.revision) == ("blip2", "local")
+    assert captioner.name == "blip2" and re.fullmatch(r"local-[0-9a-f]{12}", captioner.revision)
     captions = list(captioner.captions(store, keys=store.keys()))
     assert captions == expected
     assert len(set(captions)) > 1, "the answer depends on the image"
@@ -250,7 +254,7 @@ def test_blip2_from_the_hub_needs_a_revision() -> None:
         make_captioner(CaptionsConfig(captioner="blip2"), taxonomy=CAMVID_TAXONOMY, device="cpu")
 
 
-def test_blip2_never_loads_a_pickle(blip2_folder: Path, tmp_path: Path) -> None:
+def test_blip2_never_loads_a_pickle(blip2_folder: Path, tmp_path: Path, store: SampleStore) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -259,22 +263,163 @@ def test_blip2_never_loads_a_pickle(blip2_folder: Path, tmp_path: Path) -> None:
             (tmp_path / path.name).write_bytes(path.read_bytes())
     torch.save(load_file(blip2_folder / "model.safetensors"), tmp_path / "pytorch_model.bin")
     with pytest.raises(CaptionError, match="BLIP-2 can't be loaded from"):
-        _blip2(tmp_path)
+        next(_blip2(tmp_path).captions(store, keys=store.keys()))
 
 
-def test_blip2_whose_prompt_has_no_place_for_the_image_is_refused(blip2_folder: Path, tmp_path: Path) -> None:
+def test_blip2_whose_prompt_has_no_place_for_the_image_is_refused(blip2_folder: Path, tmp_path: Path, store: SampleStore) -> None:
     for path in blip2_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     settings = json.loads((tmp_path / "processor_config.json").read_text())
     settings["num_query_tokens"] = None
     (tmp_path / "processor_config.json").write_text(json.dumps(settings))
     with pytest.raises(CaptionError, match="puts None image tokens into the prompt, the model has 4 queries"):
-        _blip2(tmp_path)
+        next(_blip2(tmp_path).captions(store, keys=store.keys()))
 
 
 def test_blip2_empty_answer_names_the_sample(blip2_folder: Path, store: SampleStore) -> None:
     captioner = _blip2(blip2_folder)
-    tokenizer = captioner._processor.tokenizer
+    tokenizer = captioner._loaded[0].tokenizer
     tokenizer.add_special_tokens({"additional_special_tokens": list(tokenizer.get_vocab())})  # decoding drops every word
     with pytest.raises(CaptionError, match="BLIP-2 has no answer for sample train-00001"):
         list(captioner.captions(store, keys=["train-00001"]))
+
+
+@pytest.fixture(scope="module")
+def blip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a BLIP with random weights: ViT and BERT of one layer, 16 wide, and a small word-piece tokenizer."""
+    import torch
+    from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *"a photo of car two trees on road under sky".split()]  # noqa: SIM905
+    tokenizer = BertTokenizer(vocab={w: i for i, w in enumerate(words)})
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    processor = BlipProcessor(BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer)
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "initializer_range": 0.5,
+    }
+    ids = {"bos_token_id": 5, "pad_token_id": 0, "eos_token_id": 3, "sep_token_id": 3}
+    config = BlipConfig(
+        text_config={**small, "vocab_size": len(tokenizer), "encoder_hidden_size": 16, "max_position_embeddings": 32, **ids},
+        vision_config={**small, "image_size": 16, "patch_size": 8},
+    )
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("blip")
+    model = BlipForConditionalGeneration(config)
+    model.generation_config.suppress_tokens = list(range(6))  # it would say little else
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_blip_goes_on_from_the_prompt_as_transformers_does(blip_folder: Path, store: SampleStore) -> None:
+    import torch
+    from PIL import Image
+    from transformers import BlipForConditionalGeneration, BlipProcessor
+
+    processor = BlipProcessor.from_pretrained(blip_folder)
+    model = BlipForConditionalGeneration.from_pretrained(blip_folder, dtype=torch.float32).eval()
+    expected = []
+    for sample in store:
+        inputs = processor(images=Image.fromarray(sample.image), text="a photo of", return_tensors="pt")
+        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=6)
+        expected.append(" ".join(processor.batch_decode(tokens, skip_special_tokens=True)[0].split()))
+    config = CaptionsConfig(captioner="blip", model=str(blip_folder), batch_size=3, max_new_tokens=6)
+    captions = list(make_captioner(config, taxonomy=CAMVID_TAXONOMY, device="cpu").captions(store, keys=store.keys()))
+    assert captions == expected and all(c.startswith("a photo of ") for c in captions)
+    assert len(set(captions)) > 1, "the answer depends on the image"
+
+
+@pytest.fixture(scope="module")
+def florence2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a Florence-2 with random weights: DaViT of four single blocks, BART of one layer, 16 wide, and a word tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        Florence2Processor,
+        PreTrainedTokenizerFast,
+    )
+
+    said = "Describe in detail what is shown the image. a car and road under sky"
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<image>", *said.split()]
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.WhitespaceSplit(), decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    images = CLIPImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False, image_seq_length=5)
+    images.image_seq_length = 5
+    processor = Florence2Processor(images, tokenizer)
+    config = Florence2Config(
+        text_config={
+            "model_type": "bart",
+            "vocab_size": len(words),
+            "d_model": 16,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 16,
+            "decoder_ffn_dim": 16,
+            "max_position_embeddings": 64,
+            "init_std": 0.5,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 2,
+            "forced_eos_token_id": 2,
+        },
+        vision_config={
+            "depths": [1, 1, 1, 1],
+            "embed_dim": [8, 8, 16, 16],
+            "num_heads": [1, 1, 2, 2],
+            "num_groups": [1, 1, 2, 2],
+            "window_size": 4,
+            "projection_dim": 16,
+            "initializer_range": 0.5,
+        },
+        image_token_id=4,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+    )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("florence2")
+    model = Florence2ForConditionalGeneration(config)
+    model.generation_config.suppress_tokens = [0, 1, 3, 4]  # it would say little else
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_florence2_captions_as_transformers_does(florence2_folder: Path, store: SampleStore) -> None:
+    import torch
+    from PIL import Image
+    from transformers import Florence2ForConditionalGeneration, Florence2Processor
+
+    processor = Florence2Processor.from_pretrained(florence2_folder)
+    model = Florence2ForConditionalGeneration.from_pretrained(florence2_folder, dtype=torch.float32).eval()
+    expected = []
+    for sample in store:
+        inputs = processor(images=Image.fromarray(sample.image), text="<DETAILED_CAPTION>", return_tensors="pt")
+        tokens = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=6)
+        expected.append(" ".join(processor.batch_decode(tokens, skip_special_tokens=True)[0].split()))
+    config = CaptionsConfig(captioner="florence2", model=str(florence2_folder), batch_size=3, max_new_tokens=6)
+    captioner = make_captioner(config, taxonomy=CAMVID_TAXONOMY, device="cpu")
+    captions = list(captioner.captions(store, keys=store.keys()))
+    assert captions == expected and all(captions)
+    wrong = config.model_copy(update={"prompt": "<OD>"})
+    with pytest.raises(CaptionError, match="Florence-2 captions with one of <CAPTION>"):
+        next(make_captioner(wrong, taxonomy=CAMVID_TAXONOMY, device="cpu").captions(store, keys=store.keys()))

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from seggen_core.config import PretrainConfig, SegGenConfig
+from seggen_core.config import PretrainConfig, RuntimeConfig, SegGenConfig
 from seggen_core.datasets.scene_layout import SCENES_TAXONOMY
 from seggen_core.datasets.scene_stream import stream_scene
 from seggen_core.errors import FoundationError
@@ -25,6 +25,7 @@ from seggen_core.generators.sampling import sample_images
 from seggen_core.generators.tokenizer import train_clip_tokenizer
 from seggen_core.paths import ProjectPaths
 from seggen_core.rng import torch_generator
+from seggen_core.stages import foundation as foundation_stage
 from seggen_core.stages import foundation as stage
 
 CONFIG = PretrainConfig(
@@ -326,3 +327,17 @@ def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_pat
         dtype=torch.float32,
     )
     assert sample.shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize("given", ["old", "/elsewhere/old"])
+def test_init_from_starts_from_the_project_wherever_the_shell_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    seen: list[Path | None] = []
+    monkeypatch.setattr(pretrain, "pretrain_foundation", lambda settings, **_: seen.append(settings.init_from))
+    monkeypatch.chdir("/")
+    settings = PretrainConfig(init_from=Path(given))
+    runtime = RuntimeConfig(device="cpu")
+    folders = {"folder": tmp_path / "out", "work_folder": tmp_path / "work"}
+    foundation_stage.pretrain(settings, seed=0, runtime=runtime, base=tmp_path, **folders)
+    assert seen == [tmp_path / "old" if given == "old" else Path("/elsewhere/old")]

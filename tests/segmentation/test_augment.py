@@ -60,6 +60,18 @@ def test_zooming_out_ignores_the_rim_and_zooming_in_fills_the_frame() -> None:
     assert len({tuple(s.unique().tolist()) for s in large}) > 1  # different windows
 
 
+def test_a_crop_is_a_window_of_the_zoomed_picture() -> None:
+    maps = blocks(6)[1]
+    pictures, ids = augment(AugmentConfig(random_flip=False, crop_size=SIZE // 2))
+    assert pictures.shape == (6, 3, SIZE // 2, SIZE // 2) and ids.shape == (6, SIZE // 2, SIZE // 2)
+    for window, whole in zip(ids, maps.long(), strict=True):
+        found = whole.unfold(0, SIZE // 2, 1).unfold(1, SIZE // 2, 1).reshape(-1, SIZE // 2, SIZE // 2)
+        different = (found != window).flatten(1).float().mean(1).min()
+        assert different < 0.15, "each is a part of its map, but for half a pixel at the edges of blocks"
+    _, larger = augment(AugmentConfig(random_flip=False, crop_size=2 * SIZE))
+    assert larger.shape[1:] == (2 * SIZE, 2 * SIZE) and ((larger != 255).flatten(1).sum(1) == SIZE**2).all()
+
+
 def test_jitter_changes_colours_only_and_stays_in_range() -> None:
     plain, ids = augment(AugmentConfig(random_flip=False))
     pictures, same_ids = augment(AugmentConfig(random_flip=False, color_jitter=0.5))

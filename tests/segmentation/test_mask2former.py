@@ -91,6 +91,25 @@ def test_pretrained_weights_get_a_head_for_the_new_classes(tmp_path: Path) -> No
     assert all(torch.equal(value, old[name]) for name, value in segmenter.network.model.state_dict().items())
 
 
+def test_the_backbone_may_come_from_a_classifier(tmp_path: Path) -> None:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    shape = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+    classifier = ResNetForImageClassification(ResNetConfig(**shape))
+    classifier.save_pretrained(tmp_path)
+    backbone = {"model_type": "resnet", **shape, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+    segmenter = tiny(mask2former=TINY_MASK2FORMER | {"backbone_config": backbone}, backbone_source=str(tmp_path))
+    wanted = classifier.resnet.state_dict()
+    found = {
+        name.removeprefix(segmenter.backbone_prefix): value
+        for name, value in segmenter.state_dict().items()
+        if name.startswith(segmenter.backbone_prefix)
+    }
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    with pytest.raises(FoundationError, match=r"doesn't fit train_seg\.backbone"):
+        tiny(backbone_source=str(tmp_path))  # a Swin
+
+
 def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_segmenter(tiny(), folder=tmp_path / "model")
     with pytest.raises(FoundationError, match=r"doesn't fill this Mask2Former: \d+ parameters are missing or of another shape"):

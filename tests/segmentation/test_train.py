@@ -128,6 +128,21 @@ def test_only_kernels_and_matrices_decay() -> None:
     assert "classifier.weight" in {names[id(p)] for p in decayed["params"]}
 
 
+def test_the_backbone_may_learn_more_slowly() -> None:
+    segmenter = build_segmenter(settings(), id2label=ID2LABEL)
+    groups = parameter_groups(segmenter, weight_decay=0.1, backbone_multiplier=0.25)
+    assert [(g["weight_decay"], g["multiplier"]) for g in groups] == [(0.1, 0.25), (0.1, 1.0), (0.0, 0.25), (0.0, 1.0)]
+    names = {id(p): name for name, p in segmenter.named_parameters()}
+    for group in groups:
+        assert {names[id(p)].startswith("backbone.") for p in group["params"]} == {group["multiplier"] == 0.25}
+
+
+def test_steps_fall_to_a_tenth_twice() -> None:
+    config = SegmenterConfig(num_steps=270, learning_rate=1.0, warmup_steps=0, lr_scheduler="step")
+    rates = [learning_rate(config, step=s) for s in (0, 239, 240, 259, 260, 269)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_overrides_hold_for_one_model() -> None:
     config = SegmenterConfig(learning_rate=1e-2, overrides={"mask2former": {"learning_rate": 1e-4}})
     assert config.for_model(None).learning_rate == 1e-2

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seggen_core.config import SegGenConfig
-from seggen_core.datasets.camvid import CAMVID_TAXONOMY
+from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.reader import SPLITS, fit_square, open_dataset
 from seggen_core.datasets.scene_layout import SCENES_TAXONOMY
 from seggen_core.datasets.subset import draw_subset, rarest_class_partition
@@ -19,6 +19,8 @@ from seggen_core.paths import ProjectPaths
 from seggen_core.stages import captions, dataset
 from seggen_core.synthesis.sample_store import SampleStore
 from seggen_core.taxonomy import Taxonomy
+
+CAMVID_TAXONOMY = load_class_table("camvid").taxonomy
 
 SCENES = {
     "name": "scenes",
@@ -167,7 +169,7 @@ def test_captions_has_one_row_a_training_sample(paths: ProjectPaths) -> None:
 
 def test_captions_from_a_file_below_the_project(paths: ProjectPaths) -> None:
     dataset.run(_config(SCENES), paths=paths, item=None)
-    config = _config(SCENES, captions={"captioner": "file", "path": "mine.csv"})
+    config = _config(SCENES, captions={"captioner": "file", "reads": "mine.csv"})
     rows = [{"sample_key": f"train-{i:05d}", "caption": f"scene number {i}"} for i in range(12)]
     pd.DataFrame(rows[:-1]).to_csv(paths.root / "mine.csv", index=False)
     with pytest.raises(CaptionError, match=r"mine\.csv has no caption for 1 sample\(s\): train-00011"):

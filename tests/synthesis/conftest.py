@@ -26,6 +26,7 @@ PARAMS: dict[str, Any] = {
         "subset_size": 30,
         "subset_seeds": [0],
     },
+    "captions": {"captioner": "class_list"},
     "foundation": {"source": "unused"},
     "text2mask": {"num_steps": 1},
     "mask2img": {"num_steps": 1},

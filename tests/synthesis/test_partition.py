@@ -224,8 +224,8 @@ def test_it_computes_with_the_threads_it_was_given(make_project: Project) -> Non
 
 def test_a_missing_caption_and_an_unknown_class_are_user_errors(make_project: Project, cars: list[str]) -> None:
     paths = make_project("captions")
-    table = pd.read_parquet(paths.captions)
-    table[table["sample_key"] != cars[0]].to_parquet(paths.captions)
+    table = pd.read_parquet(paths.prompts("car"))
+    table[table["sample_key"] != cars[0]].to_parquet(paths.prompts("car"))
     config = write_config(paths)
     with pytest.raises(CaptionError, match=rf"1 samples have no caption, e\.g\. {cars[0]} \(run: dvc repro captions\)"):
         imgsyn.run(config, paths=paths, item="car")

@@ -1,0 +1,31 @@
+"""`seggen plan`: what a run will take, before anything is spent."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seggen_core.config import SegGenConfig
+    from seggen_core.paths import ProjectPaths
+
+SUMMARY = "reckon samples, hours, disk and stages before anything is spent"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--profile", help="plan this profile as it is published, not the parameter file")
+    parser.add_argument("--device", choices=["gpu", "cpu"], help="default: cpu for the embedded foundation, else gpu")
+    parser.add_argument("--rates", type=Path, help="JSON table of your own throughputs (default: the package's)")
+
+
+def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
+    """Print the plan; ConfigError where there is no such profile, or the dataset's size can't be known."""
+    from seggen_core.config import load_config
+    from seggen_core.reports.plan import foundation_family, load_rates, plan_project
+
+    if arguments.profile:
+        config = load_config(paths.root / "profiles" / arguments.profile / "params.yaml")
+    embedded = foundation_family(config, paths=paths) == "embedded"
+    rates = load_rates(arguments.rates, device=arguments.device or ("cpu" if embedded else "gpu"))
+    print(plan_project(config, paths=paths, rates=rates).render())
+    return 0

@@ -1,0 +1,40 @@
+"""`seggen pretrain`: pretrain the embedded foundation from seeds."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seggen_core.config import SegGenConfig
+    from seggen_core.paths import ProjectPaths
+
+SUMMARY = "pretrain the embedded foundation from seeds (hours on a CPU core, minutes on a GPU)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--out", type=Path, required=True, help="folder for the diffusers pipeline; must not exist")
+    parser.add_argument("--init-from", type=Path, help="continue from the weights of this foundation")
+
+
+def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
+    """Pretrain and save; ConfigError where the folder exists."""
+    from seggen_core.config import PretrainConfig
+    from seggen_core.errors import ConfigError
+    from seggen_core.stages.foundation import pretrain
+
+    if arguments.out.exists():
+        raise ConfigError(f"{arguments.out} exists; name a new folder")
+    settings = config.foundation.pretrain or PretrainConfig()
+    if arguments.init_from:
+        # Typed at a shell, so it starts from where the shell is.
+        settings = settings.model_copy(update={"init_from": arguments.init_from.absolute()})
+    pretrain(
+        settings,
+        seed=config.seed,
+        runtime=config.runtime,
+        folder=arguments.out,
+        work_folder=paths.scratch / "pretrain",
+        base=paths.root,
+    )
+    return 0

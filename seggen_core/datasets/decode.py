@@ -1,0 +1,172 @@
+"""From the files of one sample to arrays of one size: headers, limits, modes, EXIF orientation."""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from seggen_core.errors import DatasetError
+
+MAX_PIXELS = 1 << 26
+"""Largest picture that is decoded (8192 x 8192); a few bytes on disk can claim any size (decompression bomb)."""
+
+DRAFT_PIXELS = 1 << 25
+"""JPEGs with more pixels are decoded at a half, a quarter or an eighth of their size: less memory, and less time."""
+
+CHECK = "(run: seggen validate)"
+IMAGE_MODES = ("RGB", "L")
+
+_EXIF_ORIENTATION = 0x0112
+# What Pillow raises on damaged files, by decoder.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+_MODES = {
+    "RGB": "8-bit RGB",
+    "L": "8-bit grey",
+    "P": "a colour palette",
+    "I;16": "16-bit grey",
+    "I": "32-bit grey",
+}
+
+
+@dataclass(frozen=True)
+class DecodedFiles:
+    """One sample as it is in its files, all at the size of `image`.
+
+    Attributes:
+        image: uint8 [H, W, 3] RGB.
+        ids: the mask: uint8 or uint16 [H, W] of ids, or uint8 [H, W, 3] where the dataset's masks are RGB.
+        instances: the instance map, as `ids`; None where there is no file of it.
+        stored_size: (width, height) in the files, larger than the arrays where the image was too large to be decoded whole.
+    """
+
+    image: np.ndarray
+    ids: np.ndarray
+    instances: np.ndarray | None
+    stored_size: tuple[int, int]
+
+
+@contextmanager
+def open_picture(path: Path, *, modes: Sequence[str]) -> Iterator[Image.Image]:
+    """Open a JPEG or PNG file whose header is sound; no pixels are decoded yet.
+
+    Raises:
+        DatasetError: the file is empty, no such picture, too large or of another mode; or what is done with it inside the
+            block fails as decoding of a damaged file does.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise DatasetError(f"{path} is empty (0 bytes); expected a JPEG or PNG file: copy it again {CHECK}")
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DatasetError(
+                    f"{path} is {image.width}x{image.height}; expected at most {MAX_PIXELS} pixels: reduce it {CHECK}"
+                )
+            # Pillow 11.3 and older call 16-bit grey I;16 or I, by file.
+            if image.mode not in modes and not (image.mode == "I" and "I;16" in modes):
+                expected = " or ".join(f"{m} ({_MODES[m]})" for m in modes)
+                raise DatasetError(f"{path} has mode {image.mode}; expected {expected}: convert it {CHECK}")
+            yield image
+    except DatasetError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DatasetError(f"{path}: {error}; expected at most {MAX_PIXELS} pixels: reduce it {CHECK}") from None
+    except _DECODE_ERRORS as error:
+        raise DatasetError(
+            f"{path} can't be decoded ({error}); expected a whole JPEG or PNG file: copy it again {CHECK}"
+        ) from None
+
+
+def read_files(
+    image_path: Path,
+    *,
+    mask_path: Path,
+    mask_modes: Sequence[str] = ("L",),
+    instances_path: Path | None = None,
+    instances_modes: Sequence[str] = ("I;16",),
+) -> DecodedFiles:
+    """Decode the files of a sample, the image turned as its EXIF tag says where the mask shows that it should be.
+
+    A mask carries no EXIF tag. It was drawn on the image either as stored or as displayed, and its size tells which,
+    except where both have the same size: such a pair is refused.
+
+    Raises:
+        DatasetError: a file can't be decoded, has the wrong mode, is too large, or the sizes differ.
+    """
+    # 1. Masks: they may be read by index alone, so they are decoded whole.
+    with open_picture(mask_path, modes=mask_modes) as mask:
+        mask.load()
+    instances = None
+    if instances_path is not None:
+        with open_picture(instances_path, modes=instances_modes) as instances:
+            instances.load()
+        if instances.size != mask.size:
+            raise _sizes_differ(instances_path, instances.size, mask_path, mask.size)
+
+    # 2. The image, at a reduced size where it is huge.
+    with open_picture(image_path, modes=IMAGE_MODES) as image:
+        stored_size = image.size
+        turned = _is_turned(image, image_path=image_path, mask_path=mask_path, mask_size=mask.size)
+        factor = 1
+        while stored_size[0] * stored_size[1] > DRAFT_PIXELS * factor**2 and factor < 8:
+            factor *= 2
+        if factor > 1:  # does nothing to a PNG
+            image.draft(None, (stored_size[0] // factor, stored_size[1] // factor))
+        image.load()
+    upright = ImageOps.exif_transpose(image) if turned else image
+    if upright.mode != "RGB":  # converting RGB to RGB would copy it
+        upright = upright.convert("RGB")
+
+    # 3. One size.
+    if upright.size != mask.size:
+        mask = mask.resize(upright.size, Image.Resampling.NEAREST)
+        instances = None if instances is None else instances.resize(upright.size, Image.Resampling.NEAREST)
+    return DecodedFiles(np.asarray(upright), np.asarray(mask), None if instances is None else np.asarray(instances), stored_size)
+
+
+def read_headers(
+    image_path: Path,
+    *,
+    mask_path: Path,
+    mask_modes: Sequence[str] = ("L",),
+    instances_path: Path | None = None,
+    instances_modes: Sequence[str] = ("I;16",),
+) -> tuple[int, int]:
+    """Check what the headers of a sample's files tell (as `read_files` does) and return the mask's (width, height)."""
+    with open_picture(mask_path, modes=mask_modes) as mask:
+        size = mask.size
+    if instances_path is not None:
+        with open_picture(instances_path, modes=instances_modes) as instances:
+            if instances.size != size:
+                raise _sizes_differ(instances_path, instances.size, mask_path, size)
+    with open_picture(image_path, modes=IMAGE_MODES) as image:
+        _is_turned(image, image_path=image_path, mask_path=mask_path, mask_size=size)
+    return size
+
+
+def _is_turned(image: Image.Image, *, image_path: Path, mask_path: Path, mask_size: tuple[int, int]) -> bool:
+    """Return whether the mask was drawn on the image as its EXIF tag displays it; DatasetError where no size fits."""
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    width, height = image.size
+    if orientation not in (0, 1):
+        if orientation <= 4 or width == height:  # mirrored or turned by half: the size stays
+            raise DatasetError(
+                f"{image_path} has EXIF orientation {orientation}, and nothing tells whether "
+                f"{mask_path.name} was drawn on the image as stored or as displayed; "
+                "expected no orientation tag: save the image upright without it"
+            )
+        if mask_size == (height, width):
+            return True
+    if mask_size != (width, height):
+        raise _sizes_differ(image_path, (width, height), mask_path, mask_size)
+    return False
+
+
+def _sizes_differ(one: Path, size: tuple[int, int], other: Path, other_size: tuple[int, int]) -> DatasetError:
+    return DatasetError(
+        f"{one} is {size[0]}x{size[1]} but {other} is {other_size[0]}x{other_size[1]}; expected the same size {CHECK}"
+    )

@@ -1,0 +1,47 @@
+"""The user's own data: folders of images and masks, and a class list.
+
+    root/images/train/**   root/masks/train/**.png   root/instances/train/**.png (optional)   and the same for val and test
+    root/classes.json or classes.csv, or what `dataset.classes_file` names
+
+An image and its mask share their path without suffix. Masks hold ids (8 or 16 bits, or indexes of a palette), or, where every
+class of the list has a colour, those colours. Instance maps hold a number for each instance (8 or 16 bits), 0 for none.
+`dataset.files` names other folders.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from seggen_core.config import DatasetConfig, Split, SplitFiles
+from seggen_core.datasets.class_table import read_class_file
+from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+
+_CLASS_FILES = ("classes.json", "classes.csv")
+
+
+def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
+    """Read the class list and list the splits; DatasetError where a folder or the list is missing."""
+    names = (config.classes_file,) if config.classes_file else _CLASS_FILES
+    table = read_class_file(next((root / name for name in names if (root / name).is_file()), root / names[0]))
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    layout = {
+        split: SplitFiles(
+            images=f"images/{split}",
+            masks=f"masks/{split}",
+            instances=f"instances/{split}" if (root / "instances" / split).is_dir() else None,
+        )
+        for split in splits
+    }
+    form = IdMapFormat(
+        dataset="folder",
+        table=table,
+        mask_modes=("L", "P", "I;16", "RGB") if table.has_own_colors else ("L", "P", "I;16"),
+        instances_modes=("I;16", "L"),
+        instance_ids=_instance_ids,
+        subfolders="keyed",
+    )
+    return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
+
+
+def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray) -> np.ndarray:  # noqa: ARG001 (the interface's)
+    return instances.astype(np.int64)

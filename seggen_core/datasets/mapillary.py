@@ -1,0 +1,79 @@
+"""Mapillary Vistas (Neuhold et al. 2017), and whatever else lies as it does: maps of ids, with their classes in a config.json.
+
+    root/config.json (or config_v1.2.json, config_v2.0.json)
+    root/training/images/*.jpg   root/training/labels/*.png   root/training/instances/*.png   and the same for validation
+
+Version 2.0 has its masks one folder further down (training/v2.0/labels). The classes, their colours and which of them have
+instances are read from config.json; those with `evaluate: false` are ignored. Masks have a palette whose indexes are the
+ids; instance maps hold 256 * id + number in 16 bits. Labels of the test split aren't public: `dataset.splits: val_as_test`.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from seggen_core.config import DatasetConfig, Split, SplitFiles
+from seggen_core.datasets.class_table import ClassTable, make_class_table
+from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader, things_only
+from seggen_core.errors import ConfigError, DatasetError
+from seggen_core.taxonomy import Taxonomy
+
+_CONFIGS = ("config.json", "config_v2.0.json", "config_v1.2.json")
+
+
+def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
+    """Read the classes and list the splits; DatasetError where a folder or the class list is missing."""
+    names = (config.classes_file,) if config.classes_file else _CONFIGS
+    path = next((root / name for name in names if (root / name).is_file()), root / names[0])
+    table = _read_classes(path)
+    folders: dict[Split, str] = {"train": "training", "val": "validation", "test": "testing"}
+    layout = {split: _places(root, folder) for split, folder in folders.items()}
+    form = IdMapFormat(
+        dataset="mapillary",
+        table=table,
+        mask_modes=("P", "L"),
+        instances_modes=("I;16",),
+        instance_ids=partial(_instance_ids, taxonomy=table.taxonomy),
+    )
+    return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
+
+
+def _places(root: Path, folder: str) -> SplitFiles:
+    version = next((f"{v}/" for v in ("v2.0", "v1.2") if (root / folder / v).is_dir()), "")
+    instances = f"{folder}/{version}instances"
+    return SplitFiles(
+        images=f"{folder}/images",
+        masks=f"{folder}/{version}labels",
+        instances=instances if (root / instances).is_dir() else None,
+    )
+
+
+def _read_classes(path: Path) -> ClassTable:
+    """Read `labels` of a config.json: their order gives the ids."""
+    expected = "a Mapillary config.json: {labels: [{readable, color, instances, evaluate}, ...]}"
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        rows = [
+            {
+                "id": i,
+                "name": str(label["readable"]).lower(),
+                "is_thing": bool(label["instances"]),
+                "color": [int(c) for c in label["color"]],
+                "evaluate": bool(label.get("evaluate", True)),
+            }
+            for i, label in enumerate(labels)
+        ]
+        ignored = [i for i, row in enumerate(rows) if not row["evaluate"]]
+        return make_class_table([row for row in rows if row["evaluate"]], ignored_ids=ignored)
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing; expected {expected}: set dataset.classes_file to it") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise DatasetError(f"{path}: {error}") from None
+        raise DatasetError(f"{path} can't be read ({error!r}); expected {expected}") from None
+
+
+def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy) -> np.ndarray:
+    return things_only(instances.astype(np.int64), segmentation_map=segmentation_map, taxonomy=taxonomy)

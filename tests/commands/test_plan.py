@@ -1,0 +1,79 @@
+"""`seggen plan`: counts that follow from the parameters, and hours that follow from the counts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seggen_core.cli import main
+from seggen_core.config import load_config
+from seggen_core.paths import ProjectPaths
+from seggen_core.reports.plan import Plan, foundation_family, load_rates, plan_project
+
+ROOT = Path(__file__).parents[2]
+PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/params.yaml"))
+
+
+def plan(profile: str, *, root: Path = ROOT, device: str = "gpu") -> Plan:
+    config = load_config(ROOT / "profiles" / profile / "params.yaml")
+    return plan_project(config, paths=ProjectPaths(root), rates=load_rates(None, device=device))
+
+
+def work(found: Plan) -> dict[str, str]:
+    return {s.stage: s.work for s in found.stages}
+
+
+def test_ade20k_makes_the_papers_numbers_of_samples() -> None:
+    found = plan("ade20k")
+    assert work(found)["masksyn"].startswith("202,100 samples") and work(found)["imgsyn"].startswith("1,010,500 samples")
+    assert "seediff" not in work(found), "no arm reads it"
+    assert {s.stage: s.items for s in found.stages}["imgsyn"] == 150
+
+
+def test_coco_and_seediff_do_too() -> None:
+    assert work(plan("coco_panoptic"))["imgsyn"].startswith("1,182,870 samples")
+    assert not {"text2mask", "masksyn", "seediff"} & work(plan("coco_panoptic")).keys()
+    assert work(plan("voc2012"))["seediff"].startswith("60,000 samples")
+    assert not {"text2mask", "mask2img", "masksyn", "imgsyn"} & work(plan("voc2012")).keys()
+
+
+def test_hours_are_calls_times_seconds() -> None:
+    config = load_config(ROOT / "profiles" / "ade20k" / "params.yaml")
+    rates = json.loads(json.dumps(load_rates(None, device="gpu")))
+    rates["sdxl"] |= {"image_size": 768, "unet_s": 1.0, "vae_s": 0.0}
+    hours = {s.stage: s.hours for s in plan_project(config, paths=ProjectPaths(ROOT), rates=rates).stages}
+    assert hours["imgsyn"] == pytest.approx(1_010_500 * 40 * 2 * 1.4 / 3600)  # guidance doubles, the ControlNet adds 0.4
+    assert hours["masksyn"] == pytest.approx(202_100 * (200 * 2 + 40 * 2 * 1.4) / 3600)
+    assert hours["text2mask"] == pytest.approx(30_000 * 16 * 4.9 / 3600)  # checkpointed
+
+
+def test_what_was_run_here_is_taken_from_its_durations(tmp_path: Path) -> None:
+    (tmp_path / "profiles" / "scenes").mkdir(parents=True)
+    (tmp_path / "profiles" / "scenes" / "foundation").symlink_to(ROOT / "profiles" / "scenes" / "foundation")
+    (tmp_path / ".seggen").mkdir()
+    durations = {"text2mask": 360.0, "masksyn@car": 10.0}
+    (tmp_path / ".seggen" / "durations.json").write_text(json.dumps({"stages": durations}))
+    found = {s.stage: s for s in plan("scenes", root=tmp_path, device="cpu").stages}
+    assert (found["text2mask"].hours, found["text2mask"].basis) == (0.1, "last run here")
+    assert found["masksyn"].basis == "measured", "one of eight partitions is no measurement of all"
+    assert found["train_seg"].basis == "measured"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_can_be_planned(profile: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["--params", str(ROOT / "params.yaml"), "plan", "--profile", profile]) == 0
+    text = capsys.readouterr().out
+    assert f"plan of the profile {profile}" in text and "total" in text and "note: hours of one device" in text
+    config = load_config(ROOT / "profiles" / profile / "params.yaml")
+    families = {"scenes": "embedded", "camvid": "embedded", "voc2012": "sd", "cityscapes": "sd"}
+    assert foundation_family(config, paths=ProjectPaths(ROOT)) == families.get(profile, "sdxl")
+
+
+def test_own_throughputs_and_what_is_wrong_with_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rates = {"gpu": load_rates(None, device="gpu") | {"source": "my card", "basis": "measured"}}
+    (tmp_path / "rates.json").write_text(json.dumps(rates))
+    arguments = ["--params", str(ROOT / "params.yaml"), "plan", "--profile", "ade20k", "--rates"]
+    assert main([*arguments, str(tmp_path / "rates.json")]) == 0
+    assert "hours of one device: my card" in capsys.readouterr().out
+    assert main([*arguments, str(tmp_path / "missing.json")]) == 2
+    assert "no throughputs of 'gpu' can be read" in capsys.readouterr().err

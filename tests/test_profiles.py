@@ -1,0 +1,130 @@
+"""The profiles: each loads, names what exists, and holds its paper's hyperparameters."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seggen_core.config import SegGenConfig, load_config
+from seggen_core.datasets.scene_layout import SCENES_TAXONOMY
+
+ROOT = Path(__file__).parent.parent
+PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/params.yaml"))
+
+
+def profile(name: str) -> SegGenConfig:
+    return load_config(ROOT / "profiles" / name / "params.yaml")
+
+
+def test_the_papers_profiles_are_all_there() -> None:
+    assert {"ade20k", "coco_panoptic", "coco_instance", "voc2012", "cityscapes", "camvid", "scenes"} == set(PROFILES)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
+    config = profile(name)
+    assert config.profile == name and config.dataset.name == name and config.dataset.root is None
+    if name == "scenes":
+        slugs = SCENES_TAXONOMY.slugs
+    else:
+        table = json.loads((ROOT / "seggen_core" / "datasets" / "taxonomies" / f"{name}.json").read_text())
+        slugs = [re.sub(r"[^a-z0-9]+", "_", c["name"].lower()) for c in table["classes"]]
+    assert set(config.classes) <= set(slugs)
+    assert set(slugs) - set(config.classes) <= (
+        {"background"} if name == "voc2012" else set(slugs) if name == "cityscapes" else set()
+    )
+    # DVC tracks these: they have to be there, and the matrices may not be empty.
+    for path in (config.captions.reads, config.captions.edits, config.foundation.reads):
+        assert path is not None and (ROOT / path).exists(), path
+    assert config.methods and config.judge.variant in config.variants
+    # What comes from the hub is pinned by commit.
+    if not (ROOT / str(config.foundation.source)).is_dir():
+        assert re.fullmatch(r"[0-9a-f]{40}", str(config.foundation.revision))
+    if config.captions.captioner in ("blip2", "blip", "florence2"):
+        assert re.fullmatch(r"[0-9a-f]{40}", str(config.captions.revision))
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_dvc_yaml_finds_every_parameter_that_it_names(name: str) -> None:
+    tree = yaml.safe_load((ROOT / "profiles" / name / "params.yaml").read_text())
+    for reference in re.findall(r"\$\{([a-z_.]+)\}", (ROOT / "dvc.yaml").read_text()):
+        if reference.partition(".")[0] in ("item", "key"):  # of a matrix or a foreach
+            continue
+        value = tree
+        for part in reference.split("."):
+            assert part in value, f"{name} lacks {reference}, which dvc.yaml names"
+            value = value[part]
+        assert value is not None, reference
+
+
+def test_the_projects_parameters_are_the_scenes_profile() -> None:
+    assert (ROOT / "params.yaml").read_text() == (ROOT / "profiles" / "scenes" / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["ade20k", "coco_panoptic", "coco_instance"])
+def test_seggens_generators(name: str) -> None:
+    config = profile(name)
+    assert config.dataset.image_size == 768 and config.dataset.keep_val_in_train and config.dataset.subset_size is None
+    assert config.foundation.source == "stabilityai/stable-diffusion-xl-base-1.0"
+    assert config.captions.captioner == "blip2" and config.captions.model == "Salesforce/blip2-flan-t5-xxl"
+    trained = (config.text2mask, config.mask2img) if name == "ade20k" else (config.mask2img,)
+    for section in trained:
+        assert (section.num_steps, section.learning_rate, section.random_flip) == (30_000, 1e-5, True)
+    sampling = config.imgsyn.mask2img
+    assert (sampling.num_inference_steps, sampling.scheduler) == (40, "EulerDiscreteScheduler")
+    assert sampling.scheduler_kwargs == {"use_karras_sigmas": True}
+    assert config.imgsyn.samples_per_source == (50 if name == "ade20k" else 10)
+
+
+def test_seggen_on_ade20k() -> None:
+    config = profile("ade20k")
+    assert config.masksyn.samples_per_source == 10
+    assert (config.masksyn.text2mask.num_inference_steps, config.masksyn.mask2img.num_inference_steps) == (200, 40)
+    train = config.train_seg
+    assert (train.model, train.strategy, train.p_aug, train.num_steps) == ("mask2former", "replace", 0.6, 160_000)
+    assert (train.batch_size, train.learning_rate, train.weight_decay, train.crop_size) == (16, 1e-4, 0.05, 512)
+    assert (train.backbone_multiplier, train.max_grad_norm, train.lr_scheduler) == (0.1, 0.01, "poly")
+    assert train.mask2former["backbone_config"]["depths"] == [3, 4, 6, 3] and train.mask2former["num_queries"] == 100
+    assert set(config.variants) == {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn"} and len(config.classes) == 150
+
+
+@pytest.mark.parametrize("name, classes", [("coco_panoptic", 133), ("coco_instance", 80)])
+def test_seggen_on_coco(name: str, classes: int) -> None:
+    config = profile(name)
+    train = config.train_seg
+    assert len(config.classes) == classes and config.methods == ("imgsyn",)
+    assert (train.strategy, train.pretrain_share, train.num_steps) == ("pretrain", 0.5, 2 * 368_750)  # 50 + 50 epochs of 118 k
+    assert train.num_steps * train.batch_size / 2 / 118_287 == pytest.approx(50, abs=0.2)
+    assert (train.lr_scheduler, train.crop_size) == ("step", 1024)
+
+
+@pytest.mark.parametrize(
+    "name, prompt, classes", [("voc2012", "a photo of {class}", 20), ("cityscapes", "a photo of {class} in the city", 6)]
+)
+def test_seediff(name: str, prompt: str, classes: int) -> None:
+    config = profile(name)
+    assert str(config.foundation.source).endswith("stable-diffusion-2-base") and config.dataset.image_size == 512
+    section = config.seediff
+    assert (section.alpha, section.beta, section.sampling.num_inference_steps) == (0.5, 0.3, 50)
+    assert section.prompts == (prompt,) and 2_000 <= section.samples_per_class <= 3_000
+    assert (section.cross_attention_resolution, section.seed_threshold, section.pamr) == (16, "fixed", True)
+    assert len(config.classes) == classes and config.methods == ("seediff",)
+
+
+def test_camvid_is_real_and_small() -> None:
+    config = profile("camvid")
+    assert config.dataset.subset_size == 37 and config.dataset.subset_seeds == (0, 1, 2) and config.dataset.keep_val_in_train
+    assert config.dataset.image_size <= 128 and config.foundation.source == "profiles/scenes/foundation"
+    assert {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn", "shuffled", "full_real"} == set(config.variants)
+
+
+def test_prompts_reach_the_samplers_and_captions_the_trainings() -> None:
+    """An edited prompt must make neither the generators stale nor the partitions of other classes."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert set(stages["captions"]["outs"]) == {"data/captions", "data/prompts"}
+    for name in ("text2mask", "mask2img"):
+        assert "data/captions" in stages[name]["deps"] and not any("prompts" in d for d in stages[name]["deps"])
+    for name in ("masksyn", "imgsyn"):
+        assert "data/prompts/${item.class}.parquet" in stages[name]["deps"] and "data/captions" not in stages[name]["deps"]
