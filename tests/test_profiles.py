@@ -40,7 +40,7 @@ def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
         assert path is not None and (ROOT / path).exists(), path
     assert config.methods and config.judge.variant in config.variants
     # What comes from the hub is pinned by commit.
-    if not (ROOT / str(config.foundation.source)).is_dir():
+    if config.foundation.mode == "pretrained" and not (ROOT / str(config.foundation.source)).is_dir():
         assert re.fullmatch(r"[0-9a-f]{40}", str(config.foundation.revision))
     if config.captions.captioner in ("blip2", "blip", "florence2"):
         assert re.fullmatch(r"[0-9a-f]{40}", str(config.captions.revision))
@@ -116,7 +116,8 @@ def test_seediff(name: str, prompt: str, classes: int) -> None:
 def test_camvid_is_real_and_small() -> None:
     config = profile("camvid")
     assert config.dataset.subset_size == 37 and config.dataset.subset_seeds == (0, 1, 2) and config.dataset.keep_val_in_train
-    assert config.dataset.image_size <= 128 and config.foundation.source == "profiles/scenes/foundation"
+    assert config.foundation.pretrain is not None and config.foundation.pretrain.data == "training_images"
+    assert config.foundation.pretrain.image_size == config.dataset.image_size <= 128
     assert {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn", "shuffled", "full_real"} == set(config.variants)
 
 
@@ -128,3 +129,11 @@ def test_prompts_reach_the_samplers_and_captions_the_trainings() -> None:
         assert "data/captions" in stages[name]["deps"] and not any("prompts" in d for d in stages[name]["deps"])
     for name in ("masksyn", "imgsyn"):
         assert "data/prompts/${item.class}.parquet" in stages[name]["deps"] and "data/captions" not in stages[name]["deps"]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_holds_every_section_that_a_stage_depends_on(name: str) -> None:
+    tree = yaml.safe_load((ROOT / "profiles" / name / "params.yaml").read_text())
+    for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values():
+        for parameter in stage.get("do", stage).get("params", ()):
+            assert parameter.partition(".")[0] in tree, f"{name} lacks {parameter}: DVC can't run the stage without it"
