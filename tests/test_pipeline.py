@@ -24,6 +24,7 @@ def smoke_params() -> dict:
     params["dataset"] |= {"num_train": 40, "num_val": 8, "num_test": 8, "subset_size": 8, "subset_seeds": [0]}
     for generator in ("text2mask", "mask2img"):
         params[generator] |= {"num_steps": 2, "batch_size": 4}
+    params["text2mask"]["decoder_steps"] = 2
     for method in ("masksyn", "imgsyn"):
         params[method]["samples_per_source"] = 1
         for sampler in ("text2mask", "mask2img"):
