@@ -36,8 +36,8 @@ class PretrainConfig(Section):
     autoencoder_learning_rate: float = Field(2e-3, gt=0)
     kl_weight: float = Field(1e-4, ge=0)
     latent_channels: Positive = 4
-    unet_steps: Positive = 8200
-    unet_decay_steps: Positive = 1200
+    unet_steps: Positive = 18_500
+    unet_decay_steps: Positive = 3000
     unet_channels: tuple[Positive, ...] = (32, 96, 128)
     unet_learning_rate: float = Field(5e-4, gt=0)
     text_width: Positive = 128
