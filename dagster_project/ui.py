@@ -41,6 +41,8 @@ concurrency:
     default_limit: {slots}
 run_monitoring:
   enabled: true
+  # Starting a run is seconds of CPU: eight at once on a busy laptop take minutes.
+  start_timeout_seconds: 900
 """
 
 CANCEL = """mutation Cancel($ids: [String!]!) { terminateRuns(runIds: $ids) { __typename } }"""

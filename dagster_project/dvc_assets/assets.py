@@ -110,7 +110,7 @@ def _build_asset(manifest: DvcManifest, group: str, *, translator: DvcTranslator
         )
         if not result.ok:
             raise stage_failure(result)
-        locked = read_lock(dvc.root)[node.name]
+        locked = read_lock(dvc.root, only={node.name})[node.name]
         yield dg.MaterializeResult(
             asset_key=spec.key,
             metadata=stage_metadata(dvc.root, node, locked=locked, reader=reader, result=result),

@@ -4,7 +4,7 @@ A `StageCheck` says what it looks at and how; `build_stage_checks` makes Dagster
 `dvc_status`: what DVC itself says of its stages.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,15 +103,19 @@ def stage_changes(manifest: DvcManifest, *, root: Path) -> dict[str, list[Any]]:
         return lock_status(manifest, read_lock(root), root=root)
 
 
-def lock_status(manifest: DvcManifest, lock: Mapping[str, LockedStage], *, root: Path) -> dict[str, list[Any]]:
+def lock_status(
+    manifest: DvcManifest, lock: Mapping[str, LockedStage], *, root: Path, only: Collection[str] | None = None
+) -> dict[str, list[Any]]:
     """What dvc.lock alone says of changed stages, in the words of `changed_stages`: reads no data, and never has to wait.
 
-    Misses what only a look at the data shows: outputs that were altered by hand, and whether a folder of several stages' outputs
-    has changed since it was read.
+    Looks at the stages in `only`, or at all. Misses what only a look at the data shows: outputs that were altered by hand, and
+    whether a folder of several stages' outputs has changed since it was read.
     """
     changed: dict[str, list[Any]] = {}
     outs = {path: out.md5 for stage in lock.values() for path, out in stage.outs.items()}
     for name, node in manifest.stages.items():
+        if only is not None and name not in only:
+            continue
         if name not in lock:
             changed[name] = [{"changed outs": dict.fromkeys(node.outs, "never made")}]
             continue
@@ -162,8 +166,12 @@ def _build_checks(
             if spec.name == DVC_STATUS:
                 current = dvc.manifest()
                 # After a run that made the asset, hashing all data of the project would cost more than it tells.
-                lock = read_lock(dvc.root) if made_here else None
-                changed = stage_changes(current, root=dvc.root) if lock is None else lock_status(current, lock, root=dvc.root)
+                if made_here:
+                    own = set(current.groups[group])
+                    read = {parent for name in own for parent in current.stages[name].upstream}
+                    changed = lock_status(current, read_lock(dvc.root, only=own | read), root=dvc.root, only=own)
+                else:
+                    changed = stage_changes(current, root=dvc.root)
                 outcome = dvc_status_outcome(current, group, changed=changed)
             else:
                 outcome = evaluate_stages(by_name[spec.name], root=dvc.root, nodes=wanted)

@@ -194,7 +194,7 @@ class Pipeline:
     def _tell(self, result: StageResult) -> Iterator[dg.AssetMaterialization]:
         """Yield the materialization of a stage that has ended well, unless Dagster knows it already."""
         node, root = self._manifest.stages[result.name], self._dvc.root
-        locked = read_lock(root)[node.name]
+        locked = read_lock(root, only={node.name})[node.name]
         if result.outcome != "unchanged" or not self._bridge.is_told(node, locked=locked, outdated=frozenset()):
             metadata = stage_metadata(root, node, locked=locked, reader=self._reader, result=result)
             yield self._bridge.materialization(node, locked=locked, outdated=frozenset(), metadata=metadata)

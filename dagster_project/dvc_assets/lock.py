@@ -1,6 +1,7 @@
 """dvc.lock as data: what DVC recorded of the last run of each stage."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from dagster_project.dvc_assets.errors import DvcBusyError, DvcProjectError
 
 _SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Seven times as fast as the loader in Python, where PyYAML has its C part."""
+
+_STAGE = re.compile(r"^  (?P<name>[^ \n].*):$", re.MULTILINE)
+"""The line that begins a stage in dvc.lock, which DVC writes in block style, two spaces a level."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class LockedStage:
     outs: dict[str, LockedOut]
 
 
-def read_lock(root: Path) -> dict[str, LockedStage]:
-    """Every stage in dvc.lock by name; none where nothing ever ran.
+def read_lock(root: Path, *, only: Collection[str] | None = None) -> dict[str, LockedStage]:
+    """Every stage in dvc.lock by name, or those in `only`; none where nothing ever ran.
 
     Reads while holding DVC's own lock: DVC rewrites the file in place, and most beginnings of it are YAML too.
 
@@ -58,7 +62,7 @@ def read_lock(root: Path) -> dict[str, LockedStage]:
     path = root / "dvc.lock"
     with hold_dvc_lock(root):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return parse_lock(text, where=str(path))
+    return parse_lock(text if only is None else _cut_out(text, only), where=str(path))
 
 
 def parse_lock(text: str, *, where: str) -> dict[str, LockedStage]:
@@ -102,6 +106,14 @@ def hold_dvc_lock(root: Path) -> Iterator[None]:
         yield
     finally:
         lock.unlock()
+
+
+def _cut_out(text: str, names: Collection[str]) -> str:
+    """The parts of a dvc.lock that hold these stages: parsing all of 600 stages takes 0.3 s of CPU."""
+    starts = [(match.start(), match["name"].strip("'\"")) for match in _STAGE.finditer(text)]
+    ends = [start for start, _ in starts[1:]] + [len(text)]
+    blocks = [text[start:end] for (start, name), end in zip(starts, ends, strict=True) if name in names]
+    return "stages:\n" + "".join(blocks) if blocks else ""
 
 
 def _locked_stage(stage: Mapping[str, Any]) -> LockedStage:

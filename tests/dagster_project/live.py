@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 SETTINGS = """
 telemetry: {enabled: false}
 nux: {enabled: false}
+run_monitoring: {enabled: true, start_timeout_seconds: 1800}
 concurrency:
   runs: {max_concurrent_runs: 10}
   pools: {default_limit: 1}
