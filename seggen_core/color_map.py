@@ -5,10 +5,11 @@ edge between two of them passes near no third colour until it is half of each.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
+from seggen_core.color_decoding import nearest_ids, palette_distances
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 
@@ -64,17 +65,24 @@ def mask_to_color(segmentation_map: np.ndarray, *, palette: np.ndarray) -> np.nd
     return table[segmentation_map]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecodedColorMap:
     """A colour map turned back into train ids.
 
     Attributes:
         segmentation_map: uint8 [..., H, W].
-        distance: float32 [..., H, W], Euclidean distance in RGB to the chosen colour.
+        color_map: uint8 [..., H, W, 3], what it was decoded from.
+        palette: uint8 [num_classes, 3].
     """
 
     segmentation_map: np.ndarray
-    distance: np.ndarray
+    color_map: np.ndarray
+    palette: np.ndarray
+
+    @cached_property
+    def distance(self) -> np.ndarray:
+        """Euclidean distance in RGB to the chosen colour, float32 [..., H, W]; computed at first use."""
+        return palette_distances(self.color_map, palette=self.palette, ids=self.segmentation_map)
 
 
 def color_to_mask(color_map: np.ndarray, *, palette: np.ndarray) -> DecodedColorMap:
@@ -84,12 +92,4 @@ def color_to_mask(color_map: np.ndarray, *, palette: np.ndarray) -> DecodedColor
         color_map: uint8 [..., H, W, 3].
         palette: uint8 [num_classes, 3].
     """
-    pixels = color_map.astype(np.int32)
-    best = np.full(color_map.shape[:-1], np.iinfo(np.int32).max, np.int32)
-    ids = np.zeros(color_map.shape[:-1], np.uint8)
-    for train_id, colour in enumerate(palette.astype(np.int32)):
-        squared = ((pixels - colour) ** 2).sum(-1, dtype=np.int32)
-        closer = squared < best
-        ids[closer] = train_id
-        best = np.where(closer, squared, best)
-    return DecodedColorMap(ids, np.sqrt(best.astype(np.float32)))
+    return DecodedColorMap(nearest_ids(color_map, palette=palette), color_map, palette)
