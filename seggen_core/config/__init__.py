@@ -5,7 +5,7 @@ A stage is handed its own section (and `SegGenConfig.seed`), never the tree.
 
 from seggen_core.config.attention import SeeDiffConfig
 from seggen_core.config.base import Positive, Precision, Probability, Section
-from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
+from seggen_core.config.data import CaptionsConfig, ColorMapKind, DatasetConfig, RuntimeConfig
 from seggen_core.config.generation import (
     DiffusionTrainingConfig,
     FoundationConfig,
@@ -27,6 +27,7 @@ __all__ = [
     "SYNTHESIS_METHODS",
     "AblationConfig",
     "CaptionsConfig",
+    "ColorMapKind",
     "DatasetConfig",
     "DiffusionTrainingConfig",
     "EvaluateConfig",

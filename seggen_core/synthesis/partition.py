@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from seggen_core.color_code import ColorCode
 from seggen_core.color_map import class_palette
 from seggen_core.config import SegGenConfig, SegGenSynthesisConfig
 from seggen_core.datasets.subset import rarest_class_partition
@@ -86,7 +87,15 @@ def synthesize_partition(
         for name in models:
             tracked.log_input(name=name, path=paths.model(name))
         tracked.log_input(name="captions", path=paths.captions)
-        identity: list[Any] = [method, params, config.seed, config.dataset.image_size, taxonomy.to_json(), hashes]
+        identity: list[Any] = [
+            method,
+            params,
+            config.seed,
+            config.dataset.image_size,
+            config.dataset.color_map,
+            taxonomy.to_json(),
+            hashes,
+        ]
         identity += [[t.source_key, t.number, t.prompt] for t in tasks]
         if method == "imgsyn":
             identity.append(content_digest(paths.real("train")))
@@ -128,7 +137,8 @@ def _fill(
     if done == len(tasks) or writer.finished:
         return
     device = pick_device(config.runtime)
-    palette = class_palette(len(Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))))
+    taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+    code = ColorCode(taxonomy, kind=config.dataset.color_map)
     mask2img = load_mask2img(paths.model("foundation"), paths.model("mask2img")).to(device)
     text2mask = load_pipeline(paths.model("text2mask")).to(device) if method == "masksyn" else None
     # Whole sources, so that network calls are full; the first batch after a resumption may be a part of one.
@@ -136,16 +146,21 @@ def _fill(
     with tqdm(total=len(tasks), initial=done, desc=f"{method} {class_slug}", unit="pair", disable=None) as progress:
         for start in range(done - done % size, len(tasks), size):
             batch = tasks[max(start, done) : start + size]
+            real_masks = [store.read_mask(t.source_key) for t in batch] if method == "imgsyn" else None
+            real_instances = None
+            if method == "imgsyn" and code.kind == "panoptic":
+                real_instances = [store.read_instances(t.source_key) for t in batch]
             pairs = synthesize_pairs(
                 batch,
                 method=method,
                 config=settings,
                 seed=config.seed,
                 mask2img=mask2img,
-                palette=palette,
+                code=code,
                 image_size=config.dataset.image_size,
                 text2mask=text2mask,
-                real_masks=np.stack([store.read_mask(t.source_key) for t in batch]) if method == "imgsyn" else None,
+                real_masks=real_masks,
+                real_instances=real_instances,
             )
             for position, task in enumerate(batch):
                 metadata: dict[str, Any] = {
@@ -156,7 +171,8 @@ def _fill(
                     "model_hash": hashes["mask2img"],
                     "quality": pairs.quality[position],
                 }
-                writer.add(Sample(task.key(method), pairs.images[position], pairs.segmentation_maps[position], None, metadata))
+                mask, instances = pairs.segmentation_maps[position], pairs.instance_maps[position]
+                writer.add(Sample(task.key(method), pairs.images[position], mask, instances, metadata))
             writer.commit()
             progress.update(len(batch))
 

@@ -129,6 +129,12 @@ class SampleStore:
         position = self._position(key_or_position)
         return self._decode(position, "mask", self._read(position, "mask")["mask"])
 
+    def read_instances(self, key_or_position: str | int) -> np.ndarray | None:
+        """Return the instance map alone, uint16 [H, W], 0 where there is no instance; None where instances are unknown."""
+        position = self._position(key_or_position)
+        data = self._read(position, "instances")["instances"]
+        return self._decode(position, "instances", data) if data else None
+
     def read_metadata(self, key_or_position: str | int) -> dict[str, Any]:
         """Return the metadata alone, without decoding a picture."""
         position = self._position(key_or_position)
