@@ -1,44 +1,16 @@
-"""Masks as RGB colour maps and back (SegGen 3.2 and A.2, f_mask->color and f_color->mask).
-
-The first eight colours are the corners of the RGB cube, the largest set at mutual distance 255: an anti-aliased or blurred
-edge between two of them passes near no third colour until it is half of each.
-"""
+"""Masks as RGB colour maps and back (SegGen 3.2 and A.2, f_mask->color and f_color->mask)."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 
 import numpy as np
 
+from seggen_core.color_decoding import nearest_ids, palette_distances
+from seggen_core.color_palette import IGNORE_COLOR, class_palette
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 
-_CORNERS = [(0, 0, 255), (0, 255, 0), (0, 0, 0), (255, 0, 0), (255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 255, 255)]
-_IGNORE_COLOUR = (128, 128, 128)
-
-
-@cache
-def _palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    axis = np.round(np.linspace(0, 255, 18)).astype(np.int64)
-    candidates = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    chosen = [np.array(c) for c in _CORNERS[:num_classes]]
-    # Grey stays free: it shows ignored pixels, and half-blends of opposite corners fall there.
-    nearest = np.min([((candidates - c) ** 2).sum(1) for c in [*_CORNERS, _IGNORE_COLOUR]], axis=0)
-    while len(chosen) < num_classes:
-        best = int(nearest.argmax())
-        chosen.append(candidates[best])
-        nearest = np.minimum(nearest, ((candidates - candidates[best]) ** 2).sum(1))
-    return tuple((int(r), int(g), int(b)) for r, g, b in chosen)
-
-
-def class_palette(num_classes: int) -> np.ndarray:
-    """Return the colours of train ids 0..num_classes-1, uint8 [num_classes, 3].
-
-    The cube's corners first, then greedily the colour furthest from all chosen ones (farthest-point sampling, at most a factor
-    of two from the best possible smallest distance).
-    """
-    if not 1 <= num_classes <= IGNORE_INDEX:
-        raise ValueError(f"num_classes must be 1 to {IGNORE_INDEX}, got {num_classes}")
-    return np.array(_palette(num_classes), np.uint8)
+__all__ = ["DecodedColorMap", "class_palette", "color_to_mask", "mask_to_color"]
 
 
 def mask_to_color(segmentation_map: np.ndarray, *, palette: np.ndarray) -> np.ndarray:
@@ -56,7 +28,7 @@ def mask_to_color(segmentation_map: np.ndarray, *, palette: np.ndarray) -> np.nd
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
-    table[IGNORE_INDEX] = _IGNORE_COLOUR
+    table[IGNORE_INDEX] = IGNORE_COLOR
     used = np.flatnonzero(np.bincount(segmentation_map.ravel(), minlength=256))
     unknown = [int(v) for v in used if v >= len(palette) and v != IGNORE_INDEX]
     if unknown:
@@ -64,17 +36,24 @@ def mask_to_color(segmentation_map: np.ndarray, *, palette: np.ndarray) -> np.nd
     return table[segmentation_map]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecodedColorMap:
     """A colour map turned back into train ids.
 
     Attributes:
         segmentation_map: uint8 [..., H, W].
-        distance: float32 [..., H, W], Euclidean distance in RGB to the chosen colour.
+        color_map: uint8 [..., H, W, 3], what it was decoded from.
+        palette: uint8 [num_classes, 3].
     """
 
     segmentation_map: np.ndarray
-    distance: np.ndarray
+    color_map: np.ndarray
+    palette: np.ndarray
+
+    @cached_property
+    def distance(self) -> np.ndarray:
+        """Euclidean distance in RGB to the chosen colour, float32 [..., H, W]; computed at first use."""
+        return palette_distances(self.color_map, palette=self.palette, ids=self.segmentation_map)
 
 
 def color_to_mask(color_map: np.ndarray, *, palette: np.ndarray) -> DecodedColorMap:
@@ -84,12 +63,4 @@ def color_to_mask(color_map: np.ndarray, *, palette: np.ndarray) -> DecodedColor
         color_map: uint8 [..., H, W, 3].
         palette: uint8 [num_classes, 3].
     """
-    pixels = color_map.astype(np.int32)
-    best = np.full(color_map.shape[:-1], np.iinfo(np.int32).max, np.int32)
-    ids = np.zeros(color_map.shape[:-1], np.uint8)
-    for train_id, colour in enumerate(palette.astype(np.int32)):
-        squared = ((pixels - colour) ** 2).sum(-1, dtype=np.int32)
-        closer = squared < best
-        ids[closer] = train_id
-        best = np.where(closer, squared, best)
-    return DecodedColorMap(ids, np.sqrt(best.astype(np.float32)))
+    return DecodedColorMap(nearest_ids(color_map, palette=palette), color_map, palette)

@@ -13,16 +13,12 @@ def distances(palette: np.ndarray) -> np.ndarray:
     return np.sqrt(((colours[:, None] - colours[None]) ** 2).sum(-1)) + np.diag([np.inf] * len(colours))
 
 
-@pytest.mark.parametrize("num_classes, smallest", [(2, 255), (8, 255), (12, 141), (19, 124), (21, 114), (150, 45), (255, 36)])
+@pytest.mark.parametrize("num_classes, smallest", [(2, 255), (8, 255), (12, 141), (19, 130), (21, 128), (150, 58), (255, 46)])
 def test_colours_are_far_apart_and_far_from_ignored_grey(num_classes: int, smallest: float) -> None:
     palette = class_palette(num_classes)
     assert palette.shape == (num_classes, 3) and palette.dtype == np.uint8
     assert distances(palette).min() >= smallest
     assert np.sqrt(((palette - GREY) ** 2).sum(-1)).min() >= smallest / 2
-
-
-def test_a_larger_palette_begins_with_the_smaller_one() -> None:
-    assert (class_palette(150)[:21] == class_palette(21)).all()
 
 
 @pytest.mark.parametrize("num_classes", [0, 256])

@@ -136,4 +136,7 @@ def test_a_profile_holds_every_section_that_a_stage_depends_on(name: str) -> Non
     tree = yaml.safe_load((ROOT / "profiles" / name / "params.yaml").read_text())
     for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values():
         for parameter in stage.get("do", stage).get("params", ()):
-            assert parameter.partition(".")[0] in tree, f"{name} lacks {parameter}: DVC can't run the stage without it"
+            value = tree
+            for part in parameter.replace("${key}", next(iter(tree["variants"]))).split("."):
+                assert part in value, f"{name} lacks {parameter}: DVC can't run the stage without it"
+                value = value[part]

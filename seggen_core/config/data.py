@@ -7,6 +7,8 @@ from pydantic import Field
 
 from seggen_core.config.base import Positive, Probability, Section
 
+ColorMapKind = Literal["semantic", "panoptic"]
+"""What colour maps show: classes alone, or segments with outlines."""
 Split = Literal["train", "val", "test"]
 
 
@@ -59,6 +61,8 @@ class DatasetConfig(Section):
         image_size: side in pixels of the square samples that all stages work on.
         fit: "stretch" squashes whole frames to squares, "center_crop" keeps proportions and loses the sides.
         num_train, num_val, num_test: samples per split; None takes all there are.
+        color_map: how Text2Mask and Mask2Img see masks: "semantic" is classes as colours; "panoptic" outlines every segment
+            (SegGen A.2), needs instances, and lets MaskSyn make them.
         max_bad: unreadable or invalid samples that may be left out of each split; they are listed in its manifest.
         subset_size: N, the number of real samples the segmenter gets (SegGen Table 4, low-data rows); None takes all.
         subset_seeds: one subset, and one training of every arm, per seed.
@@ -84,6 +88,7 @@ class DatasetConfig(Section):
     keep_val_in_train: bool = False
     image_size: Positive = 64
     fit: Literal["stretch", "center_crop"] = "stretch"
+    color_map: ColorMapKind = "semantic"
     num_train: Positive | None = None
     num_val: Positive | None = None
     num_test: Positive | None = None

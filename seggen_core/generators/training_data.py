@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from seggen_core.color_map import class_palette, mask_to_color
-from seggen_core.config import DiffusionTrainingConfig, SegGenConfig
+from seggen_core.color_code import ColorCode
+from seggen_core.config import ColorMapKind, DiffusionTrainingConfig, SegGenConfig
 from seggen_core.errors import CaptionError
 from seggen_core.paths import ProjectPaths
 from seggen_core.synthesis.sample_store import SampleStore
@@ -25,22 +25,29 @@ class GeneratorTrainingData:
         store: images and masks.
         captions: one per sample, in the store's order.
         taxonomy: the classes.
-        palette: uint8 [num_classes, 3].
         read_color_map: colour map of sample i, uint8 [H, W, 3].
     """
 
     store: SampleStore
     captions: list[str]
     taxonomy: Taxonomy
-    palette: np.ndarray
     read_color_map: Callable[[int], np.ndarray]
 
 
-def open_training_data(paths: ProjectPaths) -> GeneratorTrainingData:
-    """Open the training split and its captions; CaptionError where a sample has none."""
+def open_training_data(paths: ProjectPaths, *, color_map: ColorMapKind) -> GeneratorTrainingData:
+    """Open the training split and its captions.
+
+    Args:
+        paths: the project.
+        color_map: what its colour maps show.
+
+    Raises:
+        CaptionError: a sample has no caption.
+        ConfigError: colour maps can't show what `color_map` asks for.
+    """
     store = SampleStore(paths.real("train"))
     taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
-    palette = class_palette(len(taxonomy))
+    code = ColorCode(taxonomy, kind=color_map)
     table = pd.read_parquet(paths.captions)
     caption_of = dict(zip(table["sample_key"], table["caption"], strict=True))
     keys = store.keys()
@@ -49,9 +56,10 @@ def open_training_data(paths: ProjectPaths) -> GeneratorTrainingData:
         raise CaptionError(f"{len(missing)} training samples have no caption, e.g. {missing[0]} (run: dvc repro captions)")
 
     def read_color_map(position: int) -> np.ndarray:
-        return mask_to_color(store.read_mask(position), palette=palette)
+        instances = store.read_instances(position) if color_map == "panoptic" else None
+        return code.encode(store.read_mask(position), instance_map=instances)
 
-    return GeneratorTrainingData(store, [caption_of[k] for k in keys], taxonomy, palette, read_color_map)
+    return GeneratorTrainingData(store, [caption_of[k] for k in keys], taxonomy, read_color_map)
 
 
 def training_fingerprint(name: str, *, config: SegGenConfig, section: DiffusionTrainingConfig, paths: ProjectPaths) -> str:
@@ -60,6 +68,7 @@ def training_fingerprint(name: str, *, config: SegGenConfig, section: DiffusionT
         name,
         section.model_dump(mode="json"),
         config.seed,
+        config.dataset.color_map,
         content_digest(paths.model("foundation")),
         content_digest(paths.real("train")),
         content_digest(paths.captions),

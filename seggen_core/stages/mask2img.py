@@ -39,7 +39,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         scratch = paths.scratch / "mask2img" / training_fingerprint("mask2img", config=config, section=settings, paths=paths)
 
         # 1. Latents and embeddings, once.
-        data = open_training_data(paths)
+        data = open_training_data(paths, color_map=config.dataset.color_map)
         pipeline = load_pipeline(paths.model("foundation")).to(device)
         with tqdm(total=len(data.store), desc="mask2img: encode images", unit="image", disable=None) as bar:
             images = cache_latents(

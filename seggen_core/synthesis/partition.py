@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from seggen_core import color_map, rng
+from seggen_core import color_code, color_map, panoptic_color_map, rng
+from seggen_core.color_code import ColorCode
 from seggen_core.color_map import class_palette
 from seggen_core.config import SegGenConfig, SegGenSynthesisConfig
 from seggen_core.datasets.subset import rarest_class_partition
@@ -91,10 +92,17 @@ def synthesize_partition(
         for name in models:
             tracked.log_input(name=name, path=paths.model(name))
         tracked.log_input(name="prompts", path=paths.prompts(class_slug))
-        common: list[Any] = [method, config.seed, config.dataset.image_size, taxonomy.to_json(), hashes]
+        common: list[Any] = [
+            method,
+            config.seed,
+            config.dataset.image_size,
+            config.dataset.color_map,
+            taxonomy.to_json(),
+            hashes,
+        ]
         identity = [*common, params]
         # Neither the batch size nor other samples change a sample's bytes.
-        code = code_digest([color_map, foundation, rng, sampling, seggen])
+        code = code_digest([color_code, color_map, panoptic_color_map, foundation, rng, sampling, seggen])
         shared = [*common, settings.model_dump(mode="json", exclude={"batch_size"}), pick_device(config.runtime).type, code]
         digests = _digest_tasks(tasks, method=method, shared=shared, store=store)
         identity += [[t.source_key, t.number, t.prompt] for t in tasks]
@@ -145,7 +153,8 @@ def _digest_tasks(
     masks: dict[str, str] = {}
     for task in tasks:
         if method == "imgsyn" and task.source_key not in masks:
-            masks[task.source_key] = hashlib.sha256(store.read_bytes(task.source_key, "mask")).hexdigest()
+            shown = [store.read_bytes(task.source_key, member) for member in ("mask", "instances")]
+            masks[task.source_key] = ":".join(hashlib.sha256(part).hexdigest() for part in shown)
         mask = masks.get(task.source_key)
         digests[task.key(method)] = sample_digest([*shared, task.source_key, task.number, task.prompt, mask])
     return digests
@@ -188,9 +197,8 @@ def _fill(
                         "model_hash": hashes["mask2img"],
                         "quality": pairs.quality[position],
                     }
-                    samples[task] = Sample(
-                        task.key(method), pairs.images[position], pairs.segmentation_maps[position], None, metadata
-                    )
+                    mask, instances = pairs.segmentation_maps[position], pairs.instance_maps[position]
+                    samples[task] = Sample(task.key(method), pairs.images[position], mask, instances, metadata)
             for task in batch:
                 sample = samples[task]
                 assert sample is not None, task
@@ -205,21 +213,27 @@ def _load_models(
     """Load what the method needs and return the function that makes the pairs of some tasks."""
     settings: SegGenSynthesisConfig = getattr(config, method)
     device = pick_device(config.runtime)
-    palette = class_palette(len(Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))))
+    taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+    code = ColorCode(taxonomy, kind=config.dataset.color_map)
     mask2img = load_mask2img(paths.model("foundation"), paths.model("mask2img")).to(device)
     text2mask = load_pipeline(paths.model("text2mask")).to(device) if method == "masksyn" else None
 
     def draw(tasks: list[SynthesisTask]) -> SynthesizedPairs:
+        real_masks = [store.read_mask(t.source_key) for t in tasks] if method == "imgsyn" else None
+        real_instances = None
+        if method == "imgsyn" and code.kind == "panoptic":
+            real_instances = [store.read_instances(t.source_key) for t in tasks]
         return synthesize_pairs(
             tasks,
             method=method,
             config=settings,
             seed=config.seed,
             mask2img=mask2img,
-            palette=palette,
+            code=code,
             image_size=config.dataset.image_size,
             text2mask=text2mask,
-            real_masks=np.stack([store.read_mask(t.source_key) for t in tasks]) if method == "imgsyn" else None,
+            real_masks=real_masks,
+            real_instances=real_instances,
         )
 
     return draw

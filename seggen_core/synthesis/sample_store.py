@@ -133,6 +133,12 @@ class SampleStore:
         """Return the file of one member ("image", "mask", ...) as it is stored; the same bytes are the same picture."""
         return self._read(self._position(key_or_position), member)[member]
 
+    def read_instances(self, key_or_position: str | int) -> np.ndarray | None:
+        """Return the instance map alone, uint16 [H, W], 0 where there is no instance; None where instances are unknown."""
+        position = self._position(key_or_position)
+        data = self._read(position, "instances")["instances"]
+        return self._decode(position, "instances", data) if data else None
+
     def read_metadata(self, key_or_position: str | int) -> dict[str, Any]:
         """Return the metadata alone, without decoding a picture."""
         position = self._position(key_or_position)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seggen_core.color_map import color_to_mask, mask_to_color
+from seggen_core.color_code import ColorCode
 from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
 from seggen_core.generators.sampling import resolve_precision, sample_images
 from seggen_core.rng import derive_seed, torch_generator
@@ -42,11 +42,13 @@ class SynthesizedPairs:
     Attributes:
         images: uint8 [B, H, W, 3].
         segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
+        instance_maps: one per pair, uint16 [H, W], 0 where there is no instance; None with semantic colour maps.
         quality: one dict of floats per pair.
     """
 
     images: np.ndarray
     segmentation_maps: np.ndarray
+    instance_maps: Sequence[np.ndarray | None]
     quality: list[dict[str, float]]
 
 
@@ -72,10 +74,11 @@ def synthesize_pairs(
     config: SegGenSynthesisConfig,
     seed: int,
     mask2img: Any,
-    palette: np.ndarray,
+    code: ColorCode,
     image_size: int,
     text2mask: Any = None,
-    real_masks: np.ndarray | None = None,
+    real_masks: Sequence[np.ndarray] | None = None,
+    real_instances: Sequence[np.ndarray | None] | None = None,
 ) -> SynthesizedPairs:
     """Make one pair per task: MaskSyn with `text2mask` (equations 1 and 2), ImgSyn with `real_masks` (equation 2 alone).
 
@@ -85,10 +88,14 @@ def synthesize_pairs(
         config: samplers.
         seed: the project's seed.
         mask2img: a ControlNet pipeline.
-        palette: uint8 [num_classes, 3].
+        code: the colour code that both models were trained with.
         image_size: side of the square pairs in pixels.
         text2mask: a text-to-image pipeline that draws colour maps.
-        real_masks: uint8 [B, H, W], the masks of the tasks' sources.
+        real_masks: B masks of the tasks' sources, uint8 [H, W].
+        real_instances: their instance maps, uint16 [H, W]; given where `code` shows them.
+
+    Raises:
+        ConfigError: `code` shows instances, and a source has none.
     """
     prompts, slots = [t.prompt for t in tasks], [t.number for t in tasks]
     text2mask_sampler = with_even_calls(config.text2mask, samples_per_source=config.samples_per_source)
@@ -105,16 +112,19 @@ def synthesize_pairs(
             dtype=resolve_precision(text2mask_sampler.precision, text2mask.unet.device),
             slots=slots,
         )
-        decoded = color_to_mask(drawn, palette=palette)
-        masks = decoded.segmentation_map
+        decoded = code.decode(drawn)
+        masks = decoded.segmentation_maps
+        instances: Sequence[np.ndarray | None] = [None] * len(tasks) if decoded.instance_maps is None else decoded.instance_maps
         far = (decoded.distance > config.max_palette_distance).mean(axis=(1, 2))
         quality = [{"off_palette": float(f)} for f in far]
     else:
         assert real_masks is not None, "ImgSyn needs the masks of the real samples"
-        masks = real_masks
+        masks = np.stack(real_masks)
+        instances = real_instances or [None] * len(tasks)
         quality = [{} for _ in tasks]
 
-    # 2. Images that show them. The condition is painted from the decoded classes: clean colours, as in training.
+    # 2. Images that show them. The condition is painted from the decoded masks: clean colours, as in training.
+    painted = [code.encode(mask, instance_map=found) for mask, found in zip(masks, instances, strict=True)]
     images = sample_images(
         mask2img,
         prompts=prompts,
@@ -122,7 +132,7 @@ def synthesize_pairs(
         config=mask2img_sampler,
         image_size=image_size,
         dtype=resolve_precision(mask2img_sampler.precision, mask2img.unet.device),
-        control_images=mask_to_color(masks, palette=palette),
+        control_images=np.stack(painted),
         slots=slots,
     )
-    return SynthesizedPairs(images, masks, quality)
+    return SynthesizedPairs(images, masks, instances, quality)

@@ -22,7 +22,7 @@ from seggen_core.stages import imgsyn, masksyn
 from seggen_core.synthesis import partition
 from seggen_core.synthesis.partition import list_tasks
 from seggen_core.synthesis.sample_store import SampleStore
-from tests.synthesis.conftest import write_config
+from tests.synthesis.conftest import PARAMS, write_config
 
 Project = Callable[[str], ProjectPaths]
 
@@ -54,6 +54,24 @@ def cars(whole: ProjectPaths) -> list[str]:
     cars = sources_of(whole)["car"]
     assert len(cars) >= 3, "the tests need a class with several sources"
     return cars
+
+
+def test_panoptic_colour_maps_make_instances(make_project: Project) -> None:
+    paths = make_project("panoptic")
+    tree: dict[str, Any] = PARAMS["dataset"] | {"color_map": "panoptic"}
+    config = write_config(paths, dataset=tree)
+    masksyn.run(config, paths=paths, item="car")
+    imgsyn.run(config, paths=paths, item="car")
+    made, redrawn = (SampleStore(paths.synthetic(method, "car")) for method in ("masksyn", "imgsyn"))
+    real = SampleStore(paths.real("train"))
+    assert len(made) and len(redrawn)
+    for sample in redrawn:
+        source = real[sample.metadata["source_key"]]
+        assert sample.instance_map is not None and (sample.instance_map == source.instance_map).all()
+    for sample in made:
+        assert sample.instance_map is not None and sample.metadata["quality"].keys() == {"off_palette"}
+        things = np.isin(sample.segmentation_map, [c.train_id for c in SCENES_TAXONOMY if c.is_thing])
+        assert (sample.instance_map[~things] == 0).all() and (sample.instance_map[things] > 0).all()
 
 
 def test_a_partition_holds_so_many_samples_of_each_source(whole: ProjectPaths, cars: list[str]) -> None:

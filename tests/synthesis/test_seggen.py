@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-from seggen_core.color_map import class_palette
+from seggen_core.color_code import ColorCode
 from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
 from seggen_core.generators.foundation import load_mask2img
 from seggen_core.paths import ProjectPaths
 from seggen_core.rng import derive_seed, torch_generator
 from seggen_core.synthesis.seggen import SynthesisTask, SynthesizedPairs, synthesize_pairs, task_seed, with_even_calls
-from seggen_core.taxonomy import IGNORE_INDEX
+from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
 SAMPLER = SamplingConfig(num_inference_steps=2, micro_batch_size=4, precision="fp32")
 CONFIG = SegGenSynthesisConfig(samples_per_source=3, text2mask=SAMPLER, mask2img=SAMPLER)
-PALETTE = class_palette(3)
+CODE = ColorCode(Taxonomy.from_names(stuff=["sky"], things=["car", "bus"]), kind="semantic")
 TASKS = [SynthesisTask(f"train-{s:05d}", n, prompt) for s, prompt in enumerate(("a car", "a bus")) for n in range(3)]
 MASKS = np.random.default_rng(0).integers(0, 3, (2, 32, 32), dtype=np.uint8)
 
@@ -51,7 +51,7 @@ def synthesize(
         config=config,
         seed=seed,
         mask2img=mask2img,
-        palette=PALETTE,
+        code=CODE,
         image_size=32,
         text2mask=text2mask,
         real_masks=real,
