@@ -163,7 +163,7 @@ def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
 
 
 def test_numbers_may_be_written_as_yaml_misreads_them(tmp_path: Path) -> None:
-    path = write_params(tmp_path, lambda p: None)
+    path = write_params(tmp_path, lambda p: p["text2mask"].update(learning_rate=0.0003))
     path.write_text(path.read_text().replace("learning_rate: 0.0003", "learning_rate: 3e-4"))
     assert yaml.safe_load(path.read_text())["text2mask"]["learning_rate"] == "3e-4", "YAML 1.1 wants a dot"
     assert load_config(path).text2mask.learning_rate == 3e-4
