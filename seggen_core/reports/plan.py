@@ -128,9 +128,13 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
     asks = config.captions.captioner not in ("class_list", "file")
     hours = counts["train"] * rates["caption_s"] / 3600 if asks else 0.0
     stages.append(StagePlan("captions", 1, f"{counts['train']:,} by {config.captions.captioner}", hours, 0.0, "assumed"))
-    stages.append(
-        StagePlan("foundation", 1, str(config.foundation.source or "pretrained here"), 0.0, network["gigabytes"], basis)
-    )
+    source, hours = str(config.foundation.source), 0.0
+    if config.foundation.mode == "pretrain" and (pretraining := config.foundation.pretrain) is not None:
+        source = f"{pretraining.unet_steps:,} steps of {pretraining.batch_size}"
+        hours = pretraining.unet_steps * pretraining.batch_size * _TRAIN_PASSES * unet / 3600
+        if pretraining.init_from is None:
+            notes.append("foundation: without the autoencoder's training")
+    stages.append(StagePlan("foundation", 1, source, hours, network["gigabytes"], basis))
 
     # 2. Generators.
     segments = {"masksyn": ("text2mask", "mask2img"), "imgsyn": ("mask2img",)}
@@ -156,13 +160,22 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
                 row += _sampling_seconds(settings.text2mask, unet=unet, vae=vae)
             work = f"{made[method]:,} samples: {sources:,} sources x {settings.samples_per_source}"
             stages.append(StagePlan(method, len(config.classes), work, made[method] * row / 3600, made[method] * picture, basis))
-    if "seediff" in wanted:
-        made["seediff"] = len(config.classes) * config.seediff.samples_per_class
-        row = _sampling_seconds(config.seediff.sampling, unet=unet, vae=vae)
-        work = f"{made['seediff']:,} samples: {len(config.classes)} classes x {config.seediff.samples_per_class:,}"
-        hours = made["seediff"] * row / 3600
-        stages.append(StagePlan("seediff", len(config.classes), work, hours, made["seediff"] * picture, basis))
-        notes.append("seediff: as if every attempt gave a usable mask; three attempts a sample are the most")
+    for method in ("seediff", "diffumask"):
+        if method in wanted:
+            settings = getattr(config, method)
+            if settings is None:
+                raise ConfigError(f"{method} is among the methods or read by an arm, but params.yaml has no section {method}")
+            made[method] = len(config.classes) * settings.samples_per_class
+            drawn = float(made[method])
+            if method == "diffumask" and settings.noise_learning is not None:
+                drawn /= max(1 - settings.noise_learning.drop_share, 1e-3)  # noise learning drops some of what is drawn
+            row = _sampling_seconds(settings.sampling, unet=unet, vae=vae)
+            work = f"{made[method]:,} samples: {len(config.classes)} classes x {settings.samples_per_class:,}"
+            hours = drawn * row / 3600
+            stages.append(StagePlan(method, len(config.classes), work, hours, made[method] * picture, basis))
+            notes.append(f"{method}: as if every attempt gave a usable mask; three attempts a sample are the most")
+    if "diffumask" in wanted:
+        notes.append("diffumask: without the training of its AffinityNet and of the networks of noise learning")
 
     # 4. Segmenters.
     hours = evaluation = disk = 0.0

@@ -37,6 +37,19 @@ def test_coco_and_seediff_do_too() -> None:
     assert not {"text2mask", "mask2img", "masksyn", "imgsyn"} & work(plan("voc2012")).keys()
 
 
+def test_diffumask_draws_more_than_it_keeps() -> None:
+    found = {s.stage: s for s in plan("scenes", device="cpu").stages}
+    assert found["diffumask"].work == "96 samples: 8 classes x 12"
+    per_sample = {m: found[m].hours / int(found[m].work.split()[0]) for m in ("seediff", "diffumask")}
+    assert per_sample["diffumask"] == pytest.approx(per_sample["seediff"] / 0.8)  # noise learning drops a fifth
+
+
+def test_pretraining_takes_time() -> None:
+    found = {s.stage: s for s in plan("camvid", device="cpu").stages}
+    assert found["foundation"].work == "3,000 steps of 8"
+    assert found["foundation"].hours / found["text2mask"].hours == pytest.approx(3000 / 1200, rel=0.05)
+
+
 def test_hours_are_calls_times_seconds() -> None:
     config = load_config(ROOT / "profiles" / "ade20k" / "params.yaml")
     rates = json.loads(json.dumps(load_rates(None, device="gpu")))
