@@ -336,7 +336,7 @@ def test_init_from_starts_from_the_project_wherever_the_shell_is(
     seen: list[Path | None] = []
     monkeypatch.setattr(pretrain, "pretrain_foundation", lambda settings, **_: seen.append(settings.init_from))
     monkeypatch.chdir("/")
-    settings = PretrainConfig(init_from=Path(given))
+    settings = PretrainConfig(init_from=Path(given), precision="fp32")  # as the process's one Accelerator has it
     runtime = RuntimeConfig(device="cpu")
     folders = {"folder": tmp_path / "out", "work_folder": tmp_path / "work"}
     foundation_stage.pretrain(settings, seed=0, runtime=runtime, base=tmp_path, **folders)

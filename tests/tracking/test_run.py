@@ -88,7 +88,15 @@ def test_everything_that_a_stage_reports_reaches_mlflow(prepared, monkeypatch):
     assert not list(prepared.metrics_log.rglob("*.png")), "a delivered picture needn't be kept twice"
 
 
-def test_a_failing_stage_is_failed_and_a_killed_one_killed(prepared, monkeypatch):
+@pytest.fixture
+def default_sigterm():
+    """SIGTERM as a stage's process finds it: what Dagster runs in the tests' own process leaves a handler behind."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_failing_stage_is_failed_and_a_killed_one_killed(prepared, monkeypatch, default_sigterm):
     monkeypatch.setattr(run, "FLUSH_SECONDS", 0.0)
     with pytest.raises(ValueError, match="bad mask"), tracked(prepared):
         raise ValueError("bad mask")
