@@ -87,7 +87,6 @@ def _build_asset(manifest: DvcManifest, group: str, *, translator: DvcTranslator
     @dg.multi_asset(
         name=spec.key.to_python_identifier(),
         specs=[spec],
-        retry_policy=translator.get_retry_policy(manifest, group),
         backfill_policy=translator.get_backfill_policy(manifest, group),
         pool=translator.get_pool(manifest, group),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from dagster_project.defs.sensors import WeakClassPolicy, build_weak_class_sensor, weakest_classes
 from dagster_project.dvc_assets.manifest import load_manifest
@@ -40,7 +41,8 @@ def test_the_weakest_classes_get_more_samples_once_per_evaluation(project: Path)
     requests, cursor = evaluate(project, None)
     assert [request.partition_key for request in requests] == ["person", "tree"]
     config = requests[0].run_config["ops"]["masksyn"]["config"]
-    assert config == {"params": {"masksyn.samples_per_source": 16}}
+    twice = 2 * yaml.safe_load((project / "params.yaml").read_text())["masksyn"]["samples_per_source"]
+    assert config == {"params": {"masksyn.samples_per_source": twice}}
     assert requests[0].asset_selection == [dg.AssetKey("masksyn")]
     assert evaluate(project, cursor)[0] == []
 

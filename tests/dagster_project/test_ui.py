@@ -108,7 +108,9 @@ def test_the_graph_and_a_partition_with_its_preview(page: Any, dagster: LiveDags
     page.goto(f"{dagster.address}/assets/masksyn?view=partitions&partition=car")
     page.wait_for_selector("text=dvc/outcome")
     picture(page, "partition")
-    page.locator("tr", has_text="previews").get_by_text("Show Markdown").first.click()
+    button = page.locator("tr", has_text="previews").get_by_text("Show Markdown")
+    if button.count():  # a small picture is in the table itself
+        button.first.click()
     image = page.locator("img[alt='previews.png']")
     image.wait_for()
     assert image.evaluate("image => image.complete && image.naturalWidth") >= 100
