@@ -258,7 +258,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error(f"--jobs is {args.jobs}, expected at least 1")
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: what a script starts in its background ignores it otherwise, and so would `kill -INT`.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         return repro(args.cd.resolve(), args.targets, jobs=args.jobs, dry=args.dry, state_folder=args.state_folder)
