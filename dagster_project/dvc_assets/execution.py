@@ -30,6 +30,8 @@ Outcome = Literal["ran", "cached", "unchanged", "failed", "stopped"]
 TAIL_LINES = 30
 STOP_STEPS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 """What ends a process group: each signal, and how many seconds it gets before the next one."""
+KILL_PATIENCE = 5.0
+"""Seconds that the kernel gets to end what was sent SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,11 @@ class StageRun:
         for number, patience in STOP_STEPS:
             self._signal(number)
             deadline = time.monotonic() + patience
+            reached_command = self._command_started
             while time.monotonic() < deadline and not self._ended.wait(0.5):
-                if not self._command_started:
-                    # DVC itself ignores the signal and would go on to start the command.
+                if not reached_command:
+                    # DVC itself ignores the signal and goes on to start the command, a moment after it has said so.
+                    reached_command = self._command_started
                     self._signal(number)
             if self._ended.is_set():
                 return
@@ -194,6 +198,17 @@ class StageRun:
         if self._group is not None and not self._ended.is_set():
             with suppress(ProcessLookupError):  # it may have ended by itself just now
                 os.killpg(self._group, number)
+
+    def _end_group(self) -> None:
+        """SIGKILL what is left of the process group and wait until it is gone: the kernel takes its members one by one."""
+        deadline = time.monotonic() + KILL_PATIENCE
+        self._signal(signal.SIGKILL)
+        while self._group is not None and time.monotonic() < deadline:
+            try:
+                os.killpg(self._group, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
 
     def _note(self, raw: bytes) -> str:
         line = raw.decode("utf-8", errors="replace")
@@ -214,8 +229,10 @@ class StageRun:
         if figures:
             exit_text, dvc_text, command_text = figures[0].split()
             exit_code, dvc_cpu_seconds, command_cpu_seconds = int(exit_text), float(dvc_text), float(command_text)
-        else:
-            self._signal(signal.SIGKILL)  # DVC was killed alone: its command must not write on into what DVC will clear
+        if self._stopping or not figures:
+            # DVC may have been killed alone, or have left a child of its command that ignores what was asked of it: nobody
+            # may write on into what DVC will clear.
+            self._end_group()
         self._ended.set()
         outcome = self._outcome if exit_code == 0 else "stopped" if self._stopping else "failed"
         self._result = StageResult(

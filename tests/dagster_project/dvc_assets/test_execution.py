@@ -139,10 +139,20 @@ def test_a_command_does_not_outlive_a_dvc_that_was_killed(server: DvcServer, pro
     os.kill(stage._group, signal.SIGKILL)
     reader.join()
     assert (stage.result.outcome, stage.result.exit_code) == ("failed", None)
-    deadline = time.monotonic() + 5
-    while is_alive(command) and time.monotonic() < deadline:
-        time.sleep(0.05)
     assert not is_alive(command)
+
+
+def test_stop_ends_what_the_command_left_in_its_group(server: DvcServer, project: Path) -> None:
+    change_seed(project, 1)
+    left = "(trap '' INT TERM; exec sleep 30) &\necho $! > trace/left\n"
+    (project / "stage.sh").write_text(left + (project / "stage.sh").read_text())
+    stage, reader, command = start_hanging(server, project, "masksyn@car")
+    assert is_alive(int((project / "trace" / "left").read_text()))
+    stage.stop()
+    reader.join()
+    assert stage.result.outcome == "stopped"
+    assert not is_alive(command)
+    assert not is_alive(int((project / "trace" / "left").read_text()))
 
 
 def test_a_daemon_left_behind_does_not_hold_the_stage_up(server: DvcServer, project: Path) -> None:
