@@ -16,7 +16,7 @@ from seggen_core.reports.grids import image_grid
 from seggen_core.rng import derive_seed, torch_generator
 from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.synthesis.partition import publish
-from seggen_core.tracking import track_stage
+from seggen_core.tracking import track_stage, tracked_steps
 
 _NUM_PICTURES = 10
 
@@ -58,13 +58,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.random.manual_seed(derive_seed(config.seed, "mask2img-init"))
             controlnet = build_controlnet(pipeline).to(device)
-        with tqdm(total=settings.num_steps, desc="mask2img: train", unit="step", disable=None) as bar:
-
-            def on_step(step: int, metrics: dict[str, float]) -> None:
-                bar.update(step - bar.n)
-                if step % 10 == 0:
-                    tracked.log_metrics({f"train/{k}": v for k, v in metrics.items()}, step=step)
-
+        with tracked_steps(tracked, total=settings.num_steps, description="mask2img: train", prefix="train") as on_step:
             train_mask2img(
                 pipeline,
                 controlnet,

@@ -16,7 +16,7 @@ from seggen_core.reports.grids import image_grid
 from seggen_core.rng import torch_generator
 from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.synthesis.partition import publish
-from seggen_core.tracking import track_stage
+from seggen_core.tracking import track_stage, tracked_steps
 
 _NUM_PICTURES = 10
 
@@ -53,13 +53,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         prompts = PromptCache(pipeline, data.captions, image_size=config.dataset.image_size)
 
         # 2. Fine-tuning.
-        with tqdm(total=settings.num_steps, desc="text2mask: train", unit="step", disable=None) as bar:
-
-            def on_step(step: int, metrics: dict[str, float]) -> None:
-                bar.update(step - bar.n)
-                if step % 10 == 0:
-                    tracked.log_metrics({f"train/{k}": v for k, v in metrics.items()}, step=step)
-
+        with tracked_steps(tracked, total=settings.num_steps, description="text2mask: train", prefix="train") as on_step:
             train_text2mask(
                 pipeline,
                 settings,
@@ -72,13 +66,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
 
         # 3. The decoder, where asked for.
         if settings.decoder_steps:
-            with tqdm(total=settings.decoder_steps, desc="text2mask: decoder", unit="step", disable=None) as bar:
-
-                def on_decoder_step(step: int, metrics: dict[str, float]) -> None:
-                    bar.update(step - bar.n)
-                    if step % 10 == 0:
-                        tracked.log_metrics({f"decoder/{k}": v for k, v in metrics.items()}, step=step)
-
+            with tracked_steps(
+                tracked, total=settings.decoder_steps, description="text2mask: decoder", prefix="decoder"
+            ) as on_step:
                 train_mask_decoder(
                     pipeline.vae,
                     settings,
@@ -86,7 +76,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                     color_maps=color_maps,
                     read_color_map=data.read_color_map,
                     state_folder=scratch / "decoder",
-                    on_step=on_decoder_step,
+                    on_step=on_step,
                 )
 
         # 4. Save, and draw for some captions.

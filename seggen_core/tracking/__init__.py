@@ -17,6 +17,7 @@ The experiment is MLFLOW_EXPERIMENT_NAME, else "seggen/<profile>" with the profi
 
 from seggen_core.tracking.replay import ReplayReport, replay
 from seggen_core.tracking.run import StageRun, track_stage
+from seggen_core.tracking.steps import tracked_steps
 from seggen_core.tracking.target import prepare_tracking
 
-__all__ = ["ReplayReport", "StageRun", "prepare_tracking", "replay", "track_stage"]
+__all__ = ["ReplayReport", "StageRun", "prepare_tracking", "replay", "track_stage", "tracked_steps"]
