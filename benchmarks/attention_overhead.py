@@ -117,7 +117,7 @@ def _resident() -> float:
 
 def denoise(unet: Any, *, way: str, steps: int) -> torch.Tensor:
     """Call the network `steps` times on one image (two rows) in one of the three `WAYS`; returns its last output."""
-    latents, text = torch.randn(2, 4, 64, 64, device=unet.device), torch.randn(2, TEXT_LENGTH, 1024, device=unet.device)
+    latents, text = (torch.randn(2, *shape).to(unet.device, unet.dtype) for shape in ((4, 64, 64), (TEXT_LENGTH, 1024)))
 
     def run() -> torch.Tensor:
         for step in range(steps):
@@ -140,20 +140,22 @@ def denoise(unet: Any, *, way: str, steps: int) -> torch.Tensor:
     return output
 
 
-def measure(*, way: str, steps: int, small: bool, device: torch.device, output_file: Path) -> dict[str, float]:
+def measure(
+    *, way: str, steps: int, small: bool, device: torch.device, dtype: torch.dtype, output_file: Path
+) -> dict[str, float]:
     """Build the network, run it in one way; returns seconds and MiB and writes the network's output."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(SMALL if small else SD2_BASE)
-    unet = unet.to_empty(device=device).eval().requires_grad_(False)
+    unet = unet.to(dtype).to_empty(device=device).eval().requires_grad_(False)
     for parameter in unet.parameters():
         # What matters is that activations stay finite; times don't depend on the values.
         torch.nn.init.normal_(parameter, std=0.5 / math.sqrt(max(parameter[0].numel(), 1)) if parameter.ndim > 1 else 0.02)
     with torch.no_grad():
-        rows = torch.randn(2, 4, 16, 16, device=device), torch.randn(2, TEXT_LENGTH, 1024, device=device)
-        unet(rows[0], 999, rows[1])  # the kernels are warm
+        warm = [torch.randn(2, *shape).to(device, dtype) for shape in ((4, 16, 16), (TEXT_LENGTH, 1024))]
+        unet(warm[0], 999, warm[1])  # the kernels are warm
         if device.type == "cuda":
             torch.cuda.synchronize()
         with MemoryPeak(device) as memory:
@@ -162,7 +164,7 @@ def measure(*, way: str, steps: int, small: bool, device: torch.device, output_f
             if device.type == "cuda":
                 torch.cuda.synchronize()
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    np.save(output_file, output.cpu().numpy())
+    np.save(output_file, output.float().cpu().numpy())
     return {"wall": wall, "cpu": cpu, "peak": memory.peak, "parameters": sum(p.numel() for p in unet.parameters())}
 
 
@@ -173,6 +175,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--way", choices=WAYS, help="run this one only, in this process, and print what it took as JSON")
     parser.add_argument("--output", type=Path, help="with --way: the .npy that gets the network's output")
@@ -181,7 +184,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.way:
         taken = measure(
-            way=arguments.way, steps=arguments.steps, small=arguments.small, device=device, output_file=arguments.output
+            way=arguments.way,
+            steps=arguments.steps,
+            small=arguments.small,
+            device=device,
+            dtype=getattr(torch, arguments.precision),
+            output_file=arguments.output,
         )
         print(json.dumps(taken))
         return
@@ -197,8 +205,8 @@ def main() -> None:
         outputs = {way: np.load(f"{folder}/{way}.npy") for way in WAYS}
     plain, capture, store = (best[way] for way in WAYS)
     print(
-        f"{plain['parameters'] / 1e6:.0f} M parameters, {arguments.steps} steps, {device}, {arguments.threads} threads, "
-        f"{platform.machine()}, the best of {arguments.repeats}\n"
+        f"{plain['parameters'] / 1e6:.0f} M parameters, {arguments.steps} steps, {device}, {arguments.precision}, "
+        f"{arguments.threads} threads, {platform.machine()}, the best of {arguments.repeats}\n"
     )
     # On a CPU that others use too, time on the processor says more than time on the wall.
     print("| | wall s | CPU s | times plain | peak MiB | extra MiB | largest difference to plain |")
