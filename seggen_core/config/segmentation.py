@@ -29,6 +29,9 @@ class SegmenterConfig(Section):
         random_scale: range of the zoom before cropping.
         crop_size: side of the training crops; None is the image size.
         color_jitter: brightness, contrast and saturation change by at most this factor.
+        class_balance: a class weighs (median class frequency / its frequency) to this power in HRNet's cross-entropy;
+            frequencies are shares of the pixels of the whole real training split, in every arm. 0 weighs all pixels alike, 1 is
+            median frequency balancing (Eigen and Fergus, ICCV 2015; SegNet on CamVid).
         checkpoint_every: steps between the states that an interrupted training resumes from.
         backbone: timm model name of "hrnet".
         backbone_kwargs: changes to timm's definition of it, by its own names ("stem_width", "stage2": {...}).
@@ -60,6 +63,7 @@ class SegmenterConfig(Section):
     random_scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.5)
     crop_size: Positive | None = None
     color_jitter: Probability = 0.3
+    class_balance: Probability = 0.0
     checkpoint_every: Positive = 200
     backbone: str = "hrnet_w18_small"
     backbone_kwargs: dict[str, Any] = Field(default_factory=dict)

@@ -67,6 +67,7 @@ class HRNetSegmenter(Segmenter):
         self.classifier = nn.Conv2d(head_width, self.num_classes, 1)
         # The coarsest branch is 8 times smaller than the finest; timm's fusion needs them to fit exactly.
         self._multiple = 8 * stem_stride
+        self.register_buffer("class_weights", None, persistent=False)
         self.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -96,11 +97,18 @@ class HRNetSegmenter(Segmenter):
         logits = self.classifier(F.relu(self.norm(fused)))
         return F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)[:, :, :height, :width]
 
+    def weigh_classes(self, weights: torch.Tensor) -> None:
+        """Weigh the pixels of each class; see `Segmenter`."""
+        self.class_weights = weights.to(self.classifier.weight.device)
+
     def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross-entropy of the labelled pixels of the batch; see `Segmenter`."""
+        """Return the mean cross-entropy of the labelled pixels of the batch, weighted if asked for; see `Segmenter`."""
         logits = self.predict_logits(images)
-        total = F.cross_entropy(logits, segmentation_maps, ignore_index=IGNORE_INDEX, reduction="sum")
-        return total / (segmentation_maps != IGNORE_INDEX).sum().clamp(min=1)
+        total = F.cross_entropy(logits, segmentation_maps, weight=self.class_weights, ignore_index=IGNORE_INDEX, reduction="sum")
+        labelled = segmentation_maps != IGNORE_INDEX
+        if self.class_weights is None:
+            return total / labelled.sum().clamp(min=1)
+        return total / self.class_weights[segmentation_maps[labelled]].sum().clamp(min=self.class_weights.min())
 
     def save(self, folder: Path) -> None:
         """Write config.json (the constructor's arguments) and model.safetensors."""

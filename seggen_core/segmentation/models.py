@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from seggen_core.config import SegmenterConfig
-from seggen_core.errors import FoundationError
+from seggen_core.errors import ConfigError, FoundationError
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, which the pretrained weights of both models expect."""
@@ -44,6 +44,17 @@ class Segmenter(nn.Module, ABC):
 
         It is finite and has a gradient even where every pixel is ignored.
         """
+
+    def weigh_classes(self, weights: torch.Tensor) -> None:
+        """Let class c weigh `weights[c]` in `loss` from now on: float32 [C], positive. Not a part of what `save` writes.
+
+        Raises:
+            ConfigError: the model's loss has no such weights.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} has no place for {len(weights)} class weights in its loss; set train_seg.class_balance to 0 "
+            "for it, in train_seg.overrides where other arms are to keep it"
+        )
 
     @abstractmethod
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:

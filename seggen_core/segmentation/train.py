@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from seggen_core.config import SegmenterConfig, SyntheticAugmentConfig
@@ -37,6 +38,19 @@ def learning_rate(config: SegmenterConfig, *, step: int) -> float:
     else:
         decay = left**0.9 if config.lr_scheduler == "poly" else 0.5 * (1 - math.cos(math.pi * left))
     return config.learning_rate * warm * decay
+
+
+def balanced_weights(pixel_counts: np.ndarray, *, power: float) -> torch.Tensor:
+    """Return (median frequency / frequency) ** power of each class: float32 [C].
+
+    Frequency is a class's share of all labelled pixels; the median is over the classes that there are. A class without a
+    pixel weighs 1. (Median frequency balancing of Eigen and Fergus, ICCV 2015, at power 1; theirs counts only pixels of
+    pictures that show the class.)
+    """
+    counts = torch.as_tensor(pixel_counts, dtype=torch.float64)
+    shown = counts > 0
+    median = counts[shown].quantile(0.5)
+    return torch.where(shown, (median / counts.clamp(min=1)) ** power, 1.0).float()
 
 
 def train_segmenter(

@@ -20,7 +20,7 @@ from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.segmentation.mixing import Arm, open_arm
 from seggen_core.segmentation.models import build_segmenter, save_segmenter
 from seggen_core.segmentation.predict import score_store
-from seggen_core.segmentation.train import train_segmenter
+from seggen_core.segmentation.train import balanced_weights, train_segmenter
 from seggen_core.synthesis.sample_store import SampleStore, open_partitions
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import StageRun, track_stage
@@ -81,6 +81,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         scratch = paths.scratch / "train_seg" / item / fingerprint
 
+        pixel_counts = np.sum(real.index["class_pixel_counts"].tolist(), axis=0)
+        class_weights = balanced_weights(pixel_counts, power=settings.class_balance) if settings.class_balance else None
+
         # 2. One training for each subset.
         folders = {s: scratch / "out" / f"seed{s}" for s in config.dataset.subset_seeds}
         for subset_seed, folder in folders.items():
@@ -108,6 +111,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 tracked=tracked,
                 description=f"{item} seed {subset_seed}",
                 synthetic_augment=variant.synthetic_augment,
+                class_weights=class_weights,
             )
 
         # 3. Tables over the seeds, and all of it into place.
@@ -142,6 +146,7 @@ def _train_one(
     tracked: StageRun,
     description: str,
     synthetic_augment: SyntheticAugmentConfig | None,
+    class_weights: torch.Tensor | None,
 ) -> None:
     """Train one segmenter and write it to `folder`, metrics.json last."""
     device = pick_device(config.runtime)
@@ -149,6 +154,8 @@ def _train_one(
         # The same weights to start from in every arm.
         torch.manual_seed(derive_seed(config.seed, "train_seg", subset_seed, "initial weights"))
         segmenter = build_segmenter(settings, id2label=taxonomy.id2label).to(device)
+    if class_weights is not None:
+        segmenter.weigh_classes(class_weights)
     every = max(1, -(-settings.num_steps // _POINTS))
     curve: list[dict[str, float]] = []
     recent: list[float] = []

@@ -60,8 +60,23 @@ def test_loss_is_cross_entropy_over_labelled_pixels() -> None:
     torch.testing.assert_close(segmenter.loss(pictures(), segmentation_maps=maps), expected)
 
 
-def test_a_batch_without_labels_teaches_nothing() -> None:
+def test_weighted_loss_is_the_weighted_mean_of_labelled_pixels() -> None:
+    segmenter = tiny().eval()
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    segmenter.weigh_classes(weights)
+    maps = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(2))
+    maps[:, :20] = 255
+    losses = -segmenter.predict_logits(pictures()).log_softmax(1).gather(1, maps.clamp(max=2)[:, None])[:, 0][maps != 255]
+    weight = weights[maps[maps != 255]]
+    torch.testing.assert_close(segmenter.loss(pictures(), segmentation_maps=maps), (losses * weight).sum() / weight.sum())
+    assert "class_weights" not in segmenter.state_dict()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_batch_without_labels_teaches_nothing(weighted: bool) -> None:
     segmenter = tiny()
+    if weighted:
+        segmenter.weigh_classes(torch.tensor([0.5, 1.0, 4.0]))
     loss = segmenter.loss(pictures(), segmentation_maps=torch.full((2, 32, 32), 255))
     loss.backward()
     assert loss.item() == 0

@@ -10,7 +10,7 @@ from seggen_core.errors import ConfigError
 from seggen_core.paths import ProjectPaths
 from seggen_core.segmentation.mixing import open_arm
 from seggen_core.segmentation.models import Segmenter, build_segmenter
-from seggen_core.segmentation.train import _read, learning_rate, parameter_groups, train_segmenter
+from seggen_core.segmentation.train import _read, balanced_weights, learning_rate, parameter_groups, train_segmenter
 from seggen_core.synthesis.sample_store import SampleStore, open_partitions
 from tests.segmentation.tiny import ID2LABEL, TINY_HRNET, TINY_MASK2FORMER
 
@@ -135,6 +135,19 @@ def test_the_backbone_may_learn_more_slowly() -> None:
     names = {id(p): name for name, p in segmenter.named_parameters()}
     for group in groups:
         assert {names[id(p)].startswith("backbone.") for p in group["params"]} == {group["multiplier"] == 0.25}
+
+
+def test_rare_classes_weigh_more() -> None:
+    counts = np.array([800, 100, 50, 50, 0])
+    # Frequencies 0.8, 0.1, 0.05, 0.05; their median is 0.075.
+    torch.testing.assert_close(balanced_weights(counts, power=1.0), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0]))
+    torch.testing.assert_close(balanced_weights(counts, power=0.5), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0]).sqrt())
+
+
+def test_a_model_without_class_weights_says_so() -> None:
+    segmenter = build_segmenter(settings("mask2former"), id2label=ID2LABEL)
+    with pytest.raises(ConfigError, match="class_balance"):
+        segmenter.weigh_classes(torch.ones(3))
 
 
 def test_steps_fall_to_a_tenth_twice() -> None:
