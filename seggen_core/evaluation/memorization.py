@@ -15,10 +15,10 @@ Distances of images are computed in whole numbers as far as the root, so that th
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
-from PIL import Image
 
 from seggen_core.taxonomy import IGNORE_INDEX
 
@@ -85,8 +85,24 @@ class PackedMasks:
 
 
 def reduce_image(image: np.ndarray) -> np.ndarray:
-    """Return an image, uint8 [H, W, 3], averaged over areas to uint8 [IMAGE_SIDE, IMAGE_SIDE, 3]."""
-    return np.asarray(Image.fromarray(image).resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BOX))
+    """Return an image, uint8 [H, W, 3], averaged over areas to uint8 [IMAGE_SIDE, IMAGE_SIDE, 3].
+
+    Areas may cut through pixels. Pillow's box filter takes whole ones instead, and not those of the mirrored image.
+    """
+    rows, columns = (_area_weights(length) for length in image.shape[:2])
+    sums = np.einsum("yxc,sx->ysc", np.tensordot(rows, image, 1), columns, optimize=True)
+    return np.rint(sums / (image.shape[0] * image.shape[1])).astype(np.uint8)
+
+
+@lru_cache
+def _area_weights(length: int) -> np.ndarray:
+    """Return what each of `length` pixels in a row adds to IMAGE_SIDE averages, float64 [IMAGE_SIDE, length].
+
+    Rows sum to `length`; weights are whole numbers, so that sums are exact, in whichever order they are made.
+    """
+    cells, pixels = np.arange(IMAGE_SIDE + 1)[:, None] * length, np.arange(length) * IMAGE_SIDE
+    covered = np.minimum(cells[1:], pixels + IMAGE_SIDE) - np.maximum(cells[:-1], pixels)
+    return np.maximum(covered, 0).astype(np.float64)
 
 
 def reduce_mask(segmentation_map: np.ndarray, *, side: int) -> np.ndarray:

@@ -26,18 +26,11 @@ from seggen_core.evaluation.memorization import (
 )
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.grids import colorize, image_grid
+from seggen_core.reports.memorization import MEASURES
 from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.synthesis.sample_store import SampleStore, open_partitions
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import track_stage
-
-MEASURES = {
-    "mask_distance": "mask",
-    "image_rms": "image, by RMS",
-    "image_relative": "image, relative",
-    "image_structure": "image, structure",
-}
-"""What is measured, and how its row of pictures is labelled."""
 
 REFERENCE = "val"
 
@@ -79,8 +72,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     Masks aren't compared ("masks" says why) where they are real by design ("real": ImgSyn), or label one class at a time and
     come from a method that has seen no mask ("one_class": SeeDiff, DiffuMask).
 
-    Validation samples that were trained on, too (`dataset.keep_val_in_train`), aren't compared with themselves; "in_train"
-    counts them.
+    Validation samples that were trained on, too (`dataset.keep_val_in_train`), aren't compared with themselves;
+    "reference_in_train" counts them.
 
     Raises:
         ConfigError: there is no such method.
@@ -95,11 +88,11 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     with track_stage("memorization", item=item, params=params, runtime=config.runtime, paths=paths) as tracked:
         # 1. What is compared with what.
         taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
-        for name, folder in ((item, paths.synthetic(item)), ("real_train", paths.real("train")), ("real_val", paths.real("val"))):
-            tracked.log_input(name=name, path=folder)
         stores = {store.folder.name: store for store in open_partitions(paths.synthetic(item)) if len(store)}
         if not stores:
             raise SampleStoreError(f"{paths.synthetic(item)} holds no sample in any class partition; run: dvc repro {item}")
+        for name, folder in ((item, paths.synthetic(item)), ("real_train", paths.real("train")), ("real_val", paths.real("val"))):
+            tracked.log_input(name=name, path=folder)
         masks = "own"
         if item in _REAL_MASKS:
             masks = "real"
@@ -128,10 +121,12 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         metrics: dict[str, Any] = {
             "samples": len(distances),
             "training_samples": len(train),
+            "reference_samples": len(val),
+            "reference_in_train": int(same.any(1).sum()),
+            "neighbors": settings.neighbors,
             "masks": masks,
             "synthetic": summarize_distances(distances),
-            "reference": {"split": REFERENCE, "samples": len(val), "in_train": int(same.any(1).sum())}
-            | summarize_distances(reference),
+            "reference": summarize_distances(reference),
         }
         for name in _measured(distances):
             limit = np.nanpercentile(reference[name], _LOW_PERCENTILE) if reference[name].notna().any() else np.nan
@@ -164,7 +159,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 for _, row in chosen.iterrows()
             ]
             rows += [[own for own, _ in pairs], [other for _, other in pairs]]
-            labels += [MEASURES[name], "training sample"]
+            labels += [MEASURES[name], "  training sample"]
         scale = max(1, _PICTURE_SIDE // config.dataset.image_size)
         image_grid(rows, scale=scale, labels=labels).save(scratch / "nearest.png")
 
