@@ -31,6 +31,7 @@ STAGES = {
     "train_seg": "train the segmenter of one ablation arm",
     "evaluate": "evaluate one ablation arm on the held-out test split",
     "judge": "score one method's pairs by the segmenter trained on all real samples",
+    "memorization": "measure how near one method's samples come to the real training samples",
     "ablation": "compare all arms in one table",
 }
 """Stage names, shared with dvc.yaml, params.yaml and `seggen_core.stages`."""
@@ -58,6 +59,7 @@ _ITEMS = {
     "train_seg": "variant",
     "evaluate": "variant",
     "judge": "method",
+    "memorization": "method",
 }
 
 

@@ -52,7 +52,7 @@ class ProjectPaths:
         return self.data / "checkpoints" / variant
 
     def report(self, kind: str, name: str) -> Path:
-        """Folder of figures and tables: kind "evaluate" or "judge", name of the arm or method."""
+        """Folder of figures and tables: kind "evaluate", "judge" or "memorization", name of the arm or method."""
         return self.data / "reports" / kind / name
 
     @property

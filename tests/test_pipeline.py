@@ -93,7 +93,8 @@ def test_the_whole_graph_runs_and_ends_in_a_table(workspace: Path, first_run: di
         partitions = open_partitions(workspace / "data" / "synthetic" / method)
         assert {p.folder.name for p in partitions} == {"car", "person"}
         assert sum(len(p) for p in partitions) > 0
-        assert (workspace / "data" / "reports" / "judge" / method / "metrics.json").is_file()
+        for report in ("judge", "memorization"):
+            assert (workspace / "data" / "reports" / report / method / "metrics.json").is_file()
     manifest = json.loads((workspace / "data" / "synthetic" / "masksyn" / "car" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["method"] == "masksyn"
 

@@ -14,7 +14,7 @@ from dagster_project.dvc_assets.manifest import DvcManifest
 from dagster_project.dvc_assets.translator import DvcTranslator
 
 Job: TypeAlias = dg.JobDefinition | UnresolvedAssetJobDefinition
-EVALUATION = ("evaluate", "judge")
+EVALUATION = ("evaluate", "judge", "memorization")
 ABLATION = "ablation"
 
 
@@ -36,7 +36,7 @@ def build_jobs(manifest: DvcManifest, *, checks: Sequence[StageCheck], reader: S
     ]
     for name, groups, description in (
         ("full_ablation", (ABLATION,), "Every arm of the ablation, and all that it is made from"),
-        ("evaluation", EVALUATION, "Score every arm on the test split and judge every method"),
+        ("evaluation", EVALUATION, "Score every arm on the test split, judge every method and look for copies"),
     ):
         targets = [group for group in groups if group in manifest.groups]
         if targets:

@@ -15,7 +15,7 @@ def build_schedules(jobs: Sequence[Job]) -> list[dg.ScheduleDefinition]:
             job=job,
             cron_schedule="0 2 * * *",
             execution_timezone="UTC",
-            description="Score every arm and judge every method at night",
+            description="Score every arm, judge every method and look for copies at night",
             default_status=dg.DefaultScheduleStatus.STOPPED,
         )
         for job in jobs

@@ -16,6 +16,7 @@ from seggen_core.config.segmentation import (
     AblationConfig,
     EvaluateConfig,
     JudgeConfig,
+    MemorizationConfig,
     SegmenterConfig,
     VariantConfig,
     ZeroShotConfig,
@@ -30,7 +31,7 @@ class SegGenConfig(Section):
         profile: name of the profile; its folder below profiles/ holds what it ships with.
         seed: of all random streams.
         classes: slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
-        methods: synthetic methods that the judge scores.
+        methods: synthetic methods that are judged and compared with the training set.
         diffumask: None where the stage isn't used.
     """
 
@@ -53,6 +54,7 @@ class SegGenConfig(Section):
     zero_shot: ZeroShotConfig = ZeroShotConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     judge: JudgeConfig = JudgeConfig()
+    memorization: MemorizationConfig = MemorizationConfig()
     ablation: AblationConfig = AblationConfig()
     checks: ChecksConfig = ChecksConfig()
 

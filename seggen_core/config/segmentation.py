@@ -182,6 +182,20 @@ class JudgeConfig(Section):
     batch_size: Positive = 32
 
 
+class MemorizationConfig(Section):
+    """Distances of synthetic samples to the nearest training samples.
+
+    Attributes:
+        neighbors: n of the relative distance, which compares the nearest training image with the n nearest (Carlini et al.: 50).
+        batch_size: samples compared at once.
+        num_pictures: of the nearest pairs in nearest.png, by each measure.
+    """
+
+    neighbors: Positive = 50
+    batch_size: Positive = 256
+    num_pictures: Positive = 8
+
+
 class AblationConfig(Section):
     """The comparison table."""
 

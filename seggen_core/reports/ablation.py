@@ -215,10 +215,10 @@ def ablation_markdown(
         f"# {title}",
         "Percent on the held-out test split; mean ± sample standard deviation over seeds. Δ is the difference to the baseline, "
         "its spread that of the differences seed by seed.",
-        _markdown(arms, text_columns=3),
+        markdown_table(arms, text_columns=3),
         "\n".join(f"{mark} {note}  " for mark, note in notes.items() if mark in marks),
         "## IoU per class",
-        _markdown(
+        markdown_table(
             [
                 {"Arm": f"{name} {mark}".strip()} | {c.name: _number(per_class.loc[name, c.slug]) for c in taxonomy}
                 for name, mark in zip(table["variant"], table["mark"], strict=True)
@@ -229,7 +229,7 @@ def ablation_markdown(
         rows = judge_table(judges, taxonomy=taxonomy).rename(columns={c.slug: c.name for c in taxonomy})
         parts += [
             "## Synthetic pairs, scored by the segmenter trained on all real samples",
-            _markdown(
+            markdown_table(
                 [
                     {"Method": str(method)} | {str(n): f"{v:.0f}" if n == "samples" else _number(v) for n, v in row.items()}
                     for method, row in rows.iterrows()
@@ -249,7 +249,7 @@ def _with_spread(mean: float, spread: float, *, sign: bool = False) -> str:
     return _number(mean, sign=sign) + ("" if pd.isna(spread) else f" ± {spread:.1f}")
 
 
-def _markdown(rows: Sequence[Mapping[str, str]], *, text_columns: int = 1) -> str:
+def markdown_table(rows: Sequence[Mapping[str, str]], *, text_columns: int = 1) -> str:
     """Return a Markdown table, padded so that it reads well as plain text; columns after the first few are right-aligned."""
     header = list(rows[0])
     widths = [max(len(name), 3, *(len(row[name]) for row in rows)) for name in header]

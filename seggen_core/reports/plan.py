@@ -194,6 +194,14 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
     cost = rates["segmenter"][config.train_seg.model]
     hours = judged * cost["predict_s"] * (size / cost["image_size"]) ** 2 / 3600
     stages.append(StagePlan("judge", len(config.methods), f"{judged:,} samples", hours, 0.0, rates["basis"]))
+    cost, seconds = rates["nearest"], 0.0
+    for method in config.methods:
+        compared = made.get(method, 0) + counts["val"]
+        pair = cost["image_pair_s"] + (cost["mask_pair_s"] if method == "masksyn" else 0)
+        read = cost["read_s"] * (size / cost["image_size"]) ** 2 / config.runtime.num_threads
+        seconds += (compared + counts["train"]) * read + compared * counts["train"] * pair
+    work = f"{judged:,} samples against {counts['train']:,}"
+    stages.append(StagePlan("memorization", len(config.methods), work, seconds / 3600, 0.0, rates["basis"]))
     stages.append(StagePlan("ablation", 1, "tables and figures", 0.0, 0.0, rates["basis"]))
     notes.append("disk: DVC's cache holds everything a second time, unless it can link (dvc config cache.type)")
     return Plan(config.profile, _with_durations(stages, paths=paths), notes)

@@ -1,4 +1,4 @@
-"""Stage `ablation`: one comparison over all arms, from what `evaluate` and `judge` wrote."""
+"""Stage `ablation`: one comparison over all arms, from what `evaluate`, `judge` and `memorization` wrote."""
 
 import json
 import shutil
@@ -22,6 +22,7 @@ from seggen_core.reports.ablation import (
     seed_table,
 )
 from seggen_core.reports.figures import ablation_figure, per_class_figure
+from seggen_core.reports.memorization import MemorizationScores, flat_memorization, memorization_markdown
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import track_stage
 
@@ -33,7 +34,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
 
     ablation.csv, per_class.csv, seeds.csv and judge.csv hold the tables of `reports.ablation`; ablation.md all of it to read;
     ablation.png and per_class.png the charts; metrics.json single figures; plots.csv one row an arm. Methods that haven't been
-    judged are left out.
+    judged, or compared with the training set, are left out there.
 
     Raises:
         SegGenError: an arm hasn't been evaluated, or a report can't be read.
@@ -45,7 +46,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
         arms = read_arms(config, paths=paths, taxonomy=taxonomy)
         judges = read_judges(paths=paths, taxonomy=taxonomy)
-        for kind in ("evaluate", "judge"):
+        memorization = read_memorization(paths=paths)
+        for kind in ("evaluate", "judge", "memorization"):
             if (folder := paths.ablation.parent / kind).is_dir():
                 tracked.log_input(name=kind, path=folder)
 
@@ -55,7 +57,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         seeds = seed_table(arms, taxonomy=taxonomy)
         table = ablation_table(arms, seeds=seeds, judges=judges, baseline=baseline)
         per_class = per_class_table(arms, seeds=seeds, taxonomy=taxonomy)
-        metrics = flat_metrics(table, judges=judges)
+        metrics = flat_metrics(table, judges=judges) | flat_memorization(memorization)
         plots = table[["variant", "model", "miou", "miou_std", "delta_miou", "miou_things", "miou_stuff", "pixel_accuracy"]]
         scratch = paths.scratch / "ablation"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -68,7 +70,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             judge_table(judges, taxonomy=taxonomy).round(4).to_csv(scratch / "judge.csv", index_label="method")
         (scratch / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         report = ablation_markdown(table, per_class=per_class, judges=judges, taxonomy=taxonomy, title=title)
-        (scratch / "ablation.md").write_text(report, encoding="utf-8")
+        sections = [report, memorization_markdown(memorization)]
+        (scratch / "ablation.md").write_text("\n".join(section for section in sections if section), encoding="utf-8")
 
         # 3. Charts.
         ablation_figure(table, seeds=seeds, baseline=baseline, title=title).savefig(scratch / "ablation.png")
@@ -127,6 +130,21 @@ def read_judges(*, paths: ProjectPaths, taxonomy: Taxonomy) -> list[JudgeScores]
         _check_classes(judge.per_class_iou, taxonomy=taxonomy, file=file, stage=stage)
         judges.append(judge)
     return judges
+
+
+def read_memorization(*, paths: ProjectPaths) -> list[MemorizationScores]:
+    """Return the distances of every method that has been compared with the training set."""
+    files = {method: paths.report("memorization", method) / "metrics.json" for method in SYNTHESIS_METHODS}
+    return [
+        _validate(
+            MemorizationScores,
+            _read_json(file, stage=f"memorization@{method}") | {"method": method},
+            file=file,
+            stage=f"memorization@{method}",
+        )
+        for method, file in files.items()
+        if file.is_file()
+    ]
 
 
 def _read_json(file: Path, *, stage: str) -> dict[str, Any]:

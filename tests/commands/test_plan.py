@@ -60,6 +60,17 @@ def test_hours_are_calls_times_seconds() -> None:
     assert hours["text2mask"] == pytest.approx(30_000 * 16 * 4.9 / 3600)  # checkpointed
 
 
+def test_samples_are_compared_with_every_training_sample() -> None:
+    config = load_config(ROOT / "profiles" / "scenes" / "params.yaml")
+    rates = json.loads(json.dumps(load_rates(None, device="cpu")))
+    rates["nearest"] = {"image_size": 32, "read_s": 0.5, "image_pair_s": 1.0, "mask_pair_s": 0.25}
+    found = {s.stage: s for s in plan_project(config, paths=ProjectPaths(ROOT), rates=rates).stages}["memorization"]
+    # 720 of MaskSyn, 480 of ImgSyn, 192 of SeeDiff, 96 of DiffuMask; for each of them 100 validation and 1,000 training samples.
+    assert found.items == 4 and found.work == "1,488 samples against 1,000"
+    pairs = 1000 * (1488 + 400) + 1000 * (720 + 100) * 0.25
+    assert found.hours * 3600 == pytest.approx(pairs + (1488 + 400 + 4000) * 0.5 * 4)
+
+
 def test_what_was_run_here_is_taken_from_its_durations(tmp_path: Path) -> None:
     (tmp_path / "profiles" / "scenes").mkdir(parents=True)
     (tmp_path / "profiles" / "scenes" / "foundation").symlink_to(ROOT / "profiles" / "scenes" / "foundation")

@@ -11,6 +11,7 @@ from seggen_core.errors import SegGenError
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.ablation import (
     CONTROL,
+    NO_VALUE,
     OTHER_MODEL,
     UPPER_BOUND,
     Arm,
@@ -210,6 +211,59 @@ def test_the_stage_writes_tables_charts_and_what_dvc_shows(config, project):
     before = {p.name: p.read_bytes() for p in project.ablation.iterdir()}
     ablation.run(config, paths=project, item=None)
     assert {p.name: p.read_bytes() for p in project.ablation.iterdir()} == before
+
+
+NEAREST = {
+    "samples": 12,
+    "training_samples": 900,
+    "reference_samples": 100,
+    "reference_in_train": 0,
+    "neighbors": 50,
+    "masks": "own",
+    "synthetic": {
+        "mask_distance": {"median": 16.32, "p5": 5.1, "p1": 3.3, "min": 2.56, "below_reference": 0.97},
+        "image_rms": {"median": 27.3, "p5": 13.4, "p1": 11.4, "min": 10.2, "below_reference": 1.94},
+    },
+    "reference": {
+        "mask_distance": {"median": 14.5, "p5": 5.6, "p1": 3.2, "min": 3.1},
+        "image_rms": {"median": None, "p5": None, "p1": None, "min": None},
+    },
+}
+
+
+def nearest_section(config, project):
+    ablation.run(config, paths=project, item=None)
+    return (project.ablation / "ablation.md").read_text().partition("## Nearest training sample")[2]
+
+
+def test_methods_that_were_compared_with_the_training_set_get_a_table_of_it(config, project):
+    assert not nearest_section(config, project)
+    assert not any(name.startswith("memorization") for name in json.loads((project.ablation / "metrics.json").read_text()))
+
+    write(project.report("memorization", "masksyn"), NEAREST)
+    images = {group: {"image_rms": NEAREST[group]["image_rms"]} for group in ("synthetic", "reference")}
+    write(project.report("memorization", "imgsyn"), NEAREST | {"masks": "real"} | images)
+    section = nearest_section(config, project)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
+    assert [row[:4] for row in rows[2:]] == [
+        ["masksyn", "12", "16.3 / 5.1 / 2.6 (1.0%)", "27.3 / 13.4 / 10.2 (1.9%)"],
+        ["imgsyn", "12", NO_VALUE, "27.3 / 13.4 / 10.2 (1.9%)"],
+        ["val (real)", "100", "14.5 / 5.6 / 3.1", NO_VALUE],
+    ]
+    assert "900 real training samples" in section and "imgsyn has the masks of real samples by design" in section
+    assert "trained on, too" not in section and "nan" not in section
+    metrics = json.loads((project.ablation / "metrics.json").read_text())
+    assert {n: v for n, v in metrics.items() if n.startswith("memorization")} == {
+        "memorization.masksyn.mask_distance": 0.97,
+        "memorization.masksyn.image_rms": 1.94,
+        "memorization.imgsyn.image_rms": 1.94,
+    }
+
+    write(project.report("memorization", "masksyn"), NEAREST | {"reference_in_train": 100})
+    assert "100 of the 100 validation samples were trained on, too" in nearest_section(config, project)
+    write(project.report("memorization", "masksyn"), NEAREST | {"synthetic": {}})
+    with pytest.raises(SegGenError, match=r"metrics\.json: synthetic: .*dvc repro -f -s memorization@masksyn"):
+        ablation.run(config, paths=project, item=None)
 
 
 def test_arms_without_a_report_are_named_with_the_command_that_makes_them(config, project):

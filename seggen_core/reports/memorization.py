@@ -1,0 +1,107 @@
+"""What stage `memorization` found, as a section of the ablation's report."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from seggen_core.reports.ablation import NO_VALUE, Score, markdown_table
+
+MEASURES = {
+    "mask_distance": "Masks: % of pixels",
+    "image_rms": "Images: RMS",
+    "image_relative": "Images: relative",
+    "image_structure": "Images: 1 - correlation",
+}
+"""What is measured, and the heading of its column."""
+
+_DECIMALS = {"mask_distance": 1, "image_rms": 1, "image_relative": 2, "image_structure": 3}
+_LEFT_OUT = {
+    "real": "has the masks of real samples by design: their distance would be 0 and say nothing.",
+    "one_class": "labels one class at a time from attention, and learns from no mask: there is none that it could repeat.",
+}
+
+
+class Distances(BaseModel):
+    """Distances of many samples to the nearest training sample, by one measure.
+
+    Attributes:
+        median, p5, min: median, fifth percentile and smallest.
+        below_reference: percentage of the samples nearer than the first percentile of the reference; NaN for the reference.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    median: Score
+    p5: Score
+    min: Score
+    below_reference: Score = math.nan
+
+
+class MemorizationScores(BaseModel):
+    """How near one method's samples come to the real training samples.
+
+    Attributes:
+        method: name of the synthetic method.
+        samples, training_samples, reference_samples: how many there are.
+        neighbors: training images that the nearest is compared with.
+        reference_in_train: validation samples that were trained on, too.
+        masks: "own", or why masks aren't compared: "real" or "one_class".
+        synthetic, reference: by measure, of the method and of validation samples; without masks where they aren't compared.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    samples: int
+    training_samples: int
+    neighbors: int
+    reference_samples: int
+    reference_in_train: int
+    masks: Literal["own", "real", "one_class"]
+    synthetic: dict[str, Distances] = Field(min_length=1)
+    reference: dict[str, Distances] = Field(min_length=1)
+
+
+def flat_memorization(scores: Sequence[MemorizationScores]) -> dict[str, float]:
+    """Return what `dvc metrics` shows: "memorization.<method>.<measure>", the percentage nearer than the reference."""
+    values = {f"memorization.{s.method}.{name}": d.below_reference for s in scores for name, d in s.synthetic.items()}
+    return {name: round(value, 4) for name, value in values.items() if not math.isnan(value)}
+
+
+def memorization_markdown(scores: Sequence[MemorizationScores]) -> str:
+    """Return the section: a row for each method and one for the reference; empty where there are no scores."""
+    if not scores:
+        return ""
+    reference = {name: d for s in scores for name, d in s.reference.items()}
+    first = scores[0]
+    rows = [_row(s.method, samples=s.samples, distances=s.synthetic) for s in scores]
+    rows.append(_row("val (real)", samples=first.reference_samples, distances=reference))
+    notes = [f"{s.method} {_LEFT_OUT[s.masks]}  " for s in scores if s.masks != "own"]
+    if first.reference_in_train:
+        seen = f"{first.reference_in_train} of the {first.reference_samples} validation samples were trained on, too"
+        notes.append(f"{seen}: they are compared with other training samples than themselves, but aren't unseen.  ")
+    parts = [
+        "## Nearest training sample",
+        f"Distance to the nearest of {first.training_samples} real training samples, as they are or mirrored: median / fifth "
+        "percentile / smallest; 0 is a copy. In brackets, samples nearer than the first percentile of the validation samples: 1% "
+        "of samples that are as new as those. Masks: pixels of another class. Images, at 32x32: root mean square difference in "
+        f"grey levels; the same over half the mean of the {first.neighbors} nearest (2: none stands out); 1 - correlation of "
+        "grey pictures.",
+        markdown_table(rows),
+        "\n".join(notes),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _row(name: str, *, samples: int, distances: dict[str, Distances]) -> dict[str, str]:
+    row = {"Samples": name, "Number": str(samples)}
+    for measure, heading in MEASURES.items():
+        found = distances.get(measure)
+        if found is None or math.isnan(found.median):
+            row[heading] = NO_VALUE
+            continue
+        nearer = "" if math.isnan(found.below_reference) else f" ({found.below_reference:.1f}%)"
+        row[heading] = " / ".join(f"{value:.{_DECIMALS[measure]}f}" for value in (found.median, found.p5, found.min)) + nearer
+    return row
