@@ -26,8 +26,8 @@ from seggen_core.errors import AttentionError
 if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
 
-DEFAULT_BYTE_BUDGET = 16 * 2**20
-"""Most bytes of per-head attention held at a time (one query row per head is the least)."""
+DEFAULT_BYTE_BUDGET = 8 * 2**20
+"""Most bytes of per-head attention held at a time (one query row of one head is the least)."""
 
 # These compute softmax(q k^T * scale) from the layer's own to_q and to_k, so the map can be computed beside them.
 _SUPPORTED_PROCESSORS = ("AttnProcessor2_0", "AttnProcessor", "SlicedAttnProcessor")
@@ -84,8 +84,8 @@ def _attention_modules(unet: Any) -> list[tuple[str, "Attention"]]:
 def mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float, byte_budget: int) -> torch.Tensor:
     """Return attention averaged over heads: softmax(q k^T * scale), SeeDiff equations 3 and 4.
 
-    Computed in float32 whatever the input's type (half-precision scores of SD 2 overflow), in slices of query rows, so that
-    at most `byte_budget` bytes of per-head scores and probabilities exist at a time.
+    Computed in float32 whatever the input's type (half-precision scores of SD 2 overflow), one head and one slice of query rows
+    at a time, so that at most `byte_budget` bytes of per-head scores and probabilities exist.
 
     Args:
         query: [B, h, N, d].
@@ -98,12 +98,15 @@ def mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float, byte
     """
     batch, heads, num_queries, _ = query.shape
     num_keys = key.shape[2]
-    rows = max(1, min(num_queries, byte_budget // (2 * 4 * batch * heads * num_keys)))
-    mean = torch.empty(batch, num_queries, num_keys, dtype=torch.float32, device=query.device)
+    rows = max(1, min(num_queries, byte_budget // (2 * 4 * batch * num_keys)))
+    mean = torch.zeros(batch, num_queries, num_keys, dtype=torch.float32, device=query.device)
     key = key.float().transpose(-1, -2)
     for start in range(0, num_queries, rows):
-        scores = (query[:, :, start : start + rows].float() * scale) @ key
-        mean[:, start : start + rows] = scores.softmax(dim=-1).mean(dim=1)
+        part = slice(start, start + rows)
+        # Head by head, so that scores and probabilities stay in the processor's cache.
+        for head in range(heads):
+            mean[:, part] += ((query[:, head, part].float() * scale) @ key[:, head]).softmax(dim=-1)
+    mean /= heads
     return mean
 
 
