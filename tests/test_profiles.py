@@ -36,7 +36,9 @@ def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
         {"background"} if name == "voc2012" else set(slugs) if name == "cityscapes" else set()
     )
     # DVC tracks these: they have to be there, and the matrices may not be empty.
-    for path in (config.captions.reads, config.captions.edits, config.foundation.reads):
+    assert config.diffumask is not None
+    reads = (config.captions.reads, config.foundation.reads, config.seediff.reads, config.diffumask.reads)
+    for path in (*reads, config.captions.edits):
         assert path is not None and (ROOT / path).exists(), path
     assert config.methods and config.judge.variant in config.variants
     # What comes from the hub is pinned by commit.

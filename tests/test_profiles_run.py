@@ -21,7 +21,7 @@ from PIL import Image
 from seggen_core.cli import main
 from seggen_core.config import SegGenConfig, load_config
 from seggen_core.paths import ProjectPaths
-from seggen_core.synthesis.prompts import class_phrase
+from seggen_core.synthesis.prompt_templates import class_phrase
 from seggen_core.synthesis.sample_store import SampleStore
 from seggen_core.taxonomy import Taxonomy
 from tests.datasets.layouts import STEMS, WRITERS, blocks, save
