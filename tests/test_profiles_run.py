@@ -124,7 +124,7 @@ def reduced(name: str) -> dict[str, Any]:
         for sampler in ("text2mask", "mask2img"):
             tree[method][sampler] = tree[method].get(sampler, {}) | SAMPLER
     tree["seediff"] |= {"samples_per_class": 2, "batch_size": 2, "sampling": tree["seediff"].get("sampling", {}) | SAMPLER}
-    tree["seediff"]["cross_attention_resolution"] = tree["seediff"].get("cross_attention_resolution", 16) * small // large
+    tree["seediff"]["cross_attention_resolution"] = tree["seediff"]["cross_attention_resolution"] * small // large
     train = tree["train_seg"]
     assert set(train["mask2former"]) <= set(MASK2FORMER) and set(train["mask2former"]["backbone_config"]) == set(BACKBONE)
     train |= {"num_steps": 4, "batch_size": 2, "checkpoint_every": 2, "mask2former": MASK2FORMER}
@@ -165,7 +165,7 @@ def run_graph(config: SegGenConfig, *, paths: ProjectPaths) -> str:
     for stage in ("dataset", "captions", "foundation", "text2mask", "mask2img"):
         run(stage)
     slug = next((s for s in config.classes if len(pd.read_parquet(paths.prompts(s)))), config.classes[0])
-    graph = [(method, slug) for method in ("masksyn", "imgsyn", *({"seediff"} & set(config.methods)))]
+    graph = [(method, slug) for method in ("masksyn", "imgsyn", "seediff")]
     graph += [(stage, arm) for arm in config.variants for stage in ("train_seg", "evaluate")]
     graph += [("judge", method) for method in config.methods]
     for stage, item in graph:
@@ -226,7 +226,7 @@ def check_attention_masks(config: SegGenConfig, *, paths: ProjectPaths, slug: st
         assert set(np.unique(sample.segmentation_map)) == {outside, taxonomy.by_slug(slug).train_id}
         name = config.seediff.prompts[0].replace("{class}", class_phrase(taxonomy.by_slug(slug)))
         assert sample.metadata["prompt"] == name
-    assert "mask_iou" in read(paths.report("judge", "seediff") / "metrics.json")
+    assert "seediff" not in config.methods or "mask_iou" in read(paths.report("judge", "seediff") / "metrics.json")
 
 
 def check_segmenters(config: SegGenConfig, *, paths: ProjectPaths, shape: Shape, slug: str, num_test: int) -> None:
@@ -257,8 +257,7 @@ def check_graph(name: str, *, folder: Path, pretrained: Path, num_test: int) -> 
     assert set(captions["captioner"]) == {config.captions.captioner} and captions["caption"].str.len().min() > 0
     check_generators(config, paths=paths, shape=shape)
     check_pairs(config, paths=paths, shape=shape, slug=slug)
-    if "seediff" in config.methods:
-        check_attention_masks(config, paths=paths, slug=slug)
+    check_attention_masks(config, paths=paths, slug=slug)
     check_segmenters(config, paths=paths, shape=shape, slug=slug, num_test=num_test)
     assert not list(paths.scratch.glob("*/*"))  # nothing unfinished is left
 
