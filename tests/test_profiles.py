@@ -1,6 +1,7 @@
 """The profiles: each loads, names what exists, and holds its paper's hyperparameters."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
         {"background"} if name == "voc2012" else set(slugs) if name == "cityscapes" else set()
     )
     # DVC tracks these: they have to be there, and the matrices may not be empty.
-    for path in (config.captions.reads, config.captions.edits, config.foundation.reads):
+    assert config.diffumask is not None
+    reads = (config.captions.reads, config.foundation.reads, config.seediff.reads, config.diffumask.reads)
+    for path in (*reads, config.captions.edits):
         assert path is not None and (ROOT / path).exists(), path
     assert config.methods and config.judge.variant in config.variants
     # What comes from the hub is pinned by commit.
@@ -129,6 +132,17 @@ def test_prompts_reach_the_samplers_and_captions_the_trainings() -> None:
         assert "data/captions" in stages[name]["deps"] and not any("prompts" in d for d in stages[name]["deps"])
     for name in ("masksyn", "imgsyn"):
         assert "data/prompts/${item.class}.parquet" in stages[name]["deps"] and "data/captions" not in stages[name]["deps"]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_attention_methods_fit_the_image_size_even_where_no_arm_reads_them(name: str) -> None:
+    """A bare `dvc repro` runs them."""
+    config = profile(name)
+    size = config.dataset.image_size
+    latents = size // (8 if "stabilityai" in str(config.foundation.source) or "sd2" in str(config.foundation.source) else 2)
+    assert latents / config.seediff.cross_attention_resolution in (2, 4)  # all families attend to text at both
+    assert config.diffumask is not None and config.diffumask.affinity_net is not None
+    assert math.log2(size / config.diffumask.affinity_net.feature_size).is_integer()
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from seggen_core.config.base import Positive, Probability, Section
 from seggen_core.config.generation import SamplingConfig
 
+_TEMPLATES = Path("seggen_core/synthesis/prompt_templates.py")
+
 
 class AttentionMethodConfig(Section):
     """What all methods that take masks from attention share.
@@ -17,6 +19,8 @@ class AttentionMethodConfig(Section):
         prompts: templates; "{class}" is replaced by "a car", "{other}" by another class of the taxonomy, drawn per sample.
         prompt_file: prompts to use instead of the templates, one JSON object a line: {"class": "car", "prompt": "a red car"}
             (an LLM's, a retrieval's, sub-classes). The prompts used are kept in the partition, so that they travel with it.
+        reads: the file that the prompts come from; DVC tracks it. `prompt_file` where that is set, else the module that makes
+            them of the templates.
         sub_classes: names that stand for a class in the templates, by its slug: {"car": ["police car", "old car"]}. A name has to
             contain the class's own, whose tokens the mask is taken from.
         multi_class: label every class that the prompt names, by argmax against background; else the partition's class alone.
@@ -34,6 +38,7 @@ class AttentionMethodConfig(Section):
     samples_per_class: Positive
     prompts: tuple[str, ...] = ("a photo of {class}",)
     prompt_file: Path | None = None
+    reads: Path | None = None
     sub_classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     multi_class: bool = False
     sampling: SamplingConfig = SamplingConfig()
@@ -62,6 +67,16 @@ class AttentionMethodConfig(Section):
             raise ValueError(f"prompts holds {silent[0]!r}, which names no class; write {{class}} where its name belongs")
         if not self.prompts:
             raise ValueError("prompts is empty; give at least one template, such as 'a photo of {class}'")
+        if self.prompt_file is not None and self.reads != self.prompt_file:
+            raise ValueError(
+                f"prompt_file is {self.prompt_file}, but reads is {self.reads}: DVC tracks the file that reads names, and "
+                f"wouldn't see the prompts change; write reads: {self.prompt_file}"
+            )
+        if self.prompt_file is None and self.reads not in (None, _TEMPLATES):
+            raise ValueError(
+                f"reads is {self.reads}, but there is no prompt_file: the prompts are made of templates; write prompt_file: "
+                f"{self.reads} too, or reads: {_TEMPLATES}"
+            )
         return self
 
 

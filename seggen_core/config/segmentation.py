@@ -36,7 +36,7 @@ class SegmenterConfig(Section):
         backbone: timm model name of "hrnet".
         backbone_kwargs: changes to timm's definition of it, by its own names ("stem_width", "stage2": {...}).
         backbone_source: safetensors file of pretrained weights, or a folder with model.safetensors, of timm for "hrnet", of
-            transformers for "mask2former"; None trains from scratch.
+            transformers for "mask2former"; relative to the project's folder. None trains from scratch.
         stem_stride: how much HRNet's stem shrinks the image: 4 as published; 2 or 1 for images that are small themselves.
         head_width: channels of HRNet's segmentation head.
         mask2former: fields of transformers' Mask2FormerConfig, `backbone_config` among them; they change `mask2former_source`'s

@@ -6,6 +6,7 @@ shows what its conditioning says.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import torch
 
 from seggen_core.generators.autoencoder import to_pixels
 from seggen_core.generators.foundation import encode_no_prompt, encode_prompts
+
+MAX_PROMPT_BYTES = 2 * 2**30
+"""Embeddings of captions that are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +79,35 @@ def cache_latents(
 
 
 class PromptCache:
-    """Embeddings of captions, each distinct one encoded once, and what stands for a dropped caption."""
+    """Embeddings of captions, and what stands for a dropped caption.
 
-    def __init__(self, pipeline: Any, captions: Sequence[str], *, image_size: int, batch_size: int = 64) -> None:
+    Each distinct caption is encoded once where all of them fit in `max_bytes`, else those of a batch whenever it is asked for:
+    SDXL's take 0.6 MB each, so 75 GB if all 118,287 captions of COCO differ.
+    """
+
+    def __init__(
+        self, pipeline: Any, captions: Sequence[str], *, image_size: int, batch_size: int = 64, max_bytes: int = MAX_PROMPT_BYTES
+    ) -> None:
         """Encode `captions` with the pipeline's text encoders."""
+        self._captions = list(captions)
+        self._encode = partial(encode_prompts, pipeline, image_size=image_size)
+        nothing = encode_no_prompt(pipeline, image_size=image_size)
         distinct = sorted(set(captions))
-        batches = [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)]
-        parts = [encode_no_prompt(pipeline, image_size=image_size)]
-        parts += [encode_prompts(pipeline, batch, image_size=image_size) for batch in batches]
-        self._table = {k: torch.cat([p[k] for p in parts]).cpu() for k in parts[0]}
+        self._fits = len(distinct) * sum(v.numel() * v.element_size() for v in nothing.values()) <= max_bytes
+        batches = [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)] if self._fits else []
+        parts = [nothing, *map(self._encode, batches)]
+        self._table = {k: torch.cat([p[k] for p in parts]).cpu() for k in nothing}
         row_of = {caption: row for row, caption in enumerate(distinct, start=1)}
         self._rows = np.array([row_of[c] for c in captions])
 
     def gather(self, positions: np.ndarray, dropped: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
         """Return the conditioning of captions at `positions` [B]; where `dropped` [B] is True, that of no prompt."""
-        rows = torch.from_numpy(np.where(dropped, 0, self._rows[positions]))
-        return {k: v[rows].to(device) for k, v in self._table.items()}
+        if self._fits:
+            rows = torch.from_numpy(np.where(dropped, 0, self._rows[positions]))
+            return {k: v[rows].to(device) for k, v in self._table.items()}
+        with torch.autocast(device.type, enabled=False):  # in the precision of the table
+            fresh = self._encode([self._captions[p] for p in positions])
+        drop = torch.from_numpy(dropped).to(device)
+        return {
+            k: torch.where(drop.view(-1, *[1] * (v.ndim - 1)), self._table[k].to(device), v.to(device)) for k, v in fresh.items()
+        }

@@ -60,7 +60,7 @@ def ablation_figure(table: pd.DataFrame, *, seeds: pd.DataFrame, baseline: str, 
     axes.axvline(reference, color=_COLORS["baseline"], linewidth=1.1, linestyle=(0, (4, 3)), zorder=3)
     axes.set_yticks(range(len(table)), [f"{v} {m}".strip() for v, m in zip(table["variant"], table["mark"], strict=True)])
     axes.invert_yaxis()
-    axes.set_xlim(0, right * 1.2)
+    axes.set_xlim(0, right * 1.2 or 1.0)
     seeds_text = f"{table['num_seeds'].max()} seeds" if table["num_seeds"].max() > 1 else "1 seed"
     axes.set_xlabel(
         f"mIoU on the held-out test split (%), mean of up to {seeds_text}; dots: seeds, whiskers: ± 1 std", color=_SOFT

@@ -71,7 +71,7 @@ class HRNetSegmenter(Segmenter):
         self.to(memory_format=torch.channels_last)
 
     @classmethod
-    def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str]) -> "HRNetSegmenter":
+    def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()) -> "HRNetSegmenter":
         """Build what `config` describes, with `backbone_source`'s weights in the backbone where there is one."""
         segmenter = cls(
             id2label=id2label,
@@ -81,7 +81,7 @@ class HRNetSegmenter(Segmenter):
             head_width=config.head_width,
         )
         if config.backbone_source is not None:
-            load_backbone(segmenter.backbone, source=Path(config.backbone_source), example="timm/hrnet_w48.ms_in1k")
+            load_backbone(segmenter.backbone, source=base / config.backbone_source, example="timm/hrnet_w48.ms_in1k")
         return segmenter
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,7 @@ class Mask2FormerSegmenter(Segmenter):
         self.network = network
 
     @classmethod
-    def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str]) -> "Mask2FormerSegmenter":
+    def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()) -> "Mask2FormerSegmenter":
         """Build from `config.mask2former` (and `backbone_source`), or load `mask2former_source` with a new class head."""
         changes = {
             **config.mask2former,
@@ -57,11 +57,12 @@ class Mask2FormerSegmenter(Segmenter):
                 raise ConfigError(f"transformers can't build a Mask2Former with train_seg.mask2former: {error}") from error
             if config.backbone_source is not None:
                 backbone = segmenter.network.model.pixel_level_module.encoder
-                load_backbone(backbone, source=Path(config.backbone_source), example="microsoft/resnet-50", prefix=_RESNET)
+                load_backbone(backbone, source=base / config.backbone_source, example="microsoft/resnet-50", prefix=_RESNET)
             return segmenter
 
         source, revision = config.mask2former_source, config.mask2former_revision
-        if not Path(source).is_dir() and (revision is None or not _COMMIT.fullmatch(revision)):
+        local = (base / source).is_dir()
+        if not local and (revision is None or not _COMMIT.fullmatch(revision)):
             raise FoundationError(
                 f"train_seg.mask2former_source {source} is neither a folder here nor a hub repository pinned by commit "
                 f"(revision: {revision!r}); set train_seg.mask2former_revision to the 40-digit commit to load"
@@ -69,7 +70,7 @@ class Mask2FormerSegmenter(Segmenter):
         try:
             with _quiet_transformers():
                 network, loading = Mask2FormerForUniversalSegmentation.from_pretrained(
-                    source,
+                    str(base / source) if local else source,
                     revision=revision or "main",
                     use_safetensors=True,
                     ignore_mismatched_sizes=True,

@@ -71,12 +71,13 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     return (images - mean) / std
 
 
-def build_segmenter(config: SegmenterConfig, *, id2label: Mapping[int, str]) -> Segmenter:
+def build_segmenter(config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()) -> Segmenter:
     """Build the model that `config` describes, with random weights (torch's global generator) or pretrained ones.
 
     Args:
         config: of the model (`SegmenterConfig.for_model`).
         id2label: class names by train id, 0 to num_classes - 1 (`Taxonomy.id2label`).
+        base: folder that relative paths to pretrained weights start from.
 
     Raises:
         ConfigError: the architecture's settings are wrong.
@@ -86,10 +87,10 @@ def build_segmenter(config: SegmenterConfig, *, id2label: Mapping[int, str]) -> 
     if config.model == "hrnet":
         from seggen_core.segmentation.hrnet import HRNetSegmenter
 
-        return HRNetSegmenter.build(config, id2label=id2label)
+        return HRNetSegmenter.build(config, id2label=id2label, base=base)
     from seggen_core.segmentation.mask2former import Mask2FormerSegmenter
 
-    return Mask2FormerSegmenter.build(config, id2label=id2label)
+    return Mask2FormerSegmenter.build(config, id2label=id2label, base=base)
 
 
 def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: str = "") -> None:

@@ -71,7 +71,12 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         tracked.log_input(name="foundation", path=paths.model("foundation"))
         model_hash = content_digest(paths.model("foundation"))
         prompts = PromptSource(
-            settings, target=target, taxonomy=taxonomy, tokenizer=pipeline.tokenizer, name=(config.seed, "diffumask")
+            settings,
+            target=target,
+            taxonomy=taxonomy,
+            tokenizer=pipeline.tokenizer,
+            name=(config.seed, "diffumask"),
+            base=paths.root,
         )
         number = num_candidates(settings)
         asked = [prompts[i].text for i in range(number)]

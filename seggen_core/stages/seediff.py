@@ -60,7 +60,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     ) as tracked:
         tracked.log_input(name="foundation", path=paths.model("foundation"))
         model_hash = content_digest(paths.model("foundation"))
-        listed = config.seediff.prompt_file
+        listed = None if config.seediff.prompt_file is None else paths.root / config.seediff.prompt_file
         identity = json.dumps(
             [
                 config.seediff.model_dump(mode="json"),
@@ -74,7 +74,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         scratch = paths.scratch / "seediff" / item / hashlib.sha256(identity.encode()).hexdigest()[:16]
         try:
             scratch.mkdir(parents=True, exist_ok=True)
-            summary = _generate(config, pipeline, target=target, taxonomy=taxonomy, model_hash=model_hash, scratch=scratch)
+            summary = _generate(
+                config, pipeline, target=target, taxonomy=taxonomy, model_hash=model_hash, scratch=scratch, base=paths.root
+            )
             tracked.log_metrics({k: float(summary[k]) for k in ("accepted", "attempts", "acceptance_rate")})
             tracked.log_metrics({f"quality/{k}": v for k, v in summary["quality"].items()})
             tracked.log_metrics({f"rejected/{k}": float(v) for k, v in summary["rejected"].items()})
@@ -91,7 +93,14 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
 
 
 def _generate(
-    config: SegGenConfig, pipeline: Any, *, target: SegmentationClass, taxonomy: Taxonomy, model_hash: str, scratch: Path
+    config: SegGenConfig,
+    pipeline: Any,
+    *,
+    target: SegmentationClass,
+    taxonomy: Taxonomy,
+    model_hash: str,
+    scratch: Path,
+    base: Path,
 ) -> dict:
     """Fill scratch/store, continuing after the last committed sample; return the summary of all attempts."""
     settings = config.seediff.for_class(target.slug)
@@ -99,7 +108,7 @@ def _generate(
     micro = settings.sampling.micro_batch_size
     wanted, limit = settings.samples_per_class, MAX_ATTEMPTS_PER_SAMPLE * settings.samples_per_class
     prompts = PromptSource(
-        settings, target=target, taxonomy=taxonomy, tokenizer=pipeline.tokenizer, name=(config.seed, "seediff")
+        settings, target=target, taxonomy=taxonomy, tokenizer=pipeline.tokenizer, name=(config.seed, "seediff"), base=base
     )
     with SampleStoreWriter(scratch / "store", num_classes=len(taxonomy)) as writer:
         # 1. Where an interrupted run stopped. Calls are aligned at multiples of the micro-batch, so that each attempt is always

@@ -112,6 +112,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 description=f"{item} seed {subset_seed}",
                 synthetic_augment=variant.synthetic_augment,
                 class_weights=class_weights,
+                base=paths.root,
             )
 
         # 3. Tables over the seeds, and all of it into place.
@@ -147,13 +148,14 @@ def _train_one(
     description: str,
     synthetic_augment: SyntheticAugmentConfig | None,
     class_weights: torch.Tensor | None,
+    base: Path,
 ) -> None:
-    """Train one segmenter and write it to `folder`, metrics.json last."""
+    """Train one segmenter and write it to `folder`, metrics.json last; relative paths of weights start from `base`."""
     device = pick_device(config.runtime)
     with torch.random.fork_rng(devices=[]):
         # The same weights to start from in every arm.
         torch.manual_seed(derive_seed(config.seed, "train_seg", subset_seed, "initial weights"))
-        segmenter = build_segmenter(settings, id2label=taxonomy.id2label).to(device)
+        segmenter = build_segmenter(settings, id2label=taxonomy.id2label, base=base).to(device)
     if class_weights is not None:
         segmenter.weigh_classes(class_weights)
     every = max(1, -(-settings.num_steps // _POINTS))

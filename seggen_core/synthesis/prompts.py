@@ -1,4 +1,4 @@
-"""Prompts of the attention methods: templates, sub-classes, several classes in one prompt, and the user's own lists."""
+"""Prompts of the attention methods: from templates or the user's own lists, with the tokens of every class that they name."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from seggen_core.attention.tokens import class_token_positions
 from seggen_core.config.attention import AttentionMethodConfig
-from seggen_core.datasets.scene_layout import count_phrase
 from seggen_core.errors import PromptError
-from seggen_core.rng import numpy_rng
+from seggen_core.synthesis.prompt_templates import TemplatePrompts
 from seggen_core.taxonomy import SegmentationClass, Taxonomy
 
 if TYPE_CHECKING:
@@ -30,11 +29,6 @@ class ClassPrompt:
     text: str
     classes: tuple[SegmentationClass, ...]
     tokens: tuple[tuple[int, ...], ...]
-
-
-def class_phrase(target: SegmentationClass, *, name: str | None = None) -> str:
-    """Return "a car" or "an airplane" for a thing, the bare name for stuff ("grass"); `name` stands for the class's own."""
-    return count_phrase(name or target.name, 1) if target.is_thing else name or target.name
 
 
 def read_prompt_file(path: Path, *, taxonomy: Taxonomy) -> dict[str, list[str]]:
@@ -76,43 +70,29 @@ class PromptSource:
         taxonomy: Taxonomy,
         tokenizer: "CLIPTokenizer",
         name: Sequence[str | int],
+        base: Path = Path(),
     ) -> None:
-        """Read the prompt file, if there is one; `name` names the random streams.
+        """Read the prompt file, if there is one, from `base` where its path is relative; `name` names the random streams.
 
         Raises:
             PromptError: the prompt file is unreadable or has no prompt of this class; a sub-class doesn't contain its class.
         """
-        self._config, self._target, self._taxonomy, self._tokenizer, self._name = config, target, taxonomy, tokenizer, tuple(name)
+        self._config, self._target, self._taxonomy, self._tokenizer = config, target, taxonomy, tokenizer
         self._listed: list[str] | None = None
+        self._templates = TemplatePrompts(config, target=target, taxonomy=taxonomy, name=name)
         if config.prompt_file is not None:
-            listed = read_prompt_file(config.prompt_file, taxonomy=taxonomy)
+            listed = read_prompt_file(base / config.prompt_file, taxonomy=taxonomy)
             if target.slug not in listed:
                 raise PromptError(f"{config.prompt_file} has no prompt of class {target.slug!r}, only of {', '.join(listed)}")
             self._listed = listed[target.slug]
-        self._names = config.sub_classes.get(target.slug, (target.name,))
-        for name_of_class in self._names:
-            if target.name.lower() not in name_of_class.lower():
-                raise PromptError(
-                    f"sub_classes.{target.slug} has {name_of_class!r}, which doesn't contain {target.name!r}: the mask is taken "
-                    "from that word's tokens; write the class's name into it ('police car')"
-                )
 
     def __getitem__(self, number: int) -> ClassPrompt:
-        """Return prompt `number`: templates and sub-classes take turns, so do listed prompts.
+        """Return prompt `number`; listed prompts take turns, as templates and sub-classes do.
 
         Raises:
             PromptError: the prompt doesn't name the class.
         """
-        if self._listed is not None:
-            text = self._listed[number % len(self._listed)]
-        else:
-            turn, template = divmod(number, len(self._config.prompts))
-            phrase = class_phrase(self._target, name=self._names[turn % len(self._names)])
-            text = self._config.prompts[template].replace("{class}", phrase)
-            if "{other}" in text:
-                others = [c for c in self._taxonomy if c != self._target]
-                drawn = others[int(numpy_rng(*self._name, self._target.slug, number, "other").integers(len(others)))]
-                text = text.replace("{other}", class_phrase(drawn))
+        text = self._templates[number] if self._listed is None else self._listed[number % len(self._listed)]
         tokens = {self._target: class_token_positions(self._tokenizer, prompt=text, class_name=self._target.name)}
         if self._config.multi_class:
             tokens |= find_classes(self._tokenizer, prompt=text, taxonomy=self._taxonomy, without=tokens)

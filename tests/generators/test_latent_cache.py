@@ -52,12 +52,14 @@ def test_there_must_be_something_to_encode(tiny_pipeline: Any, tmp_path: Path) -
         cache_latents(tiny_pipeline.vae, read_image=IMAGES.__getitem__, number=0, file=tmp_path / "x.npy", batch_size=2)
 
 
+@pytest.mark.parametrize("max_bytes", [2**30, 0], ids=["held", "encoded_anew"])
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
-def test_every_position_gets_its_caption_and_dropped_ones_get_none(tiny_pipeline: Any, kind: str) -> None:
+def test_every_position_gets_its_caption_and_dropped_ones_get_none(tiny_pipeline: Any, kind: str, max_bytes: int) -> None:
     pipeline = tiny_pipeline if kind == "sd" else build_sdxl()
-    prompts = PromptCache(pipeline, CAPTIONS, image_size=32, batch_size=2)
+    prompts = PromptCache(pipeline, CAPTIONS, image_size=32, batch_size=2, max_bytes=max_bytes)
     positions, dropped = np.array([4, 1, 0, 2, 3]), np.array([False, True, False, False, True])
-    found = prompts.gather(positions, dropped, torch.device("cpu"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = prompts.gather(positions, dropped, torch.device("cpu"))
     nothing = encode_no_prompt(pipeline, image_size=32)
     for row, (position, drop) in enumerate(zip(positions, dropped, strict=True)):
         wanted = nothing if drop else encode_prompts(pipeline, [CAPTIONS[position]], image_size=32)

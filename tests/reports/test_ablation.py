@@ -25,6 +25,7 @@ from seggen_core.reports.ablation import (
     per_class_table,
     seed_table,
 )
+from seggen_core.reports.figures import ablation_figure
 from seggen_core.stages import ablation
 from seggen_core.taxonomy import Taxonomy
 
@@ -264,6 +265,15 @@ def test_methods_that_were_compared_with_the_training_set_get_a_table_of_it(conf
     write(project.report("memorization", "masksyn"), NEAREST | {"synthetic": {}})
     with pytest.raises(SegGenError, match=r"metrics\.json: synthetic: .*dvc repro -f -s memorization@masksyn"):
         ablation.run(config, paths=project, item=None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_chart_of_nothing_but_zeros_has_an_axis():
+    arms = [arm("baseline", scores(0.0, 0.0, 0.0, 0.0)), arm("masksyn", scores(0.0, 0.0, 0.0, 0.0), methods=("masksyn",))]
+    seeds = seed_table(arms, taxonomy=TAXONOMY)
+    table = ablation_table(arms, seeds=seeds, judges=[], baseline="baseline")
+    (axes,) = ablation_figure(table, seeds=seeds, baseline="baseline", title="zeros").axes
+    assert axes.get_xlim()[0] == 0 < axes.get_xlim()[1]
 
 
 def test_arms_without_a_report_are_named_with_the_command_that_makes_them(config, project):

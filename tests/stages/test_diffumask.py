@@ -111,6 +111,14 @@ def test_without_networks_the_threshold_is_matched_with_pamr(paths):
     assert store.index["prompt"].tolist() == ["a photo of grass"] * 3 and "quality_confidence" not in store.index
 
 
+def test_listed_prompts_lie_in_the_project(paths):
+    (paths.root / "mine.jsonl").write_text('{"class": "car", "prompt": "a photo of a car and a house"}\n')
+    listed = {"prompt_file": "mine.jsonl", "reads": "mine.jsonl"}
+    stage.run(make_config(**listed, affinity_net=None, noise_learning=None, samples_per_class=1), paths=paths, item="car")
+    store = SampleStore(paths.synthetic("diffumask", "car"))
+    assert store.index["prompt"].tolist() == ["a photo of a car and a house"]
+
+
 def test_what_cannot_be_done_is_named(paths):
     with pytest.raises(ConfigError, match="no section 'diffumask'"):
         stage.run(make_config(absent=True), paths=paths, item="car")

@@ -52,13 +52,13 @@ def test_listed_prompts_travel_as_a_file(tmp_path):
     rows = [{"class": "car", "prompt": "a car on grass"}, {"class": "potted plant", "prompt": "one potted plant"}]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     assert read_prompt_file(path, taxonomy=TAXONOMY) == {"car": ["a car on grass"], "potted_plant": ["one potted plant"]}
-    listed = source(prompt_file=path, multi_class=True)
+    listed = source(prompt_file=path, reads=path, multi_class=True)
     assert texts(listed, 2) == ["a car on grass"] * 2 and [c.slug for c in listed[0].classes] == ["car", "grass"]
     with pytest.raises(PromptError, match="has no prompt of class 'bus', only of car, potted_plant"):
-        source("bus", prompt_file=path)
+        source("bus", prompt_file=path, reads=path)
     path.write_text(json.dumps({"class": "car", "prompt": "a taxi"}))
     with pytest.raises(PromptError, match="class 'car' isn't in the prompt 'a taxi'"):
-        source(prompt_file=path)[0]
+        source(prompt_file=path, reads=path)[0]
 
 
 @pytest.mark.parametrize("line", ["no json", '["car"]', '{"class": "tram", "prompt": "a tram"}', '{"class": "car"}'])
@@ -76,3 +76,17 @@ def test_a_template_has_to_name_the_class():
         SeeDiffConfig(samples_per_class=1, prompts=("a photo of a car",))
     with pytest.raises(ValueError, match=r"uncertainty_threshold is 0\.5, beta 0\.3"):
         SeeDiffConfig(samples_per_class=1, uncertainty_threshold=0.5)
+
+
+def test_dvc_has_to_track_the_prompts_that_are_used(tmp_path):
+    with pytest.raises(ValueError, match=r"wouldn't see the prompts change; write reads: mine\.jsonl"):
+        SeeDiffConfig(samples_per_class=1, prompt_file="mine.jsonl")
+    with pytest.raises(ValueError, match=r"reads is seggen_core/synthesis/prompt_templates\.py: .* write reads: mine\.jsonl"):
+        SeeDiffConfig(samples_per_class=1, prompt_file="mine.jsonl", reads="seggen_core/synthesis/prompt_templates.py")
+    with pytest.raises(ValueError, match=r"there is no prompt_file: .* write prompt_file: mine\.jsonl too"):
+        SeeDiffConfig(samples_per_class=1, reads="mine.jsonl")
+    config = SeeDiffConfig(samples_per_class=1, prompt_file="./mine.jsonl", reads="mine.jsonl")
+    (tmp_path / "mine.jsonl").write_text('{"class": "car", "prompt": "a red car"}\n')
+    target = TAXONOMY.by_slug("car")
+    listed = PromptSource(config, target=target, taxonomy=TAXONOMY, tokenizer=TOKENIZER, name=(0,), base=tmp_path)
+    assert texts(listed, 1) == ["a red car"]
