@@ -1,9 +1,9 @@
 """Lets DVC write one stage into dvc.lock without taking the others apart.
 
 DVC parses the whole file and writes it anew after every stage, with a parser and a writer in Python that keep comments: among 600
-stages, four fifths of the CPU time of `dvc repro --single-item` (1.7 of 2.1 s). `install` gives DVC another `modify_yaml` for dvc.lock:
-one stage is parsed, one is written, and the text of all others stays. What comes out is the same, byte for byte. A file that isn't
-as DVC writes it (comments, anchors, datasets) is left to DVC's own.
+stages, four fifths of the CPU time of `dvc repro --single-item` (1.7 of 2.1 s). `install` gives DVC another `modify_yaml` for
+dvc.lock: one stage is parsed, one is written, and the text of all others stays. What comes out is the same, byte for byte. A
+file that isn't as DVC writes it (comments, anchors, datasets) is left to DVC's own.
 """
 
 import re
