@@ -14,6 +14,7 @@ Dagster:
 - `translator`: how a group of stages becomes an asset, one method per property; `partitions`: its items as partitions
 - `provenance`: data and code versions from DVC's records; `bridge`: what Dagster has heard of them
 - `assets`, `checks`, `jobs`, `sensor`: definitions made of a manifest
+- `gate`: whether a failed check holds a stage up
 - `events`: what is told of a stage that has ended
 - `resource`: the project as a resource; `component`: all of it from a few lines of YAML
 
