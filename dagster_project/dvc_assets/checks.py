@@ -201,7 +201,9 @@ def _build_checks(
     nodes = {manifest.stages[name].key: manifest.stages[name] for name in manifest.groups[group]}
 
     @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
-    def check_stages(context: dg.AssetCheckExecutionContext, dvc: DvcProject) -> Iterable[Any]:
+    def check_stages(
+        context: dg.AssetCheckExecutionContext, dvc: DvcProject
+    ) -> Iterable[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
         run = context.op_execution_context
         wanted = [nodes[run.partition_key]] if run.has_partition_key else list(nodes.values())
         made_here = key in (run.run.asset_selection or ())
