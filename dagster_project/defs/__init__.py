@@ -25,7 +25,7 @@ def build_definitions(root: Path) -> dg.Definitions:
     checks = stage_checks(manifest)
     jobs = build_jobs(manifest, checks=checks, reader=reader)
     return dg.Definitions(
-        assets=build_dvc_assets(manifest, reader=reader),
+        assets=build_dvc_assets(manifest, checks=checks, reader=reader),
         asset_checks=build_stage_checks(manifest, checks),
         jobs=jobs,
         schedules=build_schedules(jobs),

@@ -1,13 +1,15 @@
 """Assets from a manifest: one per entry of dvc.yaml, materialised by running its stages through DVC."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from dagster_project.dvc_assets.checks import StageCheck
 from dagster_project.dvc_assets.events import StageReader, stage_failure, stage_metadata, stage_tags
 from dagster_project.dvc_assets.experiment import experiment_outputs, run_experiment
+from dagster_project.dvc_assets.gate import failed_inputs
 from dagster_project.dvc_assets.lock import read_lock
 from dagster_project.dvc_assets.manifest import DvcManifest, StageNode
 from dagster_project.dvc_assets.provenance import data_version
@@ -36,19 +38,22 @@ class StageConfig(dg.Config):
 
 
 def build_dvc_assets(
-    manifest: DvcManifest, *, translator: DvcTranslator | None = None, reader: StageReader | None = None
+    manifest: DvcManifest,
+    *,
+    checks: Sequence[StageCheck] = (),
+    translator: DvcTranslator | None = None,
+    reader: StageReader | None = None,
 ) -> list[dg.AssetsDefinition]:
     """One asset per group of stages; they want a `DvcProject` as the resource "dvc".
 
     Args:
         manifest: the project's stages.
+        checks: as for `build_stage_checks`; a stage isn't run while a blocking one has failed on what it reads.
         translator: derives the properties of assets.
         reader: reads metadata and progress from the files of stages.
     """
-    return [
-        _build_asset(manifest, group, translator=translator or DvcTranslator(), reader=reader or StageReader())
-        for group in manifest.groups
-    ]
+    translator, reader = translator or DvcTranslator(), reader or StageReader()
+    return [_build_asset(manifest, group, checks=checks, translator=translator, reader=reader) for group in manifest.groups]
 
 
 def line_logger(log: dg.DagsterLogManager, *, prefix: str = "") -> Callable[[str], None]:
@@ -79,7 +84,9 @@ def progress_logger(log: dg.DagsterLogManager, report: Callable[[], str | None])
     return wait
 
 
-def _build_asset(manifest: DvcManifest, group: str, *, translator: DvcTranslator, reader: StageReader) -> dg.AssetsDefinition:
+def _build_asset(
+    manifest: DvcManifest, group: str, *, checks: Sequence[StageCheck], translator: DvcTranslator, reader: StageReader
+) -> dg.AssetsDefinition:
     # Skippable: a run as an experiment says nothing about the asset's own state.
     spec = translator.get_asset_spec(manifest, group).replace_attributes(skippable=True)
     stages = {manifest.stages[name].key: manifest.stages[name] for name in manifest.groups[group]}
@@ -98,6 +105,9 @@ def _build_asset(manifest: DvcManifest, group: str, *, translator: DvcTranslator
             what = "a range of partitions" if context.has_partition_key_range else "no partition"
             raise dg.Failure(f"this run has {what}; {group} wants runs of one partition each", allow_retries=False)
         node = stages[key]
+        if failed := failed_inputs(context.instance, manifest, node, checks=checks, translator=translator):
+            advice = "put right what is found, then materialise it again or run its checks"
+            raise dg.Failure(f"{node.name} isn't run: {'; '.join(failed)} ({advice})", allow_retries=False)
         if config.params:
             yield _observe_experiment(context, node, config=config, dvc=dvc, reader=reader, key=spec.key)
             return

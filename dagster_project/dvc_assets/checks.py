@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from dagster_project.dvc_assets.errors import DvcBusyError
 from dagster_project.dvc_assets.lock import LockedStage, read_lock
@@ -63,20 +64,63 @@ def build_stage_checks(
 ) -> list[dg.AssetChecksDefinition]:
     """All checks of each asset, and `dvc_status`: one step per asset and run. They want the resource "dvc".
 
-    In the run of one partition, that partition is looked at; without one, every partition that was made.
+    In the run of one partition, that partition is looked at; without one, every partition that was made. What is found of each is
+    in the event log beside the result for the asset, for `gate` to read.
     """
     translator = translator or DvcTranslator()
     definitions = []
     for group in manifest.groups:
-        key = translator.get_asset_key(manifest, group)
         applying = [check for check in checks if check.applies(group)]
-        definitions.append(_build_checks(manifest, group, key=key, checks=applying))
+        definitions.append(_build_checks(manifest, group, checks=applying, translator=translator))
     return definitions
+
+
+def check_evaluation(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    *,
+    check: StageCheck,
+    node: StageNode,
+    outcome: CheckOutcome,
+    blocking: bool | None = None,
+) -> dg.AssetCheckEvaluation:
+    """The event that says what a check found of one stage, as a finding on the stage's last materialization.
+
+    Where `blocking` is true and the finding an error, the step that yields it fails at its end.
+    """
+    wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[node.key] if node.key is not None else None)
+    records = instance.fetch_materializations(wanted, limit=1).records
+    target = None
+    if records:
+        last = records[0]
+        target = AssetCheckEvaluationTargetMaterializationData(
+            storage_id=last.storage_id, run_id=last.run_id, timestamp=last.timestamp
+        )
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=check.name,
+        passed=outcome.passed,
+        metadata=outcome.metadata,
+        target_materialization_data=target,
+        severity=outcome.severity,
+        description=outcome.description,
+        blocking=blocking,
+        partition=node.key,
+    )
 
 
 def evaluate_stages(check: StageCheck, *, root: Path, nodes: Iterable[StageNode]) -> CheckOutcome:
     """One outcome for several stages: the first failure (errors before warnings), with what each stage got."""
-    outcomes = {node.name: check.evaluate(root, node) for node in nodes if all((root / out).exists() for out in node.outs)}
+    return summarize({node.name: check.evaluate(root, node) for node in nodes if is_made(root, node)})
+
+
+def is_made(root: Path, node: StageNode) -> bool:
+    """Whether all outputs of a stage are there."""
+    return all((root / out).exists() for out in node.outs)
+
+
+def summarize(outcomes: Mapping[str, CheckOutcome]) -> CheckOutcome:
+    """One outcome for what a check found of several stages, by their names."""
     if not outcomes:
         return CheckOutcome(passed=True, description="nothing was made yet")
     failed = {name: outcome for name, outcome in outcomes.items() if not outcome.passed}
@@ -148,15 +192,18 @@ def dvc_status_outcome(manifest: DvcManifest, group: str, *, changed: Mapping[st
 
 
 def _build_checks(
-    manifest: DvcManifest, group: str, *, key: dg.AssetKey, checks: Sequence[StageCheck]
+    manifest: DvcManifest, group: str, *, checks: Sequence[StageCheck], translator: DvcTranslator
 ) -> dg.AssetChecksDefinition:
+    key = translator.get_asset_key(manifest, group)
     by_name = {check.name: check for check in checks}
     specs = [dg.AssetCheckSpec(c.name, asset=key, description=c.description, blocking=c.blocking) for c in checks]
     specs.append(dg.AssetCheckSpec(DVC_STATUS, asset=key, description="DVC calls none of its stages changed (dvc status)"))
     nodes = {manifest.stages[name].key: manifest.stages[name] for name in manifest.groups[group]}
 
     @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
-    def check_stages(context: dg.AssetCheckExecutionContext, dvc: DvcProject) -> Iterable[dg.AssetCheckResult]:
+    def check_stages(
+        context: dg.AssetCheckExecutionContext, dvc: DvcProject
+    ) -> Iterable[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
         run = context.op_execution_context
         wanted = [nodes[run.partition_key]] if run.has_partition_key else list(nodes.values())
         made_here = key in (run.run.asset_selection or ())
@@ -164,17 +211,14 @@ def _build_checks(
             if spec.key not in context.selected_asset_check_keys:
                 continue
             if spec.name == DVC_STATUS:
-                current = dvc.manifest()
-                # After a run that made the asset, hashing all data of the project would cost more than it tells.
-                if made_here:
-                    own = set(current.groups[group])
-                    read = {parent for name in own for parent in current.stages[name].upstream}
-                    changed = lock_status(current, read_lock(dvc.root, only=own | read), root=dvc.root, only=own)
-                else:
-                    changed = stage_changes(current, root=dvc.root)
-                outcome = dvc_status_outcome(current, group, changed=changed)
+                outcome = _look_at_status(group, dvc=dvc, made_here=made_here)
             else:
-                outcome = evaluate_stages(by_name[spec.name], root=dvc.root, nodes=wanted)
+                check = by_name[spec.name]
+                outcomes = {node.name: check.evaluate(dvc.root, node) for node in wanted if is_made(dvc.root, node)}
+                outcome = summarize(outcomes)
+                # Dagster keeps one result of a check for all of an asset: a sound partition must not speak for a broken one.
+                for node in (node for node in wanted if node.key is not None and node.name in outcomes):
+                    yield check_evaluation(run.instance, key, check=check, node=node, outcome=outcomes[node.name])
             yield dg.AssetCheckResult(
                 passed=outcome.passed,
                 check_name=spec.name,
@@ -185,3 +229,15 @@ def _build_checks(
             )
 
     return check_stages
+
+
+def _look_at_status(group: str, *, dvc: DvcProject, made_here: bool) -> CheckOutcome:
+    current = dvc.manifest()
+    # After a run that made the asset, hashing all data of the project would cost more than it tells.
+    if made_here:
+        own = set(current.groups[group])
+        read = {parent for name in own for parent in current.stages[name].upstream}
+        changed = lock_status(current, read_lock(dvc.root, only=own | read), root=dvc.root, only=own)
+    else:
+        changed = stage_changes(current, root=dvc.root)
+    return dvc_status_outcome(current, group, changed=changed)

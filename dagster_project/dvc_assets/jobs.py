@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dagster_project.dvc_assets.assets import line_logger, progress_logger
 from dagster_project.dvc_assets.bridge import ProvenanceBridge
-from dagster_project.dvc_assets.checks import StageCheck, evaluate_stages, stage_changes
+from dagster_project.dvc_assets.checks import StageCheck, check_evaluation, evaluate_stages, stage_changes
 from dagster_project.dvc_assets.events import StageReader, stage_failure, stage_metadata
 from dagster_project.dvc_assets.execution import StageResult, StageRun
 from dagster_project.dvc_assets.lock import read_lock
@@ -219,13 +219,8 @@ class Pipeline:
             outcome = evaluate_stages(check, root=self._dvc.root, nodes=[node])
             error = not outcome.passed and outcome.severity == dg.AssetCheckSeverity.ERROR
             passes = passes and not (check.blocking and error)
-            yield dg.AssetCheckEvaluation(
-                asset_key=self._bridge.asset_key(node.group),
-                check_name=check.name,
-                passed=outcome.passed,
-                metadata=outcome.metadata,
-                severity=outcome.severity,
-                description=outcome.description,
-                blocking=check.blocking,
+            asset = self._bridge.asset_key(node.group)
+            yield check_evaluation(
+                self._context.instance, asset, check=check, node=node, outcome=outcome, blocking=check.blocking
             )
         return passes

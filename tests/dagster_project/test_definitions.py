@@ -12,22 +12,18 @@ import pytest
 import yaml
 
 from dagster_project.defs import build_definitions
+from tests.dagster_project.conftest import ROOT, copy_pipeline
 
-ROOT = Path(__file__).parent.parent.parent
 SNAPSHOT = Path(__file__).parent / "asset_graph.json"
 """Written anew by SEGGEN_UPDATE_SNAPSHOTS=1; look at its difference before committing it."""
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of all that the graph is made from: the project's own folder may be in use."""
+    """The project's own pipeline; tests that change it put it back."""
     root = tmp_path_factory.mktemp("definitions") / "project"
     root.mkdir()
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
-        (root / name).write_bytes((ROOT / name).read_bytes())
-    (root / ".dvc").mkdir()
-    (root / ".dvc" / "config").write_text(f"[core]\nanalytics = false\nsite_cache_dir = {root}/site\n")
-    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    copy_pipeline(root)
     return root
 
 

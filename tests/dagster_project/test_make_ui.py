@@ -13,16 +13,6 @@ from dagster_project.ui import is_free, main
 from tests.dagster_project.live import ROOT, free_port, wait_until
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
-        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc" / "config").write_text(f"[core]\nanalytics = false\nsite_cache_dir = {tmp_path}/site\n")
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    return tmp_path
-
-
 def test_both_start_say_where_and_stop(project: Path) -> None:
     ports = {"Dagster": free_port(), "MLflow": free_port()}
     env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}

@@ -1,28 +1,14 @@
 """The weak-class sensor: which partitions it asks for, how often, and with what."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import dagster as dg
-import pytest
 import yaml
 
 from dagster_project.defs.sensors import WeakClassPolicy, build_weak_class_sensor, weakest_classes
 from dagster_project.dvc_assets.manifest import load_manifest
 from dagster_project.dvc_assets.resource import DvcProject
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
-        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc" / "config").write_text(f"[core]\nanalytics = false\nsite_cache_dir = {tmp_path}/site\n")
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    return tmp_path
 
 
 def evaluate(root: Path, cursor: str | None) -> tuple[list[dg.RunRequest], str | None]:

@@ -29,7 +29,7 @@ CHECK = StageCheck("sound", "Nothing is broken", blocking=True, applies=lambda g
 def definitions(root: Path) -> dg.Definitions:
     manifest = load_manifest(root)
     return dg.Definitions(
-        assets=build_dvc_assets(manifest),
+        assets=build_dvc_assets(manifest, checks=[CHECK]),
         asset_checks=build_stage_checks(manifest, [CHECK]),
         jobs=[build_dvc_job("everything", description="All stages", checks=[CHECK])],
         resources={"dvc": DvcProject(project_dir=str(root))},
