@@ -49,7 +49,8 @@ $(STAMP): requirements.lock pyproject.toml
 			$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
 		fi
 	fi
-	uv pip sync --python $(VENV)/bin/python --require-hashes requirements.lock
+	# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set (many containers do), every process would compile what it imports.
+	uv pip sync --python $(VENV)/bin/python --require-hashes --compile-bytecode requirements.lock
 	uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
 	touch $@
 
