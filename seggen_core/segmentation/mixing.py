@@ -104,15 +104,17 @@ class BatchPlan:
             self._by_method.setdefault(sample.method, []).append(position)
             self._by_source.setdefault((sample.method, sample.source_key), []).append(position)
         self._methods = sorted(self._by_method)
+        # Upper ends of the methods' shares of [0, 1).
+        self._method_ends = np.cumsum([len(self._by_method[m]) for m in self._methods]) / max(len(synthetic), 1)
         self.num_synthetic = len(synthetic)
         self._epoch = lru_cache(maxsize=2)(self._permutation)
 
     def slots(self, step: int) -> list[Slot]:
         """Return the slots of `step`, `batch_size` of them.
 
-        A slot is replaced with the step's probability. Which method: uniformly, among all. Which of its samples: uniformly,
-        among those made from the slot's real sample; among all of the method where it has none from that one (attention
-        methods start from prompts, and a class partition may not have been made).
+        A slot is replaced with the step's probability. Which method: with a probability proportional to its number of samples.
+        Which of them: uniformly, among those made from the slot's real sample; among all of the method where it has none from
+        that one (attention methods start from prompts, and a class partition may not have been made).
         """
         share = self._replaced_share(step)
         return [self._slot(step, b, share) for b in range(self._config.batch_size)]
@@ -124,7 +126,7 @@ class BatchPlan:
         coin, method, sample = rng.random(3)
         if not self._methods or coin >= share:
             return Slot(real_key, None)
-        chosen = self._methods[int(method * len(self._methods))]
+        chosen = self._methods[int(np.searchsorted(self._method_ends, method, side="right"))]
         candidates = self._by_source.get((chosen, real_key)) or self._by_method[chosen]
         return Slot(real_key, candidates[int(sample * len(candidates))])
 
