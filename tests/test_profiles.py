@@ -121,7 +121,8 @@ def test_camvid_is_real_and_small() -> None:
     assert config.dataset.subset_size == 37 and config.dataset.subset_seeds == (0, 1, 2) and config.dataset.keep_val_in_train
     assert config.foundation.pretrain is not None and config.foundation.pretrain.data == "training_images"
     assert config.foundation.pretrain.image_size == config.dataset.image_size <= 128
-    assert {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn", "shuffled", "full_real"} == set(config.variants)
+    arms = {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn", "masksyn_imgsyn_then_real", "shuffled", "full_real"}
+    assert set(config.variants) == arms
 
 
 def test_prompts_reach_the_samplers_and_captions_the_trainings() -> None:
