@@ -100,10 +100,12 @@ def test_the_graph_and_a_partition_with_its_preview(page: Any, dagster: LiveDags
     if os.environ.get("SEGGEN_UI_PROJECT"):
         page.keyboard.press("Alt+KeyE")  # expand all groups; the toy project has but one
         page.wait_for_selector("text=masksyn")
+        page.set_viewport_size({"width": 1500, "height": 1350})
         page.reload()  # the graph is fitted into the page when it is drawn first
     page.wait_for_selector("text=masksyn")
     page.wait_for_selector("text=train_seg")
     picture(page, "graph")
+    page.set_viewport_size({"width": 1500, "height": 1000})
 
     page.goto(f"{dagster.address}/assets/masksyn?view=partitions&partition=car")
     page.wait_for_selector("text=dvc/outcome")
