@@ -6,7 +6,7 @@ those come is measured on real samples that nobody was trained on. Mirrored trai
 Images are compared at 32x32 pixels (the size of Carlini et al.'s CIFAR-10 experiments), by three measures:
 - the root mean square of the differences of channel values;
 - that of the nearest relative to those of the n nearest (N. Carlini et al., "Extracting Training Data from Diffusion Models",
-  USENIX Security 2023, arXiv:2301.13188, section 5, the adaptive l2 distance of the CIFAR-10 experiments): a flat picture is
+  USENIX Security 2023, arXiv:2301.13188, the adaptive l2 distance of the CIFAR-10 experiments): a flat picture is
   near to many, a copy to one;
 - one minus the correlation of grey pictures, which neither brightness nor contrast changes.
 
