@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,8 +27,12 @@ from seggen_core.errors import AttentionError
 if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
 
-DEFAULT_BYTE_BUDGET = 8 * 2**20
-"""Most bytes of per-head attention held at a time (one query row of one head is the least)."""
+CPU_BYTE_BUDGET, GPU_BYTE_BUDGET = 8 * 2**20, 256 * 2**20
+"""Most bytes of per-head attention held at a time (one query row of one head is the least): what a processor's cache holds; and
+on a GPU, enough for a few kernels to do the work of thousands, whose launches would take longer than the network."""
+
+_FUSED_SIZE = 512 * 512
+"""Entries of a map from which on its bytes cost more than the launches of kernels."""
 
 # These compute softmax(q k^T * scale) from the layer's own to_q and to_k, so the map can be computed beside them.
 _SUPPORTED_PROCESSORS = ("AttnProcessor2_0", "AttnProcessor", "SlicedAttnProcessor")
@@ -84,8 +89,10 @@ def _attention_modules(unet: Any) -> list[tuple[str, "Attention"]]:
 def mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float, byte_budget: int) -> torch.Tensor:
     """Return attention averaged over heads: softmax(q k^T * scale), SeeDiff equations 3 and 4.
 
-    Computed in float32 whatever the input's type (half-precision scores of SD 2 overflow), one head and one slice of query rows
-    at a time, so that at most `byte_budget` bytes of per-head scores and probabilities exist.
+    Computed in float32 whatever the input's type (half-precision scores of SD 2 overflow), one slice of query rows at a time,
+    so that at most `byte_budget` bytes of per-head scores and probabilities exist. On a CPU, one head at a time too, which keeps
+    them in cache; on a GPU, as many as the budget holds. Large maps in half precision on CUDA take `fused_attention`, which holds
+    none of them.
 
     Args:
         query: [B, h, N, d].
@@ -98,16 +105,32 @@ def mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float, byte
     """
     batch, heads, num_queries, _ = query.shape
     num_keys = key.shape[2]
-    rows = max(1, min(num_queries, byte_budget // (2 * 4 * batch * num_keys)))
+    if fused := _fused_kernels(query, key):
+        return fused.fused_mean_attention(query, key, scale=scale)
+    row_bytes = 2 * 4 * batch * num_keys
+    together = 1 if query.device.type == "cpu" else max(1, min(heads, byte_budget // row_bytes))
+    rows = max(1, min(num_queries, byte_budget // (row_bytes * together)))
     mean = torch.zeros(batch, num_queries, num_keys, dtype=torch.float32, device=query.device)
     key = key.float().transpose(-1, -2)
     for start in range(0, num_queries, rows):
         part = slice(start, start + rows)
-        # Head by head, so that scores and probabilities stay in the processor's cache.
-        for head in range(heads):
-            mean[:, part] += ((query[:, head, part].float() * scale) @ key[:, head]).softmax(dim=-1)
+        for head in range(0, heads, together):
+            group = slice(head, head + together)
+            probabilities = ((query[:, group, part].float() * scale) @ key[:, group]).softmax(dim=-1)
+            mean[:, part] += probabilities[:, 0] if together == 1 else probabilities.sum(dim=1)
     mean /= heads
     return mean
+
+
+def _fused_kernels(query: torch.Tensor, key: torch.Tensor) -> ModuleType | None:
+    """Return the module of fused kernels where it takes such maps and they are large enough."""
+    if not query.is_cuda or query.shape[2] * key.shape[2] < _FUSED_SIZE:
+        return None
+    try:
+        from seggen_core.attention import fused_attention
+    except ImportError:  # torch came without Triton
+        return None
+    return fused_attention if fused_attention.fits(query, key) else None
 
 
 class AttentionRecorder:
@@ -128,7 +151,7 @@ class AttentionRecorder:
         cross_resolutions: Sequence[int] | None,
         self_resolutions: Sequence[int] | None,
         per_layer: bool,
-        byte_budget: int,
+        byte_budget: int | None,
     ) -> None:
         """Start with nothing recorded; arguments are those of `capture_attention`."""
         self.num_images = len(class_tokens)
@@ -240,12 +263,13 @@ class AttentionRecorder:
         query = query if attention.norm_q is None else attention.norm_q(query)
         key = key if attention.norm_k is None else attention.norm_k(key)
 
-        # 3. As many images at a time as the budget holds: equation 5.
+        # 3. As many images at a time as the budget holds, all of them where no per-head attention is held: equation 5.
+        budget = self._byte_budget or (CPU_BYTE_BUDGET if query.device.type == "cpu" else GPU_BYTE_BUDGET)
         image_bytes = 2 * 4 * attention.heads * query.shape[2] * key.shape[2]
-        step = max(1, self._byte_budget // image_bytes)
+        step = self.num_images if _fused_kernels(query, key) else max(1, budget // image_bytes)
         for image in range(0, self.num_images, step):
             part = slice(image, image + step)
-            maps = mean_attention(query[part], key[part], scale=attention.scale, byte_budget=self._byte_budget)
+            maps = mean_attention(query[part], key[part], scale=attention.scale, byte_budget=budget)
             if kind == "cross":
                 maps = self._phrase_maps(maps, part)
                 if self._per_layer:
@@ -317,7 +341,7 @@ def capture_attention(
     cross_resolutions: Sequence[int] | None = None,
     self_resolutions: Sequence[int] | None = None,
     per_layer: bool = False,
-    byte_budget: int = DEFAULT_BYTE_BUDGET,
+    byte_budget: int | None = None,
 ) -> Iterator[AttentionRecorder]:
     """Record the attention of every call of `unet` within the context; afterwards the network is as it was.
 
@@ -330,7 +354,7 @@ def capture_attention(
         cross_resolutions: sides of the cross-attention maps to record; None takes all.
         self_resolutions: sides of the self-attention maps to record; None takes all. Fine ones are what costs.
         per_layer: keep the map of each cross-attention layer too (to measure how well each one localises).
-        byte_budget: most bytes of per-head attention held at a time.
+        byte_budget: most bytes of per-head attention held at a time; None is CPU_BYTE_BUDGET or GPU_BYTE_BUDGET.
 
     Raises:
         AttentionError: no cross-attention, an unknown layer name, a processor whose maps can't be computed beside it, an image

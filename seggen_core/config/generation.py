@@ -8,6 +8,20 @@ from pydantic import Field, model_validator
 from seggen_core.config.base import Positive, Precision, Probability, Section
 
 
+class RandomCrops(Section):
+    """Random square crops of the training samples, of image and mask together, enlarged to the image size.
+
+    They make a small dataset last longer before a generator knows it by heart. A crop keeps the caption of its sample.
+
+    Attributes:
+        per_sample: crops of each sample, beside the whole one; drawn once.
+        min_side: smallest side of a crop, as a share of the sample's.
+    """
+
+    per_sample: Positive
+    min_side: float = Field(0.5, gt=0, le=1)
+
+
 class PretrainConfig(Section):
     """Pretraining of a small latent diffusion model, on the endless stream of scenes or on the training images.
 
@@ -22,11 +36,15 @@ class PretrainConfig(Section):
         unet_channels: channels per resolution level; cross-attention in all but the first.
         single_object_share: share of scenes with one large object, as 'a photo of a car' asks for.
         stuff_only_share: share of scenes without any object.
+        ema_decay: decay of the averaged weights that are saved; a short training wants a smaller one.
         caption_dropout: share of empty captions, for classifier-free guidance.
         pool_size, refresh: scenes held as latents per process, and how many of them are new at every step; a scene is seen
             batch_size / refresh times on average.
         precision: of network calls; weights and optimiser stay float32.
-        init_from: folder of an earlier foundation of the same shape, to continue its pretraining; None starts from scratch.
+        init_from: folder of an earlier foundation, to continue its pretraining; None starts from scratch.
+        new_unet: take tokenizer and autoencoder of `init_from` only, and start UNet and text encoder, which may be of another
+            shape then, from scratch.
+        random_crops: of "training_images", beside the whole ones.
     """
 
     data: Literal["scene_stream", "training_images"] = "scene_stream"
@@ -40,6 +58,7 @@ class PretrainConfig(Section):
     unet_decay_steps: Positive = 3000
     unet_channels: tuple[Positive, ...] = (32, 96, 128)
     unet_learning_rate: float = Field(5e-4, gt=0)
+    ema_decay: Probability = 0.9995
     text_width: Positive = 128
     batch_size: Positive = 16
     single_object_share: Probability = 0.5
@@ -49,9 +68,13 @@ class PretrainConfig(Section):
     refresh: Positive = 5
     precision: Precision = "auto"
     init_from: Path | None = None
+    new_unet: bool = False
+    random_crops: RandomCrops | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "PretrainConfig":
+        if self.random_crops is not None and self.data != "training_images":
+            raise ValueError("'random_crops' are of data 'training_images'")
         if self.data == "training_images" and self.init_from is None:
             raise ValueError("data 'training_images' needs 'init_from': they are too few for a tokenizer and an autoencoder")
         return self
@@ -96,6 +119,7 @@ class DiffusionTrainingConfig(Section):
         checkpoint_every: steps between the states that an interrupted training resumes from.
         precision: of network calls; weights and optimiser stay float32.
         gradient_checkpointing: trade time for memory.
+        random_crops: trained on beside the whole samples.
     """
 
     num_steps: Positive
@@ -111,6 +135,7 @@ class DiffusionTrainingConfig(Section):
     checkpoint_every: Positive = 200
     precision: Precision = "auto"
     gradient_checkpointing: bool = False
+    random_crops: RandomCrops | None = None
 
 
 class Text2MaskConfig(DiffusionTrainingConfig):

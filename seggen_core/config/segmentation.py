@@ -130,6 +130,7 @@ class VariantConfig(Section):
         shuffle_masks: the control: each synthetic image gets the mask of another one.
         model: train this model instead of `train_seg.model`.
         strategy: train by this strategy instead of `train_seg.strategy`.
+        p_aug: replace with this probability instead of `train_seg.p_aug`.
         synthetic_augment: augment the synthetic pairs of this arm; None doesn't.
         hide_unseen: real masks are ignored where they show a class of `zero_shot.unseen`; synthetic ones may show it.
     """
@@ -139,6 +140,7 @@ class VariantConfig(Section):
     shuffle_masks: bool = False
     model: Literal["hrnet", "mask2former"] | None = None
     strategy: Literal["replace", "pretrain"] | None = None
+    p_aug: Probability | None = None
     synthetic_augment: SyntheticAugmentConfig | None = None
     hide_unseen: bool = False
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,25 @@ import torch
 
 from seggen_core.config import DiffusionTrainingConfig
 from seggen_core.errors import FoundationError
+from seggen_core.generators.read_ahead import read_ahead
 from seggen_core.generators.sampling import autocast, resolve_precision
 from seggen_core.generators.train_state import load_state, save_state
 from seggen_core.rng import numpy_rng, torch_generator
 
-Predict = Callable[[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray, np.ndarray], torch.Tensor]
-"""(noisy latents [B, C, h, w], timesteps [B], positions [B], flips [B], dropped captions [B]) -> prediction [B, C, h, w]."""
+Read = Callable[[np.ndarray, np.ndarray], torch.Tensor]
+"""(positions [B], flips [B]) -> what is read of these samples, on the CPU."""
+Predict = Callable[[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray, torch.Tensor | None], torch.Tensor]
+"""(noisy latents [B, C, h, w], timesteps [B], positions [B], dropped captions [B], condition) -> prediction [B, C, h, w]."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    positions: np.ndarray
+    dropped: np.ndarray
+    timesteps: torch.Tensor
+    noisy: torch.Tensor
+    target: torch.Tensor
+    condition: torch.Tensor | None
 
 
 def denoising_target(schedule: Any, *, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
@@ -37,12 +51,13 @@ def fine_tune(
     seed: int,
     name: str,
     scheduler_config: Any,
-    read_latents: Callable[[np.ndarray, np.ndarray], torch.Tensor],
+    read_latents: Read,
     predict: Predict,
     number: int,
     device: torch.device,
     state_folder: Path,
     on_step: Callable[[int, dict[str, float]], None],
+    read_condition: Read | None = None,
 ) -> int:
     """Train `module` in place to denoise, and leave the averaged weights in it.
 
@@ -54,12 +69,13 @@ def fine_tune(
         config: optimisation.
         seed, name: name of the random streams.
         scheduler_config: noise schedule and prediction type of the foundation.
-        read_latents: (positions [B], flips [B]) -> scaled latents, float32 [B, C, h, w].
+        read_latents: reads scaled latents, float32 [B, C, h, w].
         predict: the network's prediction; it calls `module`.
         number: training samples.
         device: where to compute.
         state_folder: where the state is saved and looked for.
         on_step: told (steps done, {"loss", "learning_rate"}) after every step.
+        read_condition: reads what else `predict` is given, on `device`; None gives it nothing.
 
     Returns:
         The step that the run resumed from.
@@ -74,11 +90,9 @@ def fine_tune(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     first = load_state(state_folder, module=module, average=average, optimizer=optimizer, scaler=scaler)
     module.train()
-    for step in range(first, config.num_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(config, step)
 
-        # 1. Which samples, and the noise on them: named by the step, drawn on the CPU.
+    def read(step: int) -> _Batch:
+        """Draw the samples of a step and the noise on them: named by the step, drawn on the CPU."""
         rng = numpy_rng(seed, name, "batch", step)
         positions = rng.integers(0, number, config.batch_size)
         flips = (rng.random(config.batch_size) < 0.5) & config.random_flip
@@ -87,12 +101,26 @@ def fine_tune(
         generator = torch_generator(seed, name, "noise", step)
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),), generator=generator)
-        target = denoising_target(schedule, latents=latents, noise=noise, timesteps=timesteps).to(device)
-        noisy = schedule.add_noise(latents, noise, timesteps).to(device)
+        return _Batch(
+            positions=positions,
+            dropped=dropped,
+            timesteps=timesteps,
+            noisy=schedule.add_noise(latents, noise, timesteps),
+            target=denoising_target(schedule, latents=latents, noise=noise, timesteps=timesteps),
+            condition=read_condition(positions, flips) if read_condition else None,
+        )
+
+    steps = range(first, config.num_steps)
+    for step, batch in zip(steps, read_ahead(read, steps=steps, device=device), strict=True):
+        # 1. Batch and learning rate.
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _schedule(config, step)
+        noisy, timesteps, target = batch.noisy.to(device), batch.timesteps.to(device), batch.target.to(device)
+        condition = None if batch.condition is None else batch.condition.to(device)
 
         # 2. Loss and update.
         with autocast(device, dtype):
-            prediction = predict(noisy, timesteps.to(device), positions, flips, dropped)
+            prediction = predict(noisy, timesteps, batch.positions, batch.dropped, condition)
         loss = torch.nn.functional.mse_loss(prediction.float(), target)
         if not torch.isfinite(loss):
             raise FoundationError(f"{name}: the loss is {loss.item()} at step {step}; lower learning_rate or use precision: fp32")

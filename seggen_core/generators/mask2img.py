@@ -60,13 +60,19 @@ def train_mask2img(
     def read_latents(positions: np.ndarray, flips: np.ndarray) -> torch.Tensor:
         return images.gather(positions, flips) * pipeline.vae.config.scaling_factor
 
-    def predict(
-        noisy: torch.Tensor, timesteps: torch.Tensor, positions: np.ndarray, flips: np.ndarray, dropped: np.ndarray
-    ) -> torch.Tensor:
-        arguments = unet_arguments(prompts.gather(positions, dropped, unet.device))
+    def read_condition(positions: np.ndarray, flips: np.ndarray) -> torch.Tensor:
         maps = [read_color_map(int(p)) for p in positions]
         maps = [m[:, ::-1] if flip else m for m, flip in zip(maps, flips, strict=True)]
-        condition = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).float().div(255).to(unet.device)
+        return torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).float().div(255)
+
+    def predict(
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        positions: np.ndarray,
+        dropped: np.ndarray,
+        condition: torch.Tensor | None,
+    ) -> torch.Tensor:
+        arguments = unet_arguments(prompts.gather(positions, dropped, unet.device))
         down, middle = controlnet(noisy, timesteps, controlnet_cond=condition, return_dict=False, **arguments)
         return unet(
             noisy, timesteps, down_block_additional_residuals=down, mid_block_additional_residual=middle, **arguments
@@ -79,6 +85,7 @@ def train_mask2img(
         name="mask2img",
         scheduler_config=pipeline.scheduler.config,
         read_latents=read_latents,
+        read_condition=read_condition,
         predict=predict,
         number=len(images.latents),
         device=unet.device,

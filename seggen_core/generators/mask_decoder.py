@@ -16,6 +16,7 @@ from torch.nn import functional
 from seggen_core.config import Text2MaskConfig
 from seggen_core.generators.autoencoder import to_pixels
 from seggen_core.generators.latent_cache import LatentCache
+from seggen_core.generators.read_ahead import read_ahead
 from seggen_core.generators.sampling import autocast, resolve_precision
 from seggen_core.generators.train_state import load_state, save_state
 from seggen_core.rng import numpy_rng, torch_generator
@@ -75,11 +76,9 @@ def train_mask_decoder(
     first = load_state(state_folder, module=vae, average=[], optimizer=optimizer)
     number, _, _, height, width = color_maps.latents.shape
     crop_height, crop_width = max(1, height // 2), max(1, width // 2)
-    for step in range(first, config.decoder_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.decoder_learning_rate * min(1.0, (step + 1) / 20) * (1 - step / config.decoder_steps)
 
-        # 1. A batch of crops, and what a sampler would have made of their latents.
+    def read(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return crops of colour maps, [B, 3, H, W], and what a sampler would have made of their latents."""
         rng = numpy_rng(seed, "text2mask-decoder", "batch", step)
         positions = rng.integers(0, number, config.batch_size)
         flips = (rng.random(config.batch_size) < 0.5) & config.random_flip
@@ -89,14 +88,17 @@ def train_mask_decoder(
         maps = [m[:, ::-1] if flip else m for m, flip in zip(maps, flips, strict=True)]
         scale = maps[0].shape[0] // height
         window = np.s_[y * scale : (y + crop_height) * scale, x * scale : (x + crop_width) * scale]
-        target = to_pixels(np.stack([m[window] for m in maps])).to(device)
         generator = torch_generator(seed, "text2mask-decoder", "noise", step)
         shown = degrade(latents, noise=config.decoder_noise * color_maps.std, generator=generator)
+        return to_pixels(np.stack([m[window] for m in maps])), shown
 
-        # 2. Loss and update.
+    steps = range(first, config.decoder_steps)
+    for step, (target, shown) in zip(steps, read_ahead(read, steps=steps, device=device), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = config.decoder_learning_rate * min(1.0, (step + 1) / 20) * (1 - step / config.decoder_steps)
         with autocast(device, dtype):
             decoded = vae.decode(shown.to(device)).sample
-        loss = functional.l1_loss(decoded.float(), target)
+        loss = functional.l1_loss(decoded.float(), target.to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         optimizer.step()

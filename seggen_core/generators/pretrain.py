@@ -18,6 +18,7 @@ from seggen_core.errors import FoundationError
 from seggen_core.generators.autoencoder import train_autoencoder
 from seggen_core.generators.foundation import forget_origin
 from seggen_core.generators.pretrain_data import CaptionedImages, ImageLatents, SceneLatentPool
+from seggen_core.generators.read_ahead import read_ahead
 from seggen_core.generators.tokenizer import train_clip_tokenizer
 from seggen_core.generators.train_state import load_state, save_state
 from seggen_core.rng import derive_seed, numpy_rng
@@ -127,7 +128,7 @@ def train_unet(
     on_step: Callable[[int, dict[str, float]], None],
     training_images: CaptionedImages | None = None,
 ) -> tuple["UNet2DConditionModel", "CLIPTextModel"]:
-    """Train UNet and text encoder jointly on v-prediction; return the averaged weights (decay 0.9995).
+    """Train UNet and text encoder jointly on v-prediction; return the averaged weights.
 
     Pictures and captions come from `training_images`, or from the stream of scenes where there are none.
 
@@ -137,7 +138,7 @@ def train_unet(
     torch.manual_seed(derive_seed(seed, "unet-init"))
     latent_size = config.image_size // 2 ** (len(config.autoencoder_channels) - 1)
     module = _Denoiser(build_unet(config, latent_size=latent_size), build_text_encoder(config, tokenizer))
-    if config.init_from is not None:
+    if config.init_from is not None and not config.new_unet:
         _load_weights(module, config.init_from)
     module.to(accelerator.device)
     trainable = [p for p in module.parameters() if p.requires_grad]
@@ -154,10 +155,9 @@ def train_unet(
         pool = ImageLatents(training_images, vae=vae, tokenizer=tokenizer, file=state_folder / f"latents{rank}.npy")
     schedule = build_noise_scheduler()
     empty = tokenizer("", padding="max_length", max_length=MAX_PROMPT_TOKENS, return_tensors="pt").input_ids
-    for step in range(first, config.unet_steps):
-        factor = min(1.0, (step + 1) / 200, (config.unet_steps - step) / config.unet_decay_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = config.unet_learning_rate * factor
+
+    def read(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw noisy latents, timesteps, token ids and what is to be predicted, named by the step."""
         rng = numpy_rng(seed, "unet-batch", step, rank)
         generator = torch.Generator().manual_seed(derive_seed(seed, "unet-noise", step, rank))
         latents, input_ids = pool.draw(rng, config.batch_size)
@@ -166,17 +166,23 @@ def train_unet(
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.randint(0, schedule.config.num_train_timesteps, (config.batch_size,), generator=generator)
         noisy, target = schedule.add_noise(latents, noise, timesteps), schedule.get_velocity(latents, noise, timesteps)
+        return noisy, timesteps, input_ids, target
+
+    steps = range(first, config.unet_steps)
+    for step, batch in zip(steps, read_ahead(read, steps=steps, device=accelerator.device), strict=True):
+        factor = min(1.0, (step + 1) / 200, (config.unet_steps - step) / config.unet_decay_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = config.unet_learning_rate * factor
+        noisy, timesteps, input_ids, target = (t.to(accelerator.device) for t in batch)
         with accelerator.autocast():
-            prediction = prepared(
-                noisy.to(accelerator.device), timesteps.to(accelerator.device), input_ids.to(accelerator.device)
-            )
-        loss = torch.nn.functional.mse_loss(prediction.float(), target.to(accelerator.device))
+            prediction = prepared(noisy, timesteps, input_ids)
+        loss = torch.nn.functional.mse_loss(prediction.float(), target)
         accelerator.backward(loss)
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():
-            torch._foreach_lerp_(average, list(module.parameters()), 1 - min(0.9995, (step + 1) / (step + 11)))
+            torch._foreach_lerp_(average, list(module.parameters()), 1 - min(config.ema_decay, (step + 1) / (step + 11)))
         on_step(step, {"loss": loss.item(), "learning_rate": config.unet_learning_rate * factor})
         if accelerator.is_main_process and (step + 1) % CHECKPOINT_EVERY == 0:
             save_state(state_folder, step=step + 1, module=module, average=average, optimizer=optimizer)

@@ -48,7 +48,7 @@ def train_text2mask(
         return color_maps.gather(positions, flips) / color_maps.std
 
     def predict(
-        noisy: torch.Tensor, timesteps: torch.Tensor, positions: np.ndarray, _: np.ndarray, dropped: np.ndarray
+        noisy: torch.Tensor, timesteps: torch.Tensor, positions: np.ndarray, dropped: np.ndarray, _: torch.Tensor | None
     ) -> torch.Tensor:
         conditioning = prompts.gather(positions, dropped, unet.device)
         return unet(noisy, timesteps, **unet_arguments(conditioning)).sample

@@ -7,39 +7,51 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+from PIL.Image import Resampling
 
 from seggen_core.color_code import ColorCode
-from seggen_core.config import ColorMapKind, DiffusionTrainingConfig, SegGenConfig
+from seggen_core.config import ColorMapKind, DiffusionTrainingConfig, RandomCrops, SegGenConfig
 from seggen_core.errors import CaptionError
 from seggen_core.paths import ProjectPaths
+from seggen_core.rng import numpy_rng
 from seggen_core.synthesis.sample_store import SampleStore
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking.dvc_lineage import content_digest
 
+_MAX_KEPT_BYTES = 2**30
+"""Of masks held in memory: a training step on a GPU takes no longer than decoding its masks does."""
+
 
 @dataclass(frozen=True)
 class GeneratorTrainingData:
-    """The real training split as the generators read it.
+    """The real training split as the generators read it: S samples, and after them random crops of each.
 
     Attributes:
-        store: images and masks.
-        captions: one per sample, in the store's order.
+        store: images and masks of the samples themselves.
+        captions: one per picture, of N = S * (1 + crops a sample); picture i is of sample i % S.
         taxonomy: the classes.
-        read_color_map: colour map of sample i, uint8 [H, W, 3].
+        read_image: picture i, uint8 [H, W, 3]; the first S are the samples' own images.
+        read_color_map: its colour map, uint8 [H, W, 3].
     """
 
     store: SampleStore
     captions: list[str]
     taxonomy: Taxonomy
+    read_image: Callable[[int], np.ndarray]
     read_color_map: Callable[[int], np.ndarray]
 
 
-def open_training_data(paths: ProjectPaths, *, color_map: ColorMapKind) -> GeneratorTrainingData:
+def open_training_data(
+    paths: ProjectPaths, *, color_map: ColorMapKind, crops: RandomCrops | None = None, seed: int = 0
+) -> GeneratorTrainingData:
     """Open the training split and its captions.
 
     Args:
         paths: the project.
         color_map: what its colour maps show.
+        crops: what random crops there are; None: none.
+        seed: of their places, which are named by (seed, key of the sample, number of the crop).
 
     Raises:
         CaptionError: a sample has no caption.
@@ -54,12 +66,51 @@ def open_training_data(paths: ProjectPaths, *, color_map: ColorMapKind) -> Gener
     missing = [key for key in keys if key not in caption_of]
     if missing:
         raise CaptionError(f"{len(missing)} training samples have no caption, e.g. {missing[0]} (run: dvc repro captions)")
+    num_views = 1 + (crops.per_sample if crops else 0)
 
-    def read_color_map(position: int) -> np.ndarray:
+    def window(picture: int) -> tuple[int, int, int] | None:
+        """Return top, left and side of a crop, in shares of the image's side; None for a whole image."""
+        view, position = divmod(picture, len(keys))
+        if view == 0 or crops is None:
+            return None
+        side, top, left = numpy_rng(seed, "crop", keys[position], view).random(3)
+        side = crops.min_side + (1 - crops.min_side) * side
+        return top * (1 - side), left * (1 - side), side
+
+    def read_image(picture: int) -> np.ndarray:
+        return _crop(store.read_image(picture % len(keys)), window(picture), resample=Resampling.LANCZOS)
+
+    kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+
+    def read_maps(picture: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return mask and instance map; those of small datasets are decoded once."""
+        if picture in kept:
+            return kept[picture]
+        position = picture % len(keys)
+        mask = _crop(store.read_mask(position), window(picture), resample=Resampling.NEAREST)
         instances = store.read_instances(position) if color_map == "panoptic" else None
-        return code.encode(store.read_mask(position), instance_map=instances)
+        if instances is not None:
+            instances = _crop(instances, window(picture), resample=Resampling.NEAREST)
+        if mask.nbytes * (3 if instances is not None else 1) * len(keys) * num_views <= _MAX_KEPT_BYTES:
+            kept[picture] = mask, instances
+        return mask, instances
 
-    return GeneratorTrainingData(store, [caption_of[k] for k in keys], taxonomy, read_color_map)
+    def read_color_map(picture: int) -> np.ndarray:
+        mask, instances = read_maps(picture)
+        return code.encode(mask, instance_map=instances)
+
+    captions = [caption_of[k] for k in keys] * num_views
+    return GeneratorTrainingData(store, captions, taxonomy, read_image, read_color_map)
+
+
+def _crop(picture: np.ndarray, window: tuple[float, float, float] | None, *, resample: Resampling) -> np.ndarray:
+    """Enlarge a window of `picture` [H, W] or [H, W, 3] to its whole size; None leaves it as it is."""
+    if window is None:
+        return picture
+    height, width = picture.shape[:2]
+    top, left, side = window
+    box = (left * width, top * height, (left + side) * width, (top + side) * height)
+    return np.asarray(Image.fromarray(picture).resize((width, height), resample, box=box))
 
 
 def training_fingerprint(name: str, *, config: SegGenConfig, section: DiffusionTrainingConfig, paths: ProjectPaths) -> str:

@@ -115,7 +115,7 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
     family = foundation_family(config, paths=paths)
     network = rates[family]
     unet, vae = (network[name] * (size / network["image_size"]) ** 2 for name in ("unet_s", "vae_s"))
-    basis = "measured" if rates["basis"] == "measured" and family == "embedded" else "assumed"
+    basis = network.get("basis", rates["basis"])
     picture = 3 * size**2 * _PNG_SHARE / 1e9
     wanted = {m for v in config.variants.values() for m in v.methods} | set(config.methods)
     seeds = len(config.dataset.subset_seeds)
@@ -144,7 +144,8 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
             passes = _CHECKPOINTED_PASSES if section.gradient_checkpointing else _TRAIN_PASSES
             control = name == "mask2img"
             rows = section.num_steps * section.batch_size
-            seconds = rows * passes * unet * (1 + _CONTROLNET if control else 1) + counts["train"] * vae
+            # A ControlNet's training costs what the UNet's does: the locked UNet needs no gradients of its weights.
+            seconds = rows * passes * unet + counts["train"] * vae
             disk = network["gigabytes"] * (_CONTROLNET if control else 1)
             work = f"{section.num_steps:,} steps of {section.batch_size}"
             stages.append(StagePlan(name, 1, work, seconds / 3600, disk, basis))

@@ -38,8 +38,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         training_images = None
         identity = [params, config.seed]
         if settings is not None and settings.data == "training_images":
-            data = open_training_data(paths, color_map=config.dataset.color_map)
-            training_images = CaptionedImages(data.store.read_image, data.captions)
+            data = open_training_data(paths, color_map=config.dataset.color_map, crops=settings.random_crops, seed=config.seed)
+            training_images = CaptionedImages(data.read_image, data.captions)
             identity += [content_digest(paths.real("train")), content_digest(paths.captions)]
             if settings.image_size != config.dataset.image_size:
                 raise FoundationError(

@@ -39,13 +39,13 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         scratch = paths.scratch / "mask2img" / training_fingerprint("mask2img", config=config, section=settings, paths=paths)
 
         # 1. Latents and embeddings, once.
-        data = open_training_data(paths, color_map=config.dataset.color_map)
+        data = open_training_data(paths, color_map=config.dataset.color_map, crops=settings.random_crops, seed=config.seed)
         pipeline = load_pipeline(paths.model("foundation")).to(device)
-        with tqdm(total=len(data.store), desc="mask2img: encode images", unit="image", disable=None) as bar:
+        with tqdm(total=len(data.captions), desc="mask2img: encode images", unit="image", disable=None) as bar:
             images = cache_latents(
                 pipeline.vae,
-                read_image=data.store.read_image,
-                number=len(data.store),
+                read_image=data.read_image,
+                number=len(data.captions),
                 file=scratch / "latents.npy",
                 batch_size=settings.batch_size,
                 progress=bar.update,

@@ -39,13 +39,13 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         scratch = paths.scratch / "text2mask" / training_fingerprint("text2mask", config=config, section=settings, paths=paths)
 
         # 1. Latents and embeddings, once.
-        data = open_training_data(paths, color_map=config.dataset.color_map)
+        data = open_training_data(paths, color_map=config.dataset.color_map, crops=settings.random_crops, seed=config.seed)
         pipeline = load_pipeline(paths.model("foundation")).to(device)
-        with tqdm(total=len(data.store), desc="text2mask: encode colour maps", unit="map", disable=None) as bar:
+        with tqdm(total=len(data.captions), desc="text2mask: encode colour maps", unit="map", disable=None) as bar:
             color_maps = cache_latents(
                 pipeline.vae,
                 read_image=data.read_color_map,
-                number=len(data.store),
+                number=len(data.captions),
                 file=scratch / "latents.npy",
                 batch_size=settings.batch_size,
                 progress=bar.update,

@@ -58,8 +58,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     variant = find_variant(config, item)
     assert item is not None
     settings = config.train_seg.for_model(variant.model)
-    if variant.strategy is not None:
-        settings = settings.model_copy(update={"strategy": variant.strategy})
+    own = {name: getattr(variant, name) for name in ("strategy", "p_aug") if getattr(variant, name) is not None}
+    settings = settings.model_copy(update=own)
     unseen = config.zero_shot.unseen if variant.hide_unseen else ()
     params = {
         "variant": variant.model_dump(mode="json"),

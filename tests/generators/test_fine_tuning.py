@@ -51,9 +51,19 @@ def train(
     def read_latents(positions: np.ndarray, flips: np.ndarray) -> torch.Tensor:
         return torch.stack([LATENTS[p].flip(-1) if f else LATENTS[p] for p, f in zip(positions, flips, strict=True)])
 
-    def predict(noisy: torch.Tensor, timesteps: torch.Tensor, *rest: np.ndarray) -> torch.Tensor:
+    def read_condition(_: np.ndarray, flips: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(flips)
+
+    def predict(
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        positions: np.ndarray,
+        dropped: np.ndarray,
+        condition: torch.Tensor | None,
+    ) -> torch.Tensor:
+        assert condition is not None
         if seen is not None:
-            seen.append((noisy, timesteps, *rest))
+            seen.append((noisy, timesteps, positions, condition.numpy(), dropped))
         return module(noisy, timesteps)
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
@@ -69,6 +79,7 @@ def train(
         name=name,
         scheduler_config=DDPMScheduler(**(SCHEDULE | (schedule or {}))).config,
         read_latents=read_latents,
+        read_condition=read_condition,
         predict=predict,
         number=len(LATENTS),
         device=torch.device("cpu"),

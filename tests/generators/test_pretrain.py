@@ -230,6 +230,48 @@ def test_pretraining_can_be_continued_from_a_foundation(work: Path, accelerator:
         assert all(torch.allclose(v, weights[k], atol=1e-6) for k, v in getattr(one, part).state_dict().items())
 
 
+def test_a_new_unet_of_another_shape_keeps_tokenizer_and_autoencoder(
+    work: Path, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    earlier = work / "foundation"
+    wider = {"unet_channels": (16, 48), "text_width": 48}
+    config = CONFIG.model_copy(update={"init_from": earlier, "new_unet": True, "unet_steps": 1, "pool_size": 8, **wider})
+    pretrain_foundation(
+        config,
+        seed=1,
+        folder=tmp_path / "out",
+        work_folder=tmp_path / "work",
+        accelerator=accelerator,
+        on_step=lambda *_: None,
+    )
+    one, two = load_pipeline(earlier), load_pipeline(tmp_path / "out")
+    assert one.tokenizer.get_vocab() == two.tokenizer.get_vocab()
+    weights = two.vae.state_dict()
+    assert all(torch.equal(v, weights[k]) for k, v in one.vae.state_dict().items())
+    assert tuple(two.unet.config.block_out_channels) == (16, 48) and two.text_encoder.config.hidden_size == 48
+
+
+@pytest.mark.parametrize("decay, moves", [(1.0, False), (0.0, True)])
+def test_the_decay_of_the_averaged_weights(
+    decay: float, moves: bool, work: Path, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    earlier = work / "foundation"
+    # After many steps the average is (1 - decay) of the last weights; the first steps average over what there is.
+    config = CONFIG.model_copy(update={"init_from": earlier, "unet_steps": 1, "pool_size": 8, "ema_decay": decay})
+    pretrain_foundation(
+        config,
+        seed=1,
+        folder=tmp_path / "out",
+        work_folder=tmp_path / "work",
+        accelerator=accelerator,
+        on_step=lambda *_: None,
+    )
+    one, two = (load_pipeline(folder).unet.state_dict() for folder in (earlier, tmp_path / "out"))
+    change = max((two[k] - v).abs().max().item() for k, v in one.items())
+    # One step moves weights by about the learning rate of the warm-up; of it, an average at decay 1 takes 10 / 11.
+    assert change > 0 and (change > 0.95 * config.unet_learning_rate / 200) == moves
+
+
 def test_pretraining_on_training_images_shows_each_and_its_flip_with_its_caption(work: Path, tmp_path: Path) -> None:
     pipeline = load_pipeline(work / "foundation")
     pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)

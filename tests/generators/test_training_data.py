@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pandas as pd
 import pytest
 
 from seggen_core.color_code import ColorCode
+from seggen_core.config import RandomCrops
 from seggen_core.datasets.scene_layout import SCENES_TAXONOMY
 from seggen_core.errors import ConfigError
 from seggen_core.generators.training_data import open_training_data
@@ -20,8 +22,6 @@ INSTANCES = np.where(MASK == 3, 1 + (np.arange(16)[:, None] >= 8), 0).astype(np.
 @pytest.fixture
 def project(tmp_path: Path) -> Callable[[np.ndarray | None], ProjectPaths]:
     def make(instances: np.ndarray | None) -> ProjectPaths:
-        import json
-
         paths = ProjectPaths(tmp_path)
         with SampleStoreWriter(paths.real("train"), num_classes=8) as writer:
             writer.add(Sample("train-00000", IMAGE, MASK, instances, {}))
@@ -50,3 +50,47 @@ def test_panoptic_colour_maps_want_instances(project: Callable[[np.ndarray | Non
     assert open_training_data(paths, color_map="semantic").read_color_map(0).shape == (16, 16, 3)
     with pytest.raises(ConfigError, match="no instance map"):
         open_training_data(paths, color_map="panoptic").read_color_map(0)
+
+
+def test_random_crops_come_after_the_samples_and_show_image_and_mask_alike(tmp_path: Path) -> None:
+    side, rng = 32, np.random.default_rng(0)
+    paths = ProjectPaths(tmp_path)
+    masks = rng.integers(0, 8, (2, side, side), dtype=np.uint8)
+    with SampleStoreWriter(paths.real("train"), num_classes=8) as writer:
+        for k, mask in enumerate(masks):
+            # The image says in its colours where each pixel is.
+            image = np.stack([np.full_like(mask, 8 * k), *np.mgrid[:side, :side].astype(np.uint8) * 8], axis=-1)
+            writer.add(Sample(f"train-{k:05d}", image, mask, None, {}))
+        writer.finish(manifest={})
+    paths.taxonomy.write_text(json.dumps(SCENES_TAXONOMY.to_json()), encoding="utf-8")
+    paths.captions.parent.mkdir(parents=True)
+    keys = ["train-00000", "train-00001"]
+    pd.DataFrame({"sample_key": keys, "caption": ["first", "second"]}).to_parquet(paths.captions)
+
+    data = open_training_data(paths, color_map="semantic", crops=RandomCrops(per_sample=3, min_side=0.5), seed=1)
+    code = ColorCode(SCENES_TAXONOMY, kind="semantic")
+    assert data.captions == ["first", "second"] * 4
+    for i in range(2):
+        assert (data.read_image(i) == data.store.read_image(i)).all()
+        assert (data.read_color_map(i) == code.encode(masks[i], instance_map=None)).all()
+    sides = set()
+    for i in range(2, 8):
+        image, color_map = data.read_image(i), data.read_color_map(i)
+        inner = np.s_[4:-4, 4:-4]  # resampling reaches over the window's rim elsewhere
+        assert (image[..., 0][inner] == 8 * (i % 2)).all()
+        y, x = (np.clip(np.rint(image[..., c] / 8), 0, side - 1).astype(int) for c in (1, 2))
+        shown = code.encode(masks[i % 2], instance_map=None)[y, x]
+        assert (shown == color_map).all(-1)[inner].mean() > 0.8
+        assert (data.read_color_map(i) == color_map).all()
+        sides.add(round(float(np.ptp(image[:, side // 2, 1]) / 8)))
+    assert all(side // 2 - 2 <= s < side for s in sides) and len(sides) > 2
+
+    again = open_training_data(paths, color_map="semantic", crops=RandomCrops(per_sample=3, min_side=0.5), seed=1)
+    other = open_training_data(paths, color_map="semantic", crops=RandomCrops(per_sample=3, min_side=0.5), seed=2)
+    assert (again.read_image(5) == data.read_image(5)).all() and (other.read_image(5) != data.read_image(5)).any()
+
+
+def test_crops_of_panoptic_colour_maps_crop_instances_too(project: Callable[[np.ndarray | None], ProjectPaths]) -> None:
+    data = open_training_data(project(INSTANCES), color_map="panoptic", crops=RandomCrops(per_sample=1))
+    assert data.captions == ["two cars under sky"] * 2
+    assert (data.read_color_map(1) == 255).all(-1).any()  # the outline between the two cars

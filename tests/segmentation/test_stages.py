@@ -135,6 +135,20 @@ def test_arms_start_from_the_same_weights(project: ProjectPaths, monkeypatch: py
     assert torch.equal(*started)
 
 
+def test_an_arm_may_replace_more_or_less_often_than_the_others(project: ProjectPaths) -> None:
+    reads = ["data/synthetic/masksyn", "data/synthetic/imgsyn"]
+    arms = {
+        "baseline": {"reads": [REAL, REAL]},
+        "never": {"reads": reads, "p_aug": 0.0},
+        "always": {"reads": reads, "p_aug": 1.0},
+    }
+    losses = {}
+    for arm in arms:
+        train_seg.run(settings(variants=arms), paths=project, item=arm)
+        losses[arm] = pd.read_csv(project.checkpoint(arm) / "history.csv")["loss"].tolist()
+    assert losses["never"] == losses["baseline"] != losses["always"]
+
+
 def test_evaluate_scores_the_test_split_for_each_seed(project: ProjectPaths) -> None:
     train_seg.run(settings(), paths=project, item="baseline")
     evaluate.run(settings(), paths=project, item="baseline")
