@@ -20,17 +20,18 @@ def profile(name: str) -> SegGenConfig:
 
 
 def test_the_papers_profiles_are_all_there() -> None:
-    assert {"ade20k", "coco_panoptic", "coco_instance", "voc2012", "cityscapes", "camvid", "scenes"} == set(PROFILES)
+    assert {"ade20k", "coco_panoptic", "coco_instance", "voc2012", "cityscapes", "camvid", "camvid_256", "scenes"} == set(PROFILES)
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
     config = profile(name)
-    assert config.profile == name and config.dataset.name == name and config.dataset.root is None
+    dataset = name.removesuffix("_256")
+    assert config.profile == name and config.dataset.name == dataset and config.dataset.root is None
     if name == "scenes":
         slugs = SCENES_TAXONOMY.slugs
     else:
-        table = json.loads((ROOT / "seggen_core" / "datasets" / "taxonomies" / f"{name}.json").read_text())
+        table = json.loads((ROOT / "seggen_core" / "datasets" / "taxonomies" / f"{dataset}.json").read_text())
         slugs = [re.sub(r"[^a-z0-9]+", "_", c["name"].lower()) for c in table["classes"]]
     assert set(config.classes) <= set(slugs)
     assert set(slugs) - set(config.classes) <= (
@@ -123,6 +124,14 @@ def test_camvid_is_real_and_small() -> None:
     assert config.foundation.pretrain.image_size == config.dataset.image_size <= 128
     arms = {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn", "masksyn_imgsyn_then_real", "shuffled", "full_real"}
     assert set(config.variants) == arms
+
+
+def test_camvid_at_256_px_differs_in_size_alone() -> None:
+    small, large = profile("camvid"), profile("camvid_256")
+    assert large.dataset.image_size == 256 and large.dataset == small.dataset.model_copy(update={"image_size": 256})
+    assert large.foundation.pretrain is not None and large.foundation.pretrain.new_unet
+    arms = dict(large.variants)
+    assert arms.pop("masksyn_imgsyn_p20").p_aug == 0.2 and arms == small.variants
 
 
 def test_prompts_reach_the_samplers_and_captions_the_trainings() -> None:

@@ -89,7 +89,7 @@ def test_every_profile_can_be_planned(profile: str, capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert f"plan of the profile {profile}" in text and "total" in text and "note: hours of one device" in text
     config = load_config(ROOT / "profiles" / profile / "params.yaml")
-    families = {"scenes": "embedded", "camvid": "embedded", "voc2012": "sd", "cityscapes": "sd"}
+    families = {"scenes": "embedded", "camvid": "embedded", "camvid_256": "embedded", "voc2012": "sd", "cityscapes": "sd"}
     assert foundation_family(config, paths=ProjectPaths(ROOT)) == families.get(profile, "sdxl")
 
 
