@@ -20,7 +20,9 @@ def profile(name: str) -> SegGenConfig:
 
 
 def test_the_papers_profiles_are_all_there() -> None:
-    assert {"ade20k", "coco_panoptic", "coco_instance", "voc2012", "cityscapes", "camvid", "camvid_256", "scenes"} == set(PROFILES)
+    assert {"ade20k", "coco_panoptic", "coco_instance", "voc2012", "cityscapes", "camvid", "camvid_256", "scenes"} == set(
+        PROFILES
+    )
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -120,6 +120,19 @@ class SyntheticAugmentConfig(Section):
         return self
 
 
+class NoiseFilterConfig(Section):
+    """FreeMask's filter of synthetic pixels (`segmentation.noise_filter`), by a segmenter of the arm's real samples alone.
+
+    That segmenter is trained first, as the arm without its synthetic samples would be: an arm with a filter takes twice the time.
+
+    Attributes:
+        tolerance: a pixel is ignored where its cross-entropy exceeds this many times its class's mean on the real samples
+            (FreeMask: 1.25). The fewer real samples there are, the better the segmenter knows them, and the more is ignored.
+    """
+
+    tolerance: float = Field(1.25, gt=0)
+
+
 class VariantConfig(Section):
     """One arm of the ablation.
 
@@ -132,6 +145,7 @@ class VariantConfig(Section):
         strategy: train by this strategy instead of `train_seg.strategy`.
         p_aug: replace with this probability instead of `train_seg.p_aug`.
         synthetic_augment: augment the synthetic pairs of this arm; None doesn't.
+        noise_filter: ignore pixels of synthetic pairs that look wrong; None ignores none.
         hide_unseen: real masks are ignored where they show a class of `zero_shot.unseen`; synthetic ones may show it.
     """
 
@@ -142,6 +156,7 @@ class VariantConfig(Section):
     strategy: Literal["replace", "pretrain"] | None = None
     p_aug: Probability | None = None
     synthetic_augment: SyntheticAugmentConfig | None = None
+    noise_filter: NoiseFilterConfig | None = None
     hide_unseen: bool = False
 
     @property
@@ -156,6 +171,8 @@ class VariantConfig(Section):
             raise ValueError(f"unknown synthetic source {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}")
         if self.real == "none" and not self.methods:
             raise ValueError("the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic")
+        if self.noise_filter is not None and (self.real == "none" or not self.methods):
+            raise ValueError("'noise_filter' needs synthetic samples, and real ones to train the filter on")
         return self
 
 

@@ -16,6 +16,7 @@ from seggen_core.rng import derive_seed, numpy_rng, torch_generator
 from seggen_core.segmentation.augment import AugmentConfig, augment_batch
 from seggen_core.segmentation.mixing import BatchPlan, PairPool, Slot, phase_lengths
 from seggen_core.segmentation.models import Segmenter
+from seggen_core.segmentation.noise_filter import NoiseFilter
 from seggen_core.segmentation.synthetic_augment import augment_synthetic
 
 _STATE = "state.safetensors"
@@ -65,6 +66,7 @@ def train_segmenter(
     state_folder: Path,
     on_step: Callable[[int, dict[str, float]], None],
     synthetic_augment: SyntheticAugmentConfig | None = None,
+    noise_filter: NoiseFilter | None = None,
 ) -> int:
     """Train `segmenter` in place for `config.num_steps` steps.
 
@@ -82,6 +84,7 @@ def train_segmenter(
         state_folder: where the state is saved and looked for.
         on_step: told (steps done, {"loss", "learning_rate"}) after every step, also of those done before a resumption.
         synthetic_augment: what is done to synthetic pairs before the augmentation that all samples get.
+        noise_filter: says which pixels of synthetic pairs are ignored, after it.
 
     Returns:
         The step that the run resumed from.
@@ -106,7 +109,7 @@ def train_segmenter(
         upcoming = reader.submit(read, first)
         for step in range(first, config.num_steps):
             # 1. Batch.
-            images, segmentation_maps = upcoming.result()
+            images, segmentation_maps, synthetic = upcoming.result()
             if step + 1 < config.num_steps:
                 upcoming = reader.submit(read, step + 1)
             images, segmentation_maps = augment_batch(
@@ -115,6 +118,8 @@ def train_segmenter(
                 config=augmentation,
                 generator=torch_generator(seed, "train_seg", subset_seed, "augment", step),
             )
+            if noise_filter is not None:
+                segmentation_maps = noise_filter(images, segmentation_maps, synthetic=synthetic)
 
             # 2. Loss and update.
             rate = learning_rate(config, step=step)
@@ -191,7 +196,8 @@ def load_state(folder: Path, *, segmenter: Segmenter, optimizer: torch.optim.Opt
 
 def _read(
     pool: PairPool, plan: BatchPlan, augment: SyntheticAugmentConfig | None, name: tuple[str | int, ...], step: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return images uint8 [B, 3, H, W], masks uint8 [B, H, W] and which of them are synthetic, bool [B]."""
     slots = plan.slots(step)
     images, masks = pool.read_batch(slots)
     made = [k for k, slot in enumerate(slots) if slot.synthetic is not None]
@@ -201,4 +207,5 @@ def _read(
         images[made], masks[made] = augment_synthetic(
             images[made], masks[made], pool=pool.read_batch(others), config=augment, rng=rng
         )
-    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)
+    synthetic = torch.tensor([slot.synthetic is not None for slot in slots])
+    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks), synthetic

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from seggen_core.paths import ProjectPaths
 from seggen_core.rng import derive_seed
 from seggen_core.runtime import limit_threads, pick_device
 from seggen_core.segmentation.mixing import Arm, open_arm
-from seggen_core.segmentation.models import build_segmenter, save_segmenter
+from seggen_core.segmentation.models import Segmenter, build_segmenter, save_segmenter
+from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
 from seggen_core.segmentation.predict import score_store
 from seggen_core.segmentation.train import balanced_weights, train_segmenter
 from seggen_core.synthesis.sample_store import SampleStore, open_partitions
@@ -89,31 +92,46 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         for subset_seed, folder in folders.items():
             if (folder / "metrics.json").exists():
                 continue
-            arm = open_arm(
-                variant,
-                config=settings,
-                real=real,
-                real_keys=real.keys() if variant.real == "all" else subsets[str(subset_seed)],
-                partitions=partitions,
+            training = _Training(
+                settings=settings,
                 seed=config.seed,
                 subset_seed=subset_seed,
-                hidden_ids=[taxonomy.by_slug(slug).train_id for slug in unseen],
-            )
-            _train_one(
-                settings,
-                config=config,
-                arm=arm,
-                taxonomy=taxonomy,
-                validation=validation,
-                subset_seed=subset_seed,
-                folder=folder,
-                state_folder=scratch / f"state{subset_seed}",
-                tracked=tracked,
-                description=f"{item} seed {subset_seed}",
-                synthetic_augment=variant.synthetic_augment,
+                device=pick_device(config.runtime),
+                id2label=taxonomy.id2label,
                 class_weights=class_weights,
                 base=paths.root,
+                tracked=tracked,
+                description=f"{item} seed {subset_seed}",
             )
+            arguments: dict[str, Any] = {
+                "config": settings,
+                "real": real,
+                "real_keys": real.keys() if variant.real == "all" else subsets[str(subset_seed)],
+                "seed": config.seed,
+                "subset_seed": subset_seed,
+                "hidden_ids": [taxonomy.by_slug(slug).train_id for slug in unseen],
+            }
+            noise_filter = None
+            if variant.noise_filter is not None:
+                alone = open_arm(variant.model_copy(update={"shuffle_masks": False}), partitions={}, **arguments)
+                noise_filter = training.train_filter(
+                    alone,
+                    real_keys=arguments["real_keys"],
+                    tolerance=variant.noise_filter.tolerance,
+                    state_folder=scratch / f"filter{subset_seed}",
+                )
+            arm = open_arm(variant, partitions=partitions, **arguments)
+            segmenter, curve = training.train(
+                arm,
+                state_folder=scratch / f"state{subset_seed}",
+                synthetic_augment=variant.synthetic_augment,
+                noise_filter=noise_filter,
+            )
+            if noise_filter is not None:
+                # Not a part of metrics.json: a training that was killed counts from where it goes on.
+                share = noise_filter.num_ignored / max(noise_filter.num_pixels, 1)
+                tracked.log_metrics({f"seed{subset_seed}/ignored_share": share}, step=settings.num_steps)
+            training.finish(segmenter, curve=curve, facts=arm.facts, validation=validation, folder=folder)
 
         # 3. Tables over the seeds, and all of it into place.
         summaries = {s: json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for s, folder in folders.items()}
@@ -134,70 +152,101 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         shutil.rmtree(scratch.parent)
 
 
-def _train_one(
-    settings: SegmenterConfig,
-    *,
-    config: SegGenConfig,
-    arm: Arm,
-    taxonomy: Taxonomy,
-    validation: SampleStore,
-    subset_seed: int,
-    folder: Path,
-    state_folder: Path,
-    tracked: StageRun,
-    description: str,
-    synthetic_augment: SyntheticAugmentConfig | None,
-    class_weights: torch.Tensor | None,
-    base: Path,
-) -> None:
-    """Train one segmenter and write it to `folder`, metrics.json last; relative paths of weights start from `base`."""
-    device = pick_device(config.runtime)
-    with torch.random.fork_rng(devices=[]):
-        # The same weights to start from in every arm.
-        torch.manual_seed(derive_seed(config.seed, "train_seg", subset_seed, "initial weights"))
-        segmenter = build_segmenter(settings, id2label=taxonomy.id2label, base=base).to(device)
-    if class_weights is not None:
-        segmenter.weigh_classes(class_weights)
-    every = max(1, -(-settings.num_steps // _POINTS))
-    curve: list[dict[str, float]] = []
-    recent: list[float] = []
-    with tqdm(total=settings.num_steps, desc=f"train_seg {description}", unit="step", disable=None) as progress:
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """What the trainings of one subset seed share."""
 
-        def report(step: int, values: dict[str, float]) -> None:
-            recent.append(values["loss"])
-            progress.update()
-            if step % every == 0 or step == settings.num_steps:
-                point = {"loss": float(np.mean(recent)), "learning_rate": values["learning_rate"]}
-                recent.clear()
-                curve.append({"step": step, **point})
-                progress.set_postfix(loss=f"{point['loss']:.3f}")
-                tracked.log_metrics({f"seed{subset_seed}/{name}": value for name, value in point.items()}, step=step)
+    settings: SegmenterConfig
+    seed: int
+    subset_seed: int
+    device: torch.device
+    id2label: Mapping[int, str]
+    class_weights: torch.Tensor | None
+    base: Path
+    tracked: StageRun
+    description: str
 
-        train_segmenter(
-            segmenter,
-            settings,
-            plan=arm.plan,
-            pool=arm.pool,
-            seed=config.seed,
-            subset_seed=subset_seed,
-            device=device,
-            state_folder=state_folder,
-            on_step=report,
-            synthetic_augment=synthetic_augment,
+    def train(
+        self,
+        arm: Arm,
+        *,
+        state_folder: Path,
+        synthetic_augment: SyntheticAugmentConfig | None = None,
+        noise_filter: NoiseFilter | None = None,
+        prefix: str = "",
+    ) -> tuple[Segmenter, list[dict[str, float]]]:
+        """Train one segmenter, in evaluation mode in the end, with its loss curve; `prefix` is put before its metrics' names."""
+        settings = self.settings
+        with torch.random.fork_rng(devices=[]):
+            # The same weights to start from in every arm.
+            torch.manual_seed(derive_seed(self.seed, "train_seg", self.subset_seed, "initial weights"))
+            segmenter = build_segmenter(settings, id2label=self.id2label, base=self.base).to(self.device)
+        if self.class_weights is not None:
+            segmenter.weigh_classes(self.class_weights)
+        every = max(1, -(-settings.num_steps // _POINTS))
+        curve: list[dict[str, float]] = []
+        recent: list[float] = []
+        title = f"train_seg {self.description}{' ' if prefix else ''}{prefix.rstrip('/')}"
+        with tqdm(total=settings.num_steps, desc=title, unit="step", disable=None) as progress:
+
+            def report(step: int, values: dict[str, float]) -> None:
+                recent.append(values["loss"])
+                progress.update()
+                if step % every == 0 or step == settings.num_steps:
+                    point = {"loss": float(np.mean(recent)), "learning_rate": values["learning_rate"]}
+                    recent.clear()
+                    curve.append({"step": step, **point})
+                    progress.set_postfix(loss=f"{point['loss']:.3f}")
+                    named = {f"seed{self.subset_seed}/{prefix}{name}": value for name, value in point.items()}
+                    self.tracked.log_metrics(named, step=step)
+
+            train_segmenter(
+                segmenter,
+                settings,
+                plan=arm.plan,
+                pool=arm.pool,
+                seed=self.seed,
+                subset_seed=self.subset_seed,
+                device=self.device,
+                state_folder=state_folder,
+                on_step=report,
+                synthetic_augment=synthetic_augment,
+                noise_filter=noise_filter,
+            )
+        return segmenter, curve
+
+    def train_filter(self, arm: Arm, *, real_keys: Sequence[str], tolerance: float, state_folder: Path) -> NoiseFilter:
+        """Train a segmenter on real samples alone, and make FreeMask's filter of it."""
+        segmenter, _ = self.train(arm, state_folder=state_folder, prefix="filter/")
+        losses = mean_class_losses(
+            segmenter, pool=arm.pool, keys=real_keys, batch_size=self.settings.batch_size, device=self.device
         )
-    confusion = score_store(
-        segmenter,
-        store=validation,
-        batch_size=settings.batch_size,
-        device=device,
-        description=f"train_seg {description}: validation",
-    )
-    miou = round(mean_iou(confusion), 4)
-    tracked.log_metrics({f"seed{subset_seed}/val_miou": miou}, step=settings.num_steps)
-    save_segmenter(segmenter, folder=folder)
-    pd.DataFrame(curve).to_csv(folder / "history.csv", index=False)
-    metrics = {"val_miou": miou, "train_loss": curve[-1]["loss"], "parameters": sum(p.numel() for p in segmenter.parameters())}
-    _write_json(folder / "metrics.json", metrics | arm.facts)
+        return NoiseFilter(segmenter, class_losses=losses, tolerance=tolerance)
+
+    def finish(
+        self,
+        segmenter: Segmenter,
+        *,
+        curve: list[dict[str, float]],
+        facts: dict[str, Any],
+        validation: SampleStore,
+        folder: Path,
+    ) -> None:
+        """Score a segmenter on the validation split and write it to `folder`, metrics.json last."""
+        confusion = score_store(
+            segmenter,
+            store=validation,
+            batch_size=self.settings.batch_size,
+            device=self.device,
+            description=f"{self.description}: validation",
+        )
+        miou = round(mean_iou(confusion), 4)
+        self.tracked.log_metrics({f"seed{self.subset_seed}/val_miou": miou}, step=self.settings.num_steps)
+        save_segmenter(segmenter, folder=folder)
+        pd.DataFrame(curve).to_csv(folder / "history.csv", index=False)
+        parameters = sum(p.numel() for p in segmenter.parameters())
+        metrics = {"val_miou": miou, "train_loss": curve[-1]["loss"], "parameters": parameters}
+        _write_json(folder / "metrics.json", metrics | facts)
 
 
 def _write_json(path: Path, tree: Any) -> None:

@@ -211,18 +211,23 @@ def test_finished_parts_are_kept_and_a_torn_one_is_made_again(
         assert (tmp_path / "torn" / "vae" / name).read_bytes() == (work / "work" / "vae" / name).read_bytes()
 
 
+def pretrain_on_scenes(config: PretrainConfig, *, folder: Path, accelerator: Accelerator) -> None:
+    """Pretrain on scenes into `folder`/out."""
+    pretrain_foundation(
+        config,
+        seed=1,
+        folder=folder / "out",
+        work_folder=folder / "work",
+        accelerator=accelerator,
+        on_step=lambda *_: None,
+    )
+
+
 def test_pretraining_can_be_continued_from_a_foundation(work: Path, accelerator: Accelerator, tmp_path: Path) -> None:
     earlier = work / "foundation"
     # At a learning rate of nearly nothing, what comes out is what went in.
     config = CONFIG.model_copy(update={"init_from": earlier, "unet_steps": 2, "unet_learning_rate": 1e-12, "pool_size": 8})
-    pretrain_foundation(
-        config,
-        seed=1,
-        folder=tmp_path / "out",
-        work_folder=tmp_path / "work",
-        accelerator=accelerator,
-        on_step=lambda *_: None,
-    )
+    pretrain_on_scenes(config, folder=tmp_path, accelerator=accelerator)
     one, two = load_pipeline(earlier), load_pipeline(tmp_path / "out")
     assert one.tokenizer.get_vocab() == two.tokenizer.get_vocab() and one.vae.config == two.vae.config
     for part in ("vae", "unet", "text_encoder"):
@@ -236,14 +241,7 @@ def test_a_new_unet_of_another_shape_keeps_tokenizer_and_autoencoder(
     earlier = work / "foundation"
     wider = {"unet_channels": (16, 48), "text_width": 48}
     config = CONFIG.model_copy(update={"init_from": earlier, "new_unet": True, "unet_steps": 1, "pool_size": 8, **wider})
-    pretrain_foundation(
-        config,
-        seed=1,
-        folder=tmp_path / "out",
-        work_folder=tmp_path / "work",
-        accelerator=accelerator,
-        on_step=lambda *_: None,
-    )
+    pretrain_on_scenes(config, folder=tmp_path, accelerator=accelerator)
     one, two = load_pipeline(earlier), load_pipeline(tmp_path / "out")
     assert one.tokenizer.get_vocab() == two.tokenizer.get_vocab()
     weights = two.vae.state_dict()
@@ -258,14 +256,7 @@ def test_the_decay_of_the_averaged_weights(
     earlier = work / "foundation"
     # After many steps the average is (1 - decay) of the last weights; the first steps average over what there is.
     config = CONFIG.model_copy(update={"init_from": earlier, "unet_steps": 1, "pool_size": 8, "ema_decay": decay})
-    pretrain_foundation(
-        config,
-        seed=1,
-        folder=tmp_path / "out",
-        work_folder=tmp_path / "work",
-        accelerator=accelerator,
-        on_step=lambda *_: None,
-    )
+    pretrain_on_scenes(config, folder=tmp_path, accelerator=accelerator)
     one, two = (load_pipeline(folder).unet.state_dict() for folder in (earlier, tmp_path / "out"))
     change = max((two[k] - v).abs().max().item() for k, v in one.items())
     # One step moves weights by about the learning rate of the warm-up; of it, an average at decay 1 takes 10 / 11.
