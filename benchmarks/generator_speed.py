@@ -5,8 +5,8 @@
     python benchmarks/generator_speed.py --family sd --small --image-size 64           # a small one, to try the script
 
 It calls what the stages call (`train_text2mask`, `train_mask2img`, `sample_images`, `generate_from_attention`) on whole diffusers
-pipelines that were never saved. Prints seconds a training image, seconds an image and step, and the peak of the GPU's memory;
-`seggen plan --rates` takes such numbers.
+pipelines that were never saved. Prints seconds an image, of all its steps where it is sampled, and the peak of the GPU's memory
+(the ControlNet is there in all rows of sampling). `seggen plan --rates` takes such numbers.
 """
 
 import argparse
@@ -183,7 +183,7 @@ def measure_training(
 def measure_sampling(
     pipeline: Any, *, family: str, image_size: int, batch: int, steps: int, device: torch.device
 ) -> Iterator[tuple[str, float, float]]:
-    """Yield (what, seconds an image and step, peak GB) of Text2Mask's, Mask2Img's and SeeDiff's sampling."""
+    """Yield (what, seconds an image, peak GB) of decoding and of Text2Mask's, Mask2Img's and SeeDiff's sampling."""
     import diffusers
 
     sampling = SamplingConfig(
@@ -210,6 +210,8 @@ def measure_sampling(
         runs["SeeDiff, sampling with masks"] = lambda: generate_from_attention(
             pipeline, config=seediff, **(arguments | {"prompts": [car] * batch})
         )
+    latents = torch.randn(batch, 4, *(image_size // vae_scale_factor(pipeline),) * 2, device=device)
+    runs["decoding"] = torch.no_grad()(lambda: pipeline.vae.decode(latents).sample)
     for what, run in runs.items():
         with peak_gigabytes(device) as peak:
             clock = Clock(device)
@@ -217,7 +219,8 @@ def measure_sampling(
                 run()
                 clock.tick()
             seconds = float(np.diff(clock.times)[-1])
-            yield f"{what}, {steps} steps, batch {batch}", seconds / batch, peak()
+            made = "" if what == "decoding" else f", {steps} steps"
+            yield f"{what}{made}, batch {batch}", seconds / batch, peak()
 
 
 def main() -> None:

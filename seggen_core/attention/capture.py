@@ -263,10 +263,12 @@ class AttentionRecorder:
         query = query if attention.norm_q is None else attention.norm_q(query)
         key = key if attention.norm_k is None else attention.norm_k(key)
 
-        # 3. As many images at a time as the budget holds, all of them where no per-head attention is held: equation 5.
-        budget = self._byte_budget or (CPU_BYTE_BUDGET if query.device.type == "cpu" else GPU_BYTE_BUDGET)
-        image_bytes = 2 * 4 * attention.heads * query.shape[2] * key.shape[2]
-        step = self.num_images if _fused_kernels(query, key) else max(1, budget // image_bytes)
+        # 3. As many images at a time as the budget holds: equation 5.
+        default = CPU_BYTE_BUDGET if query.device.type == "cpu" else GPU_BYTE_BUDGET
+        budget = default if self._byte_budget is None else self._byte_budget
+        # The fused kernels hold no head's attention, only the maps themselves.
+        held = 1 if _fused_kernels(query, key) else 2 * attention.heads
+        step = max(1, budget // (held * 4 * query.shape[2] * key.shape[2]))
         for image in range(0, self.num_images, step):
             part = slice(image, image + step)
             maps = mean_attention(query[part], key[part], scale=attention.scale, byte_budget=budget)
@@ -354,7 +356,8 @@ def capture_attention(
         cross_resolutions: sides of the cross-attention maps to record; None takes all.
         self_resolutions: sides of the self-attention maps to record; None takes all. Fine ones are what costs.
         per_layer: keep the map of each cross-attention layer too (to measure how well each one localises).
-        byte_budget: most bytes of per-head attention held at a time; None is CPU_BYTE_BUDGET or GPU_BYTE_BUDGET.
+        byte_budget: most bytes of per-head attention held at a time, of maps where the fused kernels hold no more; None is
+            CPU_BYTE_BUDGET or GPU_BYTE_BUDGET.
 
     Raises:
         AttentionError: no cross-attention, an unknown layer name, a processor whose maps can't be computed beside it, an image

@@ -7,6 +7,10 @@ for the map. Scores are products of the inputs in their own type, added up in fl
 Shape legend: B images, h heads, N queries, M keys, d channels of a head.
 """
 
+import os
+import shutil
+from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,14 +21,22 @@ _LARGEST_HEAD = 128
 _ROWS, _KEYS = 64, 64
 
 
+@cache
+def can_compile(device: torch.device) -> bool:
+    """Return whether Triton can make kernels for `device`: an Ampere GPU or newer, and a C compiler, called at first use."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return compiler is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def fits(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """Return whether the kernels take these tensors: half precision on CUDA, heads of at most 128 channels, equal strides."""
+    """Return whether the kernels take these tensors: half precision on CUDA, at most 128 channels a head, next to one another."""
     return (
         query.is_cuda
         and query.dtype in (torch.float16, torch.bfloat16)
         and key.dtype == query.dtype
         and query.shape[-1] <= _LARGEST_HEAD
         and query.stride(-1) == key.stride(-1) == 1
+        and can_compile(query.device)
     )
 
 
@@ -132,6 +144,7 @@ def fused_mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float
     }
     sizes = (scale, heads, n, m, *query.stride()[:3], *key.stride()[:3])
     rows = triton.cdiv(n, _ROWS)
-    _log_sum_exp[(rows, batch * heads)](query, key, log_sums, *sizes, **blocks)
-    _mean_probabilities[(rows, triton.cdiv(m, _KEYS), batch)](query, key, log_sums, mean, *sizes, **blocks)
+    with torch.cuda.device(query.device) if query.is_cuda else nullcontext():
+        _log_sum_exp[(rows, batch * heads)](query, key, log_sums, *sizes, **blocks)
+        _mean_probabilities[(rows, triton.cdiv(m, _KEYS), batch)](query, key, log_sums, mean, *sizes, **blocks)
     return mean

@@ -19,7 +19,7 @@ class RandomCrops(Section):
     """
 
     per_sample: Positive
-    min_side: float = Field(0.5, gt=0, le=1)
+    min_side: float = Field(0.5, gt=0, lt=1)
 
 
 class PretrainConfig(Section):
@@ -27,8 +27,8 @@ class PretrainConfig(Section):
 
     Attributes:
         data: "scene_stream", or "training_images": the real training split and its captions (never its masks), on which the
-            UNet and text encoder of `init_from` are trained further. Such a foundation has seen nothing of the world but
-            these images and what `init_from` has.
+            UNet and text encoder of `init_from` are trained further, or new ones. Such a foundation has seen nothing of the
+            world but these images and what `init_from` has.
         image_size: side of the pictures in pixels; for "training_images" that of the dataset.
         autoencoder_channels: channels per resolution level; two levels give latents at half the image size.
         kl_weight: weight of the mean KL per latent value.
@@ -75,6 +75,10 @@ class PretrainConfig(Section):
     def _check(self) -> "PretrainConfig":
         if self.random_crops is not None and self.data != "training_images":
             raise ValueError("'random_crops' are of data 'training_images'")
+        if self.new_unet and self.init_from is None:
+            raise ValueError(
+                "'new_unet' takes tokenizer and autoencoder of 'init_from', which isn't given; without it, all is new"
+            )
         if self.data == "training_images" and self.init_from is None:
             raise ValueError("data 'training_images' needs 'init_from': they are too few for a tokenizer and an autoencoder")
         return self

@@ -171,6 +171,8 @@ class VariantConfig(Section):
             raise ValueError(f"unknown synthetic source {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}")
         if self.real == "none" and not self.methods:
             raise ValueError("the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic")
+        if self.p_aug is not None and (self.real == "none" or not self.methods or self.strategy == "pretrain"):
+            raise ValueError("'p_aug' replaces real samples by synthetic ones: it needs both, and strategy 'replace'")
         if self.noise_filter is not None and (self.real == "none" or not self.methods):
             raise ValueError("'noise_filter' needs synthetic samples, and real ones to train the filter on")
         return self

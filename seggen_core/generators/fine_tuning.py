@@ -17,9 +17,11 @@ from seggen_core.generators.train_state import load_state, save_state
 from seggen_core.rng import numpy_rng, torch_generator
 
 Read = Callable[[np.ndarray, np.ndarray], torch.Tensor]
-"""(positions [B], flips [B]) -> what is read of these samples, on the CPU."""
+"""(positions [B], flips [B]) -> what is read of these samples, on the CPU. For a GPU a thread calls it, so it leaves networks
+alone."""
 Predict = Callable[[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray, torch.Tensor | None], torch.Tensor]
-"""(noisy latents [B, C, h, w], timesteps [B], positions [B], dropped captions [B], condition) -> prediction [B, C, h, w]."""
+"""(noisy latents [B, C, h, w], timesteps [B], positions [B], dropped captions [B], condition), tensors on the device, ->
+prediction [B, C, h, w]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ def fine_tune(
         device: where to compute.
         state_folder: where the state is saved and looked for.
         on_step: told (steps done, {"loss", "learning_rate"}) after every step.
-        read_condition: reads what else `predict` is given, on `device`; None gives it nothing.
+        read_condition: reads what else `predict` is given; None gives it nothing.
 
     Returns:
         The step that the run resumed from.

@@ -232,7 +232,7 @@ def pretrain_foundation(
     from diffusers import AutoencoderKL
     from transformers import CLIPTokenizer
 
-    # 1. Tokenizer, from captions of the stream; a continued pretraining keeps the earlier foundation's, and its autoencoder.
+    # 1. Tokenizer, from captions of the stream; with `init_from` it is the earlier foundation's, and so is the autoencoder.
     tokenizer_folder, vae_folder = work_folder / "tokenizer", work_folder / "vae"
     if config.init_from is not None:
         if not (config.init_from / "model_index.json").is_file():
@@ -257,6 +257,12 @@ def pretrain_foundation(
             (work_folder / "vae.partial").replace(vae_folder)
         accelerator.wait_for_everyone()
     vae = AutoencoderKL.from_pretrained(vae_folder, use_safetensors=True)
+    found = (vae.config.latent_channels, len(vae.config.block_out_channels))
+    if found != (wanted := (config.latent_channels, len(config.autoencoder_channels))):
+        raise FoundationError(
+            f"the autoencoder in {vae_folder} has {found[0]} latent channels and {found[1]} resolution levels, but "
+            f"foundation.pretrain's latent_channels and autoencoder_channels say {wanted[0]} and {wanted[1]}"
+        )
 
     # 3. UNet and text encoder.
     unet, text_encoder = train_unet(

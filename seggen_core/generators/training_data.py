@@ -20,7 +20,7 @@ from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking.dvc_lineage import content_digest
 
 _MAX_KEPT_BYTES = 2**30
-"""Of masks held in memory: a training step on a GPU takes no longer than decoding its masks does."""
+"""Of masks that a training holds in memory: on a GPU, decoding the masks of a step takes as long as the step."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class GeneratorTrainingData:
         store: images and masks of the samples themselves.
         captions: one per picture, of N = S * (1 + crops a sample); picture i is of sample i % S.
         taxonomy: the classes.
-        read_image: picture i, uint8 [H, W, 3]; the first S are the samples' own images.
+        read_image: picture i, uint8 [H, W, 3]; the first S are the samples' own images. IndexError where there is none.
         read_color_map: its colour map, uint8 [H, W, 3].
     """
 
@@ -43,7 +43,7 @@ class GeneratorTrainingData:
 
 
 def open_training_data(
-    paths: ProjectPaths, *, color_map: ColorMapKind, crops: RandomCrops | None = None, seed: int = 0
+    paths: ProjectPaths, *, color_map: ColorMapKind, crops: RandomCrops | None = None, seed: int
 ) -> GeneratorTrainingData:
     """Open the training split and its captions.
 
@@ -68,8 +68,10 @@ def open_training_data(
         raise CaptionError(f"{len(missing)} training samples have no caption, e.g. {missing[0]} (run: dvc repro captions)")
     num_views = 1 + (crops.per_sample if crops else 0)
 
-    def window(picture: int) -> tuple[int, int, int] | None:
+    def window(picture: int) -> tuple[float, float, float] | None:
         """Return top, left and side of a crop, in shares of the image's side; None for a whole image."""
+        if not 0 <= picture < len(keys) * num_views:
+            raise IndexError(f"there is no picture {picture}: {len(keys)} samples, {num_views - 1} crops of each")
         view, position = divmod(picture, len(keys))
         if view == 0 or crops is None:
             return None
@@ -78,7 +80,8 @@ def open_training_data(
         return top * (1 - side), left * (1 - side), side
 
     def read_image(picture: int) -> np.ndarray:
-        return _crop(store.read_image(picture % len(keys)), window(picture), resample=Resampling.LANCZOS)
+        part = window(picture)
+        return _crop(store.read_image(picture % len(keys)), part, resample=Resampling.LANCZOS)
 
     kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
 
@@ -86,11 +89,11 @@ def open_training_data(
         """Return mask and instance map; those of small datasets are decoded once."""
         if picture in kept:
             return kept[picture]
-        position = picture % len(keys)
-        mask = _crop(store.read_mask(position), window(picture), resample=Resampling.NEAREST)
+        part, position = window(picture), picture % len(keys)
+        mask = _crop(store.read_mask(position), part, resample=Resampling.NEAREST)
         instances = store.read_instances(position) if color_map == "panoptic" else None
         if instances is not None:
-            instances = _crop(instances, window(picture), resample=Resampling.NEAREST)
+            instances = _crop(instances, part, resample=Resampling.NEAREST)
         if mask.nbytes * (3 if instances is not None else 1) * len(keys) * num_views <= _MAX_KEPT_BYTES:
             kept[picture] = mask, instances
         return mask, instances

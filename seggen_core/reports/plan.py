@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from seggen_core.config import DiffusionTrainingConfig, SamplingConfig, SegGenConfig
+from seggen_core.config import DiffusionTrainingConfig, PretrainConfig, RandomCrops, SamplingConfig, SegGenConfig
 from seggen_core.datasets.reader import SPLITS, open_dataset
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.paths import ProjectPaths
@@ -31,11 +31,12 @@ _SBD_TRAIN = 10_582
 _PNG_SHARE = 0.6
 """Bytes of a PNG photograph per byte of pixels; measured on CamVid at 64 to 480 px: 0.5 to 0.7."""
 
-# Forward passes that one training row costs: forward, backward twice as much, and the optimiser (measured on the embedded
-# foundation: 3.9); checkpointing repeats the forward pass.
-_TRAIN_PASSES, _CHECKPOINTED_PASSES = 3.9, 4.9
+_TRAIN_PASSES = 3.9
+"""Forward passes that one training row costs: forward, backward twice as much, and the optimiser (measured on the embedded
+foundation; rates may have their own, "train_passes"); checkpointing repeats the forward pass."""
 _CONTROLNET = 0.4
-"""A ControlNet is the encoder half of its UNet."""
+"""A ControlNet is the encoder half of its UNet. Training it costs that much more than training the UNet, unless rates have
+"mask2img_training": the locked half needs no gradients of its weights, which large networks save more by."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
     network = rates[family]
     unet, vae = (network[name] * (size / network["image_size"]) ** 2 for name in ("unet_s", "vae_s"))
     basis = network.get("basis", rates["basis"])
+    pretraining = config.foundation.pretrain if config.foundation.mode == "pretrain" else None
+    if pretraining is not None and pretraining.unet_channels != PretrainConfig().unet_channels:
+        basis = "assumed"  # the embedded UNet's rates are for its own channels
+    passes = network.get("train_passes", _TRAIN_PASSES)
+    flips = 2  # latents of a training picture are kept as it is and mirrored
     picture = 3 * size**2 * _PNG_SHARE / 1e9
     wanted = {m for v in config.variants.values() for m in v.methods} | set(config.methods)
     seeds = len(config.dataset.subset_seeds)
@@ -129,9 +135,12 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
     hours = counts["train"] * rates["caption_s"] / 3600 if asks else 0.0
     stages.append(StagePlan("captions", 1, f"{counts['train']:,} by {config.captions.captioner}", hours, 0.0, "assumed"))
     source, hours = str(config.foundation.source), 0.0
-    if config.foundation.mode == "pretrain" and (pretraining := config.foundation.pretrain) is not None:
+    if pretraining is not None:
         source = f"{pretraining.unet_steps:,} steps of {pretraining.batch_size}"
-        hours = pretraining.unet_steps * pretraining.batch_size * _TRAIN_PASSES * unet / 3600
+        seconds = pretraining.unet_steps * pretraining.batch_size * passes * unet
+        if pretraining.data == "training_images":
+            seconds += flips * _num_views(pretraining.random_crops) * counts["train"] * vae
+        hours = seconds / 3600
         if pretraining.init_from is None:
             notes.append("foundation: without the autoencoder's training")
     stages.append(StagePlan("foundation", 1, source, hours, network["gigabytes"], basis))
@@ -141,11 +150,12 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
     for name in ("text2mask", "mask2img"):
         if any(name in segments.get(method, ()) for method in wanted):
             section: DiffusionTrainingConfig = getattr(config, name)
-            passes = _CHECKPOINTED_PASSES if section.gradient_checkpointing else _TRAIN_PASSES
             control = name == "mask2img"
             rows = section.num_steps * section.batch_size
-            # A ControlNet's training costs what the UNet's does: the locked UNet needs no gradients of its weights.
-            seconds = rows * passes * unet + counts["train"] * vae
+            cost = (passes + (1 if section.gradient_checkpointing else 0)) * unet
+            if control:
+                cost *= network.get("mask2img_training", 1 + _CONTROLNET)
+            seconds = rows * cost + flips * _num_views(section.random_crops) * counts["train"] * vae
             disk = network["gigabytes"] * (_CONTROLNET if control else 1)
             work = f"{section.num_steps:,} steps of {section.batch_size}"
             stages.append(StagePlan(name, 1, work, seconds / 3600, disk, basis))
@@ -255,6 +265,10 @@ def _num_sources(config: SegGenConfig, *, paths: ProjectPaths, train: int) -> in
         return len({key for keys in subsets.values() for key in keys})
     size = config.dataset.subset_size
     return train if size is None else min(train, size * len(config.dataset.subset_seeds))
+
+
+def _num_views(crops: RandomCrops | None) -> int:
+    return 1 + (crops.per_sample if crops else 0)
 
 
 def _sampling_seconds(sampling: SamplingConfig, *, unet: float, vae: float) -> float:

@@ -46,6 +46,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                     f"foundation.pretrain.image_size is {settings.image_size}, but the training images have "
                     f"dataset.image_size {config.dataset.image_size}; set both to the same"
                 )
+        if settings is not None and settings.init_from is not None and (paths.root / settings.init_from).is_dir():
+            identity.append(content_digest(paths.root / settings.init_from))
         scratch = paths.scratch / "foundation" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         finished = scratch / "pipeline"
         if settings is not None:

@@ -63,6 +63,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     settings = config.train_seg.for_model(variant.model)
     own = {name: getattr(variant, name) for name in ("strategy", "p_aug") if getattr(variant, name) is not None}
     settings = settings.model_copy(update=own)
+    if variant.p_aug is not None and settings.strategy == "pretrain":
+        raise ConfigError(f"variants.{item}.p_aug has no effect under strategy pretrain; set strategy: replace beside it")
     unseen = config.zero_shot.unseen if variant.hide_unseen else ()
     params = {
         "variant": variant.model_dump(mode="json"),

@@ -57,7 +57,21 @@ def test_hours_are_calls_times_seconds() -> None:
     hours = {s.stage: s.hours for s in plan_project(config, paths=ProjectPaths(ROOT), rates=rates).stages}
     assert hours["imgsyn"] == pytest.approx(1_010_500 * 40 * 2 * 1.4 / 3600)  # guidance doubles, the ControlNet adds 0.4
     assert hours["masksyn"] == pytest.approx(202_100 * (200 * 2 + 40 * 2 * 1.4) / 3600)
-    assert hours["text2mask"] == pytest.approx(30_000 * 16 * 4.9 / 3600)  # checkpointed
+    # As measured: 2.9 passes, another one for checkpointing, and no more for the ControlNet.
+    assert hours["text2mask"] == hours["mask2img"] == pytest.approx(30_000 * 16 * 3.9 / 3600)
+
+
+def test_what_is_no_measurement_of_this_network_is_assumed() -> None:
+    assert {s.stage: s.basis for s in plan("camvid", device="cpu").stages}["foundation"] == "measured"
+    assert {s.stage: s.basis for s in plan("camvid_256", device="cpu").stages}["foundation"] == "assumed"  # a wider UNet
+
+
+def test_crops_and_mirrored_pictures_are_encoded_too() -> None:
+    config = load_config(ROOT / "profiles" / "camvid_256" / "params.yaml")
+    rates = json.loads(json.dumps(load_rates(None, device="gpu")))
+    rates["embedded"] |= {"image_size": 256, "unet_s": 0.0, "vae_s": 1.0}
+    hours = {s.stage: s.hours for s in plan_project(config, paths=ProjectPaths(ROOT), rates=rates).stages}
+    assert [hours[n] * 3600 for n in ("foundation", "text2mask", "mask2img")] == [367 * 2 * 8, 367 * 2 * 4, 367 * 2 * 8]
 
 
 def test_samples_are_compared_with_every_training_sample() -> None:

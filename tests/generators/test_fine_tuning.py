@@ -125,7 +125,7 @@ def test_the_loss_falls(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("ema_decay", [0.9, 0.0])
-def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path, precision: str, ema_decay: float) -> None:
+def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path, precision: str, ema_decay: float, read_by_a_thread: None) -> None:
     config = CONFIG.model_copy(update={"precision": precision, "ema_decay": ema_decay})
     whole, losses, _ = train(tmp_path / "whole", config=config)
     with pytest.raises(KeyboardInterrupt):

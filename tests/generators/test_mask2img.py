@@ -131,7 +131,7 @@ def test_flipped_latents_go_with_flipped_conditions_and_their_own_caption(tmp_pa
     assert sides == {False, True}
 
 
-def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path, read_by_a_thread: None) -> None:
     pipeline = build_pipeline()
     whole, killed, resumed = start(pipeline), start(pipeline), start(pipeline)
     losses = train(pipeline, whole, tmp_path / "whole")

@@ -62,7 +62,7 @@ def test_it_learns_to_draw_clean_maps_from_degraded_latents(tmp_path: Path) -> N
     assert not any(p.requires_grad for p in pipeline.vae.parameters())
 
 
-def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path, read_by_a_thread: None) -> None:
     whole, killed = build_pipeline().vae, build_pipeline().vae
     losses = train(whole, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -163,7 +163,9 @@ def test_scene_latents_have_unit_variance(work: Path) -> None:
     assert latents.std().item() == pytest.approx(1, abs=0.1) and latents.shape[1:] == (4, 8, 8)
 
 
-def test_an_interrupted_run_ends_in_the_same_bytes(work: Path, accelerator: Accelerator, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_in_the_same_bytes(
+    work: Path, accelerator: Accelerator, tmp_path: Path, read_by_a_thread: None
+) -> None:
     whole, losses = unet_run(work, tmp_path / "whole", accelerator)
     with pytest.raises(KeyboardInterrupt):
         unet_run(work, tmp_path / "killed", accelerator, kill_after=4)
@@ -249,12 +251,28 @@ def test_a_new_unet_of_another_shape_keeps_tokenizer_and_autoencoder(
     assert tuple(two.unet.config.block_out_channels) == (16, 48) and two.text_encoder.config.hidden_size == 48
 
 
+def test_a_new_unet_wants_an_autoencoder_of_the_shape_that_is_configured(
+    work: Path, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    coarser = {"autoencoder_channels": (*CONFIG.autoencoder_channels, 16)}
+    config = CONFIG.model_copy(update={"init_from": work / "foundation", "new_unet": True, **coarser})
+    with pytest.raises(
+        FoundationError, match=r"autoencoder in .*vae has 4 latent channels and 2 resolution levels, but .* 4 and 3"
+    ):
+        pretrain_on_scenes(config, folder=tmp_path, accelerator=accelerator)
+
+
+@pytest.mark.parametrize("changes, message", [({"new_unet": True}, "new_unet"), ({"random_crops": {"per_sample": 1}}, "crops")])
+def test_settings_that_would_do_nothing_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PretrainConfig.model_validate(changes)
+
+
 @pytest.mark.parametrize("decay, moves", [(1.0, False), (0.0, True)])
 def test_the_decay_of_the_averaged_weights(
     decay: float, moves: bool, work: Path, accelerator: Accelerator, tmp_path: Path
 ) -> None:
     earlier = work / "foundation"
-    # After many steps the average is (1 - decay) of the last weights; the first steps average over what there is.
     config = CONFIG.model_copy(update={"init_from": earlier, "unet_steps": 1, "pool_size": 8, "ema_decay": decay})
     pretrain_on_scenes(config, folder=tmp_path, accelerator=accelerator)
     one, two = (load_pipeline(folder).unet.state_dict() for folder in (earlier, tmp_path / "out"))

@@ -122,9 +122,7 @@ def test_an_arm_with_a_filter_that_was_killed_goes_on_to_the_same_weights(
     project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = ["data/synthetic/masksyn", "data/synthetic/imgsyn"]
-    config = settings(
-        variants={"arm": {"reads": reads, "noise_filter": {"tolerance": 1.0}}}, ablation={"baseline": "arm"}
-    )
+    config = settings(variants={"arm": {"reads": reads, "noise_filter": {"tolerance": 1.0}}}, ablation={"baseline": "arm"})
     train_seg.run(config, paths=project, item="arm")
     whole = {p.name: p.read_bytes() for p in project.checkpoint("arm").rglob("*") if p.is_file()}
     calls: list[bool] = []

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seggen_core.config import SegGenConfig
+from seggen_core.config import SegGenConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.evaluation.semantic import confusion_matrix, mean_iou
 from seggen_core.paths import ProjectPaths
@@ -147,6 +147,26 @@ def test_an_arm_may_replace_more_or_less_often_than_the_others(project: ProjectP
         train_seg.run(settings(variants=arms), paths=project, item=arm)
         losses[arm] = pd.read_csv(project.checkpoint(arm) / "history.csv")["loss"].tolist()
     assert losses["never"] == losses["baseline"] != losses["always"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"real": "none", "reads": ("data/synthetic/masksyn", REAL)},
+        {"reads": (REAL, REAL)},
+        {"reads": ("data/synthetic/masksyn", REAL), "strategy": "pretrain"},
+    ],
+)
+def test_a_replacement_probability_that_has_no_effect_is_refused(changes: dict) -> None:
+    with pytest.raises(ValueError, match="p_aug"):
+        VariantConfig.model_validate(changes | {"p_aug": 0.2})
+
+
+def test_a_replacement_probability_under_the_strategy_of_all_arms(project: ProjectPaths) -> None:
+    arms = {"baseline": {"reads": ["data/synthetic/masksyn", REAL], "p_aug": 0.2}}
+    config = settings(variants=arms, train_seg={"num_steps": 1, "strategy": "pretrain"})
+    with pytest.raises(ConfigError, match="p_aug has no effect under strategy pretrain"):
+        train_seg.run(config, paths=project, item="baseline")
 
 
 def test_evaluate_scores_the_test_split_for_each_seed(project: ProjectPaths) -> None:

@@ -65,6 +65,29 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert not [p for p in contents(whole.model(name)) if p.endswith((".bin", ".pt", ".ckpt", ".pkl"))]
 
 
+@STAGES
+def test_random_crops_are_trained_on_beside_the_samples(
+    stage: ModuleType, begin: Callable[[ModuleType], tuple[ProjectPaths, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, str]] = []
+    training = "train_text2mask" if stage is text2mask else "train_mask2img"
+
+    def stop(*_: object, state_folder: Path, **arguments: Any) -> None:
+        cache = arguments["color_maps" if stage is text2mask else "images"]
+        seen.append((len(cache.latents), state_folder.parent.name))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, training, stop)
+    for crops in (None, {"per_sample": 2}, {"per_sample": 2, "min_side": 0.3}):
+        paths, _ = begin(stage)
+        settings = TRAINING | {"random_crops": crops}
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(write_config(paths, text2mask=settings, mask2img=settings), paths=paths, item=None)
+    numbers, states = zip(*seen, strict=True)
+    assert numbers == (numbers[0], 3 * numbers[0], 3 * numbers[0])
+    assert len(set(states)) == 3  # other crops never meet an old state
+
+
 def test_what_they_made_is_loaded_by_what_reads_it(begin: Callable[[ModuleType], tuple[ProjectPaths, Any]]) -> None:
     paths, config = begin(text2mask)
     text2mask.run(config, paths=paths, item=None)
