@@ -1,11 +1,11 @@
 """Resources: the DVC project and MLflow."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from dagster_project.dvc_assets.resource import DvcProject
 
@@ -14,7 +14,8 @@ MLFLOW_UI_VARIABLE = "SEGGEN_MLFLOW_UI"
 DEFAULT_MLFLOW_UI = "http://127.0.0.1:5000"
 
 
-class MlflowClient(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class MlflowClient:
     """Where the runs of stages are shown, and where stages send them.
 
     Attributes:
@@ -22,8 +23,8 @@ class MlflowClient(dg.ConfigurableResource):
         tracking_uri: what stages get as MLFLOW_TRACKING_URI; "" leaves it to params.yaml (a database in the project folder).
     """
 
-    ui: str = Field(default=DEFAULT_MLFLOW_UI, description="Address of the MLflow server's pages.")
-    tracking_uri: str = Field(default="", description='MLFLOW_TRACKING_URI of stages; "" leaves it to params.yaml.')
+    ui: str = DEFAULT_MLFLOW_UI
+    tracking_uri: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -44,6 +45,18 @@ def project_root() -> Path:
 
 
 def build_resources(root: Path) -> dict[str, Any]:
-    """The resources of the project in `root`, settings taken from the environment when the definitions are loaded."""
+    """The resources of the project in `root`, settings taken from the environment when the definitions are loaded.
+
+    None takes configuration: whoever launches a run may write its configuration.
+    """
     mlflow = MlflowClient(ui=os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI))
-    return {"dvc": DvcProject(project_dir=str(root), env=mlflow.environment), "mlflow": mlflow}
+    dvc = DvcProject(project_dir=str(root), env=mlflow.environment, validate_params=check_params)
+    # No op hands anything to another; Dagster's default would let a run choose the folder that outputs are kept in.
+    return {"dvc": dvc.as_resource(), "io_manager": dg.mem_io_manager, "mlflow": dg.ResourceDefinition.hardcoded_resource(mlflow)}
+
+
+def check_params(path: Path) -> None:
+    """Check a params.yaml as every stage does; raises ConfigError."""
+    from seggen_core.config import load_config
+
+    load_config(path)

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import dagster as dg
-from pydantic import Field
 
 from dagster_project.defs.jobs import EVALUATION, synthetic_groups
 from dagster_project.dvc_assets.events import StageReader
@@ -14,7 +14,8 @@ from dagster_project.dvc_assets.sensor import build_outside_runs_sensor
 from dagster_project.dvc_assets.translator import DvcTranslator
 
 
-class WeakClassPolicy(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class WeakClassPolicy:
     """What the weak-class sensor asks for.
 
     Attributes:
@@ -24,10 +25,10 @@ class WeakClassPolicy(dg.ConfigurableResource):
         factor: how many times as many samples per source as params.yaml says.
     """
 
-    arm: str = Field(default="masksyn_imgsyn", description="The ablation arm whose per-class IoU is read.")
-    method: str = Field(default="masksyn", description="The synthetic method that is asked for more samples.")
-    weakest: int = Field(default=2, ge=1, description="How many classes.")
-    factor: int = Field(default=2, ge=2, description="How many times as many samples per source as params.yaml says.")
+    arm: str = "masksyn_imgsyn"
+    method: str = "masksyn"
+    weakest: int = 2
+    factor: int = 2
 
 
 def build_sensors(manifest: DvcManifest, *, reader: StageReader) -> list[dg.SensorDefinition]:
@@ -64,7 +65,9 @@ def build_weak_class_sensor(manifest: DvcManifest) -> dg.SensorDefinition:
         description="Requests more synthetic samples of the classes with the lowest IoU",
     )
     def weak_classes(
-        context: dg.SensorEvaluationContext, dvc: DvcProject, weak_class_policy: WeakClassPolicy
+        context: dg.SensorEvaluationContext,
+        dvc: dg.ResourceParam[DvcProject],
+        weak_class_policy: dg.ResourceParam[WeakClassPolicy],
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         policy, report = weak_class_policy, dvc.root / "data" / "reports" / "evaluate" / weak_class_policy.arm / "metrics.json"
         if not report.is_file():

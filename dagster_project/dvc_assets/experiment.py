@@ -9,7 +9,7 @@ refs/exps, and leaves the outputs in DVC's cache: `dvc exp show` lists it, `dvc 
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_project.dvc_assets.errors import DvcProjectError
 from dagster_project.dvc_assets.execution import StageResult
 from dagster_project.dvc_assets.lock import LockedStage, parse_lock
+from dagster_project.dvc_assets.params import param_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,14 +42,11 @@ class Experiment:
     locked: LockedStage
 
 
-def experiment_argv(stage: str, *, params: Mapping[str, Any], name: str, message: str) -> list[str]:
-    """Arguments of `dvc` that run `stage`, and what is upstream of it, with `params` ({"masksyn.samples_per_source": 4}).
-
-    Strings are quoted as Hydra wants it; a parameter that params.yaml lacks is an error of DVC's.
-    """
-    overrides = [f"{key}={_hydra_value(value)}" for key, value in params.items()]
+def experiment_argv(stage: str, *, overrides: Sequence[str], name: str, message: str) -> list[str]:
+    """Arguments of `dvc` that run `stage`, and what is upstream of it, with the `overrides` that `param_overrides` has made."""
     settings = [argument for override in overrides for argument in ("--set-param", override)]
-    return ["--wait-for-lock", "exp", "run", "--temp", "--name", name, "--message", message, *settings, stage]
+    # --no-hydra: a project's own Hydra configuration would compose another params.yaml than the one that was checked.
+    return ["--wait-for-lock", "exp", "run", "--temp", "--no-hydra", "--name", name, "--message", message, *settings, stage]
 
 
 def run_experiment(
@@ -58,7 +56,9 @@ def run_experiment(
 
     Raises:
         DvcProjectError: the project has no commit for an experiment to start from, or DVC recorded none.
+        ParamsError: `params` are refused.
     """
+    overrides = param_overrides(dvc.root, params, validate=dvc.validate_params)
     if _git(dvc.root, "rev-parse", "--verify", "--quiet", "HEAD") is None:
         raise DvcProjectError(
             f"a run with other parameters is a DVC experiment, which needs a commit to start from: {dvc.root}"
@@ -66,7 +66,7 @@ def run_experiment(
         )
     name = f"dagster-{run_id.partition('-')[0]}-{node.name.replace('@', '-')}"
     message = f"{node.name} with {json.dumps(dict(params))}, Dagster run {run_id}"
-    argv = experiment_argv(node.name, params=params, name=name, message=message)
+    argv = experiment_argv(node.name, overrides=overrides, name=name, message=message)
     result = dvc.run(node.name, run_id=run_id, on_line=on_line, argv=argv)
     if not result.ok and result.exit_code != 0:
         return result, None
@@ -88,13 +88,6 @@ def experiment_outputs(dvc: "DvcProject", node: "StageNode", *, experiment: Expe
             argv = ["get", str(dvc.root), path, "--rev", experiment.revision, "--out", str(target), "--quiet"]
             dvc.run(node.name, run_id=run_id, on_line=print, argv=argv)
         yield Path(folder)
-
-
-def _hydra_value(value: Any) -> str:
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    return json.dumps(value)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

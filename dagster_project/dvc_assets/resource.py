@@ -3,32 +3,52 @@
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import dagster as dg
-from pydantic import Field, PrivateAttr
 
 from dagster_project.dvc_assets.execution import DvcServer, StageResult, StageRun
 from dagster_project.dvc_assets.manifest import DvcManifest, load_manifest
+from dagster_project.dvc_assets.params import ParamsValidator
 
 WAIT_SECONDS = 10.0
 """How often `on_wait` is called while a stage says nothing new."""
 
 
-class DvcProject(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class DvcProject:
     """A DVC project on disk.
+
+    No `ConfigurableResource`: the fields of such a one can be set in the configuration of a run, so by everybody who may launch
+    one, and these say which folder's commands are run, and with what environment.
 
     Attributes:
         project_dir: the folder that holds dvc.yaml.
         env: environment variables that stages get on top of this process's own.
+        validate_params: checks params.yaml as a launch would have it; None takes every value for the parameters that it has.
     """
 
-    project_dir: str = Field(description="The folder that holds dvc.yaml.")
-    env: dict[str, str] = Field(default={}, description="Environment variables for stages, on top of the process's own.")
+    project_dir: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    validate_params: ParamsValidator | None = None
 
-    _server: DvcServer | None = PrivateAttr(default=None)
-    _starting: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _servers: list[DvcServer] = field(default_factory=list, init=False, repr=False, compare=False)
+    _starting: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def as_resource(self) -> dg.ResourceDefinition:
+        """The project as a resource that takes no configuration; each run gets a server of its own, and ends it."""
+
+        @dg.resource(config_schema={}, description=f"The DVC project in {self.project_dir}")
+        def dvc() -> Iterator[DvcProject]:
+            project = replace(self)
+            try:
+                yield project
+            finally:
+                project.close()
+
+        return dvc
 
     @property
     def root(self) -> Path:
@@ -39,24 +59,19 @@ class DvcProject(dg.ConfigurableResource):
         """The project's stages as they are defined now."""
         return load_manifest(self.root)
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        """End the process that stages are forked from."""
-        self.close()
-
     def close(self) -> None:
         """End the process that stages are forked from; stages that are running go on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        while self._servers:
+            self._servers.pop().close()
 
     def start(self, name: str, *, run_id: str, argv: Sequence[str] | None = None) -> StageRun:
         """Start a stage; its command finds `run_id` as DAGSTER_RUN_ID. `argv` is as `DvcServer.run` takes it."""
         with self._starting:
-            if self._server is None:
-                self._server = DvcServer()
+            if not self._servers:
+                self._servers.append(DvcServer())
         # One thread writes to one MLflow run: the caller's must not leak into the stage.
         inherited = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
-        return self._server.run(self.root, name, env=inherited | {**self.env, "DAGSTER_RUN_ID": run_id}, argv=argv)
+        return self._servers[0].run(self.root, name, env=inherited | {**self.env, "DAGSTER_RUN_ID": run_id}, argv=argv)
 
     def run(
         self,

@@ -48,7 +48,7 @@ class LiveDagster:
         self._start("code", "dagster", "api", "grpc", *self._target, "--host", "127.0.0.1", "--port", str(port))
         wait_until(lambda: answers(port), seconds=240, what=f"the code server, see {self._folder}")
         web_port = self.address.rpartition(":")[2]
-        self._start("web", "dagster_webserver", "--workspace", str(workspace), "--host", "127.0.0.1", "--port", web_port)
+        self._start("web", "dagster_project.serve", "dagster", "--workspace", str(workspace), "--port", web_port)
         wait_until(self._is_loaded, seconds=240, what=f"Dagster to load, see {self._folder}")
         self._start("daemon", "dagster._daemon", "run", "--workspace", str(workspace))
         return self
