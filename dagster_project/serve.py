@@ -42,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
             " isn't a loopback address; there it is the only protection against other users, so put authentication in front",
         )
     args = parser.parse_args(argv)
-    origins = [*own_origins(args.host, args.port), *args.origin]
-    if not origins:
-        parser.error(f"--host {args.host} can be reached from elsewhere: name the server's address with --origin")
     try:
+        origins = [*own_origins(args.host, args.port), *args.origin]
+        if not origins:
+            parser.error(f"--host {args.host} can be reached from elsewhere: name the server's address with --origin")
         if args.server == "dagster":
             with dagster_app(args.workspace) as app:
                 serve(OwnOriginOnly(app, origins=origins), host=args.host, port=args.port)
