@@ -1,13 +1,14 @@
 """Resources: the DVC project and MLflow."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from dagster_project.dvc_assets.resource import DvcProject
+from dagster_project.dvc_assets.resource import DvcProject, fixed_resource
 
 PROJECT_VARIABLE = "SEGGEN_PROJECT"
 MLFLOW_UI_VARIABLE = "SEGGEN_MLFLOW_UI"
@@ -36,12 +37,35 @@ class MlflowClient:
         return f"{self.ui.rstrip('/')}/#/runs/{run_id}"
 
 
+@dataclass(frozen=True)
+class WeakClassPolicy:
+    """What the weak-class sensor asks for.
+
+    Attributes:
+        arm: the ablation arm whose per-class IoU is read.
+        method: the synthetic method that is asked for more.
+        weakest: k, how many classes.
+        factor: how many times as many samples per source as params.yaml says.
+    """
+
+    arm: str = "masksyn_imgsyn"
+    method: str = "masksyn"
+    weakest: int = 2
+    factor: int = 2
+
+
 def project_root() -> Path:
     """The folder that holds dvc.yaml: SEGGEN_PROJECT, else the one that this package is in.
 
     A function, so that another project can be shown by the same code without touching it.
     """
     return Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parent.parent.parent).resolve()
+
+
+@dg.io_manager(config_schema={})
+def in_memory() -> dg.IOManager:
+    """Keeps what ops hand to each other, which is nothing."""
+    return dg.InMemoryIOManager()
 
 
 def build_resources(root: Path) -> dict[str, Any]:
@@ -52,7 +76,12 @@ def build_resources(root: Path) -> dict[str, Any]:
     mlflow = MlflowClient(ui=os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI))
     dvc = DvcProject(project_dir=str(root), env=mlflow.environment, validate_params=check_params)
     # No op hands anything to another; Dagster's default would let a run choose the folder that outputs are kept in.
-    return {"dvc": dvc.as_resource(), "io_manager": dg.mem_io_manager, "mlflow": dg.ResourceDefinition.hardcoded_resource(mlflow)}
+    return {
+        "dvc": dvc.as_resource(),
+        "io_manager": in_memory,
+        "mlflow": fixed_resource(lambda: nullcontext(mlflow), description="The MLflow server"),
+        "weak_class_policy": fixed_resource(lambda: nullcontext(WeakClassPolicy()), description="What weak classes get"),
+    }
 
 
 def check_params(path: Path) -> None:

@@ -2,33 +2,16 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import dagster as dg
 
 from dagster_project.defs.jobs import EVALUATION, synthetic_groups
+from dagster_project.defs.resources import WeakClassPolicy
 from dagster_project.dvc_assets.events import StageReader
 from dagster_project.dvc_assets.manifest import DvcManifest
 from dagster_project.dvc_assets.resource import DvcProject
 from dagster_project.dvc_assets.sensor import build_outside_runs_sensor
 from dagster_project.dvc_assets.translator import DvcTranslator
-
-
-@dataclass(frozen=True)
-class WeakClassPolicy:
-    """What the weak-class sensor asks for.
-
-    Attributes:
-        arm: the ablation arm whose per-class IoU is read.
-        method: the synthetic method that is asked for more.
-        weakest: k, how many classes.
-        factor: how many times as many samples per source as params.yaml says.
-    """
-
-    arm: str = "masksyn_imgsyn"
-    method: str = "masksyn"
-    weakest: int = 2
-    factor: int = 2
 
 
 def build_sensors(manifest: DvcManifest, *, reader: StageReader) -> list[dg.SensorDefinition]:

@@ -25,6 +25,7 @@ from typing import Literal
 
 from dagster_project.dvc_assets import fork_server
 from dagster_project.dvc_assets.errors import DvcServerError
+from dagster_project.dvc_assets.manifest import load_manifest
 
 Outcome = Literal["ran", "cached", "unchanged", "failed", "stopped"]
 TAIL_LINES = 30
@@ -98,7 +99,11 @@ class DvcServer:
             name: a stage, not a group.
             env: the environment of the stage's command; None takes this process's own.
             argv: arguments of `dvc`, where it is to do something else about the stage than to bring it up to date.
+
+        Raises:
+            DvcProjectError: DVC can't read the project, or would run what no stage of it may.
         """
+        load_manifest(root)  # it refuses stages that aren't safe to run; params.yaml may have changed since it was looked at last
         environment = dict(os.environ if env is None else env)
         # The stage's command says "python": let it be this one, whether or not its environment was activated.
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])

@@ -4,8 +4,10 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -40,15 +42,15 @@ class DvcProject:
     def as_resource(self) -> dg.ResourceDefinition:
         """The project as a resource that takes no configuration; each run gets a server of its own, and ends it."""
 
-        @dg.resource(config_schema={}, description=f"The DVC project in {self.project_dir}")
-        def dvc() -> Iterator[DvcProject]:
+        @contextmanager
+        def opened() -> Iterator[DvcProject]:
             project = replace(self)
             try:
                 yield project
             finally:
                 project.close()
 
-        return dvc
+        return fixed_resource(opened, description=f"The DVC project in {self.project_dir}")
 
     @property
     def root(self) -> Path:
@@ -95,6 +97,17 @@ class DvcProject:
             argv: as `DvcServer.run` takes it.
         """
         return follow(self.start(name, run_id=run_id, argv=argv), on_line=on_line, on_wait=on_wait)
+
+
+def fixed_resource(make: Callable[[], AbstractContextManager[Any]], *, description: str) -> dg.ResourceDefinition:
+    """A resource that the configuration of a run can't change: it has no fields, and names that it doesn't have are refused."""
+
+    @dg.resource(config_schema={}, description=description)
+    def resource() -> Iterator[Any]:
+        with make() as value:
+            yield value
+
+    return resource
 
 
 def follow(stage: StageRun, *, on_line: Callable[[str], None], on_wait: Callable[[], None]) -> StageResult:

@@ -1,11 +1,11 @@
 """Sections on masks from attention."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from seggen_core.config.base import Positive, Probability, Section
+from seggen_core.config.base import Positive, Probability, Section, TrackedPath
 from seggen_core.config.generation import SamplingConfig
 
 _TEMPLATES = Path("seggen_core/synthesis/prompt_templates.py")
@@ -38,7 +38,7 @@ class AttentionMethodConfig(Section):
     samples_per_class: Positive
     prompts: tuple[str, ...] = ("a photo of {class}",)
     prompt_file: Path | None = None
-    reads: Path | None = None
+    reads: Annotated[Path | None, TrackedPath] = None
     sub_classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     multi_class: bool = False
     sampling: SamplingConfig = SamplingConfig()

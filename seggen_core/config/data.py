@@ -1,11 +1,11 @@
 """Sections on where samples and captions come from, and on what machine."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from seggen_core.config.base import Positive, Probability, Section
+from seggen_core.config.base import Positive, Probability, Section, TrackedPath
 
 ColorMapKind = Literal["semantic", "panoptic"]
 """What colour maps show: classes alone, or segments with outlines."""
@@ -116,8 +116,8 @@ class CaptionsConfig(Section):
     """
 
     captioner: Literal["class_list", "blip2", "blip", "florence2", "file"] = "class_list"
-    reads: Path | None = None
-    edits: Path | None = None
+    reads: Annotated[Path | None, TrackedPath] = None
+    edits: Annotated[Path | None, TrackedPath] = None
     model: str | None = None
     revision: str | None = None
     prompt: str | None = None

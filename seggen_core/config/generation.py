@@ -1,11 +1,11 @@
 """Sections on the foundation, its fine-tuning and the samples made with it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from seggen_core.config.base import Positive, Precision, Probability, Section
+from seggen_core.config.base import Positive, Precision, Probability, Section, TrackedPath
 
 
 class RandomCrops(Section):
@@ -98,7 +98,7 @@ class FoundationConfig(Section):
     mode: Literal["pretrained", "pretrain"] = "pretrained"
     source: str | None = None
     revision: str | None = None
-    reads: str | None = None
+    reads: Annotated[str | None, TrackedPath] = None
     pretrain: PretrainConfig | None = None
 
     @model_validator(mode="after")

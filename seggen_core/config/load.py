@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from seggen_core.config.attention import DiffuMaskConfig, SeeDiffConfig
-from seggen_core.config.base import Section
+from seggen_core.config.base import Section, Slug
 from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
 from seggen_core.config.generation import DiffusionTrainingConfig, FoundationConfig, SegGenSynthesisConfig, Text2MaskConfig
@@ -35,10 +35,10 @@ class SegGenConfig(Section):
         diffumask: None where the stage isn't used.
     """
 
-    profile: str
+    profile: Slug
     seed: int = Field(0, ge=0)
-    classes: tuple[str, ...]
-    methods: tuple[str, ...] = SYNTHESIS_METHODS
+    classes: tuple[Slug, ...]
+    methods: tuple[Slug, ...] = SYNTHESIS_METHODS
     runtime: RuntimeConfig = RuntimeConfig()
     dataset: DatasetConfig
     captions: CaptionsConfig = CaptionsConfig()
@@ -50,7 +50,7 @@ class SegGenConfig(Section):
     seediff: SeeDiffConfig
     diffumask: DiffuMaskConfig | None = None
     train_seg: SegmenterConfig = SegmenterConfig()
-    variants: dict[str, VariantConfig]
+    variants: dict[Slug, VariantConfig]
     zero_shot: ZeroShotConfig = ZeroShotConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     judge: JudgeConfig = JudgeConfig()

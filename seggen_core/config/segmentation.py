@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from seggen_core.config.base import Positive, Probability, Section
+from seggen_core.config.base import Positive, Probability, Section, Slug, TrackedPath
 
 SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 """Methods that fill data/synthetic/<method>/<class>."""
@@ -150,7 +150,7 @@ class VariantConfig(Section):
     """
 
     real: Literal["subset", "all", "none"] = "subset"
-    reads: tuple[str, str]
+    reads: tuple[Annotated[str, TrackedPath], Annotated[str, TrackedPath]]
     shuffle_masks: bool = False
     model: Literal["hrnet", "mask2former"] | None = None
     strategy: Literal["replace", "pretrain"] | None = None
@@ -199,7 +199,7 @@ class EvaluateConfig(Section):
 class JudgeConfig(Section):
     """Scoring of synthetic pairs by the segmenter trained on all real samples."""
 
-    variant: str = "full_real"
+    variant: Slug = "full_real"
     batch_size: Positive = 32
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
-from dagster_project.defs.sensors import WeakClassPolicy, build_weak_class_sensor, weakest_classes
+from dagster_project.defs.resources import WeakClassPolicy
+from dagster_project.defs.sensors import build_weak_class_sensor, weakest_classes
 from dagster_project.dvc_assets.manifest import load_manifest
 from dagster_project.dvc_assets.resource import DvcProject
 
