@@ -22,8 +22,8 @@ GRACE_SECONDS = 5
 MLFLOW_METHODS = ("DELETE", "PATCH", "PUT")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's parser."""
     parser = argparse.ArgumentParser(prog="python -m dagster_project.serve", description=__doc__)
     servers = parser.add_subparsers(dest="server", required=True)
     dagster = servers.add_parser("dagster", help="Dagster's pages; DAGSTER_HOME names the instance")
@@ -41,6 +41,12 @@ def main(argv: list[str] | None = None) -> int:
             help="where browsers find the server, such as https://dagster.example.org; once for each. Needed beside a --host that"
             " isn't a loopback address; there it is the only protection against other users, so put authentication in front",
         )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     try:
         origins = [*own_origins(args.host, args.port), *args.origin]
