@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -126,6 +126,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--mlflow-port", type=int, default=5000, help="default: %(default)s")
     parser.add_argument("--runs", type=int, default=8, help="Dagster runs at a time, when the settings are made (default: 8)")
     parser.add_argument("--gpu-slots", type=int, default=1, help="stages of one pool at a time, likewise (default: 1)")
+    parser.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        help="another address that browsers find one of them at, such as http://localhost:8080 through a tunnel; once for each",
+    )
     args = parser.parse_args(argv)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Also where a script's background job would ignore SIGINT: the services would inherit that.
@@ -148,6 +154,7 @@ def main(argv: list[str] | None = None) -> int:
             mlflow_port=args.mlflow_port,
             runs=args.runs,
             slots=args.gpu_slots,
+            origins=args.origin,
         )
         return watch(services)
     except StartError as error:
@@ -164,7 +171,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def start(
-    services: list[Service], root: Path, *, sockets: Path, dagster_port: int, mlflow_port: int, runs: int, slots: int
+    services: list[Service],
+    root: Path,
+    *,
+    sockets: Path,
+    dagster_port: int,
+    mlflow_port: int,
+    runs: int,
+    slots: int,
+    origins: Sequence[str],
 ) -> None:
     """Start Dagster, and MLflow unless MLFLOW_TRACKING_URI names a server that runs already.
 
@@ -174,6 +189,7 @@ def start(
         sockets: folder for what Dagster's processes talk through.
         dagster_port, mlflow_port: where their pages are.
         runs, slots: for Dagster's settings, where there are none yet.
+        origins: other addresses that browsers find them at.
 
     Raises:
         StartError: the tracking database can't be made, or the code server doesn't start.
@@ -191,6 +207,7 @@ def start(
         PROJECT_VARIABLE: str(root),
         "PYTHONUNBUFFERED": "1",
     }
+    also = [argument for origin in origins for argument in ("--origin", origin)]
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     if server.startswith("http"):
         env[MLFLOW_UI_VARIABLE] = server
@@ -203,7 +220,7 @@ def start(
         if done.returncode:
             raise StartError(f"MLflow's database can't be made:\n{done.stderr.strip()}")
         store = ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}", "--default-artifact-root", (root / "mlruns").as_uri()]
-        argv = ["dagster_project.serve", "mlflow", *store, "--port", str(mlflow_port)]
+        argv = ["dagster_project.serve", "mlflow", *store, "--port", str(mlflow_port), *also]
         page = f"http://{HOST}:{mlflow_port}/health"
         services.append(Service("MLflow", argv=argv, page=page, env=env, log=logs / "mlflow.log"))
     socket_path, workspace = sockets / "code.sock", sockets / "workspace.yaml"
@@ -214,7 +231,7 @@ def start(
     code = Service("Dagster's code server", argv=argv, env=env, log=logs / "dagster_code.log")
     services.append(code)
     wait_for_socket(code, socket_path)
-    argv = ["dagster_project.serve", "dagster", "--workspace", str(workspace), "--port", str(dagster_port)]
+    argv = ["dagster_project.serve", "dagster", "--workspace", str(workspace), "--port", str(dagster_port), *also]
     page = f"http://{HOST}:{dagster_port}/server_info"
     services.append(Service("Dagster", argv=argv, page=page, env=env, log=logs / "dagster.log"))
     argv = ["dagster._daemon", "run", "--workspace", str(workspace)]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def test_both_start_say_where_and_stop(project: Path) -> None:
     env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     env |= {"SEGGEN_PROJECT": str(project), "PYTHONPATH": str(ROOT)}
     argv = ["--dagster-port", str(ports["Dagster"]), "--mlflow-port", str(ports["MLflow"])]
+    argv += ["--origin", "http://tunnel:8080"]
     out, err = project / "out", project / "err"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         command = [sys.executable, "-m", "dagster_project.ui", *argv]
@@ -29,6 +31,14 @@ def test_both_start_say_where_and_stop(project: Path) -> None:
         assert process.poll() is None, err.read_text()
         with urllib.request.urlopen(f"http://127.0.0.1:{ports['Dagster']}/server_info", timeout=30) as answer:
             assert answer.status == 200
+        for port in ports.values():
+            for host, status in (("tunnel:8080", 200), ("evil.example", 403)):
+                request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": host})
+                try:
+                    with urllib.request.urlopen(request, timeout=60) as answer:
+                        assert answer.status == status
+                except urllib.error.HTTPError as error:
+                    assert error.code == status
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)
