@@ -24,7 +24,7 @@ class DecodedMasks:
     """B colour maps turned back into masks.
 
     Attributes:
-        segmentation_maps: uint8 [B, H, W], train ids; with panoptic colour maps IGNORE_INDEX too.
+        segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
         instance_maps: one per map, uint16 [H, W], 0 where there is no instance; None with semantic colour maps.
         distance: float32 [B, H, W], Euclidean distance in RGB to the nearest colour that the code has.
     """
@@ -40,6 +40,7 @@ class ColorCode:
     Attributes:
         kind: "semantic" or "panoptic".
         palette: uint8 [num_classes, 3].
+        things: bool [num_classes].
     """
 
     def __init__(self, taxonomy: Taxonomy, *, kind: ColorMapKind) -> None:
@@ -51,7 +52,7 @@ class ColorCode:
             )
         self.kind: ColorMapKind = kind
         self.palette = class_palette(len(taxonomy)) if kind == "semantic" else panoptic_palette(len(taxonomy))
-        self._things = np.array([c.is_thing for c in taxonomy])
+        self.things = np.array([c.is_thing for c in taxonomy])
 
     def encode(self, segmentation_map: np.ndarray, *, instance_map: np.ndarray | None) -> np.ndarray:
         """Return the colour map of one mask, uint8 [H, W, 3].
@@ -72,14 +73,14 @@ class ColorCode:
                 "sample: set dataset.color_map to 'semantic'"
             )
         panoptic = PanopticMap(segmentation_map, instance_map)
-        return panoptic_to_color(panoptic, palette=self.palette, things=self._things)
+        return panoptic_to_color(panoptic, palette=self.palette, things=self.things)
 
     def decode(self, color_maps: np.ndarray) -> DecodedMasks:
         """Decode colour maps, uint8 [B, H, W, 3]."""
         if self.kind == "semantic":
             decoded = color_to_mask(color_maps, palette=self.palette)
             return DecodedMasks(decoded.segmentation_map, None, decoded.distance)
-        maps = [color_to_panoptic(color_map, palette=self.palette, things=self._things) for color_map in color_maps]
+        maps = [color_to_panoptic(color_map, palette=self.palette, things=self.things) for color_map in color_maps]
         colors = np.concatenate([self.palette, np.array([EDGE_COLOR, IGNORE_COLOR], np.uint8)])
         return DecodedMasks(
             np.stack([m.segmentation_map for m in maps]),

@@ -41,7 +41,7 @@ class DecodedColorMap:
     """A colour map turned back into train ids.
 
     Attributes:
-        segmentation_map: uint8 [..., H, W].
+        segmentation_map: uint8 [..., H, W], train ids or IGNORE_INDEX.
         color_map: uint8 [..., H, W, 3], what it was decoded from.
         palette: uint8 [num_classes, 3].
     """
@@ -53,14 +53,24 @@ class DecodedColorMap:
     @cached_property
     def distance(self) -> np.ndarray:
         """Euclidean distance in RGB to the chosen colour, float32 [..., H, W]; computed at first use."""
-        return palette_distances(self.color_map, palette=self.palette, ids=self.segmentation_map)
+        ids = np.minimum(self.segmentation_map, len(self.palette)).astype(np.uint8)
+        return palette_distances(self.color_map, palette=with_ignore_color(self.palette), ids=ids)
+
+
+def with_ignore_color(palette: np.ndarray) -> np.ndarray:
+    """Return the palette, uint8 [num_classes, 3], with grey, the colour of ignored pixels, as one more row."""
+    return np.concatenate([palette, np.array([IGNORE_COLOR], np.uint8)])
 
 
 def color_to_mask(color_map: np.ndarray, *, palette: np.ndarray) -> DecodedColorMap:
-    """Decode each pixel to the class of the nearest colour (SegGen A.2); ties go to the smaller train id.
+    """Decode each pixel to the class of the nearest colour (SegGen A.2), or to IGNORE_INDEX where the nearest is grey.
+
+    The inverse of `mask_to_color`. Ties go to the smaller train id, and to a class before grey.
 
     Args:
         color_map: uint8 [..., H, W, 3].
         palette: uint8 [num_classes, 3].
     """
-    return DecodedColorMap(nearest_ids(color_map, palette=palette), color_map, palette)
+    ids = nearest_ids(color_map, palette=with_ignore_color(palette))
+    ids[ids == len(palette)] = IGNORE_INDEX
+    return DecodedColorMap(ids, color_map, palette)

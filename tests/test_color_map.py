@@ -53,8 +53,11 @@ def test_decoding_is_brute_force_nearest_with_ties_to_the_smaller_id(num_classes
     noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     noise[0] = palette[1]
     decoded = color_to_mask(noise, palette=palette)
-    squared = ((noise[..., None, :].astype(np.int64) - palette.astype(np.int64)) ** 2).sum(-1)
-    assert (decoded.segmentation_map == squared.argmin(-1)).all()  # argmin takes the first of equals
+    colors = np.concatenate([palette, [GREY]])
+    squared = ((noise[..., None, :].astype(np.int64) - colors) ** 2).sum(-1)
+    nearest = squared.argmin(-1)  # the first of equals
+    assert (nearest == len(palette)).any()
+    assert (decoded.segmentation_map == np.where(nearest == len(palette), IGNORE_INDEX, nearest)).all()
     assert np.allclose(decoded.distance, np.sqrt(squared.min(-1)))
     assert (decoded.segmentation_map[0] == 1).all()
 

@@ -10,6 +10,7 @@ from seggen_core.color_code import ColorCode
 from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
 from seggen_core.generators.sampling import resolve_precision, sample_images
 from seggen_core.rng import derive_seed, torch_generator
+from seggen_core.taxonomy import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class SynthesizedPairs:
         images: uint8 [B, H, W, 3].
         segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
         instance_maps: one per pair, uint16 [H, W], 0 where there is no instance; None with semantic colour maps.
-        quality: one dict of floats per pair.
+        quality: one dict of floats per pair. MaskSyn has "off_palette", the share of pixels further than
+            `config.max_palette_distance` from every colour, and "void", the share that is IGNORE_INDEX.
     """
 
     images: np.ndarray
@@ -116,7 +118,8 @@ def synthesize_pairs(
         masks = decoded.segmentation_maps
         instances: Sequence[np.ndarray | None] = [None] * len(tasks) if decoded.instance_maps is None else decoded.instance_maps
         far = (decoded.distance > config.max_palette_distance).mean(axis=(1, 2))
-        quality = [{"off_palette": float(f)} for f in far]
+        void = (masks == IGNORE_INDEX).mean(axis=(1, 2))
+        quality = [{"off_palette": float(f), "void": float(v)} for f, v in zip(far, void, strict=True)]
     else:
         assert real_masks is not None, "ImgSyn needs the masks of the real samples"
         masks = np.stack(real_masks)

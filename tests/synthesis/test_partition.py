@@ -69,7 +69,7 @@ def test_panoptic_colour_maps_make_instances(make_project: Project) -> None:
         source = real[sample.metadata["source_key"]]
         assert sample.instance_map is not None and (sample.instance_map == source.instance_map).all()
     for sample in made:
-        assert sample.instance_map is not None and sample.metadata["quality"].keys() == {"off_palette"}
+        assert sample.instance_map is not None and sample.metadata["quality"].keys() == {"off_palette", "void"}
         things = np.isin(sample.segmentation_map, [c.train_id for c in SCENES_TAXONOMY if c.is_thing])
         assert (sample.instance_map[~things] == 0).all() and (sample.instance_map[things] > 0).all()
 

@@ -113,12 +113,14 @@ def test_imgsyn_keeps_the_real_masks_and_draws_what_they_show(mask2img: Any) -> 
     assert same == [True] * 3 + [False] * 3
 
 
-def test_masksyn_masks_hold_classes_and_say_how_far_off_the_palette_they_were(mask2img: Any, tiny_pipeline: Any) -> None:
+def test_masksyn_masks_hold_classes_or_void_and_say_how_much_of_it(mask2img: Any, tiny_pipeline: Any) -> None:
     pairs = synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline)
-    assert set(np.unique(pairs.segmentation_maps)) <= {0, 1, 2}
-    assert all(q.keys() == {"off_palette"} and 0.5 < q["off_palette"] <= 1 for q in pairs.quality)  # random weights draw greys
-    lax = CONFIG.model_copy(update={"max_palette_distance": 500.0})
-    assert [q["off_palette"] for q in synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline, config=lax).quality] == [0, 0]
+    assert set(np.unique(pairs.segmentation_maps)) <= {0, 1, 2, IGNORE_INDEX}
+    assert all(q.keys() == {"off_palette", "void"} for q in pairs.quality)
+    void = [float((mask == IGNORE_INDEX).mean()) for mask in pairs.segmentation_maps]
+    assert [q["void"] for q in pairs.quality] == void and min(void) > 0.5  # random weights draw greys
+    strict = CONFIG.model_copy(update={"max_palette_distance": 1.0})
+    assert all(q["off_palette"] > 0.9 for q in synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline, config=strict).quality)
 
 
 def test_another_seed_makes_other_pairs(mask2img: Any) -> None:
