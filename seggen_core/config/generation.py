@@ -188,12 +188,14 @@ class SegGenSynthesisConfig(Section):
         samples_per_source: synthetic samples for each real one (paper: 10 for MaskSyn, 50 for ImgSyn).
         text2mask: sampler of the colour maps (paper: EDM, 200 steps); unused by ImgSyn.
         mask2img: sampler of the images (paper: EDM, 40 steps).
-        max_palette_distance: pixels further than this from every palette colour count as off-palette.
+        max_ambiguous: largest share of pixels of a drawn colour map that no colour explains (docs/color_maps.md); samples with
+            more are rejected: counted in the metrics, listed in the manifest, and not replaced. 1 rejects none: colour maps of
+            a Text2Mask that has hardly been trained may all be ambiguous. Unused by ImgSyn.
         batch_size: samples in flight, rounded to whole sources; changes memory and speed, never bytes.
     """
 
     samples_per_source: Positive
     text2mask: SamplingConfig = SamplingConfig()
     mask2img: SamplingConfig = SamplingConfig()
-    max_palette_distance: float = 60.0
+    max_ambiguous: Probability = 1.0
     batch_size: Positive = 16

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from seggen_core import color_code, color_map, panoptic_color_map, rng
+from seggen_core import color_ambiguity, color_code, color_decoding, color_map, color_palette, panoptic_color_map, rng
 from seggen_core.color_code import ColorCode
 from seggen_core.color_map import class_palette
 from seggen_core.config import SegGenConfig, SegGenSynthesisConfig
@@ -29,6 +30,8 @@ from seggen_core.synthesis.seggen import SynthesisTask, SynthesizedPairs, synthe
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import track_stage
 from seggen_core.tracking.dvc_lineage import content_digest
+
+logger = logging.getLogger(__name__)
 
 _NUM_PICTURES = 10
 
@@ -70,6 +73,9 @@ def synthesize_partition(
     Samples are committed as they are made, in a scratch folder named by all that defines them; a run that was killed goes on
     after the last one. Samples of the last finished run whose own inputs are the same (prompt, mask, models, settings) are
     taken over, so an edited caption costs its own samples alone. The result is the same bytes either way.
+
+    MaskSyn's samples with more ambiguous pixels than `max_ambiguous` are left out: the manifest lists their keys, the metrics
+    count them ("rejected").
     """
     settings: SegGenSynthesisConfig = getattr(config, method)
     params = settings.model_dump(mode="json")
@@ -101,9 +107,15 @@ def synthesize_partition(
             hashes,
         ]
         identity = [*common, params]
-        # Neither the batch size nor other samples change a sample's bytes.
-        code = code_digest([color_code, color_map, panoptic_color_map, foundation, rng, sampling, seggen])
-        shared = [*common, settings.model_dump(mode="json", exclude={"batch_size"}), pick_device(config.runtime).type, code]
+        # Neither the batch size, nor what is rejected, nor other samples change a sample's bytes.
+        colors = [color_ambiguity, color_code, color_decoding, color_map, color_palette, panoptic_color_map]
+        code = code_digest([*colors, foundation, rng, sampling, seggen])
+        shared = [
+            *common,
+            settings.model_dump(mode="json", exclude={"batch_size", "max_ambiguous"}),
+            pick_device(config.runtime).type,
+            code,
+        ]
         digests = _digest_tasks(tasks, method=method, shared=shared, store=store)
         identity += [[t.source_key, t.number, t.prompt] for t in tasks]
         if method == "imgsyn":
@@ -123,12 +135,20 @@ def synthesize_partition(
                 hashes=hashes,
                 digests=digests,
             )
+            stored = set(writer.committed)
+            rejected = [key for key in digests if key not in stored]
             about = {"method": method, "class_slug": class_slug, "params": params, "seed": config.seed, "model_hashes": hashes}
+            about |= {"rejected": rejected} if method == "masksyn" else {}
             writer.finish(manifest=about)
 
         # 3. Metrics and pictures, then all of it into place.
         made = SampleStore(scratch / "store")
         metrics = partition_metrics(made, taxonomy=taxonomy)
+        if method == "masksyn":
+            metrics["rejected"] = float(len(rejected))
+        if rejected:
+            limit = f"more than {settings.max_ambiguous:.1%} of their pixels show no class ({method}.max_ambiguous)"
+            logger.warning("%s %s: %d of %d samples rejected, %s", method, class_slug, len(rejected), len(tasks), limit)
         (made.folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         tracked.log_metrics({k: float(v) for k, v in metrics.items()})
         if len(made):
@@ -137,7 +157,8 @@ def synthesize_partition(
             pair_grid(shown, palette=class_palette(len(taxonomy)), num_columns=5, scale=2).save(picture)
             tracked.log_artifact(picture)
         out = publish(made.folder, paths.synthetic(method, class_slug))
-        keep_samples(paths.kept / method / class_slug, published=out, digests=digests)
+        kept = {key: digest for key, digest in digests.items() if key in stored}
+        keep_samples(paths.kept / method / class_slug, published=out, digests=kept)
         shutil.rmtree(scratch.parent)
 
 
@@ -173,8 +194,12 @@ def _fill(
     digests: dict[str, str],
 ) -> None:
     settings: SegGenSynthesisConfig = getattr(config, method)
-    done = len(writer.committed)
-    if done == len(tasks) or writer.finished:
+    if writer.finished:
+        return
+    # Up to the last committed sample, what isn't there was rejected; what comes after it is made, or made again.
+    places = {task.key(method): place for place, task in enumerate(tasks)}
+    done = places[writer.committed[-1]] + 1 if writer.committed else 0
+    if done == len(tasks):
         return
     kept = KeptSamples(paths.kept / method / class_slug)
     draw: Callable[[list[SynthesisTask]], SynthesizedPairs] | None = None
@@ -202,7 +227,8 @@ def _fill(
             for task in batch:
                 sample = samples[task]
                 assert sample is not None, task
-                writer.add(sample)
+                if sample.metadata["quality"].get("ambiguous", 0.0) <= settings.max_ambiguous:
+                    writer.add(sample)
             writer.commit()
             progress.update(len(batch))
 

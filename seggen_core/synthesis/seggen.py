@@ -44,8 +44,8 @@ class SynthesizedPairs:
         images: uint8 [B, H, W, 3].
         segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
         instance_maps: one per pair, uint16 [H, W], 0 where there is no instance; None with semantic colour maps.
-        quality: one dict of floats per pair. MaskSyn has "off_palette", the share of pixels further than
-            `config.max_palette_distance` from every colour, and "void", the share that is IGNORE_INDEX.
+        quality: one dict of floats per pair. MaskSyn has "void", the share of pixels that are IGNORE_INDEX, and
+            "ambiguous", the share that is so because no colour explains what was drawn; the rest of "void" was drawn grey.
     """
 
     images: np.ndarray
@@ -117,16 +117,16 @@ def synthesize_pairs(
         decoded = code.decode(drawn)
         masks = decoded.segmentation_maps
         instances: Sequence[np.ndarray | None] = [None] * len(tasks) if decoded.instance_maps is None else decoded.instance_maps
-        far = (decoded.distance > config.max_palette_distance).mean(axis=(1, 2))
-        void = (masks == IGNORE_INDEX).mean(axis=(1, 2))
-        quality = [{"off_palette": float(f), "void": float(v)} for f, v in zip(far, void, strict=True)]
+        shares = zip((masks == IGNORE_INDEX).mean(axis=(1, 2)), decoded.ambiguous.mean(axis=(1, 2)), strict=True)
+        quality = [{"void": float(void), "ambiguous": float(ambiguous)} for void, ambiguous in shares]
     else:
         assert real_masks is not None, "ImgSyn needs the masks of the real samples"
         masks = np.stack(real_masks)
         instances = real_instances or [None] * len(tasks)
         quality = [{} for _ in tasks]
 
-    # 2. Images that show them. The condition is painted from the decoded masks: clean colours, as in training.
+    # 2. Images that show them. The condition is painted from the decoded masks: clean colours, as in training. Ambiguous pixels
+    #    are grey there like all ignored ones, so a condition can always be made again from the stored mask.
     painted = [code.encode(mask, instance_map=found) for mask, found in zip(masks, instances, strict=True)]
     images = sample_images(
         mask2img,

@@ -69,7 +69,7 @@ def test_panoptic_colour_maps_make_instances(make_project: Project) -> None:
         source = real[sample.metadata["source_key"]]
         assert sample.instance_map is not None and (sample.instance_map == source.instance_map).all()
     for sample in made:
-        assert sample.instance_map is not None and sample.metadata["quality"].keys() == {"off_palette", "void"}
+        assert sample.instance_map is not None and sample.metadata["quality"].keys() == {"void", "ambiguous"}
         things = np.isin(sample.segmentation_map, [c.train_id for c in SCENES_TAXONOMY if c.is_thing])
         assert (sample.instance_map[~things] == 0).all() and (sample.instance_map[things] > 0).all()
 
@@ -92,7 +92,8 @@ def test_a_partition_holds_so_many_samples_of_each_source(whole: ProjectPaths, c
             if method == "imgsyn":
                 assert (sample.segmentation_map == real.read_mask(source)).all()
         assert store.index["seed"].is_unique
-        assert ("quality_off_palette" in store.index.columns) == (method == "masksyn")
+        for name in ("void", "ambiguous"):
+            assert (f"quality_{name}" in store.index.columns) == (method == "masksyn")
 
 
 def test_metrics_and_pictures_come_with_it(whole: ProjectPaths, cars: list[str]) -> None:
@@ -102,7 +103,9 @@ def test_metrics_and_pictures_come_with_it(whole: ProjectPaths, cars: list[str])
     shares = [metrics[f"share_{slug}"] for slug in SCENES_TAXONOMY.slugs]
     counts = np.sum(store.index["class_pixel_counts"].tolist(), axis=0)
     assert shares == pytest.approx(counts / counts.sum(), abs=1e-5)
-    assert metrics["off_palette"] == pytest.approx(store.index["quality_off_palette"].mean(), abs=1e-5)
+    for name in ("void", "ambiguous"):
+        assert metrics[name] == pytest.approx(store.index[f"quality_{name}"].mean(), abs=1e-5)
+    assert metrics["rejected"] == 0 and store.manifest["rejected"] == []
     with Image.open(out / "previews.png") as picture:
         assert picture.width > 5 * 64
     assert not (whole.scratch / "masksyn" / "car").exists()
@@ -161,6 +164,74 @@ def test_kill_9_and_again_gives_the_same_bytes(whole: ProjectPaths, make_project
     masksyn.run(config, paths=paths, item="car")
     assert contents(paths.synthetic("masksyn", "car")) == contents(whole.synthetic("masksyn", "car"))
     assert not (paths.scratch / "masksyn" / "car").exists()
+
+
+@pytest.fixture
+def ambiguous_thirds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say that none, half and all pixels of the three samples of a source are ambiguous: random weights draw plain grey."""
+    draw = partition.synthesize_pairs
+
+    def drawn(tasks: Any, **arguments: Any) -> Any:
+        pairs = draw(tasks, **arguments)
+        for task, quality in zip(tasks, pairs.quality, strict=True):
+            quality["ambiguous"] = task.number / 2
+        return pairs
+
+    monkeypatch.setattr(partition, "synthesize_pairs", drawn)
+
+
+@pytest.mark.usefixtures("ambiguous_thirds")
+@pytest.mark.parametrize("stopped_at", [None, 1, 2, 4])
+def test_samples_with_too_many_ambiguous_pixels_are_rejected(
+    whole: ProjectPaths,
+    make_project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    stopped_at: int | None,
+) -> None:
+    every = SampleStore(whole.synthetic("masksyn", "car"))
+    paths = make_project("rejected")
+    config = write_config(paths, masksyn={"max_ambiguous": 0.5})
+    if stopped_at is not None:
+        add, added = partition.SampleStoreWriter.add, []
+
+        def stop(writer: Any, sample: Any) -> None:
+            if len(added) == stopped_at:
+                writer.commit()
+                raise KeyboardInterrupt
+            added.append(sample.key)
+            add(writer, sample)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(partition.SampleStoreWriter, "add", stop)
+            with pytest.raises(KeyboardInterrupt):
+                masksyn.run(config, paths=paths, item="car")
+    masksyn.run(config, paths=paths, item="car")
+    store = SampleStore(paths.synthetic("masksyn", "car"))
+    assert store.keys() == [key for key in every.keys() if not key.endswith("-002")]  # noqa: SIM118 (a store, not a dict)
+    assert all((s.image == every[s.key].image).all() for s in store)
+    rejected = [key for key in every.keys() if key.endswith("-002")]  # noqa: SIM118
+    assert store.manifest["rejected"] == rejected
+    assert json.loads((store.folder / "metrics.json").read_text())["rejected"] == len(rejected)
+    assert f"masksyn car: {len(rejected)} of {len(every)} samples rejected, more than 50.0% of their pixels" in caplog.text
+
+
+@pytest.mark.usefixtures("ambiguous_thirds")
+def test_another_limit_takes_over_the_samples_that_it_allows(
+    make_project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = make_project("limit")
+    folder = paths.synthetic("masksyn", "car")
+    masksyn.run(write_config(paths), paths=paths, item="car")
+    before = contents(folder)
+    number = len(SampleStore(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(partition, "load_mask2img", None)  # nothing is drawn
+        masksyn.run(write_config(paths, masksyn={"max_ambiguous": 0.5}), paths=paths, item="car")
+    assert len(SampleStore(folder)) == number * 2 / 3
+    masksyn.run(write_config(paths), paths=paths, item="car")
+    assert contents(folder) == before
+    assert "can't be used" not in caplog.text
 
 
 @pytest.mark.parametrize("committed", [1, 4, 5])
@@ -229,7 +300,7 @@ def test_a_class_without_sources_is_an_empty_partition(make_project: Project, mo
     masksyn.run(write_config(paths), paths=paths, item="sky")
     store = SampleStore(paths.synthetic("masksyn", "sky"))
     assert len(store) == 0 and store.keys() == []
-    assert json.loads((store.folder / "metrics.json").read_text()) == {"samples": 0.0}
+    assert json.loads((store.folder / "metrics.json").read_text()) == {"samples": 0.0, "rejected": 0.0}
     assert not (store.folder / "previews.png").exists()
 
 

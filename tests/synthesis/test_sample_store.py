@@ -39,7 +39,7 @@ def make_sample(index: int) -> Sample:
         "seed": 2**62 + index,
         "prompt": f"a phöto of {index} cars",
         "model_hash": "abc",
-        "quality": {"score": index / 7, "off_palette": 0} if index % 2 else {"score": 1},
+        "quality": {"score": index / 7, "ambiguous": 0} if index % 2 else {"score": 1},
         "layout": {"things": [{"x": 0.5}]},
     }
     instance_map = rng.integers(0, 60_000, (40, 48), np.uint16) if index % 3 else None
@@ -133,9 +133,9 @@ def test_index_columns(finished: Path) -> None:
     index = SampleStore(finished).index
     members = [f"{m}_{what}" for m in ("image", "mask", "instances", "json") for what in ("offset", "bytes", "crc32")]
     metadata = ["source_key", "class_slug", "seed", "prompt", "model_hash"]
-    quality = ["quality_off_palette", "quality_score"]
+    quality = ["quality_ambiguous", "quality_score"]
     assert list(index.columns) == ["key", "shard", *members, *metadata, "class_pixel_counts", *quality]
-    assert index["quality_off_palette"].isna().tolist() == [position % 2 == 0 for position in range(NUM_SAMPLES)]
+    assert index["quality_ambiguous"].isna().tolist() == [position % 2 == 0 for position in range(NUM_SAMPLES)]
     for position, row in enumerate(index.to_dict("records")):
         sample = make_sample(position)
         expected = [int((sample.segmentation_map == c).sum()) for c in range(3)]

@@ -10,6 +10,7 @@ from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
 from seggen_core.generators.foundation import load_mask2img
 from seggen_core.paths import ProjectPaths
 from seggen_core.rng import derive_seed, torch_generator
+from seggen_core.synthesis import seggen
 from seggen_core.synthesis.seggen import SynthesisTask, SynthesizedPairs, synthesize_pairs, task_seed, with_even_calls
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
@@ -113,14 +114,32 @@ def test_imgsyn_keeps_the_real_masks_and_draws_what_they_show(mask2img: Any) -> 
     assert same == [True] * 3 + [False] * 3
 
 
-def test_masksyn_masks_hold_classes_or_void_and_say_how_much_of_it(mask2img: Any, tiny_pipeline: Any) -> None:
+def test_masksyn_masks_hold_classes_or_void_and_say_how_much_of_it(
+    mask2img: Any, tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs = synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline)
     assert set(np.unique(pairs.segmentation_maps)) <= {0, 1, 2, IGNORE_INDEX}
-    assert all(q.keys() == {"off_palette", "void"} for q in pairs.quality)
     void = [float((mask == IGNORE_INDEX).mean()) for mask in pairs.segmentation_maps]
-    assert [q["void"] for q in pairs.quality] == void and min(void) > 0.5  # random weights draw greys
-    strict = CONFIG.model_copy(update={"max_palette_distance": 1.0})
-    assert all(q["off_palette"] > 0.9 for q in synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline, config=strict).quality)
+    assert min(void) > 0.5  # random weights draw greys
+    assert [q["void"] for q in pairs.quality] == void
+    assert all(q.keys() == {"void", "ambiguous"} and q["ambiguous"] <= q["void"] for q in pairs.quality)
+
+    # Grey, blue, and a quarter of red, which no class has.
+    drawn = np.full((2, 32, 32, 3), 128, np.uint8)
+    drawn[:, 16:], drawn[:, 16:, 16:] = CODE.palette[0], (255, 0, 0)
+    conditions: list[np.ndarray] = []
+
+    def draw(pipeline: Any, **arguments: Any) -> np.ndarray:
+        conditions.extend(arguments.get("control_images", []))
+        return drawn
+
+    monkeypatch.setattr(seggen, "sample_images", draw)
+    pairs = synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline)
+    rim = 2 * 16 + 2 * 14  # pixels that have grey or blue near take the nearer of them
+    assert [q["ambiguous"] for q in pairs.quality] == [(16 * 16 - rim) / 32**2] * 2
+    for mask, condition in zip(pairs.segmentation_maps, conditions, strict=True):
+        assert (mask[18:, 18:] == IGNORE_INDEX).all() and (mask[16:, :16] == 0).all() and (mask[:16] == IGNORE_INDEX).all()
+        assert (condition == CODE.encode(mask, instance_map=None)).all()
 
 
 def test_another_seed_makes_other_pairs(mask2img: Any) -> None:
