@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from seggen_core.color_map import class_palette
 from seggen_core.config import SYNTHESIS_METHODS, SegGenConfig
 from seggen_core.errors import ConfigError, SampleStoreError
-from seggen_core.evaluation.semantic import confusion_matrix, mean_iou, pixel_accuracy, summarize
+from seggen_core.evaluation.semantic import confusion_matrix, mean_iou, summarize
 from seggen_core.paths import ProjectPaths
 from seggen_core.reports.grids import colorize, image_grid
 from seggen_core.runtime import limit_threads, pick_device
@@ -97,20 +98,17 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 scores.append((slug, prediction.key, overlap.iou if one_class else mean_iou(confusion)))
 
         # 2. Scores.
+        summary = partial(summarize, slugs=taxonomy.slugs, things=[c.is_thing for c in taxonomy])
         metrics: dict[str, Any] = {
             "judge": f"{settings.variant}/seed{first_seed}",
             "samples": sum(len(store) for store in stores.values()),
-            **summarize(np.sum(list(confusions.values()), axis=0), slugs=taxonomy.slugs, things=[c.is_thing for c in taxonomy]),
+            **summary(np.sum(list(confusions.values()), axis=0)),
         }
         if one_class:
             metrics["mask_iou"] = round(float(np.mean([overlap.iou for overlap in overlaps.values()])), 4)
             metrics["per_class_mask_iou"] = {slug: round(overlap.iou, 4) for slug, overlap in overlaps.items()}
         metrics["partitions"] = {
-            slug: {
-                "samples": len(stores[slug]),
-                "miou": round(mean_iou(confusion), 4),
-                "pixel_accuracy": round(pixel_accuracy(confusion), 4),
-            }
+            slug: {"samples": len(stores[slug])} | {k: summary(confusion)[k] for k in ("miou", "pixel_accuracy")}
             for slug, confusion in confusions.items()
         }
         scratch = paths.scratch / "judge" / item
