@@ -12,10 +12,9 @@ import numpy as np
 
 from seggen_core.color_decoding import nearest_ids, palette_distances
 
-CLOSE = 0.35
-"""A pixel is close to its colour within this share of the distance from that colour to the one nearest to it."""
-BLOCK = 3
-"""Side in pixels of the squares of close pixels that a colour is known by."""
+BLOCKS = ((3, 0.35), (5, 0.5))
+"""A colour is known by squares of so many pixels a side, all of them within such a share of the distance from the colour to the
+one nearest to it: small ones that are close, or larger ones that an autoencoder has moved as a whole."""
 WIDE_MARGIN = 96
 """In 8-bit steps; blends of other colours rarely come as near to a colour (docs/color_maps.md)."""
 WIDE_PER_SIDE = 1 / 20
@@ -37,9 +36,10 @@ def resolve_colors(
     1. Every pixel takes the nearest colour, ties to the smaller id. A map that holds nothing but these colours is done.
     2. A pixel's margin is the distance from its colour to the colour nearest to that, less twice its own distance to it. The
        second-best colour is at least as much further away than the best one.
-    3. A colour is present if blocks of 3x3 pixels within `CLOSE` of it lie at `block_share` of the map's pixels, or if as many
-       pixels as a 20th of the map's side have it by a margin of `WIDE_MARGIN`. The colours of 150 classes are 59 apart, so
-       there only the first counts. Those of 11 classes are 142 apart, and things one pixel thin keep theirs.
+    3. A colour is present if blocks of 3x3 pixels within 0.35 of its distance to the next colour, or of 5x5 within 0.5, lie at
+       `block_share` of the map's pixels, or if as many pixels as a 20th of the map's side have it by a margin of
+       `WIDE_MARGIN`. The colours of 150 classes are 59 apart, so there only blocks count. Those of 11 classes are 142 apart,
+       and things one pixel thin keep theirs.
     4. Pixels with a present colour and a margin of at least 0 keep it. All others are ambiguous: they take the nearest of the
        colours that such pixels have within `REACH` pixels. Along an outline, these are the colours of its two sides.
     5. An ambiguous pixel without such a pixel around it isn't explained by any colour.
@@ -66,7 +66,10 @@ def resolve_colors(
     margin = spacing[ids] - 2 * distance
 
     # 3. Colours that are present.
-    blocks = _count_blocks(ids, counted=margin >= (1 - 2 * CLOSE) * spacing[ids], number=len(colors))
+    blocks = np.zeros(len(colors), np.int64)
+    for side, share in BLOCKS:
+        close = margin >= (1 - 2 * share) * spacing[ids]
+        np.maximum(blocks, _count_blocks(ids, counted=close, side=side, number=len(colors)), out=blocks)
     wide = np.bincount(ids[margin >= WIDE_MARGIN], minlength=len(colors))
     wide[list(never_thin)] = 0
     present = (blocks >= max(1.0, block_share * ids.size)) | (wide >= max(1.0, WIDE_PER_SIDE * ids.size**0.5))
@@ -101,12 +104,16 @@ def _spacing(colors: np.ndarray) -> np.ndarray:
     return np.sqrt(squared.min(1)).astype(np.float32)
 
 
-def _count_blocks(ids: np.ndarray, *, counted: np.ndarray, number: int) -> np.ndarray:
-    """Count for each id the places where a square of BLOCK x BLOCK pixels has it and is `counted` all over, int64 [number]."""
-    height, width = (max(0, length - BLOCK + 1) for length in ids.shape)
-    corner, whole = ids[:height, :width], np.ones((height, width), bool)
-    for y in range(BLOCK):
-        for x in range(BLOCK):
-            window = np.s_[y : y + height, x : x + width]
-            whole &= counted[window] & (ids[window] == corner)
+def _count_blocks(ids: np.ndarray, *, counted: np.ndarray, side: int, number: int) -> np.ndarray:
+    """Count for each id the places where a square of `side` x `side` pixels has it and is `counted` all over, int64 [number]."""
+    whole, corner = counted, ids
+    for axis in (1, 0):
+        length = max(0, ids.shape[axis] - side + 1)
+        # Runs of `side` pixels from each one on, along rows; then runs of such runs along columns.
+        windows = [np.s_[:, k : k + length] if axis else np.s_[k : k + length] for k in range(side)]
+        start = corner[windows[0]]
+        runs = whole[windows[0]].copy()
+        for window in windows[1:]:
+            runs &= whole[window] & (corner[window] == start)
+        whole, corner = runs, start
     return np.bincount(corner[whole], minlength=number)

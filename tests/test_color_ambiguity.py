@@ -116,6 +116,19 @@ def test_an_area_in_a_colour_far_from_all_others_is_ignored(num_classes: int) ->
     assert not found.ambiguous.any() and set(np.unique(found.segmentation_map)) == {0, 1}
 
 
+def test_an_area_that_is_moved_as_a_whole_keeps_its_class() -> None:
+    """An autoencoder may move one colour by almost half the distance to the next one, and no pixel of it is close then."""
+    palette = class_palette(150)
+    color_map = mask_to_color(np.full((40, 40), 9, np.uint8), palette=palette)
+    color_map[10:20, 10:20] = palette[57]
+    apart = palette.astype(int) - palette[57].astype(int)
+    distances = np.sqrt((apart**2).sum(-1))
+    distances[57] = np.inf
+    color_map[10:20, 10:20] += np.round(0.45 * apart[distances.argmin()]).astype(np.int8).astype(np.uint8)
+    found = color_to_mask(color_map, palette=palette)
+    assert (found.segmentation_map[10:20, 10:20] == 57).all() and not found.ambiguous.any()
+
+
 def test_noise_alone_shows_no_class_of_many() -> None:
     color_map = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     found = color_to_mask(color_map, palette=class_palette(150))
@@ -147,8 +160,11 @@ def test_ambiguous_pixels_take_the_nearest_colour_around_them() -> None:
     side = len(truth)
     present: set[Any] = set()
     for c in range(len(colors)):
-        close = (nearest == c) & (distances.min(-1) <= 0.35 * spacing[c])
-        has_block = any(close[y : y + 3, x : x + 3].all() for y in range(side - 2) for x in range(side - 2))
+        has_block = False
+        for block, share in ((3, 0.35), (5, 0.5)):
+            close = (nearest == c) & (distances.min(-1) <= share * spacing[c])
+            corners = range(side - block + 1)
+            has_block |= any(close[y : y + block, x : x + block].all() for y in corners for x in corners)
         is_wide = ((nearest == c) & (margin >= 96)).sum() >= max(1, side / 20) and c != 40
         present |= {c} if has_block or is_wide else set()
     certain = (margin >= 0) & np.isin(nearest, sorted(present))
