@@ -60,7 +60,7 @@ demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and pri
 	python -m seggen_core track
 	# Stages leave what they track on disk and one replay sends it: importing MLflow in each of them costs minutes.
 	status=0
-	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-disk} python -m dagster_project.dvc_assets.repro --jobs $(JOBS) ablation || status=$$?
+	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-disk} python -m dagster_dvc.repro --jobs $(JOBS) ablation || status=$$?
 	python -m seggen_core track --replay
 	[[ $$status == 0 ]] || exit $$status
 	python -m seggen_core report

@@ -2,10 +2,12 @@
 
 Run it pinned to one core, so that the rate is that of one process:
 
-    taskset -c 1 python benchmarks/validate_speed.py                    # 480x360 scenes that it draws itself
-    taskset -c 1 python benchmarks/validate_speed.py --root PATH        # a CamVid folder with train and val
+    taskset -c 1 python benchmarks/validate_speed.py                    # 480x360 scenes that it
+    draws itself taskset -c 1 python benchmarks/validate_speed.py --root PATH        # a CamVid
+    folder with train and val
 
-Every pass is made three times after a first one that fills the file cache; the fastest and the slowest are printed.
+Every pass is made three times after a first one that fills the file cache; the fastest and the
+slowest are printed.
 """
 
 import argparse
@@ -18,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from seggen_core.config import SegGenConfig
-from seggen_core.datasets.scene_layout import sample_layout
-from seggen_core.datasets.scene_painter import paint
 from seggen_core.datasets.validate import validate_project
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.scenes.layout import sample_layout
+from seggen_core.scenes.painter import paint
 
 PASSES = 3
 
@@ -33,8 +35,12 @@ def write_scenes(root: Path, *, train: int, val: int) -> None:
             (root / name).mkdir(parents=True)
         for i in range(count):
             scene = paint(sample_layout(np.random.default_rng([len(folder), i])), size=360)
-            Image.fromarray(scene.image).resize((480, 360)).save(root / folder / f"{i:06d}.jpg", quality=90)
-            mask = Image.fromarray(scene.segmentation_map).resize((480, 360), Image.Resampling.NEAREST)
+            Image.fromarray(scene.image).resize((480, 360)).save(
+                root / folder / f"{i:06d}.jpg", quality=90
+            )
+            mask = Image.fromarray(scene.segmentation_map).resize(
+                (480, 360), Image.Resampling.NEAREST
+            )
             mask.save(root / f"{folder}annot" / f"{i:06d}.png")
 
 
@@ -43,7 +49,12 @@ def configuration(root: Path) -> SegGenConfig:
     tree = {
         "profile": "benchmark",
         "classes": [],
-        "dataset": {"name": "camvid", "root": root, "splits": "val_as_test", "keep_val_in_train": True},
+        "dataset": {
+            "name": "camvid",
+            "root": root,
+            "splits": "val_as_test",
+            "keep_val_in_train": True,
+        },
         "foundation": {"source": "unused"},
         "text2mask": {"num_steps": 1},
         "mask2img": {"num_steps": 1},
@@ -57,7 +68,9 @@ def configuration(root: Path) -> SegGenConfig:
 
 def main() -> None:
     """Print images per second of both kinds of check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", type=Path, help="CamVid folder; without it, 300 scenes are drawn")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +82,9 @@ def main() -> None:
             rates = []
             for _ in range(1 + PASSES):
                 start = time.perf_counter()
-                report = validate_project(configuration(root), paths=paths, headers_only=headers_only)
+                report = validate_project(
+                    configuration(root), paths=paths, headers_only=headers_only
+                )
                 count = sum(s.num_samples for s in report.splits)
                 rates.append(count / (time.perf_counter() - start))
             bad = sum(s.num_bad for s in report.splits)

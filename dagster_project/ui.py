@@ -1,7 +1,7 @@
 """`make ui`: Dagster and MLflow side by side on this machine, both ended by Ctrl-C.
 
-What they print goes to .seggen/ui/; only their addresses, or why one of them can't run, are shown. Dagster keeps its event log
-and settings in .seggen/dagster, telemetry off.
+What they print goes to .seggen/ui/; only their addresses, or why one of them can't run, are shown.
+Dagster keeps its event log and settings in .seggen/dagster, telemetry off.
 """
 
 import argparse
@@ -65,7 +65,9 @@ class Service:
         log: gets its output.
     """
 
-    def __init__(self, name: str, *, argv: list[str], port: int, path: str, env: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, *, argv: list[str], port: int, path: str, env: Mapping[str, str], log: Path
+    ) -> None:
         """Start it."""
         self.name = name
         self.address = f"http://{HOST}:{port}"
@@ -73,7 +75,12 @@ class Service:
         self._log = log
         self._output: IO[bytes] = log.open("wb")
         self._process = subprocess.Popen(
-            argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, start_new_session=True
+            argv,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
         )
 
     @property
@@ -111,8 +118,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dagster_project.ui", description=__doc__)
     parser.add_argument("--dagster-port", type=int, default=3000, help="default: %(default)s")
     parser.add_argument("--mlflow-port", type=int, default=5000, help="default: %(default)s")
-    parser.add_argument("--runs", type=int, default=8, help="Dagster runs at a time, when the settings are made (default: 8)")
-    parser.add_argument("--gpu-slots", type=int, default=1, help="stages of one pool at a time, likewise (default: 1)")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=8,
+        help="Dagster runs at a time, when the settings are made (default: 8)",
+    )
+    parser.add_argument(
+        "--gpu-slots",
+        type=int,
+        default=1,
+        help="stages of one pool at a time, likewise (default: 1)",
+    )
     args = parser.parse_args(argv)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Also where a script's background job would ignore SIGINT: the services would inherit that.
@@ -121,11 +138,20 @@ def main(argv: list[str] | None = None) -> int:
     for name, port in (("Dagster", args.dagster_port), ("MLflow", args.mlflow_port)):
         if not is_free(port):
             option = f"{name.upper()}_PORT"
-            print(f"error: port {port} of {HOST} is taken; choose another for {name}: make ui {option}=...", file=sys.stderr)
+            print(
+                f"error: port {port} of {HOST} is taken; choose another for {name}: make ui {option}=...",
+                file=sys.stderr,
+            )
             return EXIT_USAGE
     services: list[Service] = []
     try:
-        services = start(root, dagster_port=args.dagster_port, mlflow_port=args.mlflow_port, runs=args.runs, slots=args.gpu_slots)
+        services = start(
+            root,
+            dagster_port=args.dagster_port,
+            mlflow_port=args.mlflow_port,
+            runs=args.runs,
+            slots=args.gpu_slots,
+        )
         return watch(services)
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -139,7 +165,9 @@ def main(argv: list[str] | None = None) -> int:
         stop(services)
 
 
-def start(root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: int) -> list[Service]:
+def start(
+    root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: int
+) -> list[Service]:
     """Start Dagster, and MLflow unless MLFLOW_TRACKING_URI names a server that runs already.
 
     Raises:
@@ -149,7 +177,9 @@ def start(root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: 
     for folder in (logs, home):
         folder.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
-        (home / "dagster.yaml").write_text(SETTINGS.format(runs=runs, slots=slots), encoding="utf-8")
+        (home / "dagster.yaml").write_text(
+            SETTINGS.format(runs=runs, slots=slots), encoding="utf-8"
+        )
     env = os.environ | {
         "DAGSTER_DISABLE_TELEMETRY": "yes",
         "DAGSTER_HOME": str(home),
@@ -167,13 +197,29 @@ def start(root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: 
         env[MLFLOW_UI_VARIABLE] = f"http://{HOST}:{mlflow_port}"
         # The database is made once: servers and stages that meet a fresh one side by side fail.
         command = [sys.executable, "-m", "seggen_core", "track"]
-        done = subprocess.run(command, cwd=root, env=env, check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=root, env=env, check=False, capture_output=True, text=True
+        )
         if done.returncode:
             raise StartError(f"MLflow's database can't be made:\n{done.stderr.strip()}")
-        store = ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}", "--default-artifact-root", (root / "mlruns").as_uri()]
+        store = [
+            "--backend-store-uri",
+            f"sqlite:///{root / 'mlflow.db'}",
+            "--default-artifact-root",
+            (root / "mlruns").as_uri(),
+        ]
         where = ["--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
         argv = [sys.executable, "-m", "mlflow", "server", *store, *where]
-        services.append(Service("MLflow", argv=argv, port=mlflow_port, path="/health", env=env, log=logs / "mlflow.log"))
+        services.append(
+            Service(
+                "MLflow",
+                argv=argv,
+                port=mlflow_port,
+                path="/health",
+                env=env,
+                log=logs / "mlflow.log",
+            )
+        )
     argv = [
         sys.executable,
         "-m",
@@ -185,7 +231,16 @@ def start(root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: 
         str(root),
     ]
     argv += ["--host", HOST, "--port", str(dagster_port), "--log-level", "info"]
-    services.append(Service("Dagster", argv=argv, port=dagster_port, path="/server_info", env=env, log=logs / "dagster.log"))
+    services.append(
+        Service(
+            "Dagster",
+            argv=argv,
+            port=dagster_port,
+            path="/server_info",
+            env=env,
+            log=logs / "dagster.log",
+        )
+    )
     return services
 
 
@@ -195,7 +250,10 @@ def watch(services: list[Service]) -> int:
     while True:
         for service in services:
             if not service.is_alive:
-                print(f"error: {service.name} has ended; its last lines were\n{service.tail()}", file=sys.stderr)
+                print(
+                    f"error: {service.name} has ended; its last lines were\n{service.tail()}",
+                    file=sys.stderr,
+                )
                 return EXIT_FAILED
         for service in [service for service in waiting if service.answers()]:
             waiting.remove(service)
@@ -203,7 +261,10 @@ def watch(services: list[Service]) -> int:
             if not waiting:
                 print("Ctrl-C stops both.", flush=True)
         if waiting and time.monotonic() > deadline:
-            print(f"error: {waiting[0].name} doesn't answer; its last lines were\n{waiting[0].tail()}", file=sys.stderr)
+            print(
+                f"error: {waiting[0].name} doesn't answer; its last lines were\n{waiting[0].tail()}",
+                file=sys.stderr,
+            )
             return EXIT_FAILED
         time.sleep(0.5 if waiting else 2.0)
 
@@ -236,7 +297,9 @@ def cancel_runs(address: str) -> None:
 def ask(address: str, query: str, **variables: Any) -> Any:
     """Put a GraphQL query to a Dagster server and return the data of its answer."""
     body = json.dumps({"query": query, "variables": variables}).encode()
-    request = urllib.request.Request(f"{address}/graphql", data=body, headers={"Content-Type": "application/json"})  # noqa: S310
+    request = urllib.request.Request(  # noqa: S310 (our own address)
+        f"{address}/graphql", data=body, headers={"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 (our own address)
         return json.load(response)["data"]
 

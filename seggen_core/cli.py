@@ -12,11 +12,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seggen_core.commands import captions_export, captions_import, init, plan, pretrain, report, show, track, validate
+from seggen_core.commands import (
+    captions_export,
+    captions_import,
+    init,
+    plan,
+    pretrain,
+    report,
+    show,
+    track,
+    validate,
+)
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 STAGES = {
     "dataset": "write the real samples, their taxonomy and the low-data subsets",
@@ -67,14 +77,23 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all subcommands."""
     about = "Synthetic segmentation data from text-to-image diffusion models."
     parser = argparse.ArgumentParser(prog="seggen", description=about)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file; its folder is the project root")
+    parser.add_argument(
+        "--params",
+        type=Path,
+        default=Path("params.yaml"),
+        help="parameter file; its folder is the project root",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, summary in STAGES.items():
         command = commands.add_parser(stage, help=summary, description=f"Stage {stage}: {summary}.")
         if stage in _ITEMS:
             command.add_argument("--item", required=True, help=_ITEMS[stage])
     for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.SUMMARY, description=f"{module.SUMMARY[0].upper()}{module.SUMMARY[1:]}.")
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=f"{module.SUMMARY[0].upper()}{module.SUMMARY[1:]}.",
+        )
         module.add_arguments(command)
     return parser
 
@@ -92,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         from seggen_core.config import load_config
-        from seggen_core.paths import ProjectPaths
+        from seggen_core.project.paths import ProjectPaths
 
         paths = ProjectPaths(arguments.params.resolve().parent)
         if arguments.command in _WITHOUT_PARAMS:

@@ -1,8 +1,10 @@
 """The classes of a dataset: contiguous train ids, names, slugs, thing or stuff, and how a name is written in a prompt."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from seggen_core.errors import ConfigError
 
@@ -14,13 +16,21 @@ def slugify(name: str) -> str:
     """Return `name` as it keys paths, DVC matrix items and partitions: lower case, runs of other characters become ``_``."""
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not slug:
-        raise ConfigError(f"class name {name!r} has no letter or digit to make a slug of; rename the class")
+        raise ConfigError(
+            f"class name {name!r} has no letter or digit to make a slug of; rename the class"
+        )
     return slug
 
 
 def pluralize(noun: str) -> str:
     """Return the English plural of `noun` (regular forms and the irregular ones among common segmentation classes)."""
-    irregular = {"person": "people", "sheep": "sheep", "bus": "buses", "grass": "grass", "child": "children"}
+    irregular = {
+        "person": "people",
+        "sheep": "sheep",
+        "bus": "buses",
+        "grass": "grass",
+        "child": "children",
+    }
     head, _, last = noun.rpartition(" ")
     if last in irregular:
         plural = irregular[last]
@@ -61,19 +71,30 @@ class Taxonomy(Sequence[SegmentationClass]):
         if not 1 <= len(classes) <= IGNORE_INDEX:
             raise ConfigError(f"a taxonomy holds 1 to {IGNORE_INDEX} classes, got {len(classes)}")
         if [c.train_id for c in classes] != list(range(len(classes))):
-            raise ConfigError(f"train ids must be 0..{len(classes) - 1} in order, got {[c.train_id for c in classes]}")
+            raise ConfigError(
+                f"train ids must be 0..{len(classes) - 1} in order, got {[c.train_id for c in classes]}"
+            )
         seen: dict[str, str] = {}
         for c in classes:
             if c.slug in seen:
-                raise ConfigError(f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; rename one of them")
+                raise ConfigError(
+                    f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; rename one of them"
+                )
             seen[c.slug] = c.name
         self._classes = tuple(classes)
+
+    @classmethod
+    def read(cls, path: Path) -> "Taxonomy":
+        """Read a file that holds what `to_json` returns, as the stage `dataset` writes it."""
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
     def from_names(cls, *, stuff: Sequence[str], things: Sequence[str]) -> "Taxonomy":
         """Build a taxonomy with the stuff classes first, then the things."""
         names = [(n, False) for n in stuff] + [(n, True) for n in things]
-        return cls([SegmentationClass(i, name, is_thing) for i, (name, is_thing) in enumerate(names)])
+        return cls(
+            [SegmentationClass(i, name, is_thing) for i, (name, is_thing) in enumerate(names)]
+        )
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return self._classes[index]
@@ -114,4 +135,9 @@ class Taxonomy(Sequence[SegmentationClass]):
     @classmethod
     def from_json(cls, rows: Sequence[dict]) -> "Taxonomy":
         """Inverse of `to_json`."""
-        return cls([SegmentationClass(int(r["train_id"]), str(r["name"]), bool(r["is_thing"])) for r in rows])
+        return cls(
+            [
+                SegmentationClass(int(r["train_id"]), str(r["name"]), bool(r["is_thing"]))
+                for r in rows
+            ]
+        )

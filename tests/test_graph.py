@@ -19,7 +19,9 @@ def write_params(folder: Path, **changes: Any) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["classes"] = CLASSES
     params["foundation"]["reads"] = "seggen_core/generators/foundation.py"
-    params["variants"] = {name: params["variants"][name] for name in ("masksyn_imgsyn", "full_real")}
+    params["variants"] = {
+        name: params["variants"][name] for name in ("masksyn_imgsyn", "full_real")
+    }
     for section, keys in changes.items():
         params[section] |= keys
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
@@ -29,14 +31,18 @@ def writes(out: str) -> str:
     """A command that makes `out`: a file where it has a suffix, else a folder with a file for each class."""
     if Path(out).suffix:
         return f"mkdir -p {Path(out).parent} && echo {out} > {out}"
-    return " && ".join([f"mkdir -p {out}", *(f"echo {out} > {out}/{name}.parquet" for name in ("index", *CLASSES))])
+    return " && ".join(
+        [f"mkdir -p {out}", *(f"echo {out} > {out}/{name}.parquet" for name in ("index", *CLASSES))]
+    )
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which every stage has run."""
     folder = tmp_path_factory.mktemp("graph")
-    shutil.copytree(ROOT / "seggen_core", folder / "seggen_core", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "seggen_core", folder / "seggen_core", ignore=shutil.ignore_patterns("__pycache__")
+    )
     edits = Path("profiles/scenes/caption_edits.csv")
     (folder / edits).parent.mkdir(parents=True)
     shutil.copy(ROOT / edits, folder / edits)
@@ -45,8 +51,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         body = stage.get("do", stage)
         body["cmd"] = " && ".join(map(writes, body["outs"]))
     (folder / "dvc.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    write_params(folder, seediff={"prompt_file": "seggen_core/prompts.jsonl", "reads": "seggen_core/prompts.jsonl"})
-    (folder / "seggen_core" / "prompts.jsonl").write_text('{"class": "car", "prompt": "a red car"}\n')
+    write_params(
+        folder,
+        seediff={"prompt_file": "seggen_core/prompts.jsonl", "reads": "seggen_core/prompts.jsonl"},
+    )
+    (folder / "seggen_core" / "prompts.jsonl").write_text(
+        '{"class": "car", "prompt": "a red car"}\n'
+    )
     with contextlib.chdir(folder):  # DVC looks for dvc.yaml in the working directory
         Repo.init(no_scm=True).close()
         with Repo() as repo:
@@ -88,10 +99,14 @@ def test_templates_concern_the_methods_that_use_them(project: Path) -> None:
 def test_another_prompt_file_concerns_the_method_that_names_it(project: Path) -> None:
     (project / "mine.jsonl").write_text('{"class": "car", "prompt": "a car"}\n')
     listed = {"prompt_file": "seggen_core/prompts.jsonl", "reads": "seggen_core/prompts.jsonl"}
-    write_params(project, seediff=listed, diffumask={"prompt_file": "mine.jsonl", "reads": "mine.jsonl"})
+    write_params(
+        project, seediff=listed, diffumask={"prompt_file": "mine.jsonl", "reads": "mine.jsonl"}
+    )
     assert stale() == {"diffumask@car", "diffumask@person"}
 
 
 def test_edited_captions_concern_the_stage_that_reads_them(project: Path) -> None:
-    (project / "profiles" / "scenes" / "caption_edits.csv").write_text("sample_key,caption\ntrain-00001,a car\n")
+    (project / "profiles" / "scenes" / "caption_edits.csv").write_text(
+        "sample_key,caption\ntrain-00001,a car\n"
+    )
     assert stale() == {"captions"}

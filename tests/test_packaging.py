@@ -18,7 +18,11 @@ LOCK = (ROOT / "requirements.lock").read_text()
 
 def declared() -> list[Requirement]:
     project = PYPROJECT["project"]
-    texts = [*project["dependencies"], *project["optional-dependencies"]["pipeline"], *PYPROJECT["dependency-groups"]["dev"]]
+    texts = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["pipeline"],
+        *PYPROJECT["dependency-groups"]["dev"],
+    ]
     return [Requirement(text) for text in texts]
 
 
@@ -65,20 +69,33 @@ def test_the_lock_names_no_index_and_no_machine() -> None:
 def test_what_is_imported_is_declared() -> None:
     """Not only brought along by a dependency, which may drop it."""
     distributions = packages_distributions()
-    core = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]}
+    core = {
+        canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]
+    }
     every = {canonicalize_name(requirement.name) for requirement in declared()}
-    for package, allowed in (("seggen_core", core | {"mlflow", "sqlalchemy"}), ("dagster_project", every)):
+    for package, allowed in (
+        ("seggen_core", core | {"mlflow", "sqlalchemy"}),
+        ("dagster_project", every),
+    ):
         imported = {
-            name: {canonicalize_name(d) for d in distributions.get(name, [name])} for name in third_party_imports(package)
+            name: {canonicalize_name(d) for d in distributions.get(name, [name])}
+            for name in third_party_imports(package)
         }
         missing = {name for name, candidates in imported.items() if not candidates & allowed}
-        assert not missing, f"{package} imports {sorted(missing)}, which pyproject.toml doesn't name"
+        assert not missing, (
+            f"{package} imports {sorted(missing)}, which pyproject.toml doesn't name"
+        )
 
 
 def test_the_console_script_is_installed() -> None:
     (script,) = entry_points(group="console_scripts", name="seggen")
     assert script.value == "seggen_core.cli:main"
-    done = subprocess.run([Path(sys.executable).with_name("seggen"), "--help"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("seggen"), "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert "masksyn" in done.stdout
 
 
@@ -103,5 +120,9 @@ def test_dagster_and_dvc_agree_on_antlr(tmp_path: Path) -> None:
 
 
 def test_make_lists_its_targets() -> None:
-    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert {"setup", "demo", "test", "lint", "ui"} <= {line.split()[0] for line in done.stdout.splitlines()}
+    done = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert {"setup", "demo", "test", "lint", "ui"} <= {
+        line.split()[0] for line in done.stdout.splitlines()
+    }

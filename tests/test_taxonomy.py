@@ -29,12 +29,16 @@ def test_json_gives_the_same_taxonomy_back(taxonomy: Taxonomy) -> None:
 
 
 def test_an_unknown_slug_is_answered_with_the_known_ones(taxonomy: Taxonomy) -> None:
-    with pytest.raises(ConfigError, match="no class 'cat'; this taxonomy has: sky, potted_plant, tv_monitor"):
+    with pytest.raises(
+        ConfigError, match="no class 'cat'; this taxonomy has: sky, potted_plant, tv_monitor"
+    ):
         taxonomy.by_slug("cat")
 
 
 def test_two_classes_of_one_slug_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'traffic light' and 'traffic-light' share the slug 'traffic_light'"):
+    with pytest.raises(
+        ConfigError, match="'traffic light' and 'traffic-light' share the slug 'traffic_light'"
+    ):
         Taxonomy.from_names(stuff=[], things=["traffic light", "traffic-light"])
 
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import dagster as dg
 
+from dagster_dvc.assets import build_dvc_assets
+from dagster_dvc.checks import build_stage_checks
+from dagster_dvc.manifest import load_manifest
 from dagster_project.defs.checks import stage_checks
 from dagster_project.defs.jobs import build_jobs
 from dagster_project.defs.reader import SegGenReader
 from dagster_project.defs.resources import build_resources
 from dagster_project.defs.schedules import build_schedules
 from dagster_project.defs.sensors import WeakClassPolicy, build_sensors
-from dagster_project.dvc_assets.assets import build_dvc_assets
-from dagster_project.dvc_assets.checks import build_stage_checks
-from dagster_project.dvc_assets.manifest import load_manifest
 
 
 def build_definitions(root: Path) -> dg.Definitions:

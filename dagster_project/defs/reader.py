@@ -8,9 +8,9 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_dvc.events import PICTURES, StageReader, metrics_metadata, picture_metadata
+from dagster_dvc.manifest import StageNode
 from dagster_project.defs.resources import DEFAULT_MLFLOW_UI, MLFLOW_UI_VARIABLE, MlflowClient
-from dagster_project.dvc_assets.events import PICTURES, StageReader, metrics_metadata, picture_metadata
-from dagster_project.dvc_assets.manifest import StageNode
 
 SHARE = "share_"
 BAR_WIDTH = 24
@@ -27,11 +27,17 @@ class SegGenReader(StageReader):
         figures: dict[str, Any] = {}
         for folder in (root / out for out in node.outs if (root / out).is_dir()):
             rows += num_rows(folder)
-            pictures |= {file.stem: picture_metadata(file) for file in sorted(folder.iterdir()) if file.suffix in PICTURES}
+            pictures |= {
+                file.stem: picture_metadata(file)
+                for file in sorted(folder.iterdir())
+                if file.suffix in PICTURES
+            }
             metrics = _read_json(folder / "metrics.json") or {}
             shares = {name: value for name, value in metrics.items() if name.startswith(SHARE)}
             figures |= histogram_metadata(shares)
-            figures |= metrics_metadata({name: value for name, value in metrics.items() if name not in shares})
+            figures |= metrics_metadata(
+                {name: value for name, value in metrics.items() if name not in shares}
+            )
         metadata: dict[str, Any] = pictures | figures | dict(super().metadata(root, node))
         if rows:
             metadata["dagster/row_count"] = rows
@@ -42,9 +48,15 @@ class SegGenReader(StageReader):
 
     def progress(self, root: Path, node: StageNode) -> str | None:
         """The newest metrics that a running stage has logged, or how many samples it has committed."""
-        steps = [event for event in last_events(root, node.name) if event.get("event") == "metrics" and event.get("step")]
+        steps = [
+            event
+            for event in last_events(root, node.name)
+            if event.get("event") == "metrics" and event.get("step")
+        ]
         if steps:
-            values = ", ".join(f"{name} {float(value):.4g}" for name, value in steps[-1]["metrics"].items())
+            values = ", ".join(
+                f"{name} {float(value):.4g}" for name, value in steps[-1]["metrics"].items()
+            )
             return f"{node.name}: step {steps[-1]['step']}, {values}"
         scratch = root / ".seggen" / "scratch" / node.group / (node.key or "")
         journals = list(scratch.glob("*/store/journal.jsonl")) if scratch.is_dir() else []

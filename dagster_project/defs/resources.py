@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from dagster_project.dvc_assets.resource import DvcProject
+from dagster_dvc.resource import DvcProject
 
 PROJECT_VARIABLE = "SEGGEN_PROJECT"
 MLFLOW_UI_VARIABLE = "SEGGEN_MLFLOW_UI"
@@ -19,11 +19,14 @@ class MlflowClient(dg.ConfigurableResource):
 
     Attributes:
         ui: address of the MLflow server's pages.
-        tracking_uri: what stages get as MLFLOW_TRACKING_URI; "" leaves it to params.yaml (a database in the project folder).
+        tracking_uri: what stages get as MLFLOW_TRACKING_URI; "" leaves it to params.yaml (a
+            database in the project folder).
     """
 
     ui: str = Field(default=DEFAULT_MLFLOW_UI, description="Address of the MLflow server's pages.")
-    tracking_uri: str = Field(default="", description='MLFLOW_TRACKING_URI of stages; "" leaves it to params.yaml.')
+    tracking_uri: str = Field(
+        default="", description='MLFLOW_TRACKING_URI of stages; "" leaves it to params.yaml.'
+    )
 
     @property
     def environment(self) -> dict[str, str]:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 from pydantic import Field
 
+from dagster_dvc.events import StageReader
+from dagster_dvc.manifest import DvcManifest
+from dagster_dvc.resource import DvcProject
+from dagster_dvc.sensor import build_outside_runs_sensor
+from dagster_dvc.translator import DvcTranslator
 from dagster_project.defs.jobs import EVALUATION, synthetic_groups
-from dagster_project.dvc_assets.events import StageReader
-from dagster_project.dvc_assets.manifest import DvcManifest
-from dagster_project.dvc_assets.resource import DvcProject
-from dagster_project.dvc_assets.sensor import build_outside_runs_sensor
-from dagster_project.dvc_assets.translator import DvcTranslator
 
 
 class WeakClassPolicy(dg.ConfigurableResource):
@@ -24,10 +24,18 @@ class WeakClassPolicy(dg.ConfigurableResource):
         factor: how many times as many samples per source as params.yaml says.
     """
 
-    arm: str = Field(default="masksyn_imgsyn", description="The ablation arm whose per-class IoU is read.")
-    method: str = Field(default="masksyn", description="The synthetic method that is asked for more samples.")
+    arm: str = Field(
+        default="masksyn_imgsyn", description="The ablation arm whose per-class IoU is read."
+    )
+    method: str = Field(
+        default="masksyn", description="The synthetic method that is asked for more samples."
+    )
     weakest: int = Field(default=2, ge=1, description="How many classes.")
-    factor: int = Field(default=2, ge=2, description="How many times as many samples per source as params.yaml says.")
+    factor: int = Field(
+        default=2,
+        ge=2,
+        description="How many times as many samples per source as params.yaml says.",
+    )
 
 
 def build_sensors(manifest: DvcManifest, *, reader: StageReader) -> list[dg.SensorDefinition]:
@@ -49,8 +57,9 @@ def build_sensors(manifest: DvcManifest, *, reader: StageReader) -> list[dg.Sens
 def build_weak_class_sensor(manifest: DvcManifest) -> dg.SensorDefinition:
     """Asks for more samples of the classes that an arm does worst on, once for each new evaluation of it.
 
-    The requested runs materialise the partitions of those classes with a higher count as DVC experiments: they leave params.yaml
-    and the workspace alone, and `dvc exp apply` takes over what turns out to help.
+    The requested runs materialise the partitions of those classes with a higher count as DVC
+    experiments: they leave params.yaml and the workspace alone, and `dvc exp apply` takes over what
+    turns out to help.
     """
     translator = DvcTranslator()
     assets = {group: translator.get_asset_key(manifest, group) for group in manifest.groups}
@@ -66,7 +75,10 @@ def build_weak_class_sensor(manifest: DvcManifest) -> dg.SensorDefinition:
     def weak_classes(
         context: dg.SensorEvaluationContext, dvc: DvcProject, weak_class_policy: WeakClassPolicy
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        policy, report = weak_class_policy, dvc.root / "data" / "reports" / "evaluate" / weak_class_policy.arm / "metrics.json"
+        policy, report = (
+            weak_class_policy,
+            dvc.root / "data" / "reports" / "evaluate" / weak_class_policy.arm / "metrics.json",
+        )
         if not report.is_file():
             yield dg.SkipReason(f"the arm {policy.arm} hasn't been evaluated: there is no {report}")
             return
@@ -74,20 +86,26 @@ def build_weak_class_sensor(manifest: DvcManifest) -> dg.SensorDefinition:
         if state == context.cursor:
             yield dg.SkipReason("no new evaluation")
             return
-        partitions = {node.key: node for node in manifest.stages.values() if node.group == policy.method}
+        partitions = {
+            node.key: node for node in manifest.stages.values() if node.group == policy.method
+        }
         iou = json.loads(report.read_text(encoding="utf-8"))["per_class_iou"]
         weakest = weakest_classes(iou, count=policy.weakest, among=partitions)
         key = f"{policy.method}.samples_per_source"
         for slug, value in weakest.items():
             section = next(iter(partitions[slug].params.values()))[policy.method]
             wanted = section["samples_per_source"] * policy.factor
-            context.log.info(f"{slug}: IoU {value:.1f}, {key} {section['samples_per_source']} -> {wanted}")
+            context.log.info(
+                f"{slug}: IoU {value:.1f}, {key} {section['samples_per_source']} -> {wanted}"
+            )
             asset = assets[policy.method]
             yield dg.RunRequest(
                 run_key=f"{policy.arm}-{state}-{slug}",
                 asset_selection=[asset],
                 partition_key=slug,
-                run_config={"ops": {asset.to_python_identifier(): {"config": {"params": {key: wanted}}}}},
+                run_config={
+                    "ops": {asset.to_python_identifier(): {"config": {"params": {key: wanted}}}}
+                },
                 tags={"seggen/weak_class": slug, "seggen/iou": f"{value:.1f}"},
             )
         context.update_cursor(state)
@@ -95,7 +113,9 @@ def build_weak_class_sensor(manifest: DvcManifest) -> dg.SensorDefinition:
     return weak_classes
 
 
-def weakest_classes(iou: Mapping[str, float | None], *, count: int, among: Mapping[str | None, object]) -> dict[str, float]:
+def weakest_classes(
+    iou: Mapping[str, float | None], *, count: int, among: Mapping[str | None, object]
+) -> dict[str, float]:
     """The `count` classes with the lowest IoU (percent), weakest first; those without one or without a partition are left out."""
     known = {slug: value for slug, value in iou.items() if value is not None and slug in among}
     return dict(sorted(known.items(), key=lambda item: (item[1], item[0]))[:count])

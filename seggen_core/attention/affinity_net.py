@@ -1,12 +1,14 @@
 """AffinityNet: pixel affinities learned from certain pixels alone, and a random walk on them (Ahn and Kwak, CVPR 2018).
 
-DiffuMask trains it on the cross-attention maps of one class's images: pixels of a high score are foreground, of a low one
-background, what is between is not learned from. Pairs of near pixels with one label are to have affinity 1, with two labels 0
-(their section 3.2 and equation 7). A random walk then carries scores to wherever the affinities lead (their equation 10).
+DiffuMask trains it on the cross-attention maps of one class's images: pixels of a high score are
+foreground, of a low one background, what is between is not learned from. Pairs of near pixels with
+one label are to have affinity 1, with two labels 0 (their section 3.2 and equation 7). A random
+walk then carries scores to wherever the affinities lead (their equation 10).
 
     W_ij = exp(-mean_c |f_ic - f_jc|) for pixels within a radius, W_ii = 1;   T = D^-1 W^beta;   score <- T^t score
 
-Theirs is a pretrained ResNet-38 at an eighth of the image; this one is a small network trained from scratch at `feature_size`.
+Theirs is a pretrained ResNet-38 at an eighth of the image; this one is a small network trained from
+scratch at `feature_size`.
 
 Shape legend: B images; h side of the feature map; K offsets.
 """
@@ -20,7 +22,7 @@ from torch import nn
 
 from seggen_core.config.attention import AffinityNetConfig
 from seggen_core.errors import AttentionError, ConfigError
-from seggen_core.rng import derive_seed, numpy_rng
+from seggen_core.project.rng import derive_seed, numpy_rng
 
 _EPSILON = 1e-5
 
@@ -39,10 +41,18 @@ class PixelTrunk(nn.Module):
         layers: list[nn.Module] = []
         width = 3
         for _ in range(int(halvings)):
-            layers += [nn.Conv2d(width, channels, 3, stride=2, padding=1), nn.GroupNorm(4, channels), nn.ReLU()]
+            layers += [
+                nn.Conv2d(width, channels, 3, stride=2, padding=1),
+                nn.GroupNorm(4, channels),
+                nn.ReLU(),
+            ]
             width = channels
         for dilation in (1, 2, 4):
-            layers += [nn.Conv2d(width, channels, 3, padding=dilation, dilation=dilation), nn.GroupNorm(4, channels), nn.ReLU()]
+            layers += [
+                nn.Conv2d(width, channels, 3, padding=dilation, dilation=dilation),
+                nn.GroupNorm(4, channels),
+                nn.ReLU(),
+            ]
             width = channels
         self.layers = nn.Sequential(*layers)
 
@@ -54,7 +64,12 @@ class PixelTrunk(nn.Module):
 def neighbour_offsets(radius: int) -> list[tuple[int, int]]:
     """Return the offsets (dy, dx) of half a disc of `radius`, so that every pair of pixels in it is met once."""
     half = [(0, dx) for dx in range(1, radius)]
-    half += [(dy, dx) for dy in range(1, radius) for dx in range(-radius + 1, radius) if dy * dy + dx * dx < radius * radius]
+    half += [
+        (dy, dx)
+        for dy in range(1, radius)
+        for dx in range(-radius + 1, radius)
+        if dy * dy + dx * dx < radius * radius
+    ]
     return half
 
 
@@ -72,13 +87,17 @@ class AffinityNet(nn.Module):
     def __init__(self, config: AffinityNetConfig, *, image_size: int) -> None:
         super().__init__()
         self.config = config
-        self.trunk = PixelTrunk(image_size=image_size, feature_size=config.feature_size, channels=config.channels)
+        self.trunk = PixelTrunk(
+            image_size=image_size, feature_size=config.feature_size, channels=config.channels
+        )
         self.head = nn.Conv2d(config.channels, config.channels, 1)
 
     def affinities(self, images: torch.Tensor, offsets: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Return W of each pixel and the one `offset` away, float32 [B, K, h, h] in (0, 1]; wrong where that lies outside."""
         features = self.head(self.trunk(images))
-        return torch.stack([torch.exp(-(features - shifted(features, o)).abs().mean(1)) for o in offsets], dim=1)
+        return torch.stack(
+            [torch.exp(-(features - shifted(features, o)).abs().mean(1)) for o in offsets], dim=1
+        )
 
     def loss(self, images: torch.Tensor, *, labels: torch.Tensor) -> torch.Tensor:
         """Return the loss of their equation 7: like pairs of background and of foreground weigh 1/4 each, unlike ones 1/2.
@@ -117,22 +136,34 @@ class AffinityNet(nn.Module):
         half = neighbour_offsets(self.config.radius)
         there = self.affinities(images, half) ** self.config.sharpness
         size = self.config.feature_size
-        inside = torch.cat([shifted(torch.ones(1, 1, size, size, device=images.device), o) for o in half], dim=1)
+        inside = torch.cat(
+            [shifted(torch.ones(1, 1, size, size, device=images.device), o) for o in half], dim=1
+        )
         there = there * inside
         # The affinity of a pixel to one before it is that one's affinity to the pixel.
-        back = torch.cat([shifted(there[:, k : k + 1], (-dy, -dx)) for k, (dy, dx) in enumerate(half)], dim=1)
+        back = torch.cat(
+            [shifted(there[:, k : k + 1], (-dy, -dx)) for k, (dy, dx) in enumerate(half)], dim=1
+        )
         total = 1 + there.sum(1, keepdim=True) + back.sum(1, keepdim=True)
         maps = F.interpolate(scores[:, None], size=(size, size), mode="area")
         for _ in range(self.config.walk_steps):
             moved = maps.clone()
             for k, (dy, dx) in enumerate(half):
-                moved += there[:, k : k + 1] * shifted(maps, (dy, dx)) + back[:, k : k + 1] * shifted(maps, (-dy, -dx))
+                moved += there[:, k : k + 1] * shifted(maps, (dy, dx)) + back[
+                    :, k : k + 1
+                ] * shifted(maps, (-dy, -dx))
             maps = moved / total
-        return F.interpolate(maps, size=tuple(scores.shape[-2:]), mode="bilinear", align_corners=False)[:, 0]
+        return F.interpolate(
+            maps, size=tuple(scores.shape[-2:]), mode="bilinear", align_corners=False
+        )[:, 0]
 
 
 def train_affinity_net(
-    images: torch.Tensor, scores: torch.Tensor, *, config: AffinityNetConfig, name: Sequence[str | int]
+    images: torch.Tensor,
+    scores: torch.Tensor,
+    *,
+    config: AffinityNetConfig,
+    name: Sequence[str | int],
 ) -> AffinityNet:
     """Train an AffinityNet on one class's images and their scores.
 
@@ -164,7 +195,9 @@ def train_affinity_net(
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
     with torch.enable_grad():
         for step in range(config.num_steps):
-            batch = rng.choice(useful, size=min(config.batch_size, len(useful)), replace=False).tolist()
+            batch = rng.choice(
+                useful, size=min(config.batch_size, len(useful)), replace=False
+            ).tolist()
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * (1 - step / config.num_steps) ** 0.9
             optimizer.zero_grad(set_to_none=True)

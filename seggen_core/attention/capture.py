@@ -5,11 +5,12 @@
     recorder.cross_map(16)      # float32 [2, 1, 16, 16]
     recorder.self_map(16)       # float32 [2, 256, 256]
 
-The layer's own processor computes the image, with the same kernel as ever; the maps are computed beside it from the same
-queries and keys, so images are bit-identical to those made without capture.
+The layer's own processor computes the image, with the same kernel as ever; the maps are computed
+beside it from the same queries and keys, so images are bit-identical to those made without capture.
 
-Shape legend: B images; R rows of a network call (B, or 2B under classifier-free guidance, unconditional rows first); h heads;
-s side of a feature map; N = s * s queries; M keys; P phrases asked for per image; T tokens of a phrase.
+Shape legend: B images; R rows of a network call (B, or 2B under classifier-free guidance,
+unconditional rows first); h heads; s side of a feature map; N = s * s queries; M keys; P phrases
+asked for per image; T tokens of a phrase.
 """
 
 import math
@@ -34,7 +35,8 @@ on a GPU, enough for a few kernels to do the work of thousands, whose launches w
 _FUSED_SIZE = 512 * 512
 """Entries of a map from which on its bytes cost more than the launches of kernels."""
 
-# These compute softmax(q k^T * scale) from the layer's own to_q and to_k, so the map can be computed beside them.
+# These compute softmax(q k^T * scale) from the layer's own to_q and to_k, so the map can be
+# computed beside them.
 _SUPPORTED_PROCESSORS = ("AttnProcessor2_0", "AttnProcessor", "SlicedAttnProcessor")
 
 PhraseTokens = Sequence[int]
@@ -64,12 +66,18 @@ def list_attention_layers(unet: Any, *, latent_size: int | None = None) -> list[
     """
     sizes = [latent_size or int(unet.config.sample_size)]
     for block in unet.down_blocks:
-        sizes.append(math.ceil(sizes[-1] / 2) if getattr(block, "downsamplers", None) else sizes[-1])
+        sizes.append(
+            math.ceil(sizes[-1] / 2) if getattr(block, "downsamplers", None) else sizes[-1]
+        )
     layers = []
     for name, module in _attention_modules(unet):
         place, _, rest = name.partition(".")
         index = int(rest.partition(".")[0]) if place in ("down_blocks", "up_blocks") else 0
-        size = {"down_blocks": sizes[index], "mid_block": sizes[-1], "up_blocks": sizes[len(unet.up_blocks) - 1 - index]}[place]
+        size = {
+            "down_blocks": sizes[index],
+            "mid_block": sizes[-1],
+            "up_blocks": sizes[len(unet.up_blocks) - 1 - index],
+        }[place]
         layers.append(AttentionLayer(name, module.is_cross_attention, size))
     return layers
 
@@ -86,13 +94,16 @@ def _attention_modules(unet: Any) -> list[tuple[str, "Attention"]]:
     return modules
 
 
-def mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float, byte_budget: int) -> torch.Tensor:
+def mean_attention(
+    query: torch.Tensor, key: torch.Tensor, *, scale: float, byte_budget: int
+) -> torch.Tensor:
     """Return attention averaged over heads: softmax(q k^T * scale), SeeDiff equations 3 and 4.
 
-    Computed in float32 whatever the input's type (half-precision scores of SD 2 overflow), one slice of query rows at a time,
-    so that at most `byte_budget` bytes of per-head scores and probabilities exist. On a CPU, one head at a time too, which keeps
-    them in cache; on a GPU, as many as the budget holds. Large maps in half precision on CUDA take `fused_attention`, which holds
-    none of them.
+    Computed in float32 whatever the input's type (half-precision scores of SD 2 overflow), one
+    slice of query rows at a time, so that at most `byte_budget` bytes of per-head scores and
+    probabilities exist. On a CPU, one head at a time too, which keeps them in cache; on a GPU, as
+    many as the budget holds. Large maps in half precision on CUDA take `fused_attention`, which
+    holds none of them.
 
     Args:
         query: [B, h, N, d].
@@ -116,7 +127,9 @@ def mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float, byte
         part = slice(start, start + rows)
         for head in range(0, heads, together):
             group = slice(head, head + together)
-            probabilities = ((query[:, group, part].float() * scale) @ key[:, group]).softmax(dim=-1)
+            probabilities = ((query[:, group, part].float() * scale) @ key[:, group]).softmax(
+                dim=-1
+            )
             mean[:, part] += probabilities[:, 0] if together == 1 else probabilities.sum(dim=1)
     mean /= heads
     return mean
@@ -136,12 +149,16 @@ def _fused_kernels(query: torch.Tensor, key: torch.Tensor) -> ModuleType | None:
 class AttentionRecorder:
     """Running averages of equation 5: one float32 sum per resolution and image, however many layers and steps there are.
 
-    Equation 5 divides each map by its maximum before averaging, so that no layer or step outweighs the others by its mere
-    scale. What a map is, the paper leaves open; here it is the head-averaged map of one layer at one step
-      - for cross-attention: of one image and one token, [s, s]. The maximum over all tokens would be that of the start token,
-        which takes most of every softmax, and would make a class map's scale a matter of the prompt's length;
-      - for self-attention: of one image, [N, N]. Every row of it sums to the same, so every seed weighs the same in equation 7.
-    Tokens of a phrase are averaged after that. A "step" is a call of the network (second-order samplers make two a step).
+    Equation 5 divides each map by its maximum before averaging, so that no layer or step outweighs
+    the others by its mere scale. What a map is, the paper leaves open; here it is the head-averaged
+    map of one layer at one step
+      - for cross-attention: of one image and one token, [s, s]. The maximum over all tokens would
+        be that of the start token, which takes most of every softmax, and would make a class map's
+        scale a matter of the prompt's length;
+      - for self-attention: of one image, [N, N]. Every row of it sums to the same, so every seed
+        weighs the same in equation 7.
+    Tokens of a phrase are averaged after that. A "step" is a call of the network (second-order
+    samplers make two a step).
     """
 
     def __init__(
@@ -190,7 +207,9 @@ class AttentionRecorder:
 
         The row of a phrase that an image doesn't have (fewer than P) is zero.
         """
-        return self._average("cross", resolution, self.cross_resolutions).unflatten(-1, (resolution, resolution))
+        return self._average("cross", resolution, self.cross_resolutions).unflatten(
+            -1, (resolution, resolution)
+        )
 
     def self_map(self, resolution: int) -> torch.Tensor:
         """Return self-attention at `resolution`, equation 5: float32 [B, N, N] in [0, 1]; row i * s + j is A[i, j, :, :]."""
@@ -204,10 +223,14 @@ class AttentionRecorder:
         total, count = torch.zeros(()), 0
         for resolution in self.cross_resolutions:
             number = self._counts["cross", resolution]
-            maps = F.interpolate(self.cross_map(resolution), size=(size, size), mode="bilinear", align_corners=False)
+            maps = F.interpolate(
+                self.cross_map(resolution), size=(size, size), mode="bilinear", align_corners=False
+            )
             total, count = total.to(maps.device) + number * maps, count + number
         if not count:
-            raise AttentionError("no cross-attention was recorded; run the network within the context first")
+            raise AttentionError(
+                "no cross-attention was recorded; run the network within the context first"
+            )
         return total / count
 
     def layer_maps(self) -> dict[str, torch.Tensor]:
@@ -235,7 +258,9 @@ class AttentionRecorder:
         self._sums[kind, key][image : image + maps.shape[0]] += maps
         self._counts[kind, key] += image == 0
 
-    def record(self, layer: str, attention: "Attention", query: torch.Tensor, key: torch.Tensor) -> None:
+    def record(
+        self, layer: str, attention: "Attention", query: torch.Tensor, key: torch.Tensor
+    ) -> None:
         """Add one layer's attention at one step.
 
         Args:
@@ -253,8 +278,14 @@ class AttentionRecorder:
         query, key = query[-self.num_images :], key[-self.num_images :]
         side = math.isqrt(query.shape[1])
         if side * side != query.shape[1]:
-            raise AttentionError(f"{layer} works on {query.shape[1]} positions, which is no square; generate square images")
-        kind, wanted = ("cross", self._cross_resolutions) if attention.is_cross_attention else ("self", self._self_resolutions)
+            raise AttentionError(
+                f"{layer} works on {query.shape[1]} positions, which is no square; generate square images"
+            )
+        kind, wanted = (
+            ("cross", self._cross_resolutions)
+            if attention.is_cross_attention
+            else ("self", self._self_resolutions)
+        )
         if wanted is not None and side not in wanted:
             return
 
@@ -283,14 +314,18 @@ class AttentionRecorder:
     def _phrase_maps(self, maps: torch.Tensor, images: slice) -> torch.Tensor:
         """Pick the phrases' tokens from cross-attention [b, N, M], divide each by its maximum, average: [b, P, N]."""
         if self._last_token >= maps.shape[2]:
-            raise AttentionError(f"token position {self._last_token} was asked for, but the prompt has {maps.shape[2]} positions")
+            raise AttentionError(
+                f"token position {self._last_token} was asked for, but the prompt has {maps.shape[2]} positions"
+            )
         self._tokens, self._weights = self._tokens.to(maps.device), self._weights.to(maps.device)
         tokens, weights = self._tokens[images], self._weights[images]
         index = tokens.flatten(1)[:, None, :].expand(-1, maps.shape[1], -1)
         picked = maps.gather(2, index)
         picked = picked / _maximum(picked, dim=(1,))
         # Zero weights must also silence a NaN of padding, whose token was never asked for.
-        weighted = torch.where(weights.flatten(1)[:, None] > 0, picked * weights.flatten(1)[:, None], 0.0)
+        weighted = torch.where(
+            weights.flatten(1)[:, None] > 0, picked * weights.flatten(1)[:, None], 0.0
+        )
         return weighted.unflatten(2, tokens.shape[1:]).sum(-1).transpose(1, 2)
 
 
@@ -307,7 +342,9 @@ class _RecordingProcessor:
         self._name, self._recorder = name, recorder
         self._projected: dict[str, torch.Tensor] = {}
         self._handles = [
-            getattr(attention, p).register_forward_hook(lambda _m, _i, output, p=p: self._projected.__setitem__(p, output))
+            getattr(attention, p).register_forward_hook(
+                lambda _m, _i, output, p=p: self._projected.__setitem__(p, output)
+            )
             for p in ("to_q", "to_k")
         ]
 
@@ -320,7 +357,9 @@ class _RecordingProcessor:
     ) -> torch.Tensor:
         """Compute the layer's output [R, N, C] exactly as without capture."""
         if attention_mask is not None:
-            raise AttentionError(f"{self._name} was called with an attention mask, which captured maps don't take into account")
+            raise AttentionError(
+                f"{self._name} was called with an attention mask, which captured maps don't take into account"
+            )
         output = self.wrapped(attn, hidden_states, encoder_hidden_states=encoder_hidden_states)
         query, key = self._projected.pop("to_q"), self._projected.pop("to_k")
         with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
@@ -350,26 +389,35 @@ def capture_attention(
     Under classifier-free guidance only the conditional rows are recorded.
 
     Args:
-        unet: UNet2DConditionModel of any Stable Diffusion 1.x, 2.x or XL pipeline, called directly or by an unmodified pipeline.
-        class_tokens: for each generated image its phrases, for each phrase its token positions (`class_token_positions`).
+        unet: UNet2DConditionModel of any Stable Diffusion 1.x, 2.x or XL pipeline, called directly
+            or by an unmodified pipeline.
+        class_tokens: for each generated image its phrases, for each phrase its token positions
+            (`class_token_positions`).
         cross_layers: names of the cross-attention layers to average; None takes all.
         cross_resolutions: sides of the cross-attention maps to record; None takes all.
-        self_resolutions: sides of the self-attention maps to record; None takes all. Fine ones are what costs.
-        per_layer: keep the map of each cross-attention layer too (to measure how well each one localises).
-        byte_budget: most bytes of per-head attention held at a time, of maps where the fused kernels hold no more; None is
-            CPU_BYTE_BUDGET or GPU_BYTE_BUDGET.
+        self_resolutions: sides of the self-attention maps to record; None takes all. Fine ones are
+            what costs.
+        per_layer: keep the map of each cross-attention layer too (to measure how well each one
+            localises).
+        byte_budget: most bytes of per-head attention held at a time, of maps where the fused
+            kernels hold no more; None is CPU_BYTE_BUDGET or GPU_BYTE_BUDGET.
 
     Raises:
-        AttentionError: no cross-attention, an unknown layer name, a processor whose maps can't be computed beside it, an image
-            without class tokens; and within the context, a call with another number of images or a feature map that isn't square.
+        AttentionError: no cross-attention, an unknown layer name, a processor whose maps can't be
+            computed beside it, an image without class tokens; and within the context, a call with
+            another number of images or a feature map that isn't square.
     """
     modules = _attention_modules(unet)
     if not class_tokens or not all(phrases and all(phrases) for phrases in class_tokens):
-        raise AttentionError(f"each image needs a phrase of at least one token, got class_tokens={class_tokens!r}")
+        raise AttentionError(
+            f"each image needs a phrase of at least one token, got class_tokens={class_tokens!r}"
+        )
     names = [name for name, m in modules if m.is_cross_attention]
     unknown = sorted(set(cross_layers or ()) - set(names))
     if unknown:
-        raise AttentionError(f"no cross-attention layer is called {', '.join(unknown)}; this network has: {', '.join(names)}")
+        raise AttentionError(
+            f"no cross-attention layer is called {', '.join(unknown)}; this network has: {', '.join(names)}"
+        )
     for name, module in modules:
         if type(module.processor).__name__ not in _SUPPORTED_PROCESSORS:
             raise AttentionError(

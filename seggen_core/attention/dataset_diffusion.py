@@ -2,9 +2,10 @@
 
     A* = rescale((A_sa)^tau A_ca)
 
-with tau = 4, cross-attention at 16x16 brought to self-attention's 32x32. Pixels between two thresholds are uncertain: the paper's
-loss leaves them out, and so does ours, as IGNORE_INDEX. Self-attention is the aggregate of equation 5 of SeeDiff, whose rows
-all sum to the same; a power of it is that of the row-stochastic matrix up to a factor, which `rescale` takes out.
+with tau = 4, cross-attention at 16x16 brought to self-attention's 32x32. Pixels between two
+thresholds are uncertain: the paper's loss leaves them out, and so does ours, as IGNORE_INDEX.
+Self-attention is the aggregate of equation 5 of SeeDiff, whose rows all sum to the same; a power of
+it is that of the row-stochastic matrix up to a factor, which `rescale` takes out.
 
 Shape legend: B images; s, S sides of cross- and self-attention; N = S * S.
 """
@@ -15,7 +16,14 @@ import torch
 import torch.nn.functional as F
 
 from seggen_core.attention.pamr import pamr
-from seggen_core.attention.seediff import ACCEPTED, NO_SEEDS, NOT_FINITE, SeeDiffMasks, rescale, upsample
+from seggen_core.attention.seediff import (
+    ACCEPTED,
+    NO_SEEDS,
+    NOT_FINITE,
+    SeeDiffMasks,
+    rescale,
+    upsample,
+)
 
 
 def propagate(cross_map: torch.Tensor, self_map: torch.Tensor, *, power: int) -> torch.Tensor:
@@ -29,7 +37,9 @@ def propagate(cross_map: torch.Tensor, self_map: torch.Tensor, *, power: int) ->
     side = round(self_map.shape[1] ** 0.5)
     resized = cross_map
     if cross_map.shape[-1] != side:
-        resized = F.interpolate(cross_map[:, None], size=(side, side), mode="bicubic", align_corners=False)[:, 0]
+        resized = F.interpolate(
+            cross_map[:, None], size=(side, side), mode="bicubic", align_corners=False
+        )[:, 0]
     vector = resized.flatten(1)[..., None]
     for _ in range(power):
         vector = torch.bmm(self_map, vector)
@@ -56,8 +66,10 @@ def dataset_diffusion_masks(
         image_size: side of the masks in pixels.
         power: tau.
         threshold: at least this is the class.
-        uncertainty_threshold: at least this, and less than `threshold`, is uncertain; None: nothing is.
-        images: float [B, 3, H, W]: refine the soft mask by PAMR before it is thresholded (SeeDiff, supplement S2.4).
+        uncertainty_threshold: at least this, and less than `threshold`, is uncertain; None: nothing
+            is.
+        images: float [B, 3, H, W]: refine the soft mask by PAMR before it is thresholded (SeeDiff,
+            supplement S2.4).
         pamr_iterations: updates of PAMR.
         pamr_dilations: distances of PAMR's neighbours in pixels.
 
@@ -74,12 +86,25 @@ def dataset_diffusion_masks(
     found = region.flatten(1).any(1)
     soft = upsample(region, image_size)
     if images is not None:
-        soft = pamr(images, soft[:, None], num_iterations=pamr_iterations, dilations=pamr_dilations)[:, 0]
+        soft = pamr(
+            images, soft[:, None], num_iterations=pamr_iterations, dilations=pamr_dilations
+        )[:, 0]
     binary = soft >= threshold if threshold > 0 else found[:, None, None].expand_as(soft)
-    uncertain = torch.zeros_like(binary) if uncertainty_threshold is None else (soft >= uncertainty_threshold) & ~binary
+    uncertain = (
+        torch.zeros_like(binary)
+        if uncertainty_threshold is None
+        else (soft >= uncertainty_threshold) & ~binary
+    )
     flags = zip(finite.tolist(), found.tolist(), strict=True)
     status = tuple(ACCEPTED if f else (NO_SEEDS if ok else NOT_FINITE) for ok, f in flags)
     seeds = {cross_attention.shape[-1]: cross_attention >= threshold}
     return SeeDiffMasks(
-        status, binary, soft, cross_attention, seeds, {region.shape[-1]: region}, torch.zeros_like(region), uncertain
+        status,
+        binary,
+        soft,
+        cross_attention,
+        seeds,
+        {region.shape[-1]: region},
+        torch.zeros_like(region),
+        uncertain,
     )

@@ -4,9 +4,9 @@
     B_gamma = A >= gamma
     gamma* = argmax over gamma in Omega of the match of B_gamma with V
 
-V is a map of the same image that doesn't depend on gamma: where what AffinityNet's random walk makes of A exceeds a constant
-score of the background. The paper and its code refine each B_gamma by a dense CRF before it is matched; here A itself is refined,
-by PAMR.
+V is a map of the same image that doesn't depend on gamma: where what AffinityNet's random walk
+makes of A exceeds a constant score of the background. The paper and its code refine each B_gamma by
+a dense CRF before it is matched; here A itself is refined, by PAMR.
 
 Shape legend: B images; L thresholds.
 """
@@ -42,7 +42,9 @@ class DiffuMasks:
     match: torch.Tensor
 
 
-def match_thresholds(scores: torch.Tensor, reference: torch.Tensor, *, thresholds: Sequence[float]) -> torch.Tensor:
+def match_thresholds(
+    scores: torch.Tensor, reference: torch.Tensor, *, thresholds: Sequence[float]
+) -> torch.Tensor:
     """Return the IoU of ``scores >= gamma`` with `reference` for every gamma: float32 [B, L], 0 where both are empty.
 
     Args:
@@ -82,7 +84,9 @@ def diffumask_masks(
         pamr_dilations: distances of PAMR's neighbours in pixels.
     """
     soft = rescale(scores)
-    smooth = pamr(images, soft[:, None], num_iterations=pamr_iterations, dilations=pamr_dilations)[:, 0]
+    smooth = pamr(images, soft[:, None], num_iterations=pamr_iterations, dilations=pamr_dilations)[
+        :, 0
+    ]
     walked = smooth if affinity_net is None else affinity_net.walk(images, soft)
     reference = rescale(walked) > background_score
     soft = smooth if refine else soft

@@ -1,8 +1,9 @@
 """Head-averaged attention maps on a GPU in two Triton kernels, without per-head scores in memory.
 
-The first computes log-sum-exp of every row and head, the second recomputes the scores tile by tile and adds the probabilities of
-all heads up in registers, so that only the mean is ever written: what FlashAttention (Dao et al. 2022) does for the output, done
-for the map. Scores are products of the inputs in their own type, added up in float32.
+The first computes log-sum-exp of every row and head, the second recomputes the scores tile by tile
+and adds the probabilities of all heads up in registers, so that only the mean is ever written: what
+FlashAttention (Dao et al. 2022) does for the output, done for the map. Scores are products of the
+inputs in their own type, added up in float32.
 
 Shape legend: B images, h heads, N queries, M keys, d channels of a head.
 """
@@ -41,7 +42,18 @@ def fits(query: torch.Tensor, key: torch.Tensor) -> bool:
 
 
 @triton.jit
-def _load(pointer, image, head, rows, limit, channels, stride_image, stride_head, stride_row, d: tl.constexpr):
+def _load(
+    pointer,
+    image,
+    head,
+    rows,
+    limit,
+    channels,
+    stride_image,
+    stride_head,
+    stride_row,
+    d: tl.constexpr,
+):
     """Load [rows, channels] of one image and head; zero outside."""
     base = pointer + image * stride_image + head * stride_head
     inside = (rows[:, None] < limit) & (channels[None, :] < d)
@@ -146,5 +158,7 @@ def fused_mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float
     rows = triton.cdiv(n, _ROWS)
     with torch.cuda.device(query.device) if query.is_cuda else nullcontext():
         _log_sum_exp[(rows, batch * heads)](query, key, log_sums, *sizes, **blocks)
-        _mean_probabilities[(rows, triton.cdiv(m, _KEYS), batch)](query, key, log_sums, mean, *sizes, **blocks)
+        _mean_probabilities[(rows, triton.cdiv(m, _KEYS), batch)](
+            query, key, log_sums, mean, *sizes, **blocks
+        )
     return mean

@@ -1,12 +1,14 @@
 """Pixel-adaptive mask refinement (Araslanov and Roth, Single-Stage Semantic Segmentation from Image Labels, CVPR 2020, 3.3).
 
-Each pixel's mask value becomes a convex combination of its neighbours' values, weighted by how alike their colours are:
+Each pixel's mask value becomes a convex combination of its neighbours' values, weighted by how
+alike their colours are:
 
     m_i <- sum_j a_ij m_j,    a_ij = softmax_j( mean_c -|x_ic - x_jc| / (0.1 s_ic) )
 
-over the eight neighbours j at each of several dilations; s_ic is the standard deviation of channel c over the pixel and those
-neighbours. The paper writes s^2 for the kernel's scale; this is the kernel of its reference code (visinf/1-stage-wseg), which
-SeeDiff uses and which, unlike s^2, is the same whatever the unit of the colours. Borders repeat the edge pixel.
+over the eight neighbours j at each of several dilations; s_ic is the standard deviation of channel
+c over the pixel and those neighbours. The paper writes s^2 for the kernel's scale; this is the
+kernel of its reference code (visinf/1-stage-wseg), which SeeDiff uses and which, unlike s^2, is the
+same whatever the unit of the colours. Borders repeat the edge pixel.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,8 +40,8 @@ def pamr_affinity(images: torch.Tensor, *, dilations: Sequence[int]) -> torch.Te
         dilations: distances of the neighbours in pixels.
     """
     images = images.float()
-    # Deviations from the centre: their spread is that of the values, without cancellation. The centre itself is counted once
-    # per dilation, as the reference code does.
+    # Deviations from the centre: their spread is that of the values, without cancellation. The
+    # centre itself is counted once per dilation, as the reference code does.
     total, squares = torch.zeros_like(images), torch.zeros_like(images)
     for neighbour in _shifted(images, dilations):
         difference = neighbour - images
@@ -48,11 +50,16 @@ def pamr_affinity(images: torch.Tensor, *, dilations: Sequence[int]) -> torch.Te
     count = 9 * len(dilations)
     deviation = ((squares - total.square() / count) / (count - 1)).clamp_min(0).sqrt()
     scale = 1 / (_EPSILON + _SHARPNESS * deviation)
-    logits = [-((neighbour - images).abs() * scale).mean(dim=1) for neighbour in _shifted(images, dilations)]
+    logits = [
+        -((neighbour - images).abs() * scale).mean(dim=1)
+        for neighbour in _shifted(images, dilations)
+    ]
     return torch.stack(logits, dim=1).softmax(dim=1)
 
 
-def pamr(images: torch.Tensor, masks: torch.Tensor, *, num_iterations: int, dilations: Sequence[int]) -> torch.Tensor:
+def pamr(
+    images: torch.Tensor, masks: torch.Tensor, *, num_iterations: int, dilations: Sequence[int]
+) -> torch.Tensor:
     """Refine soft masks so that alike neighbouring pixels get alike values.
 
     Args:
@@ -64,7 +71,9 @@ def pamr(images: torch.Tensor, masks: torch.Tensor, *, num_iterations: int, dila
     Returns:
         float32 [B, C, H, W].
     """
-    assert images.shape[-2:] == masks.shape[-2:], f"images {tuple(images.shape)} and masks {tuple(masks.shape)} differ in size"
+    assert images.shape[-2:] == masks.shape[-2:], (
+        f"images {tuple(images.shape)} and masks {tuple(masks.shape)} differ in size"
+    )
     affinity = pamr_affinity(images, dilations=dilations)
     masks = masks.float()
     for _ in range(num_iterations):

@@ -8,14 +8,18 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 
-def class_token_positions(tokenizer: "CLIPTokenizer", *, prompt: str, class_name: str) -> tuple[int, ...]:
+def class_token_positions(
+    tokenizer: "CLIPTokenizer", *, prompt: str, class_name: str
+) -> tuple[int, ...]:
     """Return the positions of all tokens of `class_name` in `prompt`, start token included in the count.
 
-    Positions are those of the text encoder's output in a diffusers pipeline, and so of the keys of cross-attention. Every
-    mention counts. A mention is whole words: "car" isn't found in "scar" or "cars"; upper and lower case are the same to CLIP.
+    Positions are those of the text encoder's output in a diffusers pipeline, and so of the keys of
+    cross-attention. Every mention counts. A mention is whole words: "car" isn't found in "scar" or
+    "cars"; upper and lower case are the same to CLIP.
 
     Raises:
-        PromptError: the class isn't in the prompt, or stands past the encoder's last position, where the pipeline cuts it off.
+        PromptError: the class isn't in the prompt, or stands past the encoder's last position,
+            where the pipeline cuts it off.
     """
     phrase = tokenizer(class_name, add_special_tokens=False).input_ids
     tokens = tokenizer(prompt).input_ids

@@ -1,6 +1,7 @@
 """What data must look like before more is computed from it. Each check reads what a stage made and returns a `Finding`.
 
-All take the folder that the stage wrote, the project's paths and the floors, so that whoever runs them needn't tell them apart.
+All take the folder that the stage wrote, the project's paths and the floors, so that whoever runs
+them needn't tell them apart.
 
 - `samples`: sample stores: decodable, inside the taxonomy, not empty, held-out images kept apart
 - `synthesis`: synthetic partitions: classes, histogram, agreement of images and masks
@@ -12,7 +13,12 @@ Floors are in the section `checks` of params.yaml.
 from seggen_core.checks.finding import Finding
 from seggen_core.checks.samples import check_held_out, check_samples
 from seggen_core.checks.scores import check_captions, check_checkpoint, check_judgement
-from seggen_core.checks.synthesis import check_agreement, check_classes, check_histogram, check_sources
+from seggen_core.checks.synthesis import (
+    check_agreement,
+    check_classes,
+    check_histogram,
+    check_sources,
+)
 
 __all__ = [
     "Finding",

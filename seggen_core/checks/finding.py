@@ -1,10 +1,9 @@
 """What a check returns."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.taxonomy import Taxonomy
 
 
@@ -31,4 +30,4 @@ class Finding:
 
 def read_taxonomy(paths: ProjectPaths) -> Taxonomy:
     """The classes of the real dataset."""
-    return Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+    return Taxonomy.read(paths.taxonomy)

@@ -10,8 +10,8 @@ from seggen_core.checks.finding import Finding, read_taxonomy
 from seggen_core.config import ChecksConfig
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.datasets.validate import check_store
-from seggen_core.paths import ProjectPaths
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.reader import SampleStore
 
 
 def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
@@ -24,14 +24,21 @@ def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
     taxonomy = read_taxonomy(paths)
     problems, total = [], 0
     for store in folders:
-        summary, found = check_store(store, taxonomy=taxonomy, name=store.relative_to(paths.root).as_posix())
+        summary, found = check_store(
+            store, taxonomy=taxonomy, name=store.relative_to(paths.root).as_posix()
+        )
         total += summary.num_samples
         problems += found
     numbers = {"samples": float(total), "bad": float(len(problems))}
     if not problems:
         return Finding(True, f"all {total} samples are sound", numbers)
     first = f"{problems[0].where}: {problems[0].what}"
-    return Finding(False, f"{len(problems)} of {total} samples can't be used, first {first}", numbers, example=first)
+    return Finding(
+        False,
+        f"{len(problems)} of {total} samples can't be used, first {first}",
+        numbers,
+        example=first,
+    )
 
 
 def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
@@ -48,9 +55,15 @@ def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
                 shared.append(f"{split}/{key} is the image test/{hashes[digest]}")
             elif key in test:
                 shared.append(f"{split}/{key} has the key of a test sample")
-    numbers = {"test": float(len(test)), "train_and_val": float(total), "shared": float(len(shared))}
+    numbers = {
+        "test": float(len(test)),
+        "train_and_val": float(total),
+        "shared": float(len(shared)),
+    }
     if not shared:
-        return Finding(True, f"the {len(test)} test samples are kept apart from the {total} others", numbers)
+        return Finding(
+            True, f"the {len(test)} test samples are kept apart from the {total} others", numbers
+        )
     summary = f"{len(shared)} samples are in the test split too, so that its scores aren't on unseen data; first {shared[0]}"
     return Finding(False, summary, numbers, example=shared[0])
 
@@ -59,4 +72,6 @@ def _image_hashes(store: SampleStore) -> Iterable[str]:
     """A hash of the pixels of each image, in the store's order."""
     for position in range(len(store)):
         image = store.read_image(position)
-        yield hashlib.blake2b(f"{image.shape}".encode() + np.ascontiguousarray(image).data, digest_size=16).hexdigest()
+        yield hashlib.blake2b(
+            f"{image.shape}".encode() + np.ascontiguousarray(image).data, digest_size=16
+        ).hexdigest()

@@ -8,8 +8,8 @@ import numpy as np
 from seggen_core.checks.finding import Finding, read_taxonomy
 from seggen_core.config import ChecksConfig
 from seggen_core.datasets.subset import rarest_class_partition
-from seggen_core.paths import ProjectPaths
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.reader import SampleStore
 
 EMPTY = Finding(True, "the partition has no sample to look at")
 
@@ -17,7 +17,8 @@ EMPTY = Finding(True, "the partition has no sample to look at")
 def check_classes(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
     """The partition has samples; its masks show its class, and unless the method labels one class at a time, others as well.
 
-    A partition without samples to which no real sample belongs is a warning: there was nothing to make it from.
+    A partition without samples to which no real sample belongs is a warning: there was nothing to
+    make it from.
     """
     store, slug = SampleStore(folder), folder.name
     taxonomy = read_taxonomy(paths)
@@ -29,7 +30,9 @@ def check_classes(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
             what = f"no real sample of the subsets has {slug} as its rarest class, so there is nothing to make {slug} from"
             return Finding(False, what, numbers, blocks=False)
         what = f"{len(store)} samples, expected at least {checks.min_samples}"
-        return Finding(False, what, numbers, example=f"{folder.parent.name}/{slug} is short of samples")
+        return Finding(
+            False, what, numbers, example=f"{folder.parent.name}/{slug} is short of samples"
+        )
     counts = _pixel_counts(store)
     present = counts.sum(0) > 0
     numbers |= {"classes": float(present.sum())}
@@ -39,8 +42,16 @@ def check_classes(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
         without = np.flatnonzero(counts[:, own] == 0)
         numbers["without_class"] = float(len(without))
         if len(without) == len(store):
-            return Finding(False, f"no mask shows {slug}", numbers, example=store.keys()[0], picture=(folder, store.keys()[0]))
-        return Finding(True, f"{len(store) - len(without)} of {len(store)} masks show {slug}", numbers)
+            return Finding(
+                False,
+                f"no mask shows {slug}",
+                numbers,
+                example=store.keys()[0],
+                picture=(folder, store.keys()[0]),
+            )
+        return Finding(
+            True, f"{len(store) - len(without)} of {len(store)} masks show {slug}", numbers
+        )
     if present.sum() < 2:
         name = taxonomy[int(np.flatnonzero(present)[0])].name if present.any() else "nothing"
         key = store.keys()[0]
@@ -52,8 +63,9 @@ def check_classes(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
 def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
     """The class histogram hasn't collapsed against that of the real samples that the partition was made from.
 
-    Compared by total variation distance, half the sum of the absolute differences of the shares of labelled pixels. Methods that
-    label one class at a time have no real samples to compare with: there, the class has to cover a plausible share of the images.
+    Compared by total variation distance, half the sum of the absolute differences of the shares of
+    labelled pixels. Methods that label one class at a time have no real samples to compare with:
+    there, the class has to cover a plausible share of the images.
     """
     store, slug = SampleStore(folder), folder.name
     if not len(store):
@@ -65,7 +77,11 @@ def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
         pixels = _image_pixels(store)
         shares = counts[:, taxonomy.by_slug(slug).train_id] / pixels
         mean = float(shares.mean())
-        numbers = {"class_share": mean, "min_class_share": checks.min_class_share, "max_class_share": checks.max_class_share}
+        numbers = {
+            "class_share": mean,
+            "min_class_share": checks.min_class_share,
+            "max_class_share": checks.max_class_share,
+        }
         worst = store.keys()[int(np.abs(shares - mean).argmax())]
         passed = checks.min_class_share <= mean <= checks.max_class_share
         summary = f"{slug} covers {mean:.1%} of the images; allowed {checks.min_class_share:.1%} to {checks.max_class_share:.1%}"
@@ -95,14 +111,19 @@ def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
 def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """Images are steeper along the borders of their masks than elsewhere, on the mean over the partition.
 
-    A quick look without a network, before anything is trained on the pairs; the stage `judge` looks closer, later.
+    A quick look without a network, before anything is trained on the pairs; the stage `judge` looks
+    closer, later.
     """
     store = SampleStore(folder)
     scores = np.array([edge_agreement(s.image, segmentation_map=s.segmentation_map) for s in store])
     if not len(store) or np.isnan(scores).all():
         return EMPTY
     mean = float(np.nanmean(scores))
-    numbers = {"edge_agreement": mean, "min_edge_agreement": checks.min_edge_agreement, "lowest": float(np.nanmin(scores))}
+    numbers = {
+        "edge_agreement": mean,
+        "min_edge_agreement": checks.min_edge_agreement,
+        "lowest": float(np.nanmin(scores)),
+    }
     summary = f"images are {mean:.2f} times as steep along mask borders as elsewhere, expected {checks.min_edge_agreement}"
     if mean >= checks.min_edge_agreement:
         return Finding(True, summary, numbers)
@@ -121,9 +142,15 @@ def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
         for key, source in zip(store.index["key"], store.index["source_key"], strict=True)
         if isinstance(source, str) and (source in held_out or source not in train)
     ]
-    numbers = {"samples": float(len(store)), "with_source": float(len(sources)), "foreign": float(len(foreign))}
+    numbers = {
+        "samples": float(len(store)),
+        "with_source": float(len(sources)),
+        "foreign": float(len(foreign)),
+    }
     if not foreign:
-        return Finding(True, f"none of the {len(store)} samples was made from a held-out one", numbers)
+        return Finding(
+            True, f"none of the {len(store)} samples was made from a held-out one", numbers
+        )
     key, source = foreign[0]
     where = "the test split" if source in held_out else "no training split"
     what = f"{len(foreign)} samples weren't made from training samples; {key} is from {source} of {where}"
@@ -170,5 +197,9 @@ def _num_sources(paths: ProjectPaths, *, slug: str) -> int:
     """Real samples of the subsets that belong to the partition of this class."""
     index = SampleStore(paths.real("train")).index
     counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
-    wanted = {key for keys in json.loads(paths.subsets.read_text(encoding="utf-8")).values() for key in keys}
+    wanted = {
+        key
+        for keys in json.loads(paths.subsets.read_text(encoding="utf-8")).values()
+        for key in keys
+    }
     return sum(key in wanted for key in rarest_class_partition(counts, read_taxonomy(paths))[slug])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "write params.yaml for a dataset, from a profile"
 
@@ -17,10 +17,19 @@ _BORROWED = {"coco_stuff": "ade20k", "folder": "ade20k", "mapillary": "ade20k"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--dataset", required=True, help="name of the reader: ade20k, coco_panoptic, voc2012, folder, ...")
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        help="name of the reader: ade20k, coco_panoptic, voc2012, folder, ...",
+    )
     parser.add_argument("--root", type=Path, help="folder of the dataset on disk")
-    parser.add_argument("--profile", help="folder below profiles/ to start from (default: the dataset's own, else ade20k)")
-    parser.add_argument("--force", action="store_true", help="replace the parameter file that is there")
+    parser.add_argument(
+        "--profile",
+        help="folder below profiles/ to start from (default: the dataset's own, else ade20k)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace the parameter file that is there"
+    )
 
 
 def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
@@ -57,7 +66,12 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     if arguments.root is not None:
         root = arguments.root.resolve()
         inside = root.is_relative_to(paths.root)
-        text = set_key(text, "root", (root.relative_to(paths.root) if inside else root).as_posix(), section="dataset")
+        text = set_key(
+            text,
+            "root",
+            (root.relative_to(paths.root) if inside else root).as_posix(),
+            section="dataset",
+        )
     if arguments.dataset != published.dataset.name:
         text = set_key(text, "name", arguments.dataset, section="dataset")
 
@@ -74,7 +88,9 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(out)
     counts = ", ".join(f"{split} {len(reader.keys(split))}" for split in SPLITS)
-    print(f"{out}: {arguments.dataset} ({counts} samples, {len(reader.taxonomy)} classes) with the profile {profile}")
+    print(
+        f"{out}: {arguments.dataset} ({counts} samples, {len(reader.taxonomy)} classes) with the profile {profile}"
+    )
     print("next: seggen validate, seggen show, seggen plan; then: dvc repro ablation")
     return 0
 
@@ -83,12 +99,16 @@ def set_key(text: str, key: str, value: str | list[str], *, section: str | None 
     """Return YAML `text` with one key of a section (or of the top level) set, and everything else as it was, comments too."""
     line = f"{key}: {json.dumps(value, ensure_ascii=False)}"
     if section is None:
-        changed, count = re.subn(rf"^{key}:.*\n(?:[ \t].*\n)*", lambda _: line + "\n", text, count=1, flags=re.MULTILINE)
+        changed, count = re.subn(
+            rf"^{key}:.*\n(?:[ \t].*\n)*", lambda _: line + "\n", text, count=1, flags=re.MULTILINE
+        )
         assert count == 1, key
         return changed
     block = re.search(rf"^{section}:.*\n((?:[ \t].*\n|\n(?=[ \t]))*)", text, flags=re.MULTILINE)
     assert block is not None, section
-    body, count = re.subn(rf"^  {key}:.*$", lambda _: f"  {line}", block[1], count=1, flags=re.MULTILINE)
+    body, count = re.subn(
+        rf"^  {key}:.*$", lambda _: f"  {line}", block[1], count=1, flags=re.MULTILINE
+    )
     if not count:
         body = f"  {line}\n{block[1]}"
     return text[: block.start(1)] + body + text[block.end(1) :]

@@ -6,16 +6,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "reckon samples, hours, disk and stages before anything is spent"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--profile", help="plan this profile as it is published, not the parameter file")
-    parser.add_argument("--device", choices=["gpu", "cpu"], help="default: cpu for the embedded foundation, else gpu")
-    parser.add_argument("--rates", type=Path, help="JSON table of your own throughputs (default: the package's)")
+    parser.add_argument(
+        "--profile", help="plan this profile as it is published, not the parameter file"
+    )
+    parser.add_argument(
+        "--device",
+        choices=["gpu", "cpu"],
+        help="default: cpu for the embedded foundation, else gpu",
+    )
+    parser.add_argument(
+        "--rates", type=Path, help="JSON table of your own throughputs (default: the package's)"
+    )
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:

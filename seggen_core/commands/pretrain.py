@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "pretrain the embedded foundation from seeds (hours on a CPU core, minutes on a GPU)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--out", type=Path, required=True, help="folder for the diffusers pipeline; must not exist")
-    parser.add_argument("--init-from", type=Path, help="continue from the weights of this foundation")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the diffusers pipeline; must not exist"
+    )
+    parser.add_argument(
+        "--init-from", type=Path, help="continue from the weights of this foundation"
+    )
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "print the ablation table"
 

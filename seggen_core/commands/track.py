@@ -5,14 +5,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "set up the tracking database, or send it what it missed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--replay", action="store_true", help="send metrics that were kept on disk while the server was down")
+    parser.add_argument(
+        "--replay",
+        action="store_true",
+        help="send metrics that were kept on disk while the server was down",
+    )
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:

@@ -12,7 +12,14 @@ from seggen_core.config.attention import (
 )
 from seggen_core.config.base import Positive, Precision, Probability, Section
 from seggen_core.config.checks import ChecksConfig
-from seggen_core.config.data import CaptionsConfig, ColorMapKind, DatasetConfig, RuntimeConfig, Split, SplitFiles
+from seggen_core.config.data import (
+    CaptionsConfig,
+    ColorMapKind,
+    DatasetConfig,
+    RuntimeConfig,
+    Split,
+    SplitFiles,
+)
 from seggen_core.config.generation import (
     DiffusionTrainingConfig,
     FoundationConfig,

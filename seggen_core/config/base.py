@@ -28,9 +28,13 @@ class Section(BaseModel):
 
 
 def _holds_boolean(value: Any) -> bool:
-    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(_holds_boolean(v) for v in value))
+    return isinstance(value, bool) or (
+        isinstance(value, list | tuple) and any(_holds_boolean(v) for v in value)
+    )
 
 
 def _mentions(annotation: Any, types: set[Any]) -> bool:
     """Return whether one of `types` occurs in an annotation."""
-    return annotation in types or any(_mentions(part, types) for part in get_args(annotation) if not isinstance(part, str))
+    return annotation in types or any(
+        _mentions(part, types) for part in get_args(annotation) if not isinstance(part, str)
+    )

@@ -11,7 +11,8 @@ from seggen_core.config.base import Positive, Precision, Probability, Section
 class RandomCrops(Section):
     """Random square crops of the training samples, of image and mask together, enlarged to the image size.
 
-    They make a small dataset last longer before a generator knows it by heart. A crop keeps the caption of its sample.
+    They make a small dataset last longer before a generator knows it by heart. A crop keeps the
+    caption of its sample.
 
     Attributes:
         per_sample: crops of each sample, beside the whole one; drawn once.
@@ -26,24 +27,29 @@ class PretrainConfig(Section):
     """Pretraining of a small latent diffusion model, on the endless stream of scenes or on the training images.
 
     Attributes:
-        data: "scene_stream", or "training_images": the real training split and its captions (never its masks), on which the
-            UNet and text encoder of `init_from` are trained further, or new ones. Such a foundation has seen nothing of the
-            world but these images and what `init_from` has.
+        data: "scene_stream", or "training_images": the real training split and its captions (never
+            its masks), on which the UNet and text encoder of `init_from` are trained further, or
+            new ones. Such a foundation has seen nothing of the world but these images and what
+            `init_from` has.
         image_size: side of the pictures in pixels; for "training_images" that of the dataset.
-        autoencoder_channels: channels per resolution level; two levels give latents at half the image size.
+        autoencoder_channels: channels per resolution level; two levels give latents at half the
+            image size.
         kl_weight: weight of the mean KL per latent value.
-        unet_steps, unet_decay_steps: optimisation steps, and how many of the last ones the learning rate falls over.
+        unet_steps, unet_decay_steps: optimisation steps, and how many of the last ones the learning
+            rate falls over.
         unet_channels: channels per resolution level; cross-attention in all but the first.
         single_object_share: share of scenes with one large object, as 'a photo of a car' asks for.
         stuff_only_share: share of scenes without any object.
-        ema_decay: decay of the averaged weights that are saved; a short training wants a smaller one.
+        ema_decay: decay of the averaged weights that are saved; a short training wants a smaller
+            one.
         caption_dropout: share of empty captions, for classifier-free guidance.
-        pool_size, refresh: scenes held as latents per process, and how many of them are new at every step; a scene is seen
-            batch_size / refresh times on average.
+        pool_size, refresh: scenes held as latents per process, and how many of them are new at
+            every step; a scene is seen batch_size / refresh times on average.
         precision: of network calls; weights and optimiser stay float32.
-        init_from: folder of an earlier foundation, to continue its pretraining; None starts from scratch.
-        new_unet: take tokenizer and autoencoder of `init_from` only, and start UNet and text encoder, which may be of another
-            shape then, from scratch.
+        init_from: folder of an earlier foundation, to continue its pretraining; None starts from
+            scratch.
+        new_unet: take tokenizer and autoencoder of `init_from` only, and start UNet and text
+            encoder, which may be of another shape then, from scratch.
         random_crops: of "training_images", beside the whole ones.
     """
 
@@ -80,7 +86,9 @@ class PretrainConfig(Section):
                 "'new_unet' takes tokenizer and autoencoder of 'init_from', which isn't given; without it, all is new"
             )
         if self.data == "training_images" and self.init_from is None:
-            raise ValueError("data 'training_images' needs 'init_from': they are too few for a tokenizer and an autoencoder")
+            raise ValueError(
+                "data 'training_images' needs 'init_from': they are too few for a tokenizer and an autoencoder"
+            )
         return self
 
 
@@ -91,8 +99,9 @@ class FoundationConfig(Section):
         mode: "pretrained" loads `source`; "pretrain" trains a small one here.
         source: a diffusers folder, or a hub repository together with `revision`.
         revision: commit of a hub repository; required for one.
-        reads: the folder or file of the project that the foundation comes from; DVC tracks it. For a local `source`, the same
-            path; for a hub repository, which a commit pins, the module that loads it.
+        reads: the folder or file of the project that the foundation comes from; DVC tracks it. For
+            a local `source`, the same path; for a hub repository, which a commit pins, the module
+            that loads it.
     """
 
     mode: Literal["pretrained", "pretrain"] = "pretrained"
@@ -104,7 +113,9 @@ class FoundationConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> "FoundationConfig":
         if self.mode == "pretrained" and self.source is None:
-            raise ValueError("mode 'pretrained' needs 'source', a diffusers folder or a hub repository")
+            raise ValueError(
+                "mode 'pretrained' needs 'source', a diffusers folder or a hub repository"
+            )
         if self.mode == "pretrain" and self.pretrain is None:
             raise ValueError("mode 'pretrain' needs a 'pretrain' section")
         return self
@@ -146,8 +157,8 @@ class Text2MaskConfig(DiffusionTrainingConfig):
     """Text2Mask: fine-tuning of the UNet, and of the decoder where `decoder_steps` isn't 0.
 
     Attributes:
-        decoder_steps: steps that the decoder is trained for on degraded latents of colour maps; 0 leaves it as it is
-            (SegGen).
+        decoder_steps: steps that the decoder is trained for on degraded latents of colour maps; 0
+            leaves it as it is (SegGen).
         decoder_learning_rate: peak; it falls to zero linearly.
         decoder_noise: largest noise on the latents, in standard deviations of the latents.
     """
@@ -162,14 +173,16 @@ class SamplingConfig(Section):
 
     Attributes:
         scheduler: a diffusers scheduler class; made from the pipeline's own noise schedule.
-        scheduler_kwargs: its settings ({"use_karras_sigmas": true} makes EulerDiscreteScheduler EDM's sampler).
+        scheduler_kwargs: its settings ({"use_karras_sigmas": true} makes EulerDiscreteScheduler
+            EDM's sampler).
         num_inference_steps: denoising steps.
         guidance_scale: classifier-free guidance; 1 is off.
-        controlnet_conditioning_scale: what a ControlNet's outputs are multiplied by; no other pipeline uses it. Above 1 it makes
-            up for a short training (docs/results.md).
-        micro_batch_size: rows of every network call; MaskSyn and ImgSyn take fewer where that shares the samples of a source
-            out evenly. Short batches are padded to it, so that the bytes of a sample don't depend on how many others are made
-            with it. It is part of what defines a sample.
+        controlnet_conditioning_scale: what a ControlNet's outputs are multiplied by; no other
+            pipeline uses it. Above 1 it makes up for a short training (docs/results.md).
+        micro_batch_size: rows of every network call; MaskSyn and ImgSyn take fewer where that
+            shares the samples of a source out evenly. Short batches are padded to it, so that the
+            bytes of a sample don't depend on how many others are made with it. It is part of what
+            defines a sample.
     """
 
     scheduler: str = "DDIMScheduler"
@@ -185,11 +198,14 @@ class SegGenSynthesisConfig(Section):
     """MaskSyn or ImgSyn (SegGen 3.3).
 
     Attributes:
-        samples_per_source: synthetic samples for each real one (paper: 10 for MaskSyn, 50 for ImgSyn).
+        samples_per_source: synthetic samples for each real one (paper: 10 for MaskSyn, 50 for
+            ImgSyn).
         text2mask: sampler of the colour maps (paper: EDM, 200 steps); unused by ImgSyn.
         mask2img: sampler of the images (paper: EDM, 40 steps).
-        max_palette_distance: pixels further than this from every palette colour count as off-palette.
-        batch_size: samples in flight, rounded to whole sources; changes memory and speed, never bytes.
+        max_palette_distance: pixels further than this from every palette colour count as
+            off-palette.
+        batch_size: samples in flight, rounded to whole sources; changes memory and speed, never
+            bytes.
     """
 
     samples_per_source: Positive

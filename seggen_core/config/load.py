@@ -10,7 +10,12 @@ from seggen_core.config.attention import DiffuMaskConfig, SeeDiffConfig
 from seggen_core.config.base import Section
 from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
-from seggen_core.config.generation import DiffusionTrainingConfig, FoundationConfig, SegGenSynthesisConfig, Text2MaskConfig
+from seggen_core.config.generation import (
+    DiffusionTrainingConfig,
+    FoundationConfig,
+    SegGenSynthesisConfig,
+    Text2MaskConfig,
+)
 from seggen_core.config.segmentation import (
     SYNTHESIS_METHODS,
     AblationConfig,
@@ -30,7 +35,8 @@ class SegGenConfig(Section):
     Attributes:
         profile: name of the profile; its folder below profiles/ holds what it ships with.
         seed: of all random streams.
-        classes: slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
+        classes: slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or
+            all of it.
         methods: synthetic methods that are judged and compared with the training set.
         diffumask: None where the stage isn't used.
     """
@@ -63,7 +69,9 @@ class SegGenConfig(Section):
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
         if self.ablation.baseline not in self.variants:
-            raise ValueError(f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants")
+            raise ValueError(
+                f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants"
+            )
         return self
 
 
@@ -72,7 +80,9 @@ def load_config(path: Path) -> SegGenConfig:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; run from the project folder or pass --params") from None
+        raise ConfigError(
+            f"{path} does not exist; run from the project folder or pass --params"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
     except yaml.YAMLError as error:
@@ -82,8 +92,13 @@ def load_config(path: Path) -> SegGenConfig:
     try:
         return SegGenConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [_describe(e["loc"], kind=e["type"], message=e["msg"], found=e["input"]) for e in error.errors()]
-        raise ConfigError(f"{path} has {len(lines)} invalid value(s):\n" + "\n".join(lines)) from None
+        lines = [
+            _describe(e["loc"], kind=e["type"], message=e["msg"], found=e["input"])
+            for e in error.errors()
+        ]
+        raise ConfigError(
+            f"{path} has {len(lines)} invalid value(s):\n" + "\n".join(lines)
+        ) from None
 
 
 def _describe(location: tuple[int | str, ...], *, kind: str, message: str, found: Any) -> str:
@@ -93,7 +108,9 @@ def _describe(location: tuple[int | str, ...], *, kind: str, message: str, found
         section: type[BaseModel] = SegGenConfig
         for part in location[:-1]:
             field = section.model_fields.get(str(part))
-            if field is not None:  # else the name of one section among several, as in variants.baseline
+            if (
+                field is not None
+            ):  # else the name of one section among several, as in variants.baseline
                 types = (field.annotation, *get_args(field.annotation))
                 section = next(t for t in types if isinstance(t, type) and issubclass(t, Section))
         return line + f"unknown key; known here: {', '.join(section.model_fields)}"

@@ -16,35 +16,43 @@ class SegmenterConfig(Section):
 
     Attributes:
         model: "hrnet" (timm) or "mask2former" (transformers).
-        strategy: "replace" swaps each real sample for a synthetic one with probability p_aug; "pretrain" trains on synthetic
-            samples first and on real ones after (SegGen 3.4).
+        strategy: "replace" swaps each real sample for a synthetic one with probability p_aug;
+            "pretrain" trains on synthetic samples first and on real ones after (SegGen 3.4).
         p_aug: replacement probability (paper: 0.6).
-        num_steps: optimisation steps in all; under "pretrain", the first `pretrain_share` of them see synthetic data.
-        learning_rate: peak of AdamW's schedule; after the warm-up it falls as `lr_scheduler` says ("poly": to zero, to the power
-            0.9 of the steps left, SegGen A.3; "step": to a tenth after 8/9 and again after 26/27 of the steps, Mask2Former on
-            COCO). Under "pretrain" each phase has its own schedule.
+        num_steps: optimisation steps in all; under "pretrain", the first `pretrain_share` of them
+            see synthetic data.
+        learning_rate: peak of AdamW's schedule; after the warm-up it falls as `lr_scheduler` says
+            ("poly": to zero, to the power 0.9 of the steps left, SegGen A.3; "step": to a tenth
+            after 8/9 and again after 26/27 of the steps, Mask2Former on COCO). Under "pretrain"
+            each phase has its own schedule.
         weight_decay: of matrices and kernels; not of biases and normalisation layers.
         max_grad_norm: gradients are clipped to this norm.
-        backbone_multiplier: factor on the learning rate of the backbone's parameters (Mask2Former's own training: 0.1).
+        backbone_multiplier: factor on the learning rate of the backbone's parameters (Mask2Former's
+            own training: 0.1).
         random_scale: range of the zoom before cropping.
         crop_size: side of the training crops; None is the image size.
         color_jitter: brightness, contrast and saturation change by at most this factor.
-        class_balance: a class weighs (median class frequency / its frequency) to this power in HRNet's cross-entropy;
-            frequencies are shares of the pixels of the whole real training split, in every arm. 0 weighs all pixels alike, 1 is
-            median frequency balancing (Eigen and Fergus, ICCV 2015; SegNet on CamVid).
+        class_balance: a class weighs (median class frequency / its frequency) to this power in
+            HRNet's cross-entropy; frequencies are shares of the pixels of the whole real training
+            split, in every arm. 0 weighs all pixels alike, 1 is median frequency balancing (Eigen
+            and Fergus, ICCV 2015; SegNet on CamVid).
         checkpoint_every: steps between the states that an interrupted training resumes from.
         backbone: timm model name of "hrnet".
-        backbone_kwargs: changes to timm's definition of it, by its own names ("stem_width", "stage2": {...}).
-        backbone_source: safetensors file of pretrained weights, or a folder with model.safetensors, of timm for "hrnet", of
-            transformers for "mask2former"; relative to the project's folder. None trains from scratch.
-        stem_stride: how much HRNet's stem shrinks the image: 4 as published; 2 or 1 for images that are small themselves.
+        backbone_kwargs: changes to timm's definition of it, by its own names ("stem_width",
+            "stage2": {...}).
+        backbone_source: safetensors file of pretrained weights, or a folder with model.safetensors,
+            of timm for "hrnet", of transformers for "mask2former"; relative to the project's
+            folder. None trains from scratch.
+        stem_stride: how much HRNet's stem shrinks the image: 4 as published; 2 or 1 for images that
+            are small themselves.
         head_width: channels of HRNet's segmentation head.
-        mask2former: fields of transformers' Mask2FormerConfig, `backbone_config` among them; they change `mask2former_source`'s
-            where that is given.
-        mask2former_source: transformers folder, or hub repository with `mask2former_revision`; None trains from scratch.
+        mask2former: fields of transformers' Mask2FormerConfig, `backbone_config` among them; they
+            change `mask2former_source`'s where that is given.
+        mask2former_source: transformers folder, or hub repository with `mask2former_revision`; None
+            trains from scratch.
         mask2former_revision: commit of a hub repository; required for one.
-        overrides: fields of this section that differ for one model, as {"mask2former": {"learning_rate": 1.0e-4}}; they hold
-            wherever that model is trained.
+        overrides: fields of this section that differ for one model, as {"mask2former":
+            {"learning_rate": 1.0e-4}}; they hold wherever that model is trained.
     """
 
     model: Literal["hrnet", "mask2former"] = "hrnet"
@@ -100,7 +108,8 @@ class SyntheticAugmentConfig(Section):
         splice, perspective, occlusion, noise: probability of each.
         splice_grids: (rows, columns) of pairs that are laid side by side and shrunk to one.
         max_perspective: a corner moves inward by at most this share of the side.
-        occlusion_extent: smallest and largest side of the rectangle of another pair, as shares of the image's.
+        occlusion_extent: smallest and largest side of the rectangle of another pair, as shares of
+            the image's.
         noise_sigma: standard deviation of Gaussian noise in grey levels of 255.
     """
 
@@ -116,18 +125,22 @@ class SyntheticAugmentConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> "SyntheticAugmentConfig":
         if not self.splice_grids or self.occlusion_extent[0] > self.occlusion_extent[1]:
-            raise ValueError("synthetic_augment wants a splice grid, and an occlusion_extent whose first value isn't the larger")
+            raise ValueError(
+                "synthetic_augment wants a splice grid, and an occlusion_extent whose first value isn't the larger"
+            )
         return self
 
 
 class NoiseFilterConfig(Section):
     """FreeMask's filter of synthetic pixels (`segmentation.noise_filter`), by a segmenter of the arm's real samples alone.
 
-    That segmenter is trained first, as the arm without its synthetic samples would be: an arm with a filter takes twice the time.
+    That segmenter is trained first, as the arm without its synthetic samples would be: an arm with
+    a filter takes twice the time.
 
     Attributes:
-        tolerance: a pixel is ignored where its cross-entropy exceeds this many times its class's mean on the real samples
-            (FreeMask: 1.25). The fewer real samples there are, the better the segmenter knows them, and the more is ignored.
+        tolerance: a pixel is ignored where its cross-entropy exceeds this many times its class's
+            mean on the real samples (FreeMask: 1.25). The fewer real samples there are, the better
+            the segmenter knows them, and the more is ignored.
     """
 
     tolerance: float = Field(1.25, gt=0)
@@ -137,16 +150,19 @@ class VariantConfig(Section):
     """One arm of the ablation.
 
     Attributes:
-        real: which real samples it trains on: the N-sample "subset", "all" of the training split, or "none".
-        reads: exactly two paths, since DVC gives each item of a group the same number of dependencies. Folders under
-            data/synthetic are the arm's synthetic sources; an arm that needs fewer names the real indexes instead.
+        real: which real samples it trains on: the N-sample "subset", "all" of the training split,
+            or "none".
+        reads: exactly two paths, since DVC gives each item of a group the same number of
+            dependencies. Folders under data/synthetic are the arm's synthetic sources; an arm that
+            needs fewer names the real indexes instead.
         shuffle_masks: the control: each synthetic image gets the mask of another one.
         model: train this model instead of `train_seg.model`.
         strategy: train by this strategy instead of `train_seg.strategy`.
         p_aug: replace with this probability instead of `train_seg.p_aug`.
         synthetic_augment: augment the synthetic pairs of this arm; None doesn't.
         noise_filter: ignore pixels of synthetic pairs that look wrong; None ignores none.
-        hide_unseen: real masks are ignored where they show a class of `zero_shot.unseen`; synthetic ones may show it.
+        hide_unseen: real masks are ignored where they show a class of `zero_shot.unseen`; synthetic
+            ones may show it.
     """
 
     real: Literal["subset", "all", "none"] = "subset"
@@ -168,13 +184,23 @@ class VariantConfig(Section):
     def _check(self) -> "VariantConfig":
         unknown = set(self.methods) - set(SYNTHESIS_METHODS)
         if unknown:
-            raise ValueError(f"unknown synthetic source {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}")
+            raise ValueError(
+                f"unknown synthetic source {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}"
+            )
         if self.real == "none" and not self.methods:
-            raise ValueError("the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic")
-        if self.p_aug is not None and (self.real == "none" or not self.methods or self.strategy == "pretrain"):
-            raise ValueError("'p_aug' replaces real samples by synthetic ones: it needs both, and strategy 'replace'")
+            raise ValueError(
+                "the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic"
+            )
+        if self.p_aug is not None and (
+            self.real == "none" or not self.methods or self.strategy == "pretrain"
+        ):
+            raise ValueError(
+                "'p_aug' replaces real samples by synthetic ones: it needs both, and strategy 'replace'"
+            )
         if self.noise_filter is not None and (self.real == "none" or not self.methods):
-            raise ValueError("'noise_filter' needs synthetic samples, and real ones to train the filter on")
+            raise ValueError(
+                "'noise_filter' needs synthetic samples, and real ones to train the filter on"
+            )
         return self
 
 
@@ -182,8 +208,8 @@ class ZeroShotConfig(Section):
     """Zero-shot segmentation: classes that only synthetic masks may teach (SeeDiff S2.1: 15 seen and 5 unseen ones of VOC).
 
     Attributes:
-        unseen: slugs of those classes. `evaluate` adds mIoU over seen and over unseen classes and their harmonic mean; an arm
-            with `hide_unseen` is trained without real labels of them.
+        unseen: slugs of those classes. `evaluate` adds mIoU over seen and over unseen classes and
+            their harmonic mean; an arm with `hide_unseen` is trained without real labels of them.
     """
 
     unseen: tuple[str, ...] = ()
@@ -207,7 +233,8 @@ class MemorizationConfig(Section):
     """Distances of synthetic samples to the nearest training samples.
 
     Attributes:
-        neighbors: n of the relative distance, which compares the nearest training image with the n nearest (Carlini et al.: 50).
+        neighbors: n of the relative distance, which compares the nearest training image with the n
+            nearest (Carlini et al.: 50).
         batch_size: samples compared at once.
         num_pictures: of the nearest pairs in nearest.png, by each measure.
     """

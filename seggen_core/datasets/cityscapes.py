@@ -1,11 +1,12 @@
 """Cityscapes (Cordts et al. 2016), 19 classes for training and evaluation.
 
-    root/leftImg8bit/train/<city>/*_leftImg8bit.png
-    root/gtFine/train/<city>/*_gtFine_labelIds.png and *_gtFine_instanceIds.png   and the same for val
+    root/leftImg8bit/train/<city>/*_leftImg8bit.png root/gtFine/train/<city>/*_gtFine_labelIds.png
+    and *_gtFine_instanceIds.png   and the same for val
 
-labelIds become train ids as cityscapesScripts maps them. instanceIds hold 1000 * labelId + number for single objects and the
-bare labelId for groups that couldn't be told apart, which are no instances. Labels of the test split aren't public:
-`dataset.splits: val_as_test`; validation samples are then whole stretches of a city's drive.
+labelIds become train ids as cityscapesScripts maps them. instanceIds hold 1000 * labelId + number
+for single objects and the bare labelId for groups that couldn't be told apart, which are no
+instances. Labels of the test split aren't public: `dataset.splits: val_as_test`; validation samples
+are then whole stretches of a city's drive.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,10 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     """List the splits; DatasetError where a folder is missing."""
     table = load_class_table("cityscapes")
     splits: tuple[Split, ...] = ("train", "val", "test")
-    layout = {s: SplitFiles(images=f"leftImg8bit/{s}", masks=f"gtFine/{s}", instances=f"gtFine/{s}") for s in splits}
+    layout = {
+        s: SplitFiles(images=f"leftImg8bit/{s}", masks=f"gtFine/{s}", instances=f"gtFine/{s}")
+        for s in splits
+    }
     form = IdMapFormat(
         dataset="cityscapes",
         table=table,
@@ -43,7 +47,9 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
 
 
-def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy) -> np.ndarray:
+def _instance_ids(
+    instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy
+) -> np.ndarray:
     found = np.where(instances >= _FIRST_INSTANCE, instances, 0).astype(np.int64)
     return things_only(found, segmentation_map=segmentation_map, taxonomy=taxonomy)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seggen_core.color_map import class_palette
+from seggen_core.colors.semantic import class_palette
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
 
@@ -30,7 +30,8 @@ class ClassTable:
         taxonomy: names, things and stuff.
         ids: the id of each class in the dataset's files.
         ignored_ids: ids in the files that belong to no class.
-        colors: (r, g, b) of each class, for pictures; generators have a palette of their own (`color_map.class_palette`).
+        colors: (r, g, b) of each class, for pictures; generators have a palette of their own
+            (`color_map.class_palette`).
         has_own_colors: the colours are the dataset's, not made up.
     """
 
@@ -48,7 +49,9 @@ class ClassTable:
     @property
     def train_ids(self) -> dict[int, int]:
         """Id in the files to train id; ignored ids to IGNORE_INDEX."""
-        return {file_id: train_id for train_id, file_id in enumerate(self.ids)} | dict.fromkeys(self.ignored_ids, IGNORE_INDEX)
+        return {file_id: train_id for train_id, file_id in enumerate(self.ids)} | dict.fromkeys(
+            self.ignored_ids, IGNORE_INDEX
+        )
 
     def allowed(self, dataset: str) -> str:
         """Return the allowed ids in words, for errors: "ade20k allows 1-150 or 0 (ignored)"."""
@@ -58,12 +61,18 @@ class ClassTable:
 
 def load_class_table(name: str) -> ClassTable:
     """Return a table that comes with the package (`taxonomies/<name>.json`)."""
-    text = resources.files("seggen_core.datasets").joinpath("taxonomies", f"{name}.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("seggen_core.datasets")
+        .joinpath("taxonomies", f"{name}.json")
+        .read_text(encoding="utf-8")
+    )
     tree = json.loads(text)
     return make_class_table(tree["classes"], ignored_ids=tree["ignored_ids"])
 
 
-def make_class_table(rows: Sequence[Mapping[str, Any]], *, ignored_ids: Sequence[int] = ()) -> ClassTable:
+def make_class_table(
+    rows: Sequence[Mapping[str, Any]], *, ignored_ids: Sequence[int] = ()
+) -> ClassTable:
     """Build a table of rows {"id", "name", "is_thing", "color"}; without colours it gets those of `class_palette`.
 
     Raises:
@@ -72,8 +81,15 @@ def make_class_table(rows: Sequence[Mapping[str, Any]], *, ignored_ids: Sequence
     ids = [int(row["id"]) for row in rows]
     repeated = sorted({i for i in (*ids, *ignored_ids) if (*ids, *ignored_ids).count(i) > 1})
     if repeated:
-        raise ConfigError(f"the class list gives id {', '.join(map(str, repeated[:5]))} twice; expected one class an id")
-    taxonomy = Taxonomy([SegmentationClass(i, str(row["name"]), bool(row.get("is_thing"))) for i, row in enumerate(rows)])
+        raise ConfigError(
+            f"the class list gives id {', '.join(map(str, repeated[:5]))} twice; expected one class an id"
+        )
+    taxonomy = Taxonomy(
+        [
+            SegmentationClass(i, str(row["name"]), bool(row.get("is_thing")))
+            for i, row in enumerate(rows)
+        ]
+    )
     given = [row.get("color") for row in rows]
     colors = [(c[0], c[1], c[2]) for c in given if c is not None]
     own = len(colors) == len(rows)
@@ -85,7 +101,8 @@ def make_class_table(rows: Sequence[Mapping[str, Any]], *, ignored_ids: Sequence
 def read_class_file(path: Path) -> ClassTable:
     """Read the user's class list, JSON or CSV.
 
-    Rows with `ignore` set name ids that belong to no class. 255 is ignored too, unless a class has it.
+    Rows with `ignore` set name ids that belong to no class. 255 is ignored too, unless a class has
+    it.
 
     Raises:
         DatasetError: the file is missing, or isn't such a list; the message says in which row.
@@ -93,11 +110,21 @@ def read_class_file(path: Path) -> ClassTable:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; expected the class list, {_EXPECTED}: set dataset.classes_file") from None
+        raise DatasetError(
+            f"{path} is missing; expected the class list, {_EXPECTED}: set dataset.classes_file"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} can't be read as UTF-8 text: {error}; expected {_EXPECTED}") from None
-    rows = _json_rows(text, path=path) if path.suffix.lower() == ".json" else list(csv.DictReader(io.StringIO(text)))
-    checked = [_check_row(row, number=number, path=path) for number, row in enumerate(rows, start=1)]
+        raise DatasetError(
+            f"{path} can't be read as UTF-8 text: {error}; expected {_EXPECTED}"
+        ) from None
+    rows = (
+        _json_rows(text, path=path)
+        if path.suffix.lower() == ".json"
+        else list(csv.DictReader(io.StringIO(text)))
+    )
+    checked = [
+        _check_row(row, number=number, path=path) for number, row in enumerate(rows, start=1)
+    ]
     classes = [row for row in checked if not row["ignore"]]
     ignored = {row["id"] for row in checked if row["ignore"]}
     if IGNORE_INDEX not in {row["id"] for row in classes}:
@@ -138,7 +165,9 @@ def _check_row(row: Any, *, number: int, path: Path) -> dict[str, Any]:
     except (TypeError, ValueError):
         color = []
     if color is not None and (len(color) != 3 or not all(0 <= c <= 255 for c in color)):
-        raise DatasetError(f"{where} has color {row['color']!r}; expected three numbers from 0 to 255")
+        raise DatasetError(
+            f"{where} has color {row['color']!r}; expected three numbers from 0 to 255"
+        )
     flags = {flag: _flag(row.get(flag), flag=flag, where=where) for flag in ("is_thing", "ignore")}
     return {"id": file_id, "name": str(row["name"]).strip(), "color": color, **flags}
 

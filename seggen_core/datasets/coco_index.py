@@ -60,13 +60,19 @@ class CocoIndex:
         entries = self.entries.get(key, [])
         if not entries:
             found = next(iter(self.images.paths(key)), key)
-            raise DatasetError(f"{found} has no annotation; expected an entry for it in {self.path} {CHECK}")
+            raise DatasetError(
+                f"{found} has no annotation; expected an entry for it in {self.path} {CHECK}"
+            )
         if len(entries) > 1:
             listed = ", ".join(f"{e.file_name} (id {e.image_id})" for e in entries)
-            raise DatasetError(f"{self.path} has {len(entries)} images called {key} ({listed}); expected one: remove the others")
+            raise DatasetError(
+                f"{self.path} has {len(entries)} images called {key} ({listed}); expected one: remove the others"
+            )
         path = inside(self.images.folder / entries[0].file_name, root=root)
         # The name may be written in another Unicode form, or be missing.
-        return (path if path.is_file() else self.images.only(key, root=root, counterpart=None)), entries[0]
+        return (
+            path if path.is_file() else self.images.only(key, root=root, counterpart=None)
+        ), entries[0]
 
     def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
         """Yield the annotations of an image, parsed again from the file."""
@@ -75,7 +81,9 @@ class CocoIndex:
             yield read_element(self.path, start=int(self.starts[i]), length=int(self.lengths[i]))
 
     def _span(self, image_id: int) -> tuple[int, int]:
-        return int(np.searchsorted(self.image_ids, image_id)), int(np.searchsorted(self.image_ids, image_id, side="right"))
+        return int(np.searchsorted(self.image_ids, image_id)), int(
+            np.searchsorted(self.image_ids, image_id, side="right")
+        )
 
 
 def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
@@ -86,7 +94,9 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
     """
     images = list_files(image_folder, kind="image", suffixes=IMAGE_SUFFIXES)
     entries: dict[str, list[CocoImage]] = {}
-    of_image, starts, lengths, crowds = (array("q") for _ in range(4))  # 8 bytes a number, where a list takes 40
+    of_image, starts, lengths, crowds = (
+        array("q") for _ in range(4)
+    )  # 8 bytes a number, where a list takes 40
     for element in stream_arrays(annotations, arrays={"images", "annotations"}):
         try:
             if element.array == "images":
@@ -105,7 +115,9 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
                 "id and file_name of images, image_id of annotations"
             ) from None
     if not entries:
-        raise DatasetError(f"{annotations} lists no images; expected COCO's JSON with an array 'images': check dataset.files")
+        raise DatasetError(
+            f"{annotations} lists no images; expected COCO's JSON with an array 'images': check dataset.files"
+        )
     order = np.argsort(np.array(of_image), kind="stable")
     sorted_by_image = (np.array(numbers)[order] for numbers in (of_image, starts, lengths, crowds))
     return CocoIndex(annotations, images, entries, *sorted_by_image)

@@ -2,10 +2,10 @@
 
     root/train2017/*.jpg   root/annotations/instances_train2017.json   and the same for val2017
 
-Images may lie in root/images. Smaller instances lie on top of larger ones, pixels of crowds are ignored, and so is whatever
-no instance covers: COCO doesn't say what is there. Images without an instance, or with crowds alone (1,021 of train2017's
-118,287), are no part of the task; they are counted in the notes. Labels of the test split aren't public:
-`dataset.splits: val_as_test`.
+Images may lie in root/images. Smaller instances lie on top of larger ones, pixels of crowds are
+ignored, and so is whatever no instance covers: COCO doesn't say what is there. Images without an
+instance, or with crowds alone (1,021 of train2017's 118,287), are no part of the task; they are
+counted in the notes. Labels of the test split aren't public: `dataset.splits: val_as_test`.
 """
 
 from pathlib import Path
@@ -39,7 +39,9 @@ class CocoInstanceReader:
             where = places(config, split=split, layout=layout)
             assert where.images is not None
             assert where.annotations is not None
-            index = indexes[split] = index_coco(root / where.annotations, image_folder=root / where.images)
+            index = indexes[split] = index_coco(
+                root / where.annotations, image_folder=root / where.images
+            )
             # What the file doesn't list at all is kept, to be reported when it is read.
             keys[split] = [k for k in index.keys if k not in index.entries or index.has_instance(k)]
             empty = len(index.keys) - len(keys[split])
@@ -125,10 +127,14 @@ class CocoInstanceReader:
             missing = {"id", "category_id", "segmentation"} - annotation.keys()
             where = f"{index.path}, annotation {annotation.get('id')} of image {image_id}"
             if missing:
-                raise DatasetError(f"{where} lacks {', '.join(sorted(missing))}; expected COCO's instances {CHECK}")
+                raise DatasetError(
+                    f"{where} lacks {', '.join(sorted(missing))}; expected COCO's instances {CHECK}"
+                )
             if annotation["category_id"] not in self._table.train_ids:
                 allowed = self._table.allowed("coco_instance")
-                raise DatasetError(f"{where} has category_id {annotation['category_id']}; {allowed}")
+                raise DatasetError(
+                    f"{where} has category_id {annotation['category_id']}; {allowed}"
+                )
             if not isinstance(annotation["id"], int) or annotation["id"] <= 0:
                 raise DatasetError(f"{where}: expected ids to be whole numbers above 0 {CHECK}")
         return annotations
@@ -151,4 +157,7 @@ def _check_size(path: Path, *, size: tuple[int, int], entry: CocoImage, listed_i
 def _layout(root: Path) -> dict[Split, SplitFiles]:
     below = "images/" if (root / "images").is_dir() else ""
     splits: tuple[Split, ...] = ("train", "val", "test")
-    return {s: SplitFiles(images=f"{below}{s}2017", annotations=f"annotations/instances_{s}2017.json") for s in splits}
+    return {
+        s: SplitFiles(images=f"{below}{s}2017", annotations=f"annotations/instances_{s}2017.json")
+        for s in splits
+    }

@@ -1,10 +1,11 @@
 """COCO panoptic (Kirillov et al. 2019): 80 things and 53 stuff classes, PNG maps of segment ids and a JSON file of segments.
 
-    root/train2017/*.jpg   root/annotations/panoptic_train2017.json   root/annotations/panoptic_train2017/*.png
-    and the same for val2017
+    root/train2017/*.jpg   root/annotations/panoptic_train2017.json
+    root/annotations/panoptic_train2017/*.png and the same for val2017
 
-Images may lie in root/images. A map's segment id is R + 256 G + 65536 B; 0 belongs to no class. Crowds of things keep their
-class and are no instances. Labels of the test split aren't public: `dataset.splits: val_as_test`.
+Images may lie in root/images. A map's segment id is R + 256 G + 65536 B; 0 belongs to no class.
+Crowds of things keep their class and are no instances. Labels of the test split aren't public:
+`dataset.splits: val_as_test`.
 """
 
 from dataclasses import dataclass
@@ -47,10 +48,17 @@ class CocoPanopticReader:
             assert where.images is not None
             assert where.annotations is not None
             indexes[split] = index_coco(root / where.annotations, image_folder=root / where.images)
-        chosen = plan_splits({s: i.keys for s, i in indexes.items()}, config=config, seed=seed, dataset="coco_panoptic")
+        chosen = plan_splits(
+            {s: i.keys for s, i in indexes.items()},
+            config=config,
+            seed=seed,
+            dataset="coco_panoptic",
+        )
         self._keys = {split: keys for split, (_, keys) in chosen.items()}
         self._indexes = {split: indexes[source] for split, (source, _) in chosen.items()}
-        self._masks = {split: root / str(files[source].masks) for split, (source, _) in chosen.items()}
+        self._masks = {
+            split: root / str(files[source].masks) for split, (source, _) in chosen.items()
+        }
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -74,7 +82,9 @@ class CocoPanopticReader:
     def read(self, split: Split, key: str) -> RawSample:
         """Decode one image and its map; metadata names the file and COCO's ids."""
         image_path, image_id, map_path, annotation = self._find(split, key)
-        segments = _read_segments(annotation, table=self._table, where=f"{self._indexes[split].path}, image {image_id}")
+        segments = _read_segments(
+            annotation, table=self._table, where=f"{self._indexes[split].path}, image {image_id}"
+        )
         decoded = read_files(image_path, mask_path=map_path, mask_modes=("RGB",))
         # One row of the table for each segment of the map.
         ids = decoded.ids.astype(np.int64) @ np.array([1, 256, 65536])
@@ -101,7 +111,9 @@ class CocoPanopticReader:
     def read_header(self, split: Split, key: str) -> tuple[int, int]:
         """Check one sample's segments and the headers of its files, and return (width, height)."""
         image_path, image_id, map_path, annotation = self._find(split, key)
-        _read_segments(annotation, table=self._table, where=f"{self._indexes[split].path}, image {image_id}")
+        _read_segments(
+            annotation, table=self._table, where=f"{self._indexes[split].path}, image {image_id}"
+        )
         return read_headers(image_path, mask_path=map_path, mask_modes=("RGB",))
 
     def _find(self, split: Split, key: str) -> tuple[Path, int, Path, dict[str, Any]]:
@@ -110,7 +122,9 @@ class CocoPanopticReader:
         image_id = entry.image_id
         found = list(index.annotations(image_id))
         if len(found) != 1:
-            raise DatasetError(f"{index.path} has {len(found)} annotations of image {image_id} ({key}); expected one {CHECK}")
+            raise DatasetError(
+                f"{index.path} has {len(found)} annotations of image {image_id} ({key}); expected one {CHECK}"
+            )
         map_path = self._masks[split] / str(found[0].get("file_name", f"{key}.png"))
         if not map_path.is_file():
             raise DatasetError(f"{image_path} has no mask; expected {map_path} {CHECK}")
@@ -143,16 +157,22 @@ def _read_segments(annotation: dict[str, Any], *, table: ClassTable, where: str)
         for segment in annotation["segments_info"]:
             segment_id, category = int(segment["id"]), int(segment["category_id"])
             if category not in table.train_ids:
-                raise DatasetError(f"{where}: segment {segment_id} has category_id {category}; {table.allowed('coco_panoptic')}")
+                raise DatasetError(
+                    f"{where}: segment {segment_id} has category_id {category}; {table.allowed('coco_panoptic')}"
+                )
             if segment_id in rows or not 0 < segment_id < 1 << 24:
-                raise DatasetError(f"{where}: segment id {segment_id} is taken twice or out of 1-{(1 << 24) - 1} {CHECK}")
+                raise DatasetError(
+                    f"{where}: segment id {segment_id} is taken twice or out of 1-{(1 << 24) - 1} {CHECK}"
+                )
             train_id = table.train_ids[category]
             is_thing = table.taxonomy[train_id].is_thing
             rows[segment_id] = (train_id, is_thing and not segment.get("iscrowd", 0))
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, DatasetError):
             raise
-        raise DatasetError(f"{where}: {error!r}; expected segments_info of {{id, category_id, iscrowd}} {CHECK}") from None
+        raise DatasetError(
+            f"{where}: {error!r}; expected segments_info of {{id, category_id, iscrowd}} {CHECK}"
+        ) from None
     ids = sorted(rows)
     return _Segments(
         np.array(ids, np.int64),

@@ -2,8 +2,9 @@
 
     root/train2017/*.jpg   root/stuffthingmaps/train2017/*.png   and the same for val2017
 
-Images may lie in root/images, masks in root/annotations or root/stuffthingmaps_trainval2017. Masks hold the category id less
-one, and 255 for what is unlabelled. Labels of the test split aren't public: `dataset.splits: val_as_test`.
+Images may lie in root/images, masks in root/annotations or root/stuffthingmaps_trainval2017. Masks
+hold the category id less one, and 255 for what is unlabelled. Labels of the test split aren't
+public: `dataset.splits: val_as_test`.
 """
 
 from pathlib import Path

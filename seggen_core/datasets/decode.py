@@ -23,7 +23,16 @@ IMAGE_MODES = ("RGB", "L")
 
 _EXIF_ORIENTATION = 0x0112
 # What Pillow raises on damaged files, by decoder.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
 _MODES = {
     "RGB": "8-bit RGB",
     "L": "8-bit grey",
@@ -39,9 +48,11 @@ class DecodedFiles:
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
-        ids: the mask: uint8 or uint16 [H, W] of ids, or uint8 [H, W, 3] where the dataset's masks are RGB.
+        ids: the mask: uint8 or uint16 [H, W] of ids, or uint8 [H, W, 3] where the dataset's masks
+            are RGB.
         instances: the instance map, as `ids`; None where there is no file of it.
-        stored_size: (width, height) in the files, larger than the arrays where the image was too large to be decoded whole.
+        stored_size: (width, height) in the files, larger than the arrays where the image was too
+            large to be decoded whole.
     """
 
     image: np.ndarray
@@ -55,12 +66,14 @@ def open_picture(path: Path, *, modes: Sequence[str]) -> Iterator[Image.Image]:
     """Open a JPEG or PNG file whose header is sound; no pixels are decoded yet.
 
     Raises:
-        DatasetError: the file is empty, no such picture, too large or of another mode; or what is done with it inside the
-            block fails as decoding of a damaged file does.
+        DatasetError: the file is empty, no such picture, too large or of another mode; or what is
+            done with it inside the block fails as decoding of a damaged file does.
     """
     try:
         if path.stat().st_size == 0:
-            raise DatasetError(f"{path} is empty (0 bytes); expected a JPEG or PNG file: copy it again {CHECK}")
+            raise DatasetError(
+                f"{path} is empty (0 bytes); expected a JPEG or PNG file: copy it again {CHECK}"
+            )
         with Image.open(path, formats=("JPEG", "PNG")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(
@@ -69,12 +82,16 @@ def open_picture(path: Path, *, modes: Sequence[str]) -> Iterator[Image.Image]:
             # Pillow 11.3 and older call 16-bit grey I;16 or I, by file.
             if image.mode not in modes and not (image.mode == "I" and "I;16" in modes):
                 expected = " or ".join(f"{m} ({_MODES[m]})" for m in modes)
-                raise DatasetError(f"{path} has mode {image.mode}; expected {expected}: convert it {CHECK}")
+                raise DatasetError(
+                    f"{path} has mode {image.mode}; expected {expected}: convert it {CHECK}"
+                )
             yield image
     except DatasetError:
         raise
     except Image.DecompressionBombError as error:
-        raise DatasetError(f"{path}: {error}; expected at most {MAX_PIXELS} pixels: reduce it {CHECK}") from None
+        raise DatasetError(
+            f"{path}: {error}; expected at most {MAX_PIXELS} pixels: reduce it {CHECK}"
+        ) from None
     except _DECODE_ERRORS as error:
         raise DatasetError(
             f"{path} can't be decoded ({error}); expected a whole JPEG or PNG file: copy it again {CHECK}"
@@ -91,11 +108,12 @@ def read_files(
 ) -> DecodedFiles:
     """Decode the files of a sample, the image turned as its EXIF tag says where the mask shows that it should be.
 
-    A mask carries no EXIF tag. It was drawn on the image either as stored or as displayed, and its size tells which,
-    except where both have the same size: such a pair is refused.
+    A mask carries no EXIF tag. It was drawn on the image either as stored or as displayed, and its
+    size tells which, except where both have the same size: such a pair is refused.
 
     Raises:
-        DatasetError: a file can't be decoded, has the wrong mode, is too large, or the sizes differ.
+        DatasetError: a file can't be decoded, has the wrong mode, is too large, or the sizes
+            differ.
     """
     # 1. Masks: they may be read by index alone, so they are decoded whole.
     with open_picture(mask_path, modes=mask_modes) as mask:
@@ -124,8 +142,15 @@ def read_files(
     # 3. One size.
     if upright.size != mask.size:
         mask = mask.resize(upright.size, Image.Resampling.NEAREST)
-        instances = None if instances is None else instances.resize(upright.size, Image.Resampling.NEAREST)
-    return DecodedFiles(np.asarray(upright), np.asarray(mask), None if instances is None else np.asarray(instances), stored_size)
+        instances = (
+            None if instances is None else instances.resize(upright.size, Image.Resampling.NEAREST)
+        )
+    return DecodedFiles(
+        np.asarray(upright),
+        np.asarray(mask),
+        None if instances is None else np.asarray(instances),
+        stored_size,
+    )
 
 
 def read_headers(
@@ -148,7 +173,9 @@ def read_headers(
     return size
 
 
-def _is_turned(image: Image.Image, *, image_path: Path, mask_path: Path, mask_size: tuple[int, int]) -> bool:
+def _is_turned(
+    image: Image.Image, *, image_path: Path, mask_path: Path, mask_size: tuple[int, int]
+) -> bool:
     """Return whether the mask was drawn on the image as its EXIF tag displays it; DatasetError where no size fits."""
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     width, height = image.size
@@ -166,7 +193,9 @@ def _is_turned(image: Image.Image, *, image_path: Path, mask_path: Path, mask_si
     return False
 
 
-def _sizes_differ(one: Path, size: tuple[int, int], other: Path, other_size: tuple[int, int]) -> DatasetError:
+def _sizes_differ(
+    one: Path, size: tuple[int, int], other: Path, other_size: tuple[int, int]
+) -> DatasetError:
     return DatasetError(
         f"{one} is {size[0]}x{size[1]} but {other} is {other_size[0]}x{other_size[1]}; expected the same size {CHECK}"
     )

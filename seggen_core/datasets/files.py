@@ -42,7 +42,9 @@ class FileListing:
         found = self.paths(key)
         if not found:
             subject = f"{counterpart} has" if counterpart else f"sample {key} has"
-            raise DatasetError(f"{subject} no {self.kind}; expected {key}{self.ending}.* in {self.folder} {CHECK}")
+            raise DatasetError(
+                f"{subject} no {self.kind}; expected {key}{self.ending}.* in {self.folder} {CHECK}"
+            )
         if len(found) > 1:
             names = ", ".join(str(path.relative_to(self.folder)) for path in found)
             raise DatasetError(
@@ -54,7 +56,9 @@ class FileListing:
 def inside(path: Path, *, root: Path) -> Path:
     """Return `path`; DatasetError where it leads out of `root`, by a link or by dots in a list of files."""
     if not path.resolve().is_relative_to(root.resolve()):
-        raise DatasetError(f"{path} is a link out of {root}; expected a file inside it: copy the file there {CHECK}")
+        raise DatasetError(
+            f"{path} is a link out of {root}; expected a file inside it: copy the file there {CHECK}"
+        )
     return path
 
 
@@ -63,7 +67,9 @@ def normal(key: str) -> str:
     return key if key.isascii() else unicodedata.normalize("NFC", key)
 
 
-def list_files(folder: Path, *, kind: str, suffixes: Sequence[str], ending: str = "", subfolders: str = "none") -> FileListing:
+def list_files(
+    folder: Path, *, kind: str, suffixes: Sequence[str], ending: str = "", subfolders: str = "none"
+) -> FileListing:
     """List a folder; hidden files, other suffixes and other endings are not samples.
 
     Args:
@@ -71,14 +77,17 @@ def list_files(folder: Path, *, kind: str, suffixes: Sequence[str], ending: str 
         kind: what the files are, in messages.
         suffixes: lower-case suffixes that count.
         ending: what a stem has to end in; it is no part of the key.
-        subfolders: "none" takes the folder's own files; "flat" those of its subfolders too, keyed by stem alone; "keyed" those
-            of all folders below it, keyed by their path without suffix.
+        subfolders: "none" takes the folder's own files; "flat" those of its subfolders too, keyed
+            by stem alone; "keyed" those of all folders below it, keyed by their path without
+            suffix.
 
     Raises:
         DatasetError: the folder is missing.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is missing; expected a folder with {', '.join(suffixes)} files: check dataset.root")
+        raise DatasetError(
+            f"{folder} is missing; expected a folder with {', '.join(suffixes)} files: check dataset.root"
+        )
     listing = FileListing(kind, folder, ending)
     depth = {"none": 0, "flat": 1, "keyed": 32}[subfolders]
     for name in _walk(folder, below="", depth=depth):
@@ -87,14 +96,20 @@ def list_files(folder: Path, *, kind: str, suffixes: Sequence[str], ending: str 
             key = stem[: len(stem) - len(ending)]
             key = normal(key.rpartition("/")[2] if subfolders == "flat" else key)
             before = listing.names.get(key)
-            listing.names[key] = name if before is None else (*((before,) if isinstance(before, str) else before), name)
+            listing.names[key] = (
+                name
+                if before is None
+                else (*((before,) if isinstance(before, str) else before), name)
+            )
     return listing
 
 
 def _walk(folder: Path, *, below: str, depth: int) -> Iterator[str]:
     """Yield the names of files at most `depth` folders down, sorted; a link that leads in a circle ends at the depth."""
     with os.scandir(folder / below) as entries:
-        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        found = sorted(
+            (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
+        )
     for name, is_folder in found:
         if not is_folder:
             yield f"{below}{name}"
@@ -111,7 +126,9 @@ def read_key_list(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; expected a list of samples, one name a line: check dataset.root") from None
+        raise DatasetError(
+            f"{path} is missing; expected a list of samples, one name a line: check dataset.root"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} can't be read as UTF-8 text: {error}") from None
     keys = [normal(line.strip()) for line in lines if line.strip()]
@@ -120,6 +137,8 @@ def read_key_list(path: Path) -> list[str]:
     seen: set[str] = set()
     for key in keys:
         if key in seen:
-            raise DatasetError(f"{path} names {key} twice; expected each sample once: remove one of the lines")
+            raise DatasetError(
+                f"{path} names {key} twice; expected each sample once: remove one of the lines"
+            )
         seen.add(key)
     return keys

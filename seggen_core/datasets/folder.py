@@ -1,11 +1,11 @@
 """The user's own data: folders of images and masks, and a class list.
 
-    root/images/train/**   root/masks/train/**.png   root/instances/train/**.png (optional)   and the same for val and test
-    root/classes.json or classes.csv, or what `dataset.classes_file` names
+    root/images/train/**   root/masks/train/**.png   root/instances/train/**.png (optional)   and
+    the same for val and test root/classes.json or classes.csv, or what `dataset.classes_file` names
 
-An image and its mask share their path without suffix. Masks hold ids (8 or 16 bits, or indexes of a palette), or, where every
-class of the list has a colour, those colours. Instance maps hold a number for each instance (8 or 16 bits), 0 for none.
-`dataset.files` names other folders.
+An image and its mask share their path without suffix. Masks hold ids (8 or 16 bits, or indexes of a
+palette), or, where every class of the list has a colour, those colours. Instance maps hold a number
+for each instance (8 or 16 bits), 0 for none. `dataset.files` names other folders.
 """
 
 from pathlib import Path
@@ -22,7 +22,9 @@ _CLASS_FILES = ("classes.json", "classes.csv")
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     """Read the class list and list the splits; DatasetError where a folder or the list is missing."""
     names = (config.classes_file,) if config.classes_file else _CLASS_FILES
-    table = read_class_file(next((root / name for name in names if (root / name).is_file()), root / names[0]))
+    table = read_class_file(
+        next((root / name for name in names if (root / name).is_file()), root / names[0])
+    )
     splits: tuple[Split, ...] = ("train", "val", "test")
     layout = {
         split: SplitFiles(

@@ -10,7 +10,13 @@ import numpy as np
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import ClassTable
 from seggen_core.datasets.decode import CHECK, read_files, read_headers
-from seggen_core.datasets.files import IMAGE_SUFFIXES, MASK_SUFFIXES, FileListing, list_files, read_key_list
+from seggen_core.datasets.files import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    FileListing,
+    list_files,
+    read_key_list,
+)
 from seggen_core.datasets.reader import RawSample, check_labelled
 from seggen_core.datasets.splits import Runs, plan_splits, published_splits
 from seggen_core.errors import DatasetError
@@ -27,7 +33,8 @@ class IdMapFormat:
     Attributes:
         dataset: its name, in messages.
         table: its classes.
-        mask_modes: Pillow's modes that masks may have; "RGB" masks are decoded by the table's colours.
+        mask_modes: Pillow's modes that masks may have; "RGB" masks are decoded by the table's
+            colours.
         instances_modes: likewise of instance maps.
         instance_ids: how an instance map is read.
         metadata: more facts about a sample, from its key.
@@ -64,7 +71,13 @@ class IdMapReader:
     """Samples of up to three files, listed at once, read one at a time."""
 
     def __init__(
-        self, config: DatasetConfig, *, form: IdMapFormat, layout: Mapping[Split, SplitFiles], root: Path, seed: int
+        self,
+        config: DatasetConfig,
+        *,
+        form: IdMapFormat,
+        layout: Mapping[Split, SplitFiles],
+        root: Path,
+        seed: int,
     ) -> None:
         """List the folders of the splits.
 
@@ -79,7 +92,9 @@ class IdMapReader:
             DatasetError: a folder or a list of samples is missing or empty.
         """
         self._form, self._root = form, root
-        listed = {s: self._list(places(config, split=s, layout=layout)) for s in published_splits(config)}
+        listed = {
+            s: self._list(places(config, split=s, layout=layout)) for s in published_splits(config)
+        }
         chosen = plan_splits(
             {s: listing.keys for s, listing in listed.items()},
             config=config,
@@ -105,7 +120,11 @@ class IdMapReader:
             subfolders=form.subfolders,
         )
         masks = list_files(
-            self._root / files.masks, kind="mask", suffixes=MASK_SUFFIXES, ending=form.mask_ending, subfolders=form.subfolders
+            self._root / files.masks,
+            kind="mask",
+            suffixes=MASK_SUFFIXES,
+            ending=form.mask_ending,
+            subfolders=form.subfolders,
         )
         instances = None
         if files.instances is not None:
@@ -156,10 +175,17 @@ class IdMapReader:
             instances_path=instances,
             instances_modes=form.instances_modes,
         )
-        ids = decoded.ids if decoded.ids.ndim == 2 else ids_of_colors(decoded.ids, table=form.table, path=mask)
+        ids = (
+            decoded.ids
+            if decoded.ids.ndim == 2
+            else ids_of_colors(decoded.ids, table=form.table, path=mask)
+        )
         segmentation_map = to_train_ids(ids, table=self._lookup, path=mask, allowed=self._allowed)
         metadata: dict[str, Any] = {"file": image.relative_to(self._root).as_posix()}
-        if decoded.stored_size != decoded.image.shape[1::-1] and decoded.stored_size != decoded.image.shape[:2]:
+        if (
+            decoded.stored_size != decoded.image.shape[1::-1]
+            and decoded.stored_size != decoded.image.shape[:2]
+        ):
             metadata["stored_size"] = list(decoded.stored_size)
         instance_map = None
         if decoded.instances is not None:
@@ -183,18 +209,26 @@ class IdMapReader:
 
     def _paths(self, split: Split, key: str) -> tuple[Path, Path, Path | None]:
         if key not in self._known[split]:
-            raise DatasetError(f"{self._form.dataset} has no {split} sample {key!r}; expected the stem of a file of that split")
+            raise DatasetError(
+                f"{self._form.dataset} has no {split} sample {key!r}; expected the stem of a file of that split"
+            )
         listing = self._listed[split]
-        image = listing.images.only(key, root=self._root, counterpart=next(iter(listing.masks.paths(key)), None))
+        image = listing.images.only(
+            key, root=self._root, counterpart=next(iter(listing.masks.paths(key)), None)
+        )
         mask = listing.masks.only(key, root=self._root, counterpart=image)
         if listing.instances is None:
             return image, mask, None
         return image, mask, listing.instances.only(key, root=self._root, counterpart=image)
 
 
-def places(config: DatasetConfig, *, split: Split, layout: Mapping[Split, SplitFiles]) -> SplitFiles:
+def places(
+    config: DatasetConfig, *, split: Split, layout: Mapping[Split, SplitFiles]
+) -> SplitFiles:
     """Return where the files of a published split are: as published, changed by `dataset.files`."""
-    return layout[split].model_copy(update=config.files.get(split, SplitFiles()).model_dump(exclude_none=True))
+    return layout[split].model_copy(
+        update=config.files.get(split, SplitFiles()).model_dump(exclude_none=True)
+    )
 
 
 def id_table(train_ids: Mapping[int, int]) -> np.ndarray:
@@ -241,7 +275,10 @@ def ids_of_colors(colors: np.ndarray, *, table: ClassTable, path: Path) -> np.nd
         uint16 [H, W].
     """
     packed = (colors.astype(np.int32) << [16, 8, 0]).sum(-1, dtype=np.int32)
-    known = {(r << 16) | (g << 8) | b: file_id for file_id, (r, g, b) in zip(table.ids, table.colors, strict=True)}
+    known = {
+        (r << 16) | (g << 8) | b: file_id
+        for file_id, (r, g, b) in zip(table.ids, table.colors, strict=True)
+    }
     values = np.array(sorted(known), np.int32)
     places_ = np.searchsorted(values, packed).clip(max=len(values) - 1)
     foreign = packed[values[places_] != packed]
@@ -275,10 +312,14 @@ def number_instances(ids: np.ndarray, *, path: Path | None) -> tuple[np.ndarray,
 def sorted_unique(ids: np.ndarray) -> np.ndarray:
     """Return the distinct values of an integer map, sorted; sorts runs of equal neighbours only, ten times as fast as all."""
     flat = ids.ravel()
-    return np.unique(flat[np.flatnonzero(np.diff(flat, prepend=flat[:1] - 1))]) if flat.size else flat
+    return (
+        np.unique(flat[np.flatnonzero(np.diff(flat, prepend=flat[:1] - 1))]) if flat.size else flat
+    )
 
 
-def things_only(found: np.ndarray, *, segmentation_map: np.ndarray, taxonomy: Taxonomy | Iterable) -> np.ndarray:
+def things_only(
+    found: np.ndarray, *, segmentation_map: np.ndarray, taxonomy: Taxonomy | Iterable
+) -> np.ndarray:
     """Return `found` with 0 wherever the class is no thing."""
     is_thing = np.zeros(256, bool)
     for c in taxonomy:

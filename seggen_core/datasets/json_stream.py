@@ -1,7 +1,8 @@
 """Large JSON files without holding them: the elements of top-level arrays one by one, each with its place in the file.
 
-COCO's annotation files have up to 860,000 objects in 450 MB; as Python objects they take gigabytes. A reader keeps the places
-(32 bytes each, with what they belong to) and parses an object again when its sample is read.
+COCO's annotation files have up to 860,000 objects in 450 MB; as Python objects they take gigabytes.
+A reader keeps the places (32 bytes each, with what they belong to) and parses an object again when
+its sample is read.
 """
 
 import json
@@ -37,7 +38,8 @@ class Element:
 def stream_arrays(path: Path, *, arrays: set[str]) -> Iterator[Element]:
     """Yield the elements of the named top-level arrays of a JSON object, in the order of the file.
 
-    Memory is bounded by the largest single element, and by the largest top-level value that is no array.
+    Memory is bounded by the largest single element, and by the largest top-level value that is no
+    array.
 
     Raises:
         DatasetError: the file is missing or isn't such JSON.
@@ -46,7 +48,9 @@ def stream_arrays(path: Path, *, arrays: set[str]) -> Iterator[Element]:
         with path.open("rb") as file:
             yield from _Scanner(file, path=path).elements(arrays)
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; {_EXPECTED}: check dataset.root and dataset.files") from None
+        raise DatasetError(
+            f"{path} is missing; {_EXPECTED}: check dataset.root and dataset.files"
+        ) from None
     except OSError as error:
         raise DatasetError(f"{path} can't be read: {error}") from None
 
@@ -58,7 +62,9 @@ def read_element(path: Path, *, start: int, length: int) -> Any:
             file.seek(start)
             return json.loads(file.read(length))
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} has changed or can't be read at byte {start}: {error}; run again") from None
+        raise DatasetError(
+            f"{path} has changed or can't be read at byte {start}: {error}; run again"
+        ) from None
 
 
 class _Scanner:
@@ -66,7 +72,11 @@ class _Scanner:
 
     def __init__(self, file: BinaryIO, *, path: Path) -> None:
         self._file, self._path = file, path
-        self._text, self._offset, self._at = "", 0, 0  # the window, its place in the file, the position in it
+        self._text, self._offset, self._at = (
+            "",
+            0,
+            0,
+        )  # the window, its place in the file, the position in it
         self._decoder = json.JSONDecoder()
 
     def elements(self, arrays: set[str]) -> Iterator[Element]:
@@ -138,4 +148,6 @@ class _Scanner:
         return True
 
     def _broken(self, what: str) -> DatasetError:
-        return DatasetError(f"{self._path} is not valid at byte {self._offset + self._at}: {what}; {_EXPECTED}: copy it again")
+        return DatasetError(
+            f"{self._path} is not valid at byte {self._offset + self._at}: {what}; {_EXPECTED}: copy it again"
+        )

@@ -1,11 +1,12 @@
 """Mapillary Vistas (Neuhold et al. 2017), and whatever else lies as it does: maps of ids, with their classes in a config.json.
 
-    root/config.json (or config_v1.2.json, config_v2.0.json)
-    root/training/images/*.jpg   root/training/labels/*.png   root/training/instances/*.png   and the same for validation
+    root/config.json (or config_v1.2.json, config_v2.0.json) root/training/images/*.jpg
+    root/training/labels/*.png   root/training/instances/*.png   and the same for validation
 
-Version 2.0 has its masks one folder further down (training/v2.0/labels). The classes, their colours and which of them have
-instances are read from config.json; those with `evaluate: false` are ignored. Masks have a palette whose indexes are the
-ids; instance maps hold 256 * id + number in 16 bits. Labels of the test split aren't public: `dataset.splits: val_as_test`.
+Version 2.0 has its masks one folder further down (training/v2.0/labels). The classes, their colours
+and which of them have instances are read from config.json; those with `evaluate: false` are
+ignored. Masks have a palette whose indexes are the ids; instance maps hold 256 * id + number in 16
+bits. Labels of the test split aren't public: `dataset.splits: val_as_test`.
 """
 
 import json
@@ -68,12 +69,18 @@ def _read_classes(path: Path) -> ClassTable:
         ignored = [i for i, row in enumerate(rows) if not row["evaluate"]]
         return make_class_table([row for row in rows if row["evaluate"]], ignored_ids=ignored)
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; expected {expected}: set dataset.classes_file to it") from None
+        raise DatasetError(
+            f"{path} is missing; expected {expected}: set dataset.classes_file to it"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise DatasetError(f"{path}: {error}") from None
         raise DatasetError(f"{path} can't be read ({error!r}); expected {expected}") from None
 
 
-def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy) -> np.ndarray:
-    return things_only(instances.astype(np.int64), segmentation_map=segmentation_map, taxonomy=taxonomy)
+def _instance_ids(
+    instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy
+) -> np.ndarray:
+    return things_only(
+        instances.astype(np.int64), segmentation_map=segmentation_map, taxonomy=taxonomy
+    )

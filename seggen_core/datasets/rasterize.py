@@ -13,7 +13,8 @@ def draw_segmentation(segmentation: object, *, height: int, width: int) -> np.nd
     """Return the mask of one annotation, bool [height, width].
 
     Args:
-        segmentation: a list of polygons [x0, y0, x1, y1, ...], or run lengths {"size": [H, W], "counts": list or str}.
+        segmentation: a list of polygons [x0, y0, x1, y1, ...], or run lengths {"size": [H, W],
+            "counts": list or str}.
         height, width: of the image.
 
     Raises:
@@ -23,25 +24,35 @@ def draw_segmentation(segmentation: object, *, height: int, width: int) -> np.nd
         mask = np.zeros((height, width), bool)
         for polygon in segmentation:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                raise DatasetError(f"a polygon is {str(polygon)[:60]}; expected at least three points as [x, y, x, y, ...]")
+                raise DatasetError(
+                    f"a polygon is {str(polygon)[:60]}; expected at least three points as [x, y, x, y, ...]"
+                )
             mask |= draw_polygon(polygon, height=height, width=width)
         return mask
     if isinstance(segmentation, dict) and "counts" in segmentation:
         if list(segmentation.get("size", ())) != [height, width]:
-            raise DatasetError(f"run lengths are for size {segmentation.get('size')}; expected [{height}, {width}]")
+            raise DatasetError(
+                f"run lengths are for size {segmentation.get('size')}; expected [{height}, {width}]"
+            )
         counts = segmentation["counts"]
-        return decode_runs(parse_counts(counts) if isinstance(counts, str) else counts, height=height, width=width)
-    raise DatasetError(f"segmentation is {str(segmentation)[:60]}; expected polygons or run lengths")
+        return decode_runs(
+            parse_counts(counts) if isinstance(counts, str) else counts, height=height, width=width
+        )
+    raise DatasetError(
+        f"segmentation is {str(segmentation)[:60]}; expected polygons or run lengths"
+    )
 
 
 def draw_polygon(polygon: Sequence[float], *, height: int, width: int) -> np.ndarray:
     """Fill one polygon, bool [height, width] (maskApi.c, rleFrPoly).
 
-    Its boundary is walked in fifths of a pixel; where it crosses the centre of a column, the filling of that column, from
-    there down, is inverted.
+    Its boundary is walked in fifths of a pixel; where it crosses the centre of a column, the
+    filling of that column, from there down, is inverted.
     """
     # 1. Corners in fifths of a pixel, the first one again at the end. C rounds toward zero.
-    points = np.trunc(_SCALE * np.asarray(polygon, np.float64) + 0.5).astype(np.int64).reshape(-1, 2)
+    points = (
+        np.trunc(_SCALE * np.asarray(polygon, np.float64) + 0.5).astype(np.int64).reshape(-1, 2)
+    )
     points = np.concatenate([points, points[:1]])
 
     # 2. Every point of the boundary.
@@ -80,7 +91,9 @@ def decode_runs(counts: Sequence[int], *, height: int, width: int) -> np.ndarray
     """Return the mask of run lengths, bool [height, width]: columns from the left, unset pixels first."""
     lengths = np.asarray(counts, np.int64)
     if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
-        raise DatasetError(f"run lengths add up to {lengths.sum()}; expected {height * width} ({width}x{height})")
+        raise DatasetError(
+            f"run lengths add up to {lengths.sum()}; expected {height * width} ({width}x{height})"
+        )
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height).T
 
 
@@ -100,5 +113,7 @@ def parse_counts(text: str) -> list[int]:
                     value -= 1 << shift
             counts.append(value + counts[-2] if len(counts) > 2 else value)
     except IndexError:
-        raise DatasetError(f"compressed run lengths {text[:40]!r} end in the middle of a number") from None
+        raise DatasetError(
+            f"compressed run lengths {text[:40]!r} end in the middle of a number"
+        ) from None
     return counts

@@ -1,7 +1,8 @@
 """The interface of a real dataset, and the way from a sample to square arrays.
 
-A reader lists every sample that has an image or a mask, and `read` either returns a sound sample or raises DatasetError
-saying what is wrong with it. So nothing is left out in silence: whoever goes through `keys` meets every bad sample.
+A reader lists every sample that has an image or a mask, and `read` either returns a sound sample or
+raises DatasetError saying what is wrong with it. So nothing is left out in silence: whoever goes
+through `keys` meets every bad sample.
 """
 
 import importlib
@@ -42,7 +43,8 @@ class RawSample:
         image: uint8 [H, W, 3], RGB.
         segmentation_map: uint8 [H, W], train ids or IGNORE_INDEX.
         instance_map: uint16 [H, W], 0 where there is no instance; None where the dataset has none.
-        metadata: JSON-ready facts about the sample. "instance_ids" lists the dataset's own ids of instances 1, 2, ...
+        metadata: JSON-ready facts about the sample. "instance_ids" lists the dataset's own ids of
+            instances 1, 2, ...
     """
 
     image: np.ndarray
@@ -85,15 +87,20 @@ def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> Da
         base: folder that a relative `config.root` starts from.
 
     Raises:
-        ConfigError: a setting that the dataset needs is missing, or one that means nothing to it is given.
+        ConfigError: a setting that the dataset needs is missing, or one that means nothing to it is
+            given.
         DatasetError: a folder of the dataset is missing.
     """
     given = {name for name in ("files", "classes_file", "use_sbd") if getattr(config, name)}
     foreign = sorted(given - _OPTIONS[config.name])
     if foreign:
-        raise ConfigError(f"dataset.{foreign[0]} is set, but means nothing to {config.name}; remove it")
+        raise ConfigError(
+            f"dataset.{foreign[0]} is set, but means nothing to {config.name}; remove it"
+        )
     if config.keep_val_in_train and config.splits != "val_as_test":
-        raise ConfigError("dataset.keep_val_in_train is set, but dataset.splits isn't val_as_test; remove it")
+        raise ConfigError(
+            "dataset.keep_val_in_train is set, but dataset.splits isn't val_as_test; remove it"
+        )
     if config.name == "scenes":
         from seggen_core.datasets.scenes import ScenesReader
 
@@ -105,10 +112,14 @@ def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> Da
 def dataset_root(config: DatasetConfig, *, base: Path) -> Path:
     """Return the folder of a dataset on disk; ConfigError where none is named, DatasetError where it doesn't exist."""
     if config.root is None:
-        raise ConfigError(f"dataset.root is not set; {config.name} is read from disk: set it to the folder of the dataset")
+        raise ConfigError(
+            f"dataset.root is not set; {config.name} is read from disk: set it to the folder of the dataset"
+        )
     root = base / config.root
     if not root.is_dir():
-        raise DatasetError(f"{root} is not a folder; expected the {config.name} dataset there: set dataset.root to where it is")
+        raise DatasetError(
+            f"{root} is not a folder; expected the {config.name} dataset there: set dataset.root to where it is"
+        )
     return root
 
 
@@ -120,16 +131,20 @@ def check_labelled(segmentation_map: np.ndarray, *, where: str) -> None:
         )
 
 
-def fit_square(sample: RawSample, *, size: int, fit: Literal["stretch", "center_crop"]) -> RawSample:
+def fit_square(
+    sample: RawSample, *, size: int, fit: Literal["stretch", "center_crop"]
+) -> RawSample:
     """Return `sample` at `size` x `size` pixels: the image by Lanczos, the maps by nearest neighbour.
 
-    "stretch" squashes the whole frame and can be undone, so that every labelled pixel is trained on and evaluated;
-    "center_crop" keeps proportions and loses the sides. On CamVid the central square holds 57% of the pavement, 58% of
-    the bicyclist, 69% of the car and 73% of the pedestrian pixels, which is why stretching is the default.
+    "stretch" squashes the whole frame and can be undone, so that every labelled pixel is trained on
+    and evaluated; "center_crop" keeps proportions and loses the sides. On CamVid the central square
+    holds 57% of the pavement, 58% of the bicyclist, 69% of the car and 73% of the pedestrian
+    pixels, which is why stretching is the default.
 
-    Nearest neighbour keeps the area of thin classes without bias. A majority vote was measured on CamVid (92 training
-    masks, stretched to 64 pixels): it raises the round-trip mIoU from 78.6 to 79.1 but keeps 47% of the pole area
-    (nearest: 94%) and loses poles entirely in 17% of the images that have them (nearest: 3%).
+    Nearest neighbour keeps the area of thin classes without bias. A majority vote was measured on
+    CamVid (92 training masks, stretched to 64 pixels): it raises the round-trip mIoU from 78.6 to
+    79.1 but keeps 47% of the pole area (nearest: 94%) and loses poles entirely in 17% of the images
+    that have them (nearest: 3%).
     """
     height, width = sample.segmentation_map.shape
     if (height, width) == (size, size):

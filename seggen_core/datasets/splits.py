@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.subset import hold_out, limit
 from seggen_core.errors import ConfigError, DatasetError
-from seggen_core.rng import numpy_rng
+from seggen_core.project.rng import numpy_rng
 
 VALIDATION_SHARE = 0.1
 """Share of the training samples taken for validation where `num_val` doesn't say."""
@@ -20,12 +20,18 @@ def published_splits(config: DatasetConfig) -> tuple[Split, ...]:
 
 
 def plan_splits(
-    published: Mapping[Split, Sequence[str]], *, config: DatasetConfig, seed: int, dataset: str, runs: Runs | None = None
+    published: Mapping[Split, Sequence[str]],
+    *,
+    config: DatasetConfig,
+    seed: int,
+    dataset: str,
+    runs: Runs | None = None,
 ) -> dict[Split, tuple[Split, list[str]]]:
     """Return for each split the published split that its files are in, and its keys.
 
-    With `val_as_test`, the published val is the test split, and validation comes out of train: whole stretches where
-    neighbouring samples show the same scene (`runs`), else a uniform draw. They leave train, unless `keep_val_in_train`.
+    With `val_as_test`, the published val is the test split, and validation comes out of train:
+    whole stretches where neighbouring samples show the same scene (`runs`), else a uniform draw.
+    They leave train, unless `keep_val_in_train`.
 
     Raises:
         ConfigError: more samples are asked for than there are.
@@ -33,7 +39,9 @@ def plan_splits(
     """
     for split, keys in published.items():
         if not keys:
-            raise DatasetError(f"{dataset} has no {split} samples; expected at least one: check dataset.root and dataset.files")
+            raise DatasetError(
+                f"{dataset} has no {split} samples; expected at least one: check dataset.root and dataset.files"
+            )
     chosen: dict[Split, tuple[Split, list[str]]]
     if config.splits == "published":
         chosen = {split: (split, list(keys)) for split, keys in published.items()}
@@ -43,14 +51,26 @@ def plan_splits(
         if runs is not None:
             held = hold_out(runs(train), count=count, seed=seed)
         elif count >= len(train):
-            raise ConfigError(f"dataset.num_val is {count}, but it is taken out of {len(train)} training samples; lower it")
+            raise ConfigError(
+                f"dataset.num_val is {count}, but it is taken out of {len(train)} training samples; lower it"
+            )
         else:
-            held = {train[i] for i in numpy_rng(seed, "hold-out").choice(len(train), size=count, replace=False)}
+            held = {
+                train[i]
+                for i in numpy_rng(seed, "hold-out").choice(len(train), size=count, replace=False)
+            }
         remaining = train if config.keep_val_in_train else [k for k in train if k not in held]
         chosen = {
             "train": ("train", remaining),
             "val": ("train", [k for k in train if k in held]),
             "test": ("val", list(published["val"])),
         }
-    counts: dict[Split, int | None] = {"train": config.num_train, "val": config.num_val, "test": config.num_test}
-    return {s: (source, limit(keys, count=counts[s], seed=seed, split=s)) for s, (source, keys) in chosen.items()}
+    counts: dict[Split, int | None] = {
+        "train": config.num_train,
+        "val": config.num_val,
+        "test": config.num_test,
+    }
+    return {
+        s: (source, limit(keys, count=counts[s], seed=seed, split=s))
+        for s, (source, keys) in chosen.items()
+    }

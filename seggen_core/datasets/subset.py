@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from seggen_core.errors import ConfigError, DatasetError
-from seggen_core.rng import numpy_rng
+from seggen_core.project.rng import numpy_rng
 from seggen_core.taxonomy import Taxonomy
 
 
@@ -28,14 +28,17 @@ def limit(keys: Sequence[str], *, count: int | None, seed: int, split: str) -> l
 def hold_out(runs: Sequence[Sequence[str]], *, count: int, seed: int) -> set[str]:
     """Choose `count` keys for validation: from each run of neighbouring samples a share in proportion, at one of its ends.
 
-    Shares are rounded by largest remainder (the earlier run at a tie); the seed chooses between beginning and end.
+    Shares are rounded by largest remainder (the earlier run at a tie); the seed chooses between
+    beginning and end.
 
     Raises:
         ConfigError: `count` leaves nothing to train on.
     """
     total = sum(len(run) for run in runs)
     if count >= total:
-        raise ConfigError(f"dataset.num_val is {count}, but it is taken out of {total} training samples; lower it")
+        raise ConfigError(
+            f"dataset.num_val is {count}, but it is taken out of {total} training samples; lower it"
+        )
     exact = [count * len(run) / total for run in runs]
     shares = [int(e) for e in exact]
     by_remainder = sorted(range(len(runs)), key=lambda i: (shares[i] - exact[i], i))
@@ -48,12 +51,15 @@ def hold_out(runs: Sequence[Sequence[str]], *, count: int, seed: int) -> set[str
     return held
 
 
-def draw_subset(counts_per_sample: Mapping[str, Sequence[int]], *, size: int | None, seed: int, subset_seed: int) -> list[str]:
+def draw_subset(
+    counts_per_sample: Mapping[str, Sequence[int]], *, size: int | None, seed: int, subset_seed: int
+) -> list[str]:
     """Draw the N real samples that a segmenter is given (SegGen Table 4, low-data rows).
 
-    A uniform draw, mended so that every class occurs where that is possible: while a class of the training split is
-    missing, the first sample of the permutation that has it comes in, and the last drawn one whose classes all occur
-    elsewhere goes out. Classes are mended from the rarest (by samples) on.
+    A uniform draw, mended so that every class occurs where that is possible: while a class of the
+    training split is missing, the first sample of the permutation that has it comes in, and the
+    last drawn one whose classes all occur elsewhere goes out. Classes are mended from the rarest
+    (by samples) on.
 
     Args:
         counts_per_sample: pixels per train id of every training sample.
@@ -84,27 +90,34 @@ def draw_subset(counts_per_sample: Mapping[str, Sequence[int]], *, size: int | N
             continue
         newcomer = next(i for i in spare if present[i, class_id])
         held = present[chosen].sum(axis=0)
-        # Redundant: each of its classes is held by another chosen sample, or comes with the newcomer.
-        redundant = [i for i in reversed(chosen) if not (present[i] & (held == 1) & ~present[newcomer]).any()]
+        # Redundant: each of its classes is held by another chosen sample, or comes with the
+        # newcomer.
+        redundant = [
+            i for i in reversed(chosen) if not (present[i] & (held == 1) & ~present[newcomer]).any()
+        ]
         if redundant:
             chosen[chosen.index(redundant[0])] = newcomer
             spare.remove(newcomer)
     return sorted(keys[i] for i in chosen)
 
 
-def rarest_class_partition(counts_per_sample: Mapping[str, Sequence[int]], taxonomy: Taxonomy) -> dict[str, list[str]]:
+def rarest_class_partition(
+    counts_per_sample: Mapping[str, Sequence[int]], taxonomy: Taxonomy
+) -> dict[str, list[str]]:
     """Assign every training sample to the rarest class present in it.
 
-    Rarity is the class's share of the labelled pixels of all the samples given (the training split); one pixel is
-    presence; equally rare classes are taken in train-id order. The partitions are disjoint and their union is complete,
-    so MaskSyn and ImgSyn over all classes make exactly the papers' set.
+    Rarity is the class's share of the labelled pixels of all the samples given (the training
+    split); one pixel is presence; equally rare classes are taken in train-id order. The partitions
+    are disjoint and their union is complete, so MaskSyn and ImgSyn over all classes make exactly
+    the papers' set.
 
     Args:
         counts_per_sample: pixels per train id, by sample key.
         taxonomy: the classes.
 
     Returns:
-        Sorted keys by class slug, in train-id order; empty for a class that is the rarest of no sample.
+        Sorted keys by class slug, in train-id order; empty for a class that is the rarest of no
+        sample.
 
     Raises:
         DatasetError: a sample has no labelled pixel.

@@ -10,15 +10,20 @@ import numpy as np
 from tqdm import tqdm
 
 from seggen_core.config import SegGenConfig, Split
-from seggen_core.datasets.parallel import ordered_map
 from seggen_core.datasets.reader import SPLITS, DatasetReader, open_dataset
-from seggen_core.datasets.validation_report import Problem, SplitSummary, StoreSummary, ValidationReport
+from seggen_core.datasets.validation_report import (
+    Problem,
+    SplitSummary,
+    StoreSummary,
+    ValidationReport,
+)
 from seggen_core.errors import DatasetError, SampleStoreError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.parallel import ordered_map
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
 if TYPE_CHECKING:
-    from seggen_core.synthesis.sample_store import SampleStore
+    from seggen_core.store.reader import SampleStore
 
 
 class _Checked(NamedTuple):
@@ -38,30 +43,40 @@ def validate_project(
         config: which dataset; its `classes` are compared with the taxonomy.
         paths: the project.
         max_bad: bad samples a split may have before they count as problems.
-        headers_only: look at names, links and headers alone, and leave the stores: ten times as fast.
+        headers_only: look at names, links and headers alone, and leave the stores: ten times as
+            fast.
 
     Raises:
         ConfigError, DatasetError: the dataset can't be opened at all.
     """
     reader = open_dataset(config.dataset, seed=config.seed, base=paths.root)
     taxonomy = reader.taxonomy
-    report = ValidationReport(config.dataset.name, [c.name for c in taxonomy], [], [], headers_only=headers_only)
+    report = ValidationReport(
+        config.dataset.name, [c.name for c in taxonomy], [], [], headers_only=headers_only
+    )
     report.notes.extend(reader.notes)
 
     # 1. Classes.
     unknown = [slug for slug in config.classes if slug not in taxonomy.slugs]
     if unknown:
         report.problems.append(
-            Problem("params.yaml", f"classes names {', '.join(unknown)}; {config.dataset.name} has {', '.join(taxonomy.slugs)}")
+            Problem(
+                "params.yaml",
+                f"classes names {', '.join(unknown)}; {config.dataset.name} has {', '.join(taxonomy.slugs)}",
+            )
         )
     unlisted = [slug for slug in taxonomy.slugs if slug not in config.classes]
     if unlisted:
-        report.notes.append(f"no synthetic samples are made for {', '.join(unlisted)}: not among 'classes' in params.yaml")
+        report.notes.append(
+            f"no synthetic samples are made for {', '.join(unlisted)}: not among 'classes' in params.yaml"
+        )
 
     # 2. Every sample of every split.
     held_by: dict[bytes, list[tuple[Split, str]]] = defaultdict(list)
     for split in SPLITS:
-        summary, bad, hashes = _check_split(reader, split, num_threads=config.runtime.num_threads, headers_only=headers_only)
+        summary, bad, hashes = _check_split(
+            reader, split, num_threads=config.runtime.num_threads, headers_only=headers_only
+        )
         report.splits.append(summary)
         (report.tolerated if len(bad) <= max_bad else report.problems).extend(bad)
         for key, digest in hashes.items():
@@ -83,16 +98,23 @@ def validate_project(
         elif len(splits) > 1:
             where = " = ".join(f"{split}/{key}" for split, key in copies)
             report.problems.append(
-                Problem(where, "the same image is in several splits, so the evaluation is not on unseen data; keep it in one")
+                Problem(
+                    where,
+                    "the same image is in several splits, so the evaluation is not on unseen data; keep it in one",
+                )
             )
     if twice:
         report.notes.append(f"{twice} image(s) repeat another of the same split")
     if wanted:
-        report.notes.append(f"{wanted} validation image(s) are trained on too, as dataset.keep_val_in_train says")
+        report.notes.append(
+            f"{wanted} validation image(s) are trained on too, as dataset.keep_val_in_train says"
+        )
 
     # 4. Stores.
     for folder in _store_folders(paths):
-        store_summary, store_problems = check_store(folder, taxonomy=taxonomy, name=folder.relative_to(paths.root).as_posix())
+        store_summary, store_problems = check_store(
+            folder, taxonomy=taxonomy, name=folder.relative_to(paths.root).as_posix()
+        )
         report.stores.append(store_summary)
         report.problems.extend(store_problems)
     return report
@@ -122,7 +144,9 @@ def _check_split(
         # SHA-1 is the fastest where the processor has it; nobody gains by a collision here.
         digest = hashlib.sha1(size.encode(), usedforsecurity=False)
         digest.update(np.ascontiguousarray(sample.image).data)
-        return _Checked(size, digest.digest(), np.bincount(sample.segmentation_map.ravel(), minlength=256))
+        return _Checked(
+            size, digest.digest(), np.bincount(sample.segmentation_map.ravel(), minlength=256)
+        )
 
     checked = ordered_map(check, keys, num_threads=num_threads)
     bar = tqdm(checked, total=len(keys), desc=f"check {split}", unit="image", disable=None)
@@ -158,9 +182,11 @@ def _store_folders(paths: ProjectPaths) -> Iterator[Path]:
     yield from sorted(p for p in synthetic.glob("*/*") if p.is_dir())
 
 
-def check_store(folder: Path, *, taxonomy: Taxonomy, name: str) -> tuple[StoreSummary, list[Problem]]:
+def check_store(
+    folder: Path, *, taxonomy: Taxonomy, name: str
+) -> tuple[StoreSummary, list[Problem]]:
     """Decode every sample of one store and compare its masks with the taxonomy; `name` is how problems call the store."""
-    from seggen_core.synthesis.sample_store import SampleStore
+    from seggen_core.store.reader import SampleStore
 
     try:
         store = SampleStore(folder)

@@ -1,16 +1,19 @@
 """How near samples come to a training set: distances to the nearest training sample, as it is or mirrored.
 
-A generator that repeats what it was trained on makes samples that are nearer to the training set than new ones can be. How near
-those come is measured on real samples that nobody was trained on. Mirrored training samples count since training mirrors them.
+A generator that repeats what it was trained on makes samples that are nearer to the training set
+than new ones can be. How near those come is measured on real samples that nobody was trained on.
+Mirrored training samples count since training mirrors them.
 
-Images are compared at 32x32 pixels (the size of Carlini et al.'s CIFAR-10 experiments), by three measures:
+Images are compared at 32x32 pixels (the size of Carlini et al.'s CIFAR-10 experiments), by three
+measures:
 - the root mean square of the differences of channel values;
-- that of the nearest relative to those of the n nearest (N. Carlini et al., "Extracting Training Data from Diffusion Models",
-  USENIX Security 2023, arXiv:2301.13188, the adaptive l2 distance of the CIFAR-10 experiments): a flat picture is
-  near to many, a copy to one;
+- that of the nearest relative to those of the n nearest (N. Carlini et al., "Extracting Training
+  Data from Diffusion Models", USENIX Security 2023, arXiv:2301.13188, the adaptive l2 distance of
+  the CIFAR-10 experiments): a flat picture is near to many, a copy to one;
 - one minus the correlation of grey pictures, which neither brightness nor contrast changes.
 
-Distances of images are computed in whole numbers as far as the root, so that they are the same on every device and 0 for a copy.
+Distances of images are computed in whole numbers as far as the root, so that they are the same on
+every device and 0 for a copy.
 """
 
 from collections.abc import Iterator
@@ -41,7 +44,8 @@ class Nearest:
     """The nearest training sample of each of Q samples.
 
     Attributes:
-        index: int64 [Q], position in the training set; of equally near ones the first; -1 where there is none to compare with.
+        index: int64 [Q], position in the training set; of equally near ones the first; -1 where
+            there is none to compare with.
         distance: float64 [Q]; NaN where there is none.
         mirrored: bool [Q], whether it is the horizontally flipped training sample that is near.
     """
@@ -57,10 +61,10 @@ class NearestImages:
 
     Attributes:
         rms: by root mean square difference per channel value, in grey levels (0 to 255).
-        relative: float64 [Q], from 0 for a copy to 1 / ALPHA; the root mean square of the nearest, over ALPHA times the mean of
-            the n nearest. NaN where there is none.
-        structure: by 1 - r, with the correlation r of the grey pictures: 0 for a copy, 1 for unrelated ones; a picture of one
-            grey is unrelated to all.
+        relative: float64 [Q], from 0 for a copy to 1 / ALPHA; the root mean square of the nearest,
+            over ALPHA times the mean of the n nearest. NaN where there is none.
+        structure: by 1 - r, with the correlation r of the grey pictures: 0 for a copy, 1 for
+            unrelated ones; a picture of one grey is unrelated to all.
     """
 
     rms: Nearest
@@ -87,7 +91,8 @@ class PackedMasks:
 def reduce_image(image: np.ndarray) -> np.ndarray:
     """Return an image, uint8 [H, W, 3], averaged over areas to uint8 [IMAGE_SIDE, IMAGE_SIDE, 3].
 
-    Areas may cut through pixels. Pillow's box filter takes whole ones instead, and not those of the mirrored image.
+    Areas may cut through pixels. Pillow's box filter takes whole ones instead, and not those of the
+    mirrored image.
     """
     rows, columns = (_area_weights(length) for length in image.shape[:2])
     sums = np.einsum("yxc,sx->ysc", np.tensordot(rows, image, 1), columns, optimize=True)
@@ -98,7 +103,8 @@ def reduce_image(image: np.ndarray) -> np.ndarray:
 def _area_weights(length: int) -> np.ndarray:
     """Return what each of `length` pixels in a row adds to IMAGE_SIDE averages, float64 [IMAGE_SIDE, length].
 
-    Rows sum to `length`; weights are whole numbers, so that sums are exact, in whichever order they are made.
+    Rows sum to `length`; weights are whole numbers, so that sums are exact, in whichever order they
+    are made.
     """
     cells, pixels = np.arange(IMAGE_SIDE + 1)[:, None] * length, np.arange(length) * IMAGE_SIDE
     covered = np.minimum(cells[1:], pixels + IMAGE_SIDE) - np.maximum(cells[:-1], pixels)
@@ -108,9 +114,12 @@ def _area_weights(length: int) -> np.ndarray:
 def reduce_mask(segmentation_map: np.ndarray, *, side: int) -> np.ndarray:
     """Return a mask, uint8 [H, W], sampled at the middles of side x side cells: uint8 [side, side].
 
-    The middle of a cell of even size lies between pixels, so mirror a mask before it is reduced, not after.
+    The middle of a cell of even size lies between pixels, so mirror a mask before it is reduced,
+    not after.
     """
-    rows, columns = ((2 * np.arange(side) + 1) * length // (2 * side) for length in segmentation_map.shape)
+    rows, columns = (
+        (2 * np.arange(side) + 1) * length // (2 * side) for length in segmentation_map.shape
+    )
     return segmentation_map[rows[:, None], columns]
 
 
@@ -118,7 +127,10 @@ def pack_masks(masks: np.ndarray, *, num_classes: int) -> PackedMasks:
     """Pack masks, uint8 [N, H, W] with train ids below `num_classes` or IGNORE_INDEX."""
     pixels = masks.reshape(len(masks), -1)
     labelled = pixels != IGNORE_INDEX
-    planes = [_pack_bits((pixels >> bit & 1).astype(bool) & labelled) for bit in range(max((num_classes - 1).bit_length(), 1))]
+    planes = [
+        _pack_bits((pixels >> bit & 1).astype(bool) & labelled)
+        for bit in range(max((num_classes - 1).bit_length(), 1))
+    ]
     return PackedMasks(np.stack(planes), _pack_bits(labelled))
 
 
@@ -128,16 +140,22 @@ def _pack_bits(bits: np.ndarray) -> np.ndarray:
     return np.packbits(padded, axis=1).view(np.uint64)
 
 
-def nearest_masks(masks: PackedMasks, *, mirrored: PackedMasks, training: PackedMasks, same: np.ndarray | None = None) -> Nearest:
+def nearest_masks(
+    masks: PackedMasks,
+    *,
+    mirrored: PackedMasks,
+    training: PackedMasks,
+    same: np.ndarray | None = None,
+) -> Nearest:
     """Find for each of Q masks the training mask that differs from it in the smallest share of pixels, in percent.
 
-    Pixels that are ignored in either mask are left out; training masks that share fewer than MIN_SHARED of a mask's labelled
-    pixels aren't compared with it.
+    Pixels that are ignored in either mask are left out; training masks that share fewer than
+    MIN_SHARED of a mask's labelled pixels aren't compared with it.
 
     Args:
         masks: the Q masks.
-        mirrored: the same masks, horizontally flipped. A mask is as far from a flipped training mask as the flipped mask is
-            from the training mask.
+        mirrored: the same masks, horizontally flipped. A mask is as far from a flipped training
+            mask as the flipped mask is from the training mask.
         training: N training masks.
         same: bool [Q, N], pairs that aren't compared since they are one sample.
     """
@@ -173,7 +191,12 @@ def _differing_shares(masks: PackedMasks, *, position: int, training: PackedMask
 
 
 def nearest_images(
-    images: np.ndarray, *, training: np.ndarray, neighbors: int, device: torch.device, same: np.ndarray | None = None
+    images: np.ndarray,
+    *,
+    training: np.ndarray,
+    neighbors: int,
+    device: torch.device,
+    same: np.ndarray | None = None,
 ) -> NearestImages:
     """Find for each of Q images the nearest training images. Memory is that of Q rows of 2048 distances, whatever N is.
 
@@ -209,7 +232,9 @@ def nearest_images(
     usable = distances.isfinite()
     mean = distances.where(usable, 0).sum(1) / usable.sum(1)
     closest = distances.amin(1)
-    relative = torch.where(closest == 0, 0.0, closest / (ALPHA * mean)).where(closest.isfinite(), torch.nan)
+    relative = torch.where(closest == 0, 0.0, closest / (ALPHA * mean)).where(
+        closest.isfinite(), torch.nan
+    )
     found = rms.finish()
     by_rms = Nearest(found.index, np.sqrt(found.distance / num_values), found.mirrored)
     return NearestImages(by_rms, relative.cpu().numpy(), structure.finish())
@@ -219,11 +244,12 @@ def nearest_images(
 class _Features:
     """N pictures, split into what flipping keeps (even) and what it negates (odd), float64 [N, values / 2].
 
-    Products of pictures, as they are and mirrored, are even + odd and even - odd: one search finds both.
+    Products of pictures, as they are and mirrored, are even + odd and even - odd: one search finds
+    both.
 
     Attributes:
-        even, odd: whole numbers, sums and differences of mirrored values. Their products are twice those of the pictures, as
-            squared distances want them.
+        even, odd: whole numbers, sums and differences of mirrored values. Their products are twice
+            those of the pictures, as squared distances want them.
         squared: float64 [N], sums of squares.
         grey_even, grey_odd: of grey pictures with mean 0 and norm 1, or all 0.
     """
@@ -265,11 +291,15 @@ class _Search:
         better = values < self._distance
         self._distance = torch.where(better, values, self._distance)
         self._index = torch.where(better, columns + start, self._index)
-        self._mirrored = torch.where(better, mirrored.gather(1, columns[:, None])[:, 0], self._mirrored)
+        self._mirrored = torch.where(
+            better, mirrored.gather(1, columns[:, None])[:, 0], self._mirrored
+        )
 
     def finish(self) -> Nearest:
         distance = self._distance.where(self._distance.isfinite(), torch.nan)
-        return Nearest(self._index.cpu().numpy(), distance.cpu().numpy(), self._mirrored.cpu().numpy())
+        return Nearest(
+            self._index.cpu().numpy(), distance.cpu().numpy(), self._mirrored.cpu().numpy()
+        )
 
 
 def _chunks(length: int) -> Iterator[slice]:

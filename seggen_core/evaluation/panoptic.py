@@ -1,8 +1,9 @@
 """Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), counted as panopticapi counts it.
 
-A predicted and a true segment of one class match where their IoU exceeds 0.5; there is at most one such partner. Ignored true
-pixels are taken out of the union. A predicted segment without a partner is no false positive where more than half of it lies on
-ignored pixels and crowds of its class; a crowd is never missed.
+A predicted and a true segment of one class match where their IoU exceeds 0.5; there is at most one
+such partner. Ignored true pixels are taken out of the union. A predicted segment without a partner
+is no false positive where more than half of it lies on ignored pixels and crowds of its class; a
+crowd is never missed.
 """
 
 from collections.abc import Collection, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seggen_core.panoptic_color_map import PanopticMap
+from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.taxonomy import IGNORE_INDEX
 
 
@@ -55,7 +56,11 @@ class PanopticQuality:
 
 
 def count_panoptic(
-    prediction: PanopticMap, *, truth: PanopticMap, num_classes: int, crowds: Collection[tuple[int, int]] = ()
+    prediction: PanopticMap,
+    *,
+    truth: PanopticMap,
+    num_classes: int,
+    crowds: Collection[tuple[int, int]] = (),
 ) -> PanopticCounts:
     """Match the segments of one image.
 
@@ -72,18 +77,29 @@ def count_panoptic(
         raise ValueError(
             f"the prediction is {prediction.segmentation_map.shape}, the truth {truth.segmentation_map.shape}; expected one size"
         )
-    for name, classes in (("prediction", prediction.segmentation_map), ("truth", truth.segmentation_map)):
+    for name, classes in (
+        ("prediction", prediction.segmentation_map),
+        ("truth", truth.segmentation_map),
+    ):
         foreign = [int(c) for c in np.unique(classes) if num_classes <= c != IGNORE_INDEX]
         if foreign:
-            raise ValueError(f"the {name} holds ids {foreign}; expected 0 to {num_classes - 1} or {IGNORE_INDEX}")
+            raise ValueError(
+                f"the {name} holds ids {foreign}; expected 0 to {num_classes - 1} or {IGNORE_INDEX}"
+            )
 
     # 1. Areas of segments and of their intersections; void is -1.
     void = IGNORE_INDEX << 16
     true_ids, predicted_ids = truth.segment_ids().ravel(), prediction.segment_ids().ravel()
     pairs, overlaps = np.unique(true_ids.astype(np.int64) << 32 | predicted_ids, return_counts=True)
-    overlap = {(int(p >> 32), int(p & 0xFFFFFFFF)): int(n) for p, n in zip(pairs, overlaps, strict=True)}
-    true_areas = dict(zip(*(a.tolist() for a in np.unique(true_ids, return_counts=True)), strict=True))
-    predicted_areas = dict(zip(*(a.tolist() for a in np.unique(predicted_ids, return_counts=True)), strict=True))
+    overlap = {
+        (int(p >> 32), int(p & 0xFFFFFFFF)): int(n) for p, n in zip(pairs, overlaps, strict=True)
+    }
+    true_areas = dict(
+        zip(*(a.tolist() for a in np.unique(true_ids, return_counts=True)), strict=True)
+    )
+    predicted_areas = dict(
+        zip(*(a.tolist() for a in np.unique(predicted_ids, return_counts=True)), strict=True)
+    )
     crowd_ids = {c << 16 | i for c, i in crowds}
 
     # 2. Matches.
@@ -105,12 +121,16 @@ def count_panoptic(
             missed[t >> 16] += 1
     for p, area in predicted_areas.items():
         if p != void and ("predicted", p) not in matched:
-            excused = overlap.get((void, p), 0) + sum(overlap.get((c, p), 0) for c in crowd_ids if c >> 16 == p >> 16)
+            excused = overlap.get((void, p), 0) + sum(
+                overlap.get((c, p), 0) for c in crowd_ids if c >> 16 == p >> 16
+            )
             excess[p >> 16] += excused / area <= 0.5
     return PanopticCounts(iou, positives, excess, missed)
 
 
-def panoptic_quality(counts: PanopticCounts, *, classes: Sequence[bool] | np.ndarray | None = None) -> PanopticQuality:
+def panoptic_quality(
+    counts: PanopticCounts, *, classes: Sequence[bool] | np.ndarray | None = None
+) -> PanopticQuality:
     """Return PQ, SQ and RQ.
 
     Args:
@@ -121,6 +141,13 @@ def panoptic_quality(counts: PanopticCounts, *, classes: Sequence[bool] | np.nda
     present = (segments > 0) if classes is None else (segments > 0) & np.asarray(classes, bool)
     if not present.any():
         return PanopticQuality(float("nan"), float("nan"), float("nan"), 0)
-    iou, positives, segments = counts.iou[present], counts.true_positives[present], segments[present]
-    pq, sq, rq = (float(100 * values.mean()) for values in (iou / segments, iou / np.maximum(positives, 1), positives / segments))
+    iou, positives, segments = (
+        counts.iou[present],
+        counts.true_positives[present],
+        segments[present],
+    )
+    pq, sq, rq = (
+        float(100 * values.mean())
+        for values in (iou / segments, iou / np.maximum(positives, 1), positives / segments)
+    )
     return PanopticQuality(pq, sq, rq, int(present.sum()))

@@ -1,7 +1,7 @@
 """Semantic segmentation metrics as pure functions of one confusion matrix.
 
-Shares and scores are in percent. Scores that several images enter are computed from pixel counts summed over all of them, as
-the ADE20K and Cityscapes benchmarks do, never as a mean over images.
+Shares and scores are in percent. Scores that several images enter are computed from pixel counts
+summed over all of them, as the ADE20K and Cityscapes benchmarks do, never as a mean over images.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,8 @@ def confusion_matrix(
 
     Args:
         prediction: integers [...], 0 to num_classes - 1.
-        truth: integers, same shape; 0 to num_classes - 1, or `ignore_index`: such pixels are not counted.
+        truth: integers, same shape; 0 to num_classes - 1, or `ignore_index`: such pixels are not
+            counted.
 
     Returns:
         int64 [num_classes, num_classes]; rows are true classes, columns predicted ones.
@@ -29,7 +30,9 @@ def confusion_matrix(
         ValueError: shapes differ, or an id is out of range.
     """
     if prediction.shape != truth.shape:
-        raise ValueError(f"the prediction is {prediction.shape}, the truth {truth.shape}; expected one shape")
+        raise ValueError(
+            f"the prediction is {prediction.shape}, the truth {truth.shape}; expected one shape"
+        )
     counted = truth != ignore_index
     rows, columns = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
     for name, ids in (("truth", rows), ("prediction", columns)):
@@ -37,13 +40,16 @@ def confusion_matrix(
             raise ValueError(
                 f"the {name} holds ids {ids.min()} to {ids.max()}; expected 0 to {num_classes - 1} or {ignore_index}"
             )
-    return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(num_classes, num_classes)
+    return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(
+        num_classes, num_classes
+    )
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:
     """Return the intersection over union of every class in percent, float64 [C].
 
-    A class that is in neither truth nor prediction has no IoU: NaN. One that is predicted but never true has 0.
+    A class that is in neither truth nor prediction has no IoU: NaN. One that is predicted but never
+    true has 0.
     """
     return _percent(np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
 
@@ -72,7 +78,9 @@ def frequency_weighted_iou(confusion: np.ndarray) -> float:
     return float((class_iou(confusion)[present] * weights[present]).sum() / weights.sum())
 
 
-def summarize(confusion: np.ndarray, *, slugs: Sequence[str], things: Sequence[bool]) -> dict[str, Any]:
+def summarize(
+    confusion: np.ndarray, *, slugs: Sequence[str], things: Sequence[bool]
+) -> dict[str, Any]:
     """Return all metrics of one confusion matrix, JSON-ready; what has no value (NaN) is None.
 
     Args:
@@ -81,8 +89,8 @@ def summarize(confusion: np.ndarray, *, slugs: Sequence[str], things: Sequence[b
         things: True for a thing, False for stuff, in the same order.
 
     Returns:
-        miou, miou_things, miou_stuff, pixel_accuracy, mean_class_accuracy, frequency_weighted_iou (percent), and per_class_iou
-        (slug to percent).
+        miou, miou_things, miou_stuff, pixel_accuracy, mean_class_accuracy, frequency_weighted_iou
+        (percent), and per_class_iou (slug to percent).
     """
     iou, is_thing = class_iou(confusion), np.asarray(things, bool)
     metrics: dict[str, Any] = {
@@ -94,7 +102,9 @@ def summarize(confusion: np.ndarray, *, slugs: Sequence[str], things: Sequence[b
         "frequency_weighted_iou": frequency_weighted_iou(confusion),
     }
     metrics = {name: _rounded(value) for name, value in metrics.items()}
-    return metrics | {"per_class_iou": {slug: _rounded(value) for slug, value in zip(slugs, iou, strict=True)}}
+    return metrics | {
+        "per_class_iou": {slug: _rounded(value) for slug, value in zip(slugs, iou, strict=True)}
+    }
 
 
 def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[str, float | None]:
@@ -105,16 +115,21 @@ def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[
         unseen: slugs of the unseen classes; the others are seen.
 
     Returns:
-        miou_seen, miou_unseen and miou_harmonic in percent, None where there is no such class; the harmonic mean of anything
-        and 0 is 0.
+        miou_seen, miou_unseen and miou_harmonic in percent, None where there is no such class; the
+        harmonic mean of anything and 0 is 0.
 
     Raises:
         ConfigError: one of the slugs isn't a class.
     """
     iou = summary["per_class_iou"]
     if foreign := sorted(set(unseen) - set(iou)):
-        raise ConfigError(f"zero_shot.unseen has {', '.join(foreign)}; the taxonomy's classes are {', '.join(iou)}")
-    groups = [[v for slug, v in iou.items() if (slug in unseen) == flag and v is not None] for flag in (False, True)]
+        raise ConfigError(
+            f"zero_shot.unseen has {', '.join(foreign)}; the taxonomy's classes are {', '.join(iou)}"
+        )
+    groups = [
+        [v for slug, v in iou.items() if (slug in unseen) == flag and v is not None]
+        for flag in (False, True)
+    ]
     seen, hidden = (float(np.mean(values)) if values else None for values in groups)
     harmonic = None
     if seen is not None and hidden is not None:
@@ -138,7 +153,12 @@ def average(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    return np.divide(100.0 * part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)
+    return np.divide(
+        100.0 * part,
+        whole,
+        out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan),
+        where=whole > 0,
+    )
 
 
 def _mean(values: np.ndarray) -> float:

@@ -11,15 +11,17 @@ import torch
 
 from seggen_core.config import DiffusionTrainingConfig
 from seggen_core.errors import FoundationError
-from seggen_core.generators.read_ahead import read_ahead
-from seggen_core.generators.sampling import autocast, resolve_precision
-from seggen_core.generators.train_state import load_state, save_state
-from seggen_core.rng import numpy_rng, torch_generator
+from seggen_core.project.rng import numpy_rng, torch_generator
+from seggen_core.training.precision import autocast, resolve_precision
+from seggen_core.training.read_ahead import read_ahead
+from seggen_core.training.state import load_state, save_state
 
 Read = Callable[[np.ndarray, np.ndarray], torch.Tensor]
 """(positions [B], flips [B]) -> what is read of these samples, on the CPU. For a GPU a thread calls it, so it leaves networks
 alone."""
-Predict = Callable[[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray, torch.Tensor | None], torch.Tensor]
+Predict = Callable[
+    [torch.Tensor, torch.Tensor, np.ndarray, np.ndarray, torch.Tensor | None], torch.Tensor
+]
 """(noisy latents [B, C, h, w], timesteps [B], positions [B], dropped captions [B], condition), tensors on the device, ->
 prediction [B, C, h, w]."""
 
@@ -34,7 +36,9 @@ class _Batch:
     condition: torch.Tensor | None
 
 
-def denoising_target(schedule: Any, *, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+def denoising_target(
+    schedule: Any, *, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
     """Return what the network has to predict under the schedule's `prediction_type` (epsilon, v_prediction or sample)."""
     kind = schedule.config.prediction_type
     if kind == "epsilon":
@@ -43,7 +47,9 @@ def denoising_target(schedule: Any, *, latents: torch.Tensor, noise: torch.Tenso
         return schedule.get_velocity(latents, noise, timesteps)
     if kind == "sample":
         return latents
-    raise FoundationError(f"the foundation's scheduler has prediction_type {kind!r}; known: epsilon, v_prediction, sample")
+    raise FoundationError(
+        f"the foundation's scheduler has prediction_type {kind!r}; known: epsilon, v_prediction, sample"
+    )
 
 
 def fine_tune(
@@ -63,8 +69,8 @@ def fine_tune(
 ) -> int:
     """Train `module` in place to denoise, and leave the averaged weights in it.
 
-    Each step draws its samples, flips, dropped captions, noise and timesteps from (seed, name, step): a run that was
-    interrupted goes on from its last saved state with the same numbers.
+    Each step draws its samples, flips, dropped captions, noise and timesteps from (seed, name,
+    step): a run that was interrupted goes on from its last saved state with the same numbers.
 
     Args:
         module: what is trained (a UNet or a ControlNet).
@@ -87,10 +93,14 @@ def fine_tune(
     schedule = DDPMScheduler.from_config(scheduler_config)
     dtype = resolve_precision(config.precision, device)
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    )
     average = [p.detach().clone() for p in module.parameters()] if config.ema_decay else []
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    first = load_state(state_folder, module=module, average=average, optimizer=optimizer, scaler=scaler)
+    first = load_state(
+        state_folder, module=module, average=average, optimizer=optimizer, scaler=scaler
+    )
     module.train()
 
     def read(step: int) -> _Batch:
@@ -102,7 +112,9 @@ def fine_tune(
         latents = read_latents(positions, flips)
         generator = torch_generator(seed, name, "noise", step)
         noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),), generator=generator)
+        timesteps = torch.randint(
+            0, schedule.config.num_train_timesteps, (len(latents),), generator=generator
+        )
         return _Batch(
             positions=positions,
             dropped=dropped,
@@ -117,7 +129,11 @@ def fine_tune(
         # 1. Batch and learning rate.
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _schedule(config, step)
-        noisy, timesteps, target = batch.noisy.to(device), batch.timesteps.to(device), batch.target.to(device)
+        noisy, timesteps, target = (
+            batch.noisy.to(device),
+            batch.timesteps.to(device),
+            batch.target.to(device),
+        )
         condition = None if batch.condition is None else batch.condition.to(device)
 
         # 2. Loss and update.
@@ -125,7 +141,9 @@ def fine_tune(
             prediction = predict(noisy, timesteps, batch.positions, batch.dropped, condition)
         loss = torch.nn.functional.mse_loss(prediction.float(), target)
         if not torch.isfinite(loss):
-            raise FoundationError(f"{name}: the loss is {loss.item()} at step {step}; lower learning_rate or use precision: fp32")
+            raise FoundationError(
+                f"{name}: the loss is {loss.item()} at step {step}; lower learning_rate or use precision: fp32"
+            )
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
@@ -138,7 +156,14 @@ def fine_tune(
                 torch._foreach_lerp_(average, [p.detach() for p in module.parameters()], 1 - decay)
         on_step(step + 1, {"loss": loss.item(), "learning_rate": optimizer.param_groups[0]["lr"]})
         if (step + 1) % config.checkpoint_every == 0:
-            save_state(state_folder, step=step + 1, module=module, average=average, optimizer=optimizer, scaler=scaler)
+            save_state(
+                state_folder,
+                step=step + 1,
+                module=module,
+                average=average,
+                optimizer=optimizer,
+                scaler=scaler,
+            )
 
     # 3. The averaged weights are the result.
     with torch.no_grad():
@@ -150,4 +175,8 @@ def fine_tune(
 
 def _schedule(config: DiffusionTrainingConfig, step: int) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return warm * (0.5 * (1 + math.cos(math.pi * step / config.num_steps)) if config.lr_scheduler == "cosine" else 1.0)
+    return warm * (
+        0.5 * (1 + math.cos(math.pi * step / config.num_steps))
+        if config.lr_scheduler == "cosine"
+        else 1.0
+    )

@@ -24,7 +24,8 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
     Only safetensors are read, and no code of the repository is run.
 
     Raises:
-        FoundationError: no such folder; a hub repository without a full commit hash; or not a text-to-image pipeline.
+        FoundationError: no such folder; a hub repository without a full commit hash; or not a
+            text-to-image pipeline.
     """
     # Not AutoPipelineForText2Image: it imports every pipeline that diffusers has, some 10 s of CPU.
     from diffusers import DiffusionPipeline
@@ -45,10 +46,16 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
         )
     try:
         pipeline: Any = DiffusionPipeline.from_pretrained(
-            str(source), revision=revision, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+            str(source),
+            revision=revision,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
         )
     except _LOADING_ERRORS as error:
-        raise FoundationError(f"can't load a text-to-image pipeline from {source}: {error}") from error
+        raise FoundationError(
+            f"can't load a text-to-image pipeline from {source}: {error}"
+        ) from error
     if type(pipeline).__name__ not in _CONTROLNET_PIPELINES:
         raise FoundationError(
             f"{source} is a {type(pipeline).__name__}; foundations are one of: {', '.join(sorted(_CONTROLNET_PIPELINES))}"
@@ -80,15 +87,19 @@ def vae_scale_factor(pipeline: Any) -> int:
 
 
 @torch.no_grad()
-def encode_prompts(pipeline: Any, prompts: list[str], *, image_size: int) -> dict[str, torch.Tensor]:
+def encode_prompts(
+    pipeline: Any, prompts: list[str], *, image_size: int
+) -> dict[str, torch.Tensor]:
     """Encode `prompts` as the pipeline's UNet wants them.
 
     Returns:
-        "encoder_hidden_states" [B, T, D] and, for SDXL, "text_embeds" [B, P] and "time_ids" [B, 6] (original size, crop offset
-        and target size, all of an uncropped square image).
+        "encoder_hidden_states" [B, T, D] and, for SDXL, "text_embeds" [B, P] and "time_ids" [B, 6]
+        (original size, crop offset and target size, all of an uncropped square image).
     """
     device = pipeline.unet.device
-    encoded = pipeline.encode_prompt(prompt=prompts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False)
+    encoded = pipeline.encode_prompt(
+        prompt=prompts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
     return _conditioning(*encoded[::2], image_size=image_size)
 
 
@@ -99,7 +110,9 @@ def encode_no_prompt(pipeline: Any, *, image_size: int) -> dict[str, torch.Tenso
     For SD it is the empty prompt; SDXL-base, with `force_zeros_for_empty_prompt`, takes zeros.
     """
     device = pipeline.unet.device
-    encoded = pipeline.encode_prompt(prompt=[""], device=device, num_images_per_prompt=1, do_classifier_free_guidance=True)
+    encoded = pipeline.encode_prompt(
+        prompt=[""], device=device, num_images_per_prompt=1, do_classifier_free_guidance=True
+    )
     return _conditioning(*encoded[1::2], image_size=image_size)
 
 
@@ -109,7 +122,10 @@ def _conditioning(
     conditioning = {"encoder_hidden_states": hidden_states}
     if text_embeds is not None:
         sizes = hidden_states.new_tensor([image_size, image_size, 0, 0, image_size, image_size])
-        conditioning |= {"text_embeds": text_embeds, "time_ids": sizes.expand(len(hidden_states), -1)}
+        conditioning |= {
+            "text_embeds": text_embeds,
+            "time_ids": sizes.expand(len(hidden_states), -1),
+        }
     return conditioning
 
 
@@ -133,9 +149,13 @@ def load_mask2img(foundation: Path, controlnet: Path) -> Any:
     try:
         side_network = ControlNetModel.from_pretrained(controlnet, use_safetensors=True)
     except _LOADING_ERRORS as error:
-        raise FoundationError(f"can't load a ControlNet from {controlnet}: {error} (run: dvc repro mask2img)") from error
+        raise FoundationError(
+            f"can't load a ControlNet from {controlnet}: {error} (run: dvc repro mask2img)"
+        ) from error
     side_network.requires_grad_(False)
     base = load_pipeline(foundation)
-    pipeline = getattr(diffusers, _CONTROLNET_PIPELINES[type(base).__name__]).from_pipe(base, controlnet=side_network)
+    pipeline = getattr(diffusers, _CONTROLNET_PIPELINES[type(base).__name__]).from_pipe(
+        base, controlnet=side_network
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

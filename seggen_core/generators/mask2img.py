@@ -23,7 +23,9 @@ def build_controlnet(pipeline: Any) -> "ControlNetModel":
     from diffusers import ControlNetModel
 
     reductions = vae_scale_factor(pipeline).bit_length() - 1
-    return ControlNetModel.from_unet(pipeline.unet, conditioning_embedding_out_channels=_CONDITIONING_CHANNELS[: reductions + 1])
+    return ControlNetModel.from_unet(
+        pipeline.unet, conditioning_embedding_out_channels=_CONDITIONING_CHANNELS[: reductions + 1]
+    )
 
 
 def train_mask2img(
@@ -73,9 +75,15 @@ def train_mask2img(
         condition: torch.Tensor | None,
     ) -> torch.Tensor:
         arguments = unet_arguments(prompts.gather(positions, dropped, unet.device))
-        down, middle = controlnet(noisy, timesteps, controlnet_cond=condition, return_dict=False, **arguments)
+        down, middle = controlnet(
+            noisy, timesteps, controlnet_cond=condition, return_dict=False, **arguments
+        )
         return unet(
-            noisy, timesteps, down_block_additional_residuals=down, mid_block_additional_residual=middle, **arguments
+            noisy,
+            timesteps,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+            **arguments,
         ).sample
 
     fine_tune(

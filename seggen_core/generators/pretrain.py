@@ -1,9 +1,10 @@
 """Pretraining of the embedded foundation: a small latent diffusion model on an endless stream of scenes, or on training images.
 
-The pieces are those of Stable Diffusion 2 at small size: AutoencoderKL, UNet2DConditionModel with v-prediction, CLIPTokenizer
-and CLIPTextModel. The text encoder has no transformer layers and no position embedding: each token is embedded alone. A
-contextual encoder trained from scratch lets any token carry any word, and then a class word's attention says nothing about
-where the class is (measured: class-token AUC 0.60-0.68 with one layer, 0.87-0.89 with none).
+The pieces are those of Stable Diffusion 2 at small size: AutoencoderKL, UNet2DConditionModel with
+v-prediction, CLIPTokenizer and CLIPTextModel. The text encoder has no transformer layers and no
+position embedding: each token is embedded alone. A contextual encoder trained from scratch lets any
+token carry any word, and then a class word's attention says nothing about where the class is
+(measured: class-token AUC 0.60-0.68 with one layer, 0.87-0.89 with none).
 """
 
 from collections.abc import Callable
@@ -13,19 +14,24 @@ from typing import TYPE_CHECKING
 import torch
 
 from seggen_core.config import PretrainConfig
-from seggen_core.datasets.scene_stream import stream_scene
 from seggen_core.errors import FoundationError
 from seggen_core.generators.autoencoder import train_autoencoder
 from seggen_core.generators.foundation import forget_origin
 from seggen_core.generators.pretrain_data import CaptionedImages, ImageLatents, SceneLatentPool
-from seggen_core.generators.read_ahead import read_ahead
 from seggen_core.generators.tokenizer import train_clip_tokenizer
-from seggen_core.generators.train_state import load_state, save_state
-from seggen_core.rng import derive_seed, numpy_rng
+from seggen_core.project.rng import derive_seed, numpy_rng
+from seggen_core.scenes.stream import stream_scene
+from seggen_core.training.read_ahead import read_ahead
+from seggen_core.training.state import load_state, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextModel, CLIPTokenizer
 
 MAX_PROMPT_TOKENS = 32
@@ -102,7 +108,9 @@ class _Denoiser(torch.nn.Module):
         self.unet = unet
         self.text_encoder = text_encoder
 
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, input_ids: torch.Tensor
+    ) -> torch.Tensor:
         """Predict v for noisy `latents` [B, C, h, w] at `timesteps` [B] given token ids [B, T]."""
         return self.unet(latents, timesteps, self.text_encoder(input_ids).last_hidden_state).sample
 
@@ -112,7 +120,9 @@ def _load_weights(module: _Denoiser, foundation: Path) -> None:
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
 
-    module.unet.load_state_dict(UNet2DConditionModel.from_pretrained(foundation / "unet", use_safetensors=True).state_dict())
+    module.unet.load_state_dict(
+        UNet2DConditionModel.from_pretrained(foundation / "unet", use_safetensors=True).state_dict()
+    )
     encoder = CLIPTextModel.from_pretrained(foundation / "text_encoder", use_safetensors=True)
     module.text_encoder.load_state_dict(encoder.state_dict())
 
@@ -130,19 +140,25 @@ def train_unet(
 ) -> tuple["UNet2DConditionModel", "CLIPTextModel"]:
     """Train UNet and text encoder jointly on v-prediction; return the averaged weights.
 
-    Pictures and captions come from `training_images`, or from the stream of scenes where there are none.
+    Pictures and captions come from `training_images`, or from the stream of scenes where there are
+    none.
 
-    The learning rate is constant after 200 warm-up steps and falls linearly to zero over the last `unet_decay_steps`. The
-    state is saved every `CHECKPOINT_EVERY` steps in `state_folder`, from which an interrupted run goes on.
+    The learning rate is constant after 200 warm-up steps and falls linearly to zero over the last
+    `unet_decay_steps`. The state is saved every `CHECKPOINT_EVERY` steps in `state_folder`, from
+    which an interrupted run goes on.
     """
     torch.manual_seed(derive_seed(seed, "unet-init"))
     latent_size = config.image_size // 2 ** (len(config.autoencoder_channels) - 1)
-    module = _Denoiser(build_unet(config, latent_size=latent_size), build_text_encoder(config, tokenizer))
+    module = _Denoiser(
+        build_unet(config, latent_size=latent_size), build_text_encoder(config, tokenizer)
+    )
     if config.init_from is not None and not config.new_unet:
         _load_weights(module, config.init_from)
     module.to(accelerator.device)
     trainable = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=config.unet_learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(
+        trainable, lr=config.unet_learning_rate, betas=(0.9, 0.99), weight_decay=1e-3
+    )
     average = [p.detach().clone() for p in module.parameters()]
     first = load_state(state_folder, module=module, average=average, optimizer=optimizer)
     prepared = accelerator.prepare_model(module)
@@ -150,11 +166,17 @@ def train_unet(
     vae.to(accelerator.device).eval().requires_grad_(False)
     pool: SceneLatentPool | ImageLatents
     if training_images is None:
-        pool = SceneLatentPool(config, seed=seed, vae=vae, tokenizer=tokenizer, step=first, rank=rank, world=world)
+        pool = SceneLatentPool(
+            config, seed=seed, vae=vae, tokenizer=tokenizer, step=first, rank=rank, world=world
+        )
     else:
-        pool = ImageLatents(training_images, vae=vae, tokenizer=tokenizer, file=state_folder / f"latents{rank}.npy")
+        pool = ImageLatents(
+            training_images, vae=vae, tokenizer=tokenizer, file=state_folder / f"latents{rank}.npy"
+        )
     schedule = build_noise_scheduler()
-    empty = tokenizer("", padding="max_length", max_length=MAX_PROMPT_TOKENS, return_tensors="pt").input_ids
+    empty = tokenizer(
+        "", padding="max_length", max_length=MAX_PROMPT_TOKENS, return_tensors="pt"
+    ).input_ids
 
     def read(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Draw noisy latents, timesteps, token ids and what is to be predicted, named by the step."""
@@ -164,12 +186,19 @@ def train_unet(
         dropped = torch.from_numpy(rng.random(config.batch_size) < config.caption_dropout)
         input_ids = torch.where(dropped[:, None], empty, input_ids)
         noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(0, schedule.config.num_train_timesteps, (config.batch_size,), generator=generator)
-        noisy, target = schedule.add_noise(latents, noise, timesteps), schedule.get_velocity(latents, noise, timesteps)
+        timesteps = torch.randint(
+            0, schedule.config.num_train_timesteps, (config.batch_size,), generator=generator
+        )
+        noisy, target = (
+            schedule.add_noise(latents, noise, timesteps),
+            schedule.get_velocity(latents, noise, timesteps),
+        )
         return noisy, timesteps, input_ids, target
 
     steps = range(first, config.unet_steps)
-    for step, batch in zip(steps, read_ahead(read, steps=steps, device=accelerator.device), strict=True):
+    for step, batch in zip(
+        steps, read_ahead(read, steps=steps, device=accelerator.device), strict=True
+    ):
         factor = min(1.0, (step + 1) / 200, (config.unet_steps - step) / config.unet_decay_steps)
         for group in optimizer.param_groups:
             group["lr"] = config.unet_learning_rate * factor
@@ -182,10 +211,16 @@ def train_unet(
         optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():
-            torch._foreach_lerp_(average, list(module.parameters()), 1 - min(config.ema_decay, (step + 1) / (step + 11)))
+            torch._foreach_lerp_(
+                average,
+                list(module.parameters()),
+                1 - min(config.ema_decay, (step + 1) / (step + 11)),
+            )
         on_step(step, {"loss": loss.item(), "learning_rate": config.unet_learning_rate * factor})
         if accelerator.is_main_process and (step + 1) % CHECKPOINT_EVERY == 0:
-            save_state(state_folder, step=step + 1, module=module, average=average, optimizer=optimizer)
+            save_state(
+                state_folder, step=step + 1, module=module, average=average, optimizer=optimizer
+            )
     with torch.no_grad():
         for parameter, mean_value in zip(module.parameters(), average, strict=True):
             parameter.copy_(mean_value)
@@ -193,7 +228,11 @@ def train_unet(
 
 
 def assemble_pipeline(
-    *, vae: "AutoencoderKL", unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"
+    *,
+    vae: "AutoencoderKL",
+    unet: "UNet2DConditionModel",
+    text_encoder: "CLIPTextModel",
+    tokenizer: "CLIPTokenizer",
 ) -> "StableDiffusionPipeline":
     """Put the parts together as a StableDiffusionPipeline without a safety checker."""
     from diffusers import StableDiffusionPipeline
@@ -222,9 +261,9 @@ def pretrain_foundation(
 ) -> None:
     """Pretrain tokenizer, autoencoder and UNet in turn, and save the pipeline in `folder`.
 
-    Where `training_images` are given, the UNet and the text encoder are trained on them; tokenizer and autoencoder are
-    `init_from`'s, since there are far too few of them for either. Finished parts are kept in `work_folder`, where an
-    interrupted run finds them again.
+    Where `training_images` are given, the UNet and the text encoder are trained on them; tokenizer
+    and autoencoder are `init_from`'s, since there are far too few of them for either. Finished
+    parts are kept in `work_folder`, where an interrupted run finds them again.
 
     Raises:
         FoundationError: `init_from` is no pipeline folder.
@@ -232,7 +271,8 @@ def pretrain_foundation(
     from diffusers import AutoencoderKL
     from transformers import CLIPTokenizer
 
-    # 1. Tokenizer, from captions of the stream; with `init_from` it is the earlier foundation's, and so is the autoencoder.
+    # 1. Tokenizer, from captions of the stream; with `init_from` it is the earlier foundation's,
+    # and so is the autoencoder.
     tokenizer_folder, vae_folder = work_folder / "tokenizer", work_folder / "vae"
     if config.init_from is not None:
         if not (config.init_from / "model_index.json").is_file():
@@ -241,8 +281,13 @@ def pretrain_foundation(
             )
         tokenizer_folder, vae_folder = config.init_from / "tokenizer", config.init_from / "vae"
     if accelerator.is_main_process and not tokenizer_folder.exists():
-        shares = {"single_object_share": config.single_object_share, "stuff_only_share": config.stuff_only_share}
-        captions = [stream_scene(i, seed=seed, size=8, **shares)[1] for i in range(TOKENIZER_CAPTIONS)]
+        shares = {
+            "single_object_share": config.single_object_share,
+            "stuff_only_share": config.stuff_only_share,
+        }
+        captions = [
+            stream_scene(i, seed=seed, size=8, **shares)[1] for i in range(TOKENIZER_CAPTIONS)
+        ]
         partial = work_folder / "tokenizer.partial"
         train_clip_tokenizer(captions, folder=partial, max_length=MAX_PROMPT_TOKENS)
         partial.replace(tokenizer_folder)
@@ -251,7 +296,12 @@ def pretrain_foundation(
 
     # 2. Autoencoder.
     if not vae_folder.exists():
-        vae = train_autoencoder(config, seed=seed, accelerator=accelerator, on_step=lambda s, m: on_step("autoencoder", s, m))
+        vae = train_autoencoder(
+            config,
+            seed=seed,
+            accelerator=accelerator,
+            on_step=lambda s, m: on_step("autoencoder", s, m),
+        )
         if accelerator.is_main_process:
             vae.save_pretrained(work_folder / "vae.partial")
             (work_folder / "vae.partial").replace(vae_folder)
@@ -277,7 +327,10 @@ def pretrain_foundation(
     )
     if accelerator.is_main_process:
         pipeline = assemble_pipeline(
-            vae=vae.to("cpu"), unet=unet.to("cpu"), text_encoder=text_encoder.to("cpu"), tokenizer=tokenizer
+            vae=vae.to("cpu"),
+            unet=unet.to("cpu"),
+            text_encoder=text_encoder.to("cpu"),
+            tokenizer=tokenizer,
         )
         forget_origin(pipeline)
         pipeline.save_pretrained(folder, safe_serialization=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from seggen_core.config import PretrainConfig
-from seggen_core.datasets.scene_stream import stream_scene
 from seggen_core.generators.autoencoder import to_pixels
 from seggen_core.generators.latent_cache import cache_latents
+from seggen_core.scenes.stream import stream_scene
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -24,7 +24,11 @@ _IMAGES_PER_CALL = 8
 def tokenize(captions: Sequence[str], *, tokenizer: "CLIPTokenizer") -> torch.Tensor:
     """Return token ids of `captions`, int64 [N, tokenizer.model_max_length]: padded, and cut where they are longer."""
     return tokenizer(
-        list(captions), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+        list(captions),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
     ).input_ids
 
 
@@ -44,7 +48,8 @@ class CaptionedImages:
 class SceneLatentPool:
     """The most recent scenes of one process's stream, as latents and token ids; a few are replaced at every step.
 
-    Slot ``j`` holds the newest stream index that is congruent to j, so the pool at any step can be rebuilt from the step alone.
+    Slot ``j`` holds the newest stream index that is congruent to j, so the pool at any step can be
+    rebuilt from the step alone.
     """
 
     def __init__(
@@ -80,14 +85,25 @@ class SceneLatentPool:
             )
             for p in positions
         ]
-        # Scene p is encoded in row p % refresh of a call with `refresh` rows, be it the first filling, a later one or one after a
-        # resumption: kernels round differently for other shapes and rows.
+        # Scene p is encoded in row p % refresh of a call with `refresh` rows, be it the first
+        # filling, a later one or one after a resumption: kernels round differently for other shapes
+        # and rows.
         device = next(self._vae.parameters()).device
         parts = []
-        for start in range(positions.start - positions.start % config.refresh, positions.stop, config.refresh):
+        for start in range(
+            positions.start - positions.start % config.refresh, positions.stop, config.refresh
+        ):
             group = range(start, start + config.refresh)
-            images = np.stack([drawn[min(max(p, positions.start), positions.stop - 1) - positions.start][0] for p in group])
-            means = self._vae.encode(to_pixels(images).to(device)).latent_dist.mean * self._vae.config.scaling_factor
+            images = np.stack(
+                [
+                    drawn[min(max(p, positions.start), positions.stop - 1) - positions.start][0]
+                    for p in group
+                ]
+            )
+            means = (
+                self._vae.encode(to_pixels(images).to(device)).latent_dist.mean
+                * self._vae.config.scaling_factor
+            )
             parts.append(means[[p in positions for p in group]].to("cpu"))
         latents = torch.cat(parts)
         ids = tokenize([caption for _, caption in drawn], tokenizer=self._tokenizer)
@@ -110,9 +126,20 @@ class SceneLatentPool:
 class ImageLatents:
     """The training images and their flips as latents, each as often as any other."""
 
-    def __init__(self, images: CaptionedImages, *, vae: "AutoencoderKL", tokenizer: "CLIPTokenizer", file: Path) -> None:
+    def __init__(
+        self,
+        images: CaptionedImages,
+        *,
+        vae: "AutoencoderKL",
+        tokenizer: "CLIPTokenizer",
+        file: Path,
+    ) -> None:
         self._cache = cache_latents(
-            vae, read_image=images.read_image, number=len(images.captions), file=file, batch_size=_IMAGES_PER_CALL
+            vae,
+            read_image=images.read_image,
+            number=len(images.captions),
+            file=file,
+            batch_size=_IMAGES_PER_CALL,
         )
         self._scale = vae.config.scaling_factor
         self._input_ids = tokenize(images.captions, tokenizer=tokenizer)
@@ -121,4 +148,6 @@ class ImageLatents:
         """Return scaled latents [number, C, h, w] and token ids [number, T] of random images, half of them flipped."""
         positions = rng.integers(0, len(self._input_ids), number)
         flips = rng.random(number) < 0.5
-        return self._cache.gather(positions, flips) * self._scale, self._input_ids[torch.from_numpy(positions)]
+        return self._cache.gather(positions, flips) * self._scale, self._input_ids[
+            torch.from_numpy(positions)
+        ]

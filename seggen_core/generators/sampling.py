@@ -1,8 +1,8 @@
 """Sampling from diffusers pipelines so that a sample's bytes don't depend on how many others are made with it.
 
-Matrix kernels round differently for different batch shapes and, with several threads, for different rows of one batch
-(measured: fp32, 2 threads, 6 rows). So every network call has the same number of rows, and the caller says which row a sample
-is computed in.
+Matrix kernels round differently for different batch shapes and, with several threads, for different
+rows of one batch (measured: fp32, 2 threads, 6 rows). So every network call has the same number of
+rows, and the caller says which row a sample is computed in.
 """
 
 import inspect
@@ -14,6 +14,7 @@ import torch
 
 from seggen_core.config import SamplingConfig
 from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.training.precision import autocast
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -31,53 +32,33 @@ def make_scheduler(pipeline: "DiffusionPipeline", config: SamplingConfig) -> "Sc
     import diffusers
 
     scheduler_class: Any = getattr(diffusers, config.scheduler, None)
-    is_scheduler = isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)
+    is_scheduler = isinstance(scheduler_class, type) and issubclass(
+        scheduler_class, diffusers.SchedulerMixin
+    )
     if not is_scheduler:
-        raise ConfigError(f"{config.scheduler!r} is not a diffusers scheduler; examples: DDIMScheduler, EulerDiscreteScheduler")
+        raise ConfigError(
+            f"{config.scheduler!r} is not a diffusers scheduler; examples: DDIMScheduler, EulerDiscreteScheduler"
+        )
     known = list(inspect.signature(scheduler_class).parameters)
     # diffusers drops settings that it doesn't know without a word.
     if unknown := sorted(set(config.scheduler_kwargs) - set(known)):
-        raise ConfigError(f"scheduler_kwargs holds {', '.join(unknown)}; {config.scheduler} knows: {', '.join(known)}")
+        raise ConfigError(
+            f"scheduler_kwargs holds {', '.join(unknown)}; {config.scheduler} knows: {', '.join(known)}"
+        )
     return scheduler_class.from_config(pipeline.scheduler.config, **config.scheduler_kwargs)
-
-
-def padded_chunks(items: Sequence[T], size: int) -> Iterator[tuple[list[T], int]]:
-    """Yield (chunk of exactly `size` items, number of real ones); the last chunk is filled up by repeating its last item."""
-    for start in range(0, len(items), size):
-        chunk = list(items[start : start + size])
-        real = len(chunk)
-        yield chunk + [chunk[-1]] * (size - real), real
 
 
 def assign_rows(slots: Sequence[int], size: int) -> Iterator[list[int | None]]:
     """Share items out over calls of `size` rows, item i in row ``slots[i] % size``; yield the item in each row of each call.
 
-    Items of one row keep their order, and None marks a row that no item is left for. There are as many calls as the fullest
-    row has items.
+    Items of one row keep their order, and None marks a row that no item is left for. There are as
+    many calls as the fullest row has items.
     """
     rows: list[list[int]] = [[] for _ in range(size)]
     for item, slot in enumerate(slots):
         rows[slot % size].append(item)
     for call in range(max(map(len, rows))):
         yield [row[call] if call < len(row) else None for row in rows]
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of network calls: "auto" is bfloat16 where the device computes it natively, else float32."""
-    if precision == "fp32":
-        return torch.float32
-    if precision == "bf16":
-        return torch.bfloat16
-    if precision == "fp16":
-        return torch.float16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.cpu.get_capabilities().get("avx512_bf16", False) else torch.float32
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the autocast context for network calls in `dtype` (disabled for float32)."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 @torch.no_grad()
@@ -94,8 +75,9 @@ def sample_images(
 ) -> np.ndarray:
     """Sample one image per prompt; it depends on nothing but that prompt, its generator, control image and slot.
 
-    The autoencoder decodes in float32 whatever the `dtype`: SDXL's overflows in float16, and bfloat16 has too few digits for
-    8-bit colours. What else a pipeline does to its images (safety checker, watermark) is left out.
+    The autoencoder decodes in float32 whatever the `dtype`: SDXL's overflows in float16, and
+    bfloat16 has too few digits for 8-bit colours. What else a pipeline does to its images (safety
+    checker, watermark) is left out.
 
     Args:
         pipeline: a diffusers text-to-image or ControlNet pipeline (SD or SDXL).
@@ -105,7 +87,8 @@ def sample_images(
         image_size: side of the images in pixels.
         dtype: precision of network calls.
         control_images: uint8 [B, H, W, 3] for ControlNet pipelines.
-        slots: which row of a network call each prompt is computed in, modulo `micro_batch_size`; None: prompt i in row i.
+        slots: which row of a network call each prompt is computed in, modulo `micro_batch_size`;
+            None: prompt i in row i.
 
     Returns:
         uint8 [B, image_size, image_size, 3].
@@ -119,13 +102,17 @@ def sample_images(
     own_scheduler = pipeline.scheduler
     pipeline.scheduler = make_scheduler(pipeline, config)
     try:
-        for rows in assign_rows(range(len(prompts)) if slots is None else slots, config.micro_batch_size):
+        for rows in assign_rows(
+            range(len(prompts)) if slots is None else slots, config.micro_batch_size
+        ):
             real = [row for row, item in enumerate(rows) if item is not None]
             filling = next(item for item in rows if item is not None)
             items = [filling if item is None else item for item in rows]
             arguments: dict[str, Any] = {}
             if control_images is not None:
-                control = torch.from_numpy(control_images[items]).permute(0, 3, 1, 2).float().div(255)
+                control = (
+                    torch.from_numpy(control_images[items]).permute(0, 3, 1, 2).float().div(255)
+                )
                 arguments["image"] = control.to(device)
                 arguments["controlnet_conditioning_scale"] = config.controlnet_conditioning_scale
             with autocast(device, dtype):
@@ -139,9 +126,13 @@ def sample_images(
                     output_type="latent",
                     **arguments,
                 ).images
-            decoded = pipeline.vae.decode(latents.float() / pipeline.vae.config.scaling_factor).sample
+            decoded = pipeline.vae.decode(
+                latents.float() / pipeline.vae.config.scaling_factor
+            ).sample
             if not decoded.isfinite().all():
-                raise FoundationError(f"sampling in {dtype} gave values that aren't finite; set precision: fp32 for this sampler")
+                raise FoundationError(
+                    f"sampling in {dtype} gave values that aren't finite; set precision: fp32 for this sampler"
+                )
             pixels = decoded.mul(0.5).add(0.5).clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
             images[[items[row] for row in real]] = pixels[real].permute(0, 2, 3, 1).numpy()
     finally:

@@ -25,9 +25,10 @@ def train_text2mask(
 ) -> None:
     """Fine-tune the UNet of `pipeline` in place on (caption, colour map) pairs.
 
-    Colour maps fill a wider range of latents than photographs do; the foundation's scaling factor would hand the UNet
-    inputs of a variance that it has never seen. So the pipeline's `vae.config.scaling_factor` becomes
-    1 / std(colour-map latents), which its own decoding then undoes: a plain diffusers pipeline, with no special case.
+    Colour maps fill a wider range of latents than photographs do; the foundation's scaling factor
+    would hand the UNet inputs of a variance that it has never seen. So the pipeline's
+    `vae.config.scaling_factor` becomes 1 / std(colour-map latents), which its own decoding then
+    undoes: a plain diffusers pipeline, with no special case.
 
     Args:
         pipeline: the foundation, with unet and vae on the device to train on.
@@ -48,7 +49,11 @@ def train_text2mask(
         return color_maps.gather(positions, flips) / color_maps.std
 
     def predict(
-        noisy: torch.Tensor, timesteps: torch.Tensor, positions: np.ndarray, dropped: np.ndarray, _: torch.Tensor | None
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        positions: np.ndarray,
+        dropped: np.ndarray,
+        _: torch.Tensor | None,
     ) -> torch.Tensor:
         conditioning = prompts.gather(positions, dropped, unet.device)
         return unet(noisy, timesteps, **unet_arguments(conditioning)).sample

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 
-def train_clip_tokenizer(captions: Iterable[str], *, folder: Path, max_length: int) -> "CLIPTokenizer":
+def train_clip_tokenizer(
+    captions: Iterable[str], *, folder: Path, max_length: int
+) -> "CLIPTokenizer":
     """Learn byte-pair merges from `captions`, save a `CLIPTokenizer` in `folder` and return it.
 
     Words of the captions become single tokens; any other text still splits into known bytes, so a user's own class names can

@@ -1,7 +1,5 @@
 """What Text2Mask and Mask2Img are trained on: the real training split with its captions."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,14 +8,14 @@ import pandas as pd
 from PIL import Image
 from PIL.Image import Resampling
 
-from seggen_core.color_code import ColorCode
+from seggen_core.colors.code import ColorCode
 from seggen_core.config import ColorMapKind, DiffusionTrainingConfig, RandomCrops, SegGenConfig
 from seggen_core.errors import CaptionError
-from seggen_core.paths import ProjectPaths
-from seggen_core.rng import numpy_rng
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.project.digests import content_digest, json_digest
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.rng import numpy_rng
+from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
-from seggen_core.tracking.dvc_lineage import content_digest
 
 _MAX_KEPT_BYTES = 2**30
 """Of masks that a training holds in memory: on a GPU, decoding the masks of a step takes as long as the step."""
@@ -31,7 +29,8 @@ class GeneratorTrainingData:
         store: images and masks of the samples themselves.
         captions: one per picture, of N = S * (1 + crops a sample); picture i is of sample i % S.
         taxonomy: the classes.
-        read_image: picture i, uint8 [H, W, 3]; the first S are the samples' own images. IndexError where there is none.
+        read_image: picture i, uint8 [H, W, 3]; the first S are the samples' own images. IndexError
+            where there is none.
         read_color_map: its colour map, uint8 [H, W, 3].
     """
 
@@ -58,20 +57,24 @@ def open_training_data(
         ConfigError: colour maps can't show what `color_map` asks for.
     """
     store = SampleStore(paths.real("train"))
-    taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+    taxonomy = Taxonomy.read(paths.taxonomy)
     code = ColorCode(taxonomy, kind=color_map)
     table = pd.read_parquet(paths.captions)
     caption_of = dict(zip(table["sample_key"], table["caption"], strict=True))
     keys = store.keys()
     missing = [key for key in keys if key not in caption_of]
     if missing:
-        raise CaptionError(f"{len(missing)} training samples have no caption, e.g. {missing[0]} (run: dvc repro captions)")
+        raise CaptionError(
+            f"{len(missing)} training samples have no caption, e.g. {missing[0]} (run: dvc repro captions)"
+        )
     num_views = 1 + (crops.per_sample if crops else 0)
 
     def window(picture: int) -> tuple[float, float, float] | None:
         """Return top, left and side of a crop, in shares of the image's side; None for a whole image."""
         if not 0 <= picture < len(keys) * num_views:
-            raise IndexError(f"there is no picture {picture}: {len(keys)} samples, {num_views - 1} crops of each")
+            raise IndexError(
+                f"there is no picture {picture}: {len(keys)} samples, {num_views - 1} crops of each"
+            )
         view, position = divmod(picture, len(keys))
         if view == 0 or crops is None:
             return None
@@ -94,7 +97,10 @@ def open_training_data(
         instances = store.read_instances(position) if color_map == "panoptic" else None
         if instances is not None:
             instances = _crop(instances, part, resample=Resampling.NEAREST)
-        if mask.nbytes * (3 if instances is not None else 1) * len(keys) * num_views <= _MAX_KEPT_BYTES:
+        if (
+            mask.nbytes * (3 if instances is not None else 1) * len(keys) * num_views
+            <= _MAX_KEPT_BYTES
+        ):
             kept[picture] = mask, instances
         return mask, instances
 
@@ -106,7 +112,9 @@ def open_training_data(
     return GeneratorTrainingData(store, captions, taxonomy, read_image, read_color_map)
 
 
-def _crop(picture: np.ndarray, window: tuple[float, float, float] | None, *, resample: Resampling) -> np.ndarray:
+def _crop(
+    picture: np.ndarray, window: tuple[float, float, float] | None, *, resample: Resampling
+) -> np.ndarray:
     """Enlarge a window of `picture` [H, W] or [H, W, 3] to its whole size; None leaves it as it is."""
     if window is None:
         return picture
@@ -116,7 +124,9 @@ def _crop(picture: np.ndarray, window: tuple[float, float, float] | None, *, res
     return np.asarray(Image.fromarray(picture).resize((width, height), resample, box=box))
 
 
-def training_fingerprint(name: str, *, config: SegGenConfig, section: DiffusionTrainingConfig, paths: ProjectPaths) -> str:
+def training_fingerprint(
+    name: str, *, config: SegGenConfig, section: DiffusionTrainingConfig, paths: ProjectPaths
+) -> str:
     """Return a short hash of all that defines a generator's training; it names the folder an interrupted run resumes from."""
     identity = [
         name,
@@ -128,4 +138,4 @@ def training_fingerprint(name: str, *, config: SegGenConfig, section: DiffusionT
         content_digest(paths.captions),
         paths.taxonomy.read_text(encoding="utf-8"),
     ]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    return json_digest(identity)

@@ -1,6 +1,7 @@
 """Comparison of ablation arms as tables: means and spreads over seeds, differences to the baseline, what the judge said.
 
-All scores are percent. A spread is the sample standard deviation over seeds (ddof 1), NaN for a single one.
+All scores are percent. A spread is the sample standard deviation over seeds (ddof 1), NaN for a
+single one.
 """
 
 import math
@@ -90,7 +91,13 @@ def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
             iou = pd.Series(scores.per_class_iou, dtype=float).reindex(taxonomy.slugs)
             means = {name: iou[slugs].mean() for name, slugs in groups.items()}
             rows.append(
-                {"variant": arm.variant, "seed": seed, "miou": scores.miou, **means, "pixel_accuracy": scores.pixel_accuracy}
+                {
+                    "variant": arm.variant,
+                    "seed": seed,
+                    "miou": scores.miou,
+                    **means,
+                    "pixel_accuracy": scores.pixel_accuracy,
+                }
                 | {f"iou_{slug}": value for slug, value in iou.items()}
             )
     return pd.DataFrame(rows)
@@ -99,7 +106,8 @@ def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
 def comparison_arm(arm: Arm, *, arms: Sequence[Arm], baseline: str) -> str | None:
     """Return the arm whose score `arm` is measured against; None for that arm itself, and where there is none.
 
-    It is the baseline; for an arm with another model, the arm with that model and the baseline's data.
+    It is the baseline; for an arm with another model, the arm with that model and the baseline's
+    data.
     """
     reference = next(a for a in arms if a.variant == baseline)
     wanted = (arm.model, reference.real, reference.methods, reference.shuffle_masks)
@@ -108,12 +116,15 @@ def comparison_arm(arm: Arm, *, arms: Sequence[Arm], baseline: str) -> str | Non
     return None if found == arm.variant else found
 
 
-def ablation_table(arms: Sequence[Arm], *, seeds: pd.DataFrame, judges: Sequence[JudgeScores], baseline: str) -> pd.DataFrame:
+def ablation_table(
+    arms: Sequence[Arm], *, seeds: pd.DataFrame, judges: Sequence[JudgeScores], baseline: str
+) -> pd.DataFrame:
     """Return one row per arm, in the order of `arms`.
 
-    Columns: variant, mark (other model, control, upper bound), model, real, methods, num_seeds; mean and spread of miou,
-    miou_things, miou_stuff and pixel_accuracy; compared_with, and the differences of those means (delta_*), with the spread of
-    delta_miou over the seeds that both arms have; judge_<method>, the mIoU of the judge on the pairs the arm was trained on.
+    Columns: variant, mark (other model, control, upper bound), model, real, methods, num_seeds;
+    mean and spread of miou, miou_things, miou_stuff and pixel_accuracy; compared_with, and the
+    differences of those means (delta_*), with the spread of delta_miou over the seeds that both
+    arms have; judge_<method>, the mIoU of the judge on the pairs the arm was trained on.
     """
     by_variant = {str(name): group.set_index("seed") for name, group in seeds.groupby("variant")}
     judged = {judge.method: judge.miou for judge in judges}
@@ -143,12 +154,26 @@ def ablation_table(arms: Sequence[Arm], *, seeds: pd.DataFrame, judges: Sequence
             row |= {f"judge_{m}": judged[m] for m in arm.methods if m in judged}
         rows.append(row)
     columns = ["variant", "mark", "model", "real", "methods", "num_seeds"]
-    columns += [f"{n}{s}" for n in ("miou", "miou_things", "miou_stuff", "pixel_accuracy") for s in ("", "_std")]
-    columns += ["compared_with", "delta_miou", "delta_miou_std", "delta_miou_things", "delta_miou_stuff"]
-    return pd.DataFrame(rows).reindex(columns=[*columns, *(f"judge_{judge.method}" for judge in judges)])
+    columns += [
+        f"{n}{s}"
+        for n in ("miou", "miou_things", "miou_stuff", "pixel_accuracy")
+        for s in ("", "_std")
+    ]
+    columns += [
+        "compared_with",
+        "delta_miou",
+        "delta_miou_std",
+        "delta_miou_things",
+        "delta_miou_stuff",
+    ]
+    return pd.DataFrame(rows).reindex(
+        columns=[*columns, *(f"judge_{judge.method}" for judge in judges)]
+    )
 
 
-def per_class_table(arms: Sequence[Arm], *, seeds: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
+def per_class_table(
+    arms: Sequence[Arm], *, seeds: pd.DataFrame, taxonomy: Taxonomy
+) -> pd.DataFrame:
     """Return the mean IoU over seeds, one row per arm (index) and one column per class slug."""
     table = seeds.groupby("variant")[[f"iou_{slug}" for slug in taxonomy.slugs]].mean()
     table.columns = pd.Index(taxonomy.slugs)
@@ -165,7 +190,9 @@ def judge_table(judges: Sequence[JudgeScores], *, taxonomy: Taxonomy) -> pd.Data
     """Return one row per method (index): samples, miou, further scores, and one column per class slug."""
     rows = {j.method: {"samples": j.samples, "miou": j.miou, **j.further} for j in judges}
     scores = pd.DataFrame.from_dict(rows, orient="index")
-    classes = pd.DataFrame.from_dict({j.method: j.per_class_iou for j in judges}, orient="index").reindex(columns=taxonomy.slugs)
+    classes = pd.DataFrame.from_dict(
+        {j.method: j.per_class_iou for j in judges}, orient="index"
+    ).reindex(columns=taxonomy.slugs)
     return scores.join(classes.astype(float))
 
 
@@ -178,13 +205,22 @@ def flat_metrics(table: pd.DataFrame, *, judges: Sequence[JudgeScores]) -> dict[
         "things": "miou_things",
         "stuff": "miou_stuff",
     }
-    values = {f"{row['variant']}.{name}": float(row[column]) for _, row in table.iterrows() for name, column in names.items()}
+    values = {
+        f"{row['variant']}.{name}": float(row[column])
+        for _, row in table.iterrows()
+        for name, column in names.items()
+    }
     values |= {f"judge.{judge.method}": judge.miou for judge in judges}
     return {name: round(value, 4) for name, value in values.items() if not np.isnan(value)}
 
 
 def ablation_markdown(
-    table: pd.DataFrame, *, per_class: pd.DataFrame, judges: Sequence[JudgeScores], taxonomy: Taxonomy, title: str
+    table: pd.DataFrame,
+    *,
+    per_class: pd.DataFrame,
+    judges: Sequence[JudgeScores],
+    taxonomy: Taxonomy,
+    title: str,
 ) -> str:
     """Return the report: the comparison, IoU per class, what the judge said, and what the marks mean."""
     arms = []
@@ -201,11 +237,16 @@ def ablation_markdown(
                 "Things": _with_spread(row["miou_things"], row["miou_things_std"]),
                 "Stuff": _with_spread(row["miou_stuff"], row["miou_stuff_std"]),
                 "Pixel acc.": _with_spread(row["pixel_accuracy"], row["pixel_accuracy_std"]),
-                "Judge on its pairs": ", ".join(text for text in judged if not text.endswith(NO_VALUE)) or NO_VALUE,
+                "Judge on its pairs": ", ".join(
+                    text for text in judged if not text.endswith(NO_VALUE)
+                )
+                or NO_VALUE,
             }
         )
     marks = "".join(table["mark"])
-    reference = table.loc[table["compared_with"].isna() & ~table["mark"].str.contains(OTHER_MODEL), "model"].iloc[0]
+    reference = table.loc[
+        table["compared_with"].isna() & ~table["mark"].str.contains(OTHER_MODEL), "model"
+    ].iloc[0]
     notes = {
         OTHER_MODEL: f"trains another model than {reference}; Δ is to the same model on the baseline's data.",
         CONTROL: "the control: synthetic images with the masks of other samples.",
@@ -220,18 +261,22 @@ def ablation_markdown(
         "## IoU per class",
         markdown_table(
             [
-                {"Arm": f"{name} {mark}".strip()} | {c.name: _number(per_class.loc[name, c.slug]) for c in taxonomy}
+                {"Arm": f"{name} {mark}".strip()}
+                | {c.name: _number(per_class.loc[name, c.slug]) for c in taxonomy}
                 for name, mark in zip(table["variant"], table["mark"], strict=True)
             ]
         ),
     ]
     if judges:
-        rows = judge_table(judges, taxonomy=taxonomy).rename(columns={c.slug: c.name for c in taxonomy})
+        rows = judge_table(judges, taxonomy=taxonomy).rename(
+            columns={c.slug: c.name for c in taxonomy}
+        )
         parts += [
             "## Synthetic pairs, scored by the segmenter trained on all real samples",
             markdown_table(
                 [
-                    {"Method": str(method)} | {str(n): f"{v:.0f}" if n == "samples" else _number(v) for n, v in row.items()}
+                    {"Method": str(method)}
+                    | {str(n): f"{v:.0f}" if n == "samples" else _number(v) for n, v in row.items()}
                     for method, row in rows.iterrows()
                 ]
             ),
@@ -256,5 +301,8 @@ def markdown_table(rows: Sequence[Mapping[str, str]], *, text_columns: int = 1) 
     align = [str.ljust] * text_columns + [str.rjust] * (len(header) - text_columns)
     rule = ["-" * w if i < text_columns else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     lines = [[pad(name, w) for pad, name, w in zip(align, header, widths, strict=True)], rule]
-    lines += [[pad(row[name], w) for pad, name, w in zip(align, header, widths, strict=True)] for row in rows]
+    lines += [
+        [pad(row[name], w) for pad, name, w in zip(align, header, widths, strict=True)]
+        for row in rows
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -53,24 +53,40 @@ def sheet_panels(sample: SheetSample, *, palette: np.ndarray, height: int) -> li
     width = max(1, round(sample.image.shape[1] * height / sample.image.shape[0]))
     size = (width, height)
     picture = Image.fromarray(sample.image).resize(size, Image.Resampling.LANCZOS)
-    ids = np.asarray(Image.fromarray(sample.segmentation_map).resize(size, Image.Resampling.NEAREST))
+    ids = np.asarray(
+        Image.fromarray(sample.segmentation_map).resize(size, Image.Resampling.NEAREST)
+    )
     # Stripes for what is ignored: any one colour may be a class's (CamVid's sky is mid grey).
-    colors = np.where((ids == IGNORE_INDEX)[..., None], _striped(height, width), colorize(ids, palette))
+    colors = np.where(
+        (ids == IGNORE_INDEX)[..., None], _striped(height, width), colorize(ids, palette)
+    )
     mixed = overlay(np.asarray(picture), colors, 0.55)
     mixed[ids == IGNORE_INDEX] = np.asarray(picture)[ids == IGNORE_INDEX]
     if sample.instance_map is not None:
-        instances = Image.fromarray(sample.instance_map.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+        instances = Image.fromarray(sample.instance_map.astype(np.int32)).resize(
+            size, Image.Resampling.NEAREST
+        )
         mixed[_outlines(np.asarray(instances))] = _OUTLINE
     return [picture, Image.fromarray(colors), Image.fromarray(mixed)]
 
 
-def legend(samples: Sequence[SheetSample], *, class_names: Sequence[str], palette: np.ndarray) -> list[LegendEntry]:
+def legend(
+    samples: Sequence[SheetSample], *, class_names: Sequence[str], palette: np.ndarray
+) -> list[LegendEntry]:
     """Return the classes in `samples`, largest first, and what is ignored last."""
-    counts = np.sum([np.bincount(s.segmentation_map.ravel(), minlength=256) for s in samples], axis=0)
+    counts = np.sum(
+        [np.bincount(s.segmentation_map.ravel(), minlength=256) for s in samples], axis=0
+    )
     total = max(1, int(counts.sum()))
-    shown = [i for i in np.argsort(-counts[: len(class_names)], kind="stable").tolist() if counts[i]]
+    shown = [
+        i for i in np.argsort(-counts[: len(class_names)], kind="stable").tolist() if counts[i]
+    ]
     entries = [
-        LegendEntry(class_names[i], (int(palette[i][0]), int(palette[i][1]), int(palette[i][2])), 100 * counts[i] / total)
+        LegendEntry(
+            class_names[i],
+            (int(palette[i][0]), int(palette[i][1]), int(palette[i][2])),
+            100 * counts[i] / total,
+        )
         for i in shown
     ]
     if counts[IGNORE_INDEX]:
@@ -79,7 +95,12 @@ def legend(samples: Sequence[SheetSample], *, class_names: Sequence[str], palett
 
 
 def draw_sheet(
-    samples: Sequence[SheetSample], *, class_names: Sequence[str], palette: np.ndarray, heading: str, height: int = 200
+    samples: Sequence[SheetSample],
+    *,
+    class_names: Sequence[str],
+    palette: np.ndarray,
+    heading: str,
+    height: int = 200,
 ) -> Image.Image:
     """Draw a sheet: a row a sample, the legend at the right.
 
@@ -126,20 +147,32 @@ def draw_sheet(
     for entry in entries:
         if entry.color is None:
             sheet.paste(Image.fromarray(_striped(_BOX, _BOX)), (left, y + 2))
-        pencil.rectangle((left, y + 2, left + _BOX, y + 2 + _BOX), fill=entry.color, outline="black")
-        text = _cut(f"{entry.name}  {entry.share:.1f}%", width=_LEGEND_WIDTH - _BOX - 2 * _GAP, font=font)
+        pencil.rectangle(
+            (left, y + 2, left + _BOX, y + 2 + _BOX), fill=entry.color, outline="black"
+        )
+        text = _cut(
+            f"{entry.name}  {entry.share:.1f}%", width=_LEGEND_WIDTH - _BOX - 2 * _GAP, font=font
+        )
         pencil.text((left + _BOX + 8, y), text, fill="black", font=font)
         y += _LINE
     return sheet
 
 
 def write_html(
-    samples: Sequence[SheetSample], *, class_names: Sequence[str], palette: np.ndarray, heading: str, height: int = 240
+    samples: Sequence[SheetSample],
+    *,
+    class_names: Sequence[str],
+    palette: np.ndarray,
+    heading: str,
+    height: int = 240,
 ) -> str:
     """Return the sheet as one HTML page that holds its pictures; texts stay searchable."""
     parts = []
     for sample in samples:
-        cells = "".join(f'<img alt="" src="{_data_url(p)}">' for p in sheet_panels(sample, palette=palette, height=height))
+        cells = "".join(
+            f'<img alt="" src="{_data_url(p)}">'
+            for p in sheet_panels(sample, palette=palette, height=height)
+        )
         title = "<br>".join(html.escape(line) for line in sample.title.splitlines())
         parts.append(f"<section><p>{title}</p>{cells}</section>")
     rows = "".join(
@@ -181,7 +214,9 @@ def _outlines(instances: np.ndarray) -> np.ndarray:
     return edge & (instances > 0)
 
 
-def _wrapped(text: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def _wrapped(
+    text: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> list[str]:
     """Return the lines of `text`, each cut to `width` pixels."""
     return [_cut(line, width=width, font=font) for line in text.splitlines()]
 

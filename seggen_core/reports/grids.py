@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from seggen_core.taxonomy import IGNORE_INDEX
 
 if TYPE_CHECKING:
-    from seggen_core.synthesis.sample_store import Sample
+    from seggen_core.store.reader import Sample
 
 _IGNORE_GREY = 128
 _LABEL_MARGIN = 6
@@ -32,7 +32,9 @@ def colorize(segmentation_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
     known[: len(palette)] = known[IGNORE_INDEX] = True
     foreign = np.unique(segmentation_map[~known[segmentation_map]])
     if foreign.size:
-        raise ValueError(f"the mask holds {foreign.tolist()}; the palette has colours for 0-{len(palette) - 1}")
+        raise ValueError(
+            f"the mask holds {foreign.tolist()}; the palette has colours for 0-{len(palette) - 1}"
+        )
     colors = np.full((256, 3), _IGNORE_GREY, np.uint8)
     colors[: len(palette)] = palette
     return colors[segmentation_map]
@@ -41,12 +43,20 @@ def colorize(segmentation_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
 def overlay(image: np.ndarray, color: np.ndarray, alpha: float) -> np.ndarray:
     """Return ``(1 - alpha) * image + alpha * color``, rounded; all are uint8 [H, W, 3], alpha is in [0, 1]."""
     if image.shape != color.shape or not 0 <= alpha <= 1:
-        raise ValueError(f"can't lay {color.shape} over {image.shape} with alpha {alpha}; expected one shape and alpha in [0, 1]")
-    return np.rint((1 - alpha) * image.astype(np.float32) + alpha * color.astype(np.float32)).astype(np.uint8)
+        raise ValueError(
+            f"can't lay {color.shape} over {image.shape} with alpha {alpha}; expected one shape and alpha in [0, 1]"
+        )
+    return np.rint(
+        (1 - alpha) * image.astype(np.float32) + alpha * color.astype(np.float32)
+    ).astype(np.uint8)
 
 
 def image_grid(
-    rows: Sequence[Sequence[np.ndarray]], *, scale: int = 1, gap: int = 2, labels: Sequence[str] | None = None
+    rows: Sequence[Sequence[np.ndarray]],
+    *,
+    scale: int = 1,
+    gap: int = 2,
+    labels: Sequence[str] | None = None,
 ) -> Image.Image:
     """Lay images out in rows on white.
 
@@ -57,7 +67,8 @@ def image_grid(
         labels: one text per row, written at its left.
 
     Raises:
-        ValueError: there is no image, sizes or dtypes differ, or there aren't as many labels as rows.
+        ValueError: there is no image, sizes or dtypes differ, or there aren't as many labels as
+            rows.
     """
     found = sorted({(image.dtype.name, image.shape) for row in rows for image in row})
     if len(found) != 1 or found[0][0] != "uint8" or found[0][1][2:] != (3,):
@@ -66,7 +77,11 @@ def image_grid(
         raise ValueError(f"got {len(labels)} labels for {len(rows)} rows")
 
     font = ImageFont.load_default(size=12)
-    left = 0 if labels is None else 2 * _LABEL_MARGIN + max(int(np.ceil(font.getlength(label))) for label in labels)
+    left = (
+        0
+        if labels is None
+        else 2 * _LABEL_MARGIN + max(int(np.ceil(font.getlength(label))) for label in labels)
+    )
     height, width = (side * scale for side in found[0][1][:2])
     num_columns = max(len(row) for row in rows)
     canvas_size = (left + num_columns * (width + gap) + gap, len(rows) * (height + gap) + gap)
@@ -75,14 +90,18 @@ def image_grid(
     for r, row in enumerate(rows):
         top = gap + r * (height + gap)
         if labels is not None:
-            pencil.text((_LABEL_MARGIN, top + height / 2), labels[r], fill="black", font=font, anchor="lm")
+            pencil.text(
+                (_LABEL_MARGIN, top + height / 2), labels[r], fill="black", font=font, anchor="lm"
+            )
         for c, image in enumerate(row):
             enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
             canvas.paste(Image.fromarray(enlarged), (left + gap + c * (width + gap), top))
     return canvas
 
 
-def pair_grid(samples: "Sequence[Sample]", *, palette: np.ndarray, num_columns: int, scale: int = 1) -> Image.Image:
+def pair_grid(
+    samples: "Sequence[Sample]", *, palette: np.ndarray, num_columns: int, scale: int = 1
+) -> Image.Image:
     """Show samples as three labelled rows, image above mask above overlay; further rows follow where `num_columns` are full.
 
     Args:
@@ -94,6 +113,13 @@ def pair_grid(samples: "Sequence[Sample]", *, palette: np.ndarray, num_columns: 
     rows: list[list[np.ndarray]] = []
     for start in range(0, len(samples), num_columns):
         images = [sample.image for sample in samples[start : start + num_columns]]
-        colors = [colorize(sample.segmentation_map, palette) for sample in samples[start : start + num_columns]]
-        rows += [images, colors, [overlay(image, color, 0.5) for image, color in zip(images, colors, strict=True)]]
+        colors = [
+            colorize(sample.segmentation_map, palette)
+            for sample in samples[start : start + num_columns]
+        ]
+        rows += [
+            images,
+            colors,
+            [overlay(image, color, 0.5) for image, color in zip(images, colors, strict=True)],
+        ]
     return image_grid(rows, scale=scale, labels=["image", "mask", "overlay"] * (len(rows) // 3))

@@ -28,7 +28,8 @@ class Distances(BaseModel):
 
     Attributes:
         median, p5, min: median, fifth percentile and smallest.
-        below_reference: percentage of the samples nearer than the first percentile of the reference; NaN for the reference.
+        below_reference: percentage of the samples nearer than the first percentile of the
+            reference; NaN for the reference.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,7 +49,8 @@ class MemorizationScores(BaseModel):
         neighbors: training images that the nearest is compared with.
         reference_in_train: validation samples that were trained on, too.
         masks: "own", or why masks aren't compared: "real" or "one_class".
-        synthetic, reference: by measure, of the method and of validation samples; without masks where they aren't compared.
+        synthetic, reference: by measure, of the method and of validation samples; without masks
+            where they aren't compared.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,7 +68,11 @@ class MemorizationScores(BaseModel):
 
 def flat_memorization(scores: Sequence[MemorizationScores]) -> dict[str, float]:
     """Return what `dvc metrics` shows: "memorization.<method>.<measure>", the percentage nearer than the reference."""
-    values = {f"memorization.{s.method}.{name}": d.below_reference for s in scores for name, d in s.synthetic.items()}
+    values = {
+        f"memorization.{s.method}.{name}": d.below_reference
+        for s in scores
+        for name, d in s.synthetic.items()
+    }
     return {name: round(value, 4) for name, value in values.items() if not math.isnan(value)}
 
 
@@ -81,7 +87,9 @@ def memorization_markdown(scores: Sequence[MemorizationScores]) -> str:
     notes = [f"{s.method} {_LEFT_OUT[s.masks]}  " for s in scores if s.masks != "own"]
     if first.reference_in_train:
         seen = f"{first.reference_in_train} of the {first.reference_samples} validation samples were trained on, too"
-        notes.append(f"{seen}: they are compared with other training samples than themselves, but aren't unseen.  ")
+        notes.append(
+            f"{seen}: they are compared with other training samples than themselves, but aren't unseen.  "
+        )
     parts = [
         "## Nearest training sample",
         f"Distance to the nearest of {first.training_samples} real training samples, as they are or mirrored: median / fifth "
@@ -103,5 +111,10 @@ def _row(name: str, *, samples: int, distances: dict[str, Distances]) -> dict[st
             row[heading] = NO_VALUE
             continue
         nearer = "" if math.isnan(found.below_reference) else f" ({found.below_reference:.1f}%)"
-        row[heading] = " / ".join(f"{value:.{_DECIMALS[measure]}f}" for value in (found.median, found.p5, found.min)) + nearer
+        row[heading] = (
+            " / ".join(
+                f"{value:.{_DECIMALS[measure]}f}" for value in (found.median, found.p5, found.min)
+            )
+            + nearer
+        )
     return row

@@ -1,7 +1,8 @@
 """What a run will take, reckoned from params.yaml before anything is spent: samples, hours, disk, stages.
 
-An estimate, not a promise: seconds per network call times calls, from a table of throughputs that says where its numbers come
-from (`plan_rates.json`), scaled by the number of pixels. Where a stage has been run here before, its time is the one it took.
+An estimate, not a promise: seconds per network call times calls, from a table of throughputs that
+says where its numbers come from (`plan_rates.json`), scaled by the number of pixels. Where a stage
+has been run here before, its time is the one it took.
 """
 
 import json
@@ -11,10 +12,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from seggen_core.config import DiffusionTrainingConfig, PretrainConfig, RandomCrops, SamplingConfig, SegGenConfig
+from seggen_core.config import (
+    DiffusionTrainingConfig,
+    PretrainConfig,
+    RandomCrops,
+    SamplingConfig,
+    SegGenConfig,
+)
 from seggen_core.datasets.reader import SPLITS, open_dataset
 from seggen_core.errors import ConfigError, DatasetError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 
 PUBLISHED_SIZES = {
     "ade20k": (20_210, 2_000),
@@ -71,16 +78,32 @@ class Plan:
     def render(self) -> str:
         """Return a readable table."""
         rows = [["stage", "items", "work", "hours", "GB", "hours from"]]
-        rows += [[s.stage, str(s.items), s.work, _number(s.hours), _number(s.gigabytes), s.basis] for s in self.stages]
+        rows += [
+            [s.stage, str(s.items), s.work, _number(s.hours), _number(s.gigabytes), s.basis]
+            for s in self.stages
+        ]
         hours, disk = sum(s.hours for s in self.stages), sum(s.gigabytes for s in self.stages)
-        rows.append(["total", str(sum(s.items for s in self.stages)), "", _number(hours), _number(disk), ""])
+        rows.append(
+            ["total", str(sum(s.items for s in self.stages)), "", _number(hours), _number(disk), ""]
+        )
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         left = (0, 2, 5)
         table = [
-            "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+            "  ".join(
+                c.ljust(w) if i in left else c.rjust(w)
+                for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
             for row in rows
         ]
-        return "\n".join([f"plan of the profile {self.profile}", "", *table, "", *(f"note: {n}" for n in self.notes)])
+        return "\n".join(
+            [
+                f"plan of the profile {self.profile}",
+                "",
+                *table,
+                "",
+                *(f"note: {n}" for n in self.notes),
+            ]
+        )
 
 
 def load_rates(path: Path | None, *, device: str) -> dict[str, Any]:
@@ -91,12 +114,18 @@ def load_rates(path: Path | None, *, device: str) -> dict[str, Any]:
     """
     try:
         if path is None:
-            text = resources.files("seggen_core.reports").joinpath("plan_rates.json").read_text(encoding="utf-8")
+            text = (
+                resources.files("seggen_core.reports")
+                .joinpath("plan_rates.json")
+                .read_text(encoding="utf-8")
+            )
         else:
             text = path.read_text(encoding="utf-8")
         return json.loads(text)[device]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"no throughputs of {device!r} can be read from {path}: {error!r}; see docs/datasets.md") from None
+        raise ConfigError(
+            f"no throughputs of {device!r} can be read from {path}: {error!r}; see docs/datasets.md"
+        ) from None
 
 
 def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[str, Any]) -> Plan:
@@ -115,7 +144,9 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
     size = config.dataset.image_size
     family = foundation_family(config, paths=paths)
     network = rates[family]
-    unet, vae = (network[name] * (size / network["image_size"]) ** 2 for name in ("unet_s", "vae_s"))
+    unet, vae = (
+        network[name] * (size / network["image_size"]) ** 2 for name in ("unet_s", "vae_s")
+    )
     basis = network.get("basis", rates["basis"])
     pretraining = config.foundation.pretrain if config.foundation.mode == "pretrain" else None
     if pretraining is not None and pretraining.unet_channels != PretrainConfig().unet_channels:
@@ -130,10 +161,23 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
 
     # 1. What every profile runs.
     total = sum(counts.values())
-    stages.append(StagePlan("dataset", 1, f"{total:,} real samples", total * 0.02 / 3600, total * picture, "assumed"))
+    stages.append(
+        StagePlan(
+            "dataset", 1, f"{total:,} real samples", total * 0.02 / 3600, total * picture, "assumed"
+        )
+    )
     asks = config.captions.captioner not in ("class_list", "file")
     hours = counts["train"] * rates["caption_s"] / 3600 if asks else 0.0
-    stages.append(StagePlan("captions", 1, f"{counts['train']:,} by {config.captions.captioner}", hours, 0.0, "assumed"))
+    stages.append(
+        StagePlan(
+            "captions",
+            1,
+            f"{counts['train']:,} by {config.captions.captioner}",
+            hours,
+            0.0,
+            "assumed",
+        )
+    )
     source, hours = str(config.foundation.source), 0.0
     if pretraining is not None:
         source = f"{pretraining.unet_steps:,} steps of {pretraining.batch_size}"
@@ -170,23 +214,42 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
             if method == "masksyn":
                 row += _sampling_seconds(settings.text2mask, unet=unet, vae=vae)
             work = f"{made[method]:,} samples: {sources:,} sources x {settings.samples_per_source}"
-            stages.append(StagePlan(method, len(config.classes), work, made[method] * row / 3600, made[method] * picture, basis))
+            stages.append(
+                StagePlan(
+                    method,
+                    len(config.classes),
+                    work,
+                    made[method] * row / 3600,
+                    made[method] * picture,
+                    basis,
+                )
+            )
     for method in ("seediff", "diffumask"):
         if method in wanted:
             settings = getattr(config, method)
             if settings is None:
-                raise ConfigError(f"{method} is among the methods or read by an arm, but params.yaml has no section {method}")
+                raise ConfigError(
+                    f"{method} is among the methods or read by an arm, but params.yaml has no section {method}"
+                )
             made[method] = len(config.classes) * settings.samples_per_class
             drawn = float(made[method])
             if method == "diffumask" and settings.noise_learning is not None:
-                drawn /= max(1 - settings.noise_learning.drop_share, 1e-3)  # noise learning drops some of what is drawn
+                drawn /= max(
+                    1 - settings.noise_learning.drop_share, 1e-3
+                )  # noise learning drops some of what is drawn
             row = _sampling_seconds(settings.sampling, unet=unet, vae=vae)
             work = f"{made[method]:,} samples: {len(config.classes)} classes x {settings.samples_per_class:,}"
             hours = drawn * row / 3600
-            stages.append(StagePlan(method, len(config.classes), work, hours, made[method] * picture, basis))
-            notes.append(f"{method}: as if every attempt gave a usable mask; three attempts a sample are the most")
+            stages.append(
+                StagePlan(method, len(config.classes), work, hours, made[method] * picture, basis)
+            )
+            notes.append(
+                f"{method}: as if every attempt gave a usable mask; three attempts a sample are the most"
+            )
     if "diffumask" in wanted:
-        notes.append("diffumask: without the training of its AffinityNet and of the networks of noise learning")
+        notes.append(
+            "diffumask: without the training of its AffinityNet and of the networks of noise learning"
+        )
 
     # 4. Segmenters.
     hours = evaluation = disk = 0.0
@@ -195,16 +258,31 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
         cost = rates["segmenter"][segmenter.model]
         crop = segmenter.crop_size or size
         disk += seeds * cost["gigabytes"]
-        hours += seeds * segmenter.num_steps * segmenter.batch_size * cost["train_s"] * (crop / cost["image_size"]) ** 2 / 3600
-        evaluation += seeds * counts["test"] * cost["predict_s"] * (size / cost["image_size"]) ** 2 / 3600
+        hours += (
+            seeds
+            * segmenter.num_steps
+            * segmenter.batch_size
+            * cost["train_s"]
+            * (crop / cost["image_size"]) ** 2
+            / 3600
+        )
+        evaluation += (
+            seeds * counts["test"] * cost["predict_s"] * (size / cost["image_size"]) ** 2 / 3600
+        )
     arms = len(config.variants)
     work = f"{seeds} seed(s) x {config.train_seg.num_steps:,} steps"
     stages.append(StagePlan("train_seg", arms, work, hours, disk, rates["basis"]))
-    stages.append(StagePlan("evaluate", arms, f"{counts['test']:,} test samples", evaluation, 0.0, rates["basis"]))
+    stages.append(
+        StagePlan(
+            "evaluate", arms, f"{counts['test']:,} test samples", evaluation, 0.0, rates["basis"]
+        )
+    )
     judged = sum(made.get(m, 0) for m in config.methods)
     cost = rates["segmenter"][config.train_seg.model]
     hours = judged * cost["predict_s"] * (size / cost["image_size"]) ** 2 / 3600
-    stages.append(StagePlan("judge", len(config.methods), f"{judged:,} samples", hours, 0.0, rates["basis"]))
+    stages.append(
+        StagePlan("judge", len(config.methods), f"{judged:,} samples", hours, 0.0, rates["basis"])
+    )
     cost, seconds = rates["nearest"], 0.0
     for method in config.methods:
         compared = made.get(method, 0) + counts["val"]
@@ -212,9 +290,13 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
         read = cost["read_s"] * (size / cost["image_size"]) ** 2 / config.runtime.num_threads
         seconds += (compared + counts["train"]) * read + compared * counts["train"] * pair
     work = f"{judged:,} samples against {counts['train']:,}"
-    stages.append(StagePlan("memorization", len(config.methods), work, seconds / 3600, 0.0, rates["basis"]))
+    stages.append(
+        StagePlan("memorization", len(config.methods), work, seconds / 3600, 0.0, rates["basis"])
+    )
     stages.append(StagePlan("ablation", 1, "tables and figures", 0.0, 0.0, rates["basis"]))
-    notes.append("disk: DVC's cache holds everything a second time, unless it can link (dvc config cache.type)")
+    notes.append(
+        "disk: DVC's cache holds everything a second time, unless it can link (dvc config cache.type)"
+    )
     return Plan(config.profile, _with_durations(stages, paths=paths), notes)
 
 
@@ -226,7 +308,9 @@ def foundation_family(config: SegGenConfig, *, paths: ProjectPaths) -> str:
     folder = paths.root / source
     if not folder.is_dir():
         if source.count("/") != 1:
-            raise ConfigError(f"foundation.source {source} is neither a folder in {paths.root} nor a hub repository (owner/name)")
+            raise ConfigError(
+                f"foundation.source {source} is neither a folder in {paths.root} nor a hub repository (owner/name)"
+            )
         return "sdxl" if "xl" in source.lower() else "sd"
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
@@ -235,7 +319,9 @@ def foundation_family(config: SegGenConfig, *, paths: ProjectPaths) -> str:
             return "sdxl"
         return "sd" if len(vae["block_out_channels"]) >= 4 else "embedded"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"foundation.source {folder} is no diffusers pipeline folder: {error!r}") from None
+        raise ConfigError(
+            f"foundation.source {folder} is no diffusers pipeline folder: {error!r}"
+        ) from None
 
 
 def _count(config: SegGenConfig, *, paths: ProjectPaths, notes: list[str]) -> dict[str, int]:
@@ -248,7 +334,9 @@ def _count(config: SegGenConfig, *, paths: ProjectPaths, notes: list[str]) -> di
         except DatasetError as error:
             notes.append(f"published sizes are used, since the dataset can't be opened: {error}")
     if dataset.name not in PUBLISHED_SIZES:
-        raise ConfigError(f"dataset.root of {dataset.name} is not set or can't be read; its size isn't known otherwise")
+        raise ConfigError(
+            f"dataset.root of {dataset.name} is not set or can't be read; its size isn't known otherwise"
+        )
     if dataset.root is None:
         notes.append("published sizes are used: dataset.root is not set")
     train, val = PUBLISHED_SIZES[dataset.name]
@@ -280,14 +368,20 @@ def _with_durations(stages: list[StagePlan], *, paths: ProjectPaths) -> list[Sta
     """Replace reckoned hours by those that a stage took here the last time, where all its items were run."""
     file = paths.root / ".seggen" / "durations.json"
     try:
-        taken: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))["stages"] if file.is_file() else {}
+        taken: dict[str, float] = (
+            json.loads(file.read_text(encoding="utf-8"))["stages"] if file.is_file() else {}
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return stages  # a broken file of durations is no reason not to plan
     found = []
     for s in stages:
         own = [seconds for name, seconds in taken.items() if name.partition("@")[0] == s.stage]
         known = len(own) == s.items
-        found.append(StagePlan(s.stage, s.items, s.work, sum(own) / 3600, s.gigabytes, "last run here") if known else s)
+        found.append(
+            StagePlan(s.stage, s.items, s.work, sum(own) / 3600, s.gigabytes, "last run here")
+            if known
+            else s
+        )
     return found
 
 

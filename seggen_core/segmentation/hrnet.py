@@ -13,7 +13,13 @@ from torch.nn import functional as F
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError
-from seggen_core.segmentation.models import CONFIG_FILE, WEIGHTS_FILE, Segmenter, load_backbone, normalize
+from seggen_core.segmentation.models import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Segmenter,
+    load_backbone,
+    normalize,
+)
 from seggen_core.taxonomy import IGNORE_INDEX
 
 _STEM_STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
@@ -23,9 +29,9 @@ _STEM_STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
 class HRNetSegmenter(Segmenter):
     """All four branches, brought to the finest one's size, then 1x1 convolution, BatchNorm, ReLU, classifier, input size.
 
-    The 1x1 convolution is applied per branch and the results are upsampled and summed: the same as concatenating the upsampled
-    branches first (both are linear), for a quarter of the work. It projects to `head_width` channels, where HRNetV2 keeps the
-    sum of the branches' channels.
+    The 1x1 convolution is applied per branch and the results are upsampled and summed: the same as
+    concatenating the upsampled branches first (both are linear), for a quarter of the work. It
+    projects to `head_width` channels, where HRNetV2 keeps the sum of the branches' channels.
     """
 
     backbone_prefix = "backbone."
@@ -52,12 +58,20 @@ class HRNetSegmenter(Segmenter):
                 f"train_seg.backbone is {backbone!r}; expected one of timm's: {', '.join(timm.list_models('hrnet*'))}"
             )
         try:
-            # feature_location "" takes the branches themselves, not the classification head's wide bottlenecks behind them.
+            # feature_location "" takes the branches themselves, not the classification head's wide
+            # bottlenecks behind them.
             self.backbone = timm.create_model(
-                backbone, pretrained=False, features_only=True, feature_location="", out_indices=(1, 2, 3, 4), **backbone_kwargs
+                backbone,
+                pretrained=False,
+                features_only=True,
+                feature_location="",
+                out_indices=(1, 2, 3, 4),
+                **backbone_kwargs,
             )
         except (TypeError, KeyError, ValueError) as error:
-            raise ConfigError(f"timm can't build {backbone} with train_seg.backbone_kwargs: {error}") from error
+            raise ConfigError(
+                f"timm can't build {backbone} with train_seg.backbone_kwargs: {error}"
+            ) from error
         first, second = _STEM_STRIDES[stem_stride]
         self.backbone.conv1.stride = (first, first)
         self.backbone.conv2.stride = (second, second)
@@ -65,13 +79,16 @@ class HRNetSegmenter(Segmenter):
         self.projections = nn.ModuleList(nn.Conv2d(c, head_width, 1, bias=False) for c in channels)
         self.norm = nn.BatchNorm2d(head_width)
         self.classifier = nn.Conv2d(head_width, self.num_classes, 1)
-        # The coarsest branch is 8 times smaller than the finest; timm's fusion needs them to fit exactly.
+        # The coarsest branch is 8 times smaller than the finest; timm's fusion needs them to fit
+        # exactly.
         self._multiple = 8 * stem_stride
         self.register_buffer("class_weights", None, persistent=False)
         self.to(memory_format=torch.channels_last)
 
     @classmethod
-    def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()) -> "HRNetSegmenter":
+    def build(
+        cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()
+    ) -> "HRNetSegmenter":
         """Build what `config` describes, with `backbone_source`'s weights in the backbone where there is one."""
         segmenter = cls(
             id2label=id2label,
@@ -81,21 +98,31 @@ class HRNetSegmenter(Segmenter):
             head_width=config.head_width,
         )
         if config.backbone_source is not None:
-            load_backbone(segmenter.backbone, source=base / config.backbone_source, example="timm/hrnet_w48.ms_in1k")
+            load_backbone(
+                segmenter.backbone,
+                source=base / config.backbone_source,
+                example="timm/hrnet_w48.ms_in1k",
+            )
         return segmenter
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, float32 [B, C, H, W]; see `Segmenter`."""
         height, width = images.shape[-2:]
         below, right = -height % self._multiple, -width % self._multiple
-        padded = F.pad(normalize(images), (0, right, 0, below)).contiguous(memory_format=torch.channels_last)
-        branches = [project(b) for project, b in zip(self.projections, self.backbone(padded), strict=True)]
+        padded = F.pad(normalize(images), (0, right, 0, below)).contiguous(
+            memory_format=torch.channels_last
+        )
+        branches = [
+            project(b) for project, b in zip(self.projections, self.backbone(padded), strict=True)
+        ]
         size = branches[0].shape[-2:]
         fused = branches[0]
         for branch in branches[1:]:
             fused = fused + F.interpolate(branch, size=size, mode="bilinear", align_corners=False)
         logits = self.classifier(F.relu(self.norm(fused)))
-        return F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)[:, :, :height, :width]
+        return F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)[
+            :, :, :height, :width
+        ]
 
     def weigh_classes(self, weights: torch.Tensor) -> None:
         """Weigh the pixels of each class; see `Segmenter`."""
@@ -104,15 +131,27 @@ class HRNetSegmenter(Segmenter):
     def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of the labelled pixels of the batch, weighted if asked for; see `Segmenter`."""
         logits = self.predict_logits(images)
-        total = F.cross_entropy(logits, segmentation_maps, weight=self.class_weights, ignore_index=IGNORE_INDEX, reduction="sum")
+        total = F.cross_entropy(
+            logits,
+            segmentation_maps,
+            weight=self.class_weights,
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+        )
         labelled = segmentation_maps != IGNORE_INDEX
         if self.class_weights is None:
             return total / labelled.sum().clamp(min=1)
-        return total / self.class_weights[segmentation_maps[labelled]].sum().clamp(min=self.class_weights.min())
+        return total / self.class_weights[segmentation_maps[labelled]].sum().clamp(
+            min=self.class_weights.min()
+        )
 
     def save(self, folder: Path) -> None:
         """Write config.json (the constructor's arguments) and model.safetensors."""
-        tree = {"model_type": "seggen_hrnet", **self.settings, "id2label": {str(k): v for k, v in self.id2label.items()}}
+        tree = {
+            "model_type": "seggen_hrnet",
+            **self.settings,
+            "id2label": {str(k): v for k, v in self.id2label.items()},
+        }
         (folder / CONFIG_FILE).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / WEIGHTS_FILE)
 

@@ -28,9 +28,10 @@ _HEAD = ("class_predictor.", "criterion.")
 class Mask2FormerSegmenter(Segmenter):
     """One mask per class that is present, matched to queries; transformers' own loss.
 
-    As in the official implementation, an ignored pixel belongs to no mask: it is a negative of every mask it is sampled for,
-    because the point-sampled loss has no way to leave it out. Masks from attention methods, which are ignored outside of one
-    class, therefore teach Mask2Former that nothing else is there, where they teach HRNet nothing.
+    As in the official implementation, an ignored pixel belongs to no mask: it is a negative of
+    every mask it is sampled for, because the point-sampled loss has no way to leave it out. Masks
+    from attention methods, which are ignored outside of one class, therefore teach Mask2Former that
+    nothing else is there, where they teach HRNet nothing.
     """
 
     backbone_prefix = "network.model.pixel_level_module.encoder."
@@ -41,7 +42,9 @@ class Mask2FormerSegmenter(Segmenter):
         self.network = network
 
     @classmethod
-    def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()) -> "Mask2FormerSegmenter":
+    def build(
+        cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()
+    ) -> "Mask2FormerSegmenter":
         """Build from `config.mask2former` (and `backbone_source`), or load `mask2former_source` with a new class head."""
         changes = {
             **config.mask2former,
@@ -52,12 +55,28 @@ class Mask2FormerSegmenter(Segmenter):
         if config.mask2former_source is None:
             try:
                 with _quiet_transformers():
-                    segmenter = cls(Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**changes)))
-            except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-                raise ConfigError(f"transformers can't build a Mask2Former with train_seg.mask2former: {error}") from error
+                    segmenter = cls(
+                        Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**changes))
+                    )
+            except (
+                StrictDataclassError,
+                TypeError,
+                ValueError,
+                KeyError,
+                AttributeError,
+                RuntimeError,
+            ) as error:
+                raise ConfigError(
+                    f"transformers can't build a Mask2Former with train_seg.mask2former: {error}"
+                ) from error
             if config.backbone_source is not None:
                 backbone = segmenter.network.model.pixel_level_module.encoder
-                load_backbone(backbone, source=base / config.backbone_source, example="microsoft/resnet-50", prefix=_RESNET)
+                load_backbone(
+                    backbone,
+                    source=base / config.backbone_source,
+                    example="microsoft/resnet-50",
+                    prefix=_RESNET,
+                )
             return segmenter
 
         source, revision = config.mask2former_source, config.mask2former_revision
@@ -78,7 +97,9 @@ class Mask2FormerSegmenter(Segmenter):
                     **changes,
                 )
         except (OSError, StrictDataclassError, TypeError, ValueError) as error:
-            raise FoundationError(f"can't load a Mask2Former from {source} (revision {revision}): {error}") from error
+            raise FoundationError(
+                f"can't load a Mask2Former from {source} (revision {revision}): {error}"
+            ) from error
         missing = [*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])]
         unfit = sorted(name for name in missing if not name.startswith(_HEAD))
         if unfit:
@@ -91,12 +112,14 @@ class Mask2FormerSegmenter(Segmenter):
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return semantic scores, float32 [B, C, H, W]: the queries' masks weighted by their class probabilities.
 
-        ``sum_q softmax(class_q)[c] * sigmoid(mask_q)`` with "no object" left out (Mask2Former's semantic inference), masks
-        brought to the input's size first.
+        ``sum_q softmax(class_q)[c] * sigmoid(mask_q)`` with "no object" left out (Mask2Former's
+        semantic inference), masks brought to the input's size first.
         """
         output = self.network(pixel_values=normalize(images))
         return semantic_scores(
-            output.class_queries_logits, masks_queries_logits=output.masks_queries_logits, size=images.shape[-2:]
+            output.class_queries_logits,
+            masks_queries_logits=output.masks_queries_logits,
+            size=images.shape[-2:],
         )
 
     def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
@@ -105,7 +128,9 @@ class Mask2FormerSegmenter(Segmenter):
         Its random points come from torch's global generator.
         """
         mask_labels, class_labels = binary_masks(segmentation_maps, num_classes=self.num_classes)
-        output = self.network(pixel_values=normalize(images), mask_labels=mask_labels, class_labels=class_labels)
+        output = self.network(
+            pixel_values=normalize(images), mask_labels=mask_labels, class_labels=class_labels
+        )
         return output.loss
 
     def save(self, folder: Path) -> None:
@@ -117,13 +142,18 @@ class Mask2FormerSegmenter(Segmenter):
     def load(cls, folder: Path) -> "Mask2FormerSegmenter":
         """Inverse of `save`."""
         with _quiet_transformers():
-            return cls(Mask2FormerForUniversalSegmentation.from_pretrained(folder, use_safetensors=True))
+            return cls(
+                Mask2FormerForUniversalSegmentation.from_pretrained(folder, use_safetensors=True)
+            )
 
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep transformers from drawing bars for files that take milliseconds, and from warning of backbones other than Swin."""
-    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    bars, verbosity = (
+        transformers_logging.is_progress_bar_enabled(),
+        transformers_logging.get_verbosity(),
+    )
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
@@ -135,20 +165,30 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def semantic_scores(
-    class_queries_logits: torch.Tensor, *, masks_queries_logits: torch.Tensor, size: tuple[int, int] | torch.Size
+    class_queries_logits: torch.Tensor,
+    *,
+    masks_queries_logits: torch.Tensor,
+    size: tuple[int, int] | torch.Size,
 ) -> torch.Tensor:
     """Turn query outputs [B, Q, C + 1] and [B, Q, h, w] into class scores [B, C, H, W] (Mask2Former's semantic inference)."""
-    masks = F.interpolate(masks_queries_logits, size=tuple(size), mode="bilinear", align_corners=False).sigmoid()
+    masks = F.interpolate(
+        masks_queries_logits, size=tuple(size), mode="bilinear", align_corners=False
+    ).sigmoid()
     return torch.einsum("bqc,bqhw->bchw", class_queries_logits.softmax(-1)[..., :-1], masks)
 
 
-def binary_masks(segmentation_maps: torch.Tensor, *, num_classes: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def binary_masks(
+    segmentation_maps: torch.Tensor, *, num_classes: int
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Split maps int64 [B, H, W] into one mask per class present.
 
     Returns:
-        mask_labels: per image float32 [n, H, W] of 0 and 1; class_labels: per image int64 [n], ascending.
+        mask_labels: per image float32 [n, H, W] of 0 and 1; class_labels: per image int64 [n],
+        ascending.
     """
     classes = torch.arange(num_classes, device=segmentation_maps.device)
     masks = segmentation_maps[:, None] == classes[:, None, None]
     present = masks.flatten(2).any(-1)
-    return [m[p].float() for m, p in zip(masks, present, strict=True)], [classes[p] for p in present]
+    return [m[p].float() for m, p in zip(masks, present, strict=True)], [
+        classes[p] for p in present
+    ]

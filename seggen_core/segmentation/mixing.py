@@ -1,8 +1,9 @@
 """Which sample fills which slot of which training step: real ones, and the synthetic ones that replace them (SegGen 3.4).
 
-Real samples come epoch by epoch, each epoch a permutation named by (seed, epoch); the draw for slot b of step t is named by
-(seed, t, b). No name holds the arm, so all arms with the same real samples see them in the same order and replace them in the
-same slots (under the same p_aug); they differ in what they are replaced by.
+Real samples come epoch by epoch, each epoch a permutation named by (seed, epoch); the draw for slot
+b of step t is named by (seed, t, b). No name holds the arm, so all arms with the same real samples
+see them in the same order and replace them in the same slots (under the same p_aug); they differ in
+what they are replaced by.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ import numpy as np
 
 from seggen_core.config import SegmenterConfig, VariantConfig
 from seggen_core.errors import ConfigError
-from seggen_core.rng import numpy_rng
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.project.rng import numpy_rng
+from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import IGNORE_INDEX
 
 CACHE_BYTES = 2 * 1024**3
@@ -29,7 +30,8 @@ class SyntheticSample:
     Attributes:
         method: what made it.
         key: in its store.
-        source_key: the real sample it was made from; None where it was made from a class prompt alone.
+        source_key: the real sample it was made from; None where it was made from a class prompt
+            alone.
     """
 
     method: str
@@ -45,10 +47,13 @@ class Slot:
     synthetic: int | None
 
 
-def select_sources(samples: Sequence[SyntheticSample], *, real_keys: Sequence[str]) -> list[SyntheticSample]:
+def select_sources(
+    samples: Sequence[SyntheticSample], *, real_keys: Sequence[str]
+) -> list[SyntheticSample]:
     """Keep the samples that were made from one of `real_keys`, or from no real sample.
 
-    A segmenter that is given N real samples mustn't see synthetic ones made from others (SegGen Table 4, low-data rows).
+    A segmenter that is given N real samples mustn't see synthetic ones made from others (SegGen
+    Table 4, low-data rows).
     """
     allowed = {*real_keys, None}
     return [sample for sample in samples if sample.source_key in allowed]
@@ -57,8 +62,8 @@ def select_sources(samples: Sequence[SyntheticSample], *, real_keys: Sequence[st
 def phase_lengths(config: SegmenterConfig) -> tuple[int, ...]:
     """Return the steps of each training phase: one under "replace"; pre-training and fine-tuning under "pretrain".
 
-    Each phase has its own warm-up and decay, for every arm: without synthetic samples it is pre-trained on real ones, as
-    SegGen's baselines are (4.2).
+    Each phase has its own warm-up and decay, for every arm: without synthetic samples it is
+    pre-trained on real ones, as SegGen's baselines are (4.2).
     """
     if config.strategy == "replace":
         return (config.num_steps,)
@@ -83,7 +88,8 @@ class BatchPlan:
 
         Args:
             config: `strategy`, `p_aug`, `num_steps`, `pretrain_share` and `batch_size` are used.
-            real_keys: the arm's real samples; under `synthetic_only` those that its synthetic ones were made from.
+            real_keys: the arm's real samples; under `synthetic_only` those that its synthetic ones
+                were made from.
             synthetic: positions in it are what `Slot.synthetic` holds.
             synthetic_only: every slot is replaced.
             seed, subset_seed: name of the random streams.
@@ -92,7 +98,9 @@ class BatchPlan:
             ConfigError: there is no real sample.
         """
         if not real_keys:
-            raise ConfigError("the arm has no real sample to take its batches from (run: dvc repro dataset)")
+            raise ConfigError(
+                "the arm has no real sample to take its batches from (run: dvc repro dataset)"
+            )
         assert synthetic or not synthetic_only
         self._config = config
         self._real_keys = sorted(real_keys)
@@ -105,16 +113,19 @@ class BatchPlan:
             self._by_source.setdefault((sample.method, sample.source_key), []).append(position)
         self._methods = sorted(self._by_method)
         # Upper ends of the methods' shares of [0, 1).
-        self._method_ends = np.cumsum([len(self._by_method[m]) for m in self._methods]) / max(len(synthetic), 1)
+        self._method_ends = np.cumsum([len(self._by_method[m]) for m in self._methods]) / max(
+            len(synthetic), 1
+        )
         self.num_synthetic = len(synthetic)
         self._epoch = lru_cache(maxsize=2)(self._permutation)
 
     def slots(self, step: int) -> list[Slot]:
         """Return the slots of `step`, `batch_size` of them.
 
-        A slot is replaced with the step's probability. Which method: with a probability proportional to its number of samples.
-        Which of them: uniformly, among those made from the slot's real sample; among all of the method where it has none from
-        that one (attention methods start from prompts, and a class partition may not have been made).
+        A slot is replaced with the step's probability. Which method: with a probability
+        proportional to its number of samples. Which of them: uniformly, among those made from the
+        slot's real sample; among all of the method where it has none from that one (attention
+        methods start from prompts, and a class partition may not have been made).
         """
         share = self._replaced_share(step)
         return [self._slot(step, b, share) for b in range(self._config.batch_size)]
@@ -141,7 +152,9 @@ class BatchPlan:
         return numpy_rng(*self._name, "epoch", epoch).permutation(len(self._real_keys)).tolist()
 
 
-def count_unmatched(samples: Sequence[SyntheticSample], *, real_keys: Sequence[str]) -> dict[str, int]:
+def count_unmatched(
+    samples: Sequence[SyntheticSample], *, real_keys: Sequence[str]
+) -> dict[str, int]:
     """Return, per method that starts from real samples, how many of `real_keys` it has no sample for."""
     sources: dict[str, set[str]] = {}
     for sample in samples:
@@ -153,9 +166,10 @@ def count_unmatched(samples: Sequence[SyntheticSample], *, real_keys: Sequence[s
 def shuffled_masks(samples: Sequence[SyntheticSample], *, seed: int, subset_seed: int) -> list[int]:
     """Return the control's pairing: image i gets the mask of sample ``result[i]``, made from another real sample.
 
-    A derangement over sources, not only over samples: all ImgSyn images of one source share its mask, so that another sample
-    of the same source would bring the right mask back. Samples without a source count as one source each. A random permutation
-    is mended by swaps; one that helps exists as long as no source makes up more than half of the samples.
+    A derangement over sources, not only over samples: all ImgSyn images of one source share its
+    mask, so that another sample of the same source would bring the right mask back. Samples without
+    a source count as one source each. A random permutation is mended by swaps; one that helps
+    exists as long as no source makes up more than half of the samples.
 
     Raises:
         ConfigError: a source makes up more than half of the samples.
@@ -163,7 +177,9 @@ def shuffled_masks(samples: Sequence[SyntheticSample], *, seed: int, subset_seed
     groups: dict[str, int] = {}
     labels = []
     for position, sample in enumerate(samples):
-        source = f"prompt {position}" if sample.source_key is None else f"source {sample.source_key}"
+        source = (
+            f"prompt {position}" if sample.source_key is None else f"source {sample.source_key}"
+        )
         labels.append(groups.setdefault(source, len(groups)))
     group = np.array(labels, np.int64)
     largest = int(np.bincount(group).max(initial=0))
@@ -185,7 +201,8 @@ def shuffled_masks(samples: Sequence[SyntheticSample], *, seed: int, subset_seed
 class PairPool:
     """Images and masks by key: a real sample's key, or a synthetic one's position (as `Slot` names them).
 
-    Decoded pairs are kept as uint8 while they fit in `cache_bytes`; others are read again each time.
+    Decoded pairs are kept as uint8 while they fit in `cache_bytes`; others are read again each
+    time.
     """
 
     def __init__(self, *, cache_bytes: int = CACHE_BYTES) -> None:
@@ -240,7 +257,8 @@ class Arm:
     Attributes:
         plan: which samples, step by step.
         pool: where they are.
-        facts: num_real, num_synthetic (by method), and unmatched_sources: by method, the real samples that it has nothing for.
+        facts: num_real, num_synthetic (by method), and unmatched_sources: by method, the real
+            samples that it has nothing for.
     """
 
     plan: BatchPlan
@@ -265,7 +283,8 @@ def open_arm(
         variant: the arm.
         config: the training.
         real: the training split.
-        real_keys: the real samples it is given; for ``real: none`` the ones that its synthetic samples were made from.
+        real_keys: the real samples it is given; for ``real: none`` the ones that its synthetic
+            samples were made from.
         partitions: by method, the stores of the classes.
         seed, subset_seed: name of the random streams.
         hidden_ids: train ids whose real labels are ignored.
@@ -274,7 +293,12 @@ def open_arm(
         ConfigError: one of the methods has nothing for these real samples.
     """
     # 1. Synthetic samples, without those made from real samples that this segmenter isn't given.
-    stores = {(method, key): store for method, group in partitions.items() for store in group for key in store.keys()}  # noqa: SIM118
+    stores = {
+        (method, key): store
+        for method, group in partitions.items()
+        for store in group
+        for key in store.keys()  # noqa: SIM118
+    }
     listed = [
         SyntheticSample(method, key, source_key if isinstance(source_key, str) else None)
         for method, group in partitions.items()
@@ -288,7 +312,11 @@ def open_arm(
             f"{', '.join(absent)}: no sample was made from one of the {len(real_keys)} real ones of subset seed {subset_seed}; "
             f"`classes` may not hold the rarest class of any of them (run: dvc repro {' '.join(absent)})"
         )
-    masks = shuffled_masks(synthetic, seed=seed, subset_seed=subset_seed) if variant.shuffle_masks else range(len(synthetic))
+    masks = (
+        shuffled_masks(synthetic, seed=seed, subset_seed=subset_seed)
+        if variant.shuffle_masks
+        else range(len(synthetic))
+    )
 
     # 2. Where every image and mask is, and which fill a batch.
     pool = PairPool()
@@ -308,7 +336,9 @@ def open_arm(
     )
     facts = {
         "num_real": 0 if variant.real == "none" else len(real_keys),
-        "num_synthetic": {method: sum(s.method == method for s in synthetic) for method in partitions},
+        "num_synthetic": {
+            method: sum(s.method == method for s in synthetic) for method in partitions
+        },
         "unmatched_sources": count_unmatched(synthetic, real_keys=real_keys),
     }
     return Arm(plan, pool, facts)

@@ -1,7 +1,8 @@
 """What every segmentation model offers to training and prediction, and how models are built, saved and loaded.
 
-A saved model is a folder with config.json and model.safetensors. Mask2Former's is a transformers folder, which
-``Mask2FormerForUniversalSegmentation.from_pretrained`` loads; HRNet's holds timm's parameter names below ``backbone.``.
+A saved model is a folder with config.json and model.safetensors. Mask2Former's is a transformers
+folder, which ``Mask2FormerForUniversalSegmentation.from_pretrained`` loads; HRNet's holds timm's
+parameter names below ``backbone.``.
 """
 
 import json
@@ -71,7 +72,9 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     return (images - mean) / std
 
 
-def build_segmenter(config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()) -> Segmenter:
+def build_segmenter(
+    config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()
+) -> Segmenter:
     """Build the model that `config` describes, with random weights (torch's global generator) or pretrained ones.
 
     Args:
@@ -96,11 +99,13 @@ def build_segmenter(config: SegmenterConfig, *, id2label: Mapping[int, str], bas
 def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: str = "") -> None:
     """Load pretrained weights, a safetensors file or a folder with model.safetensors, into `backbone`.
 
-    What the file holds beyond the backbone (the classification head) is left. Parameters are called in it as in the backbone,
-    perhaps with `prefix` before their names; `example` is a hub repository that has such a file.
+    What the file holds beyond the backbone (the classification head) is left. Parameters are called
+    in it as in the backbone, perhaps with `prefix` before their names; `example` is a hub
+    repository that has such a file.
 
     Raises:
-        FoundationError: there is no such file, or a parameter of the backbone is missing from it or has another shape.
+        FoundationError: there is no such file, or a parameter of the backbone is missing from it or
+            has another shape.
     """
     file = source / WEIGHTS_FILE if source.is_dir() else source
     if file.suffix != ".safetensors" or not file.is_file():
@@ -110,7 +115,11 @@ def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: st
         )
     stored = {name.removeprefix(prefix): value for name, value in load_file(file).items()}
     wanted = backbone.state_dict()
-    unfit = [name for name, value in wanted.items() if name not in stored or stored[name].shape != value.shape]
+    unfit = [
+        name
+        for name, value in wanted.items()
+        if name not in stored or stored[name].shape != value.shape
+    ]
     if unfit:
         raise FoundationError(
             f"{file} doesn't fit train_seg.backbone: {len(unfit)} of {len(wanted)} parameters are missing or of another shape, "
@@ -134,7 +143,9 @@ def load_segmenter(folder: Path) -> Segmenter:
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FoundationError(f"{folder} holds no {CONFIG_FILE}, so no segmenter; run: dvc repro train_seg") from None
+        raise FoundationError(
+            f"{folder} holds no {CONFIG_FILE}, so no segmenter; run: dvc repro train_seg"
+        ) from None
     segmenter: Segmenter
     if config.get("model_type") == "mask2former":
         from seggen_core.segmentation.mask2former import Mask2FormerSegmenter

@@ -1,8 +1,9 @@
 """FreeMask's filter: what a segmenter of real samples finds wrong in synthetic pairs is ignored (Yang et al., NeurIPS 2023).
 
-A pixel labelled c is ignored where the segmenter's cross-entropy at it exceeds `tolerance` times the mean over the pixels that
-are labelled c in real samples. FreeMask writes filtered masks once; here they are filtered batch by batch, as augmented, so
-that nothing is stored and a training that was killed goes on the same.
+A pixel labelled c is ignored where the segmenter's cross-entropy at it exceeds `tolerance` times
+the mean over the pixels that are labelled c in real samples. FreeMask writes filtered masks once;
+here they are filtered batch by batch, as augmented, so that nothing is stored and a training that
+was killed goes on the same.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ from seggen_core.taxonomy import IGNORE_INDEX
 
 
 @torch.inference_mode()
-def pixel_losses(segmenter: Segmenter, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
+def pixel_losses(
+    segmenter: Segmenter, images: torch.Tensor, *, segmentation_maps: torch.Tensor
+) -> torch.Tensor:
     """Return the cross-entropy at every pixel, float32 [B, H, W], 0 where it is ignored.
 
     Args:
@@ -31,40 +34,67 @@ def pixel_losses(segmenter: Segmenter, images: torch.Tensor, *, segmentation_map
 
 
 def mean_class_losses(
-    segmenter: Segmenter, *, pool: PairPool, keys: Sequence[str], batch_size: int, device: torch.device
+    segmenter: Segmenter,
+    *,
+    pool: PairPool,
+    keys: Sequence[str],
+    batch_size: int,
+    device: torch.device,
 ) -> torch.Tensor:
     """Return the mean cross-entropy over all pixels of each class in the real samples `keys`: float32 [C].
 
-    A class without a pixel gets infinity: nothing is known of it, and none of its pixels will be ignored.
+    A class without a pixel gets infinity: nothing is known of it, and none of its pixels will be
+    ignored.
     """
     sums = np.zeros((2, segmenter.num_classes))
     for start in range(0, len(keys), batch_size):
         pairs = [pool.read(key) for key in keys[start : start + batch_size]]
-        images = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device).permute(0, 3, 1, 2).float() / 255
+        images = (
+            torch.from_numpy(np.stack([image for image, _ in pairs]))
+            .to(device)
+            .permute(0, 3, 1, 2)
+            .float()
+            / 255
+        )
         masks = np.stack([mask for _, mask in pairs])
-        losses = pixel_losses(segmenter, images, segmentation_maps=torch.from_numpy(masks).long().to(device)).cpu().numpy()
+        losses = (
+            pixel_losses(
+                segmenter, images, segmentation_maps=torch.from_numpy(masks).long().to(device)
+            )
+            .cpu()
+            .numpy()
+        )
         labelled = masks != IGNORE_INDEX
         ids = masks[labelled]
-        sums += [np.bincount(ids, weights, segmenter.num_classes) for weights in (losses[labelled], None)]
+        sums += [
+            np.bincount(ids, weights, segmenter.num_classes) for weights in (losses[labelled], None)
+        ]
     total, number = sums
-    return torch.from_numpy(np.divide(total, number, out=np.full(len(total), np.inf), where=number > 0)).float()
+    return torch.from_numpy(
+        np.divide(total, number, out=np.full(len(total), np.inf), where=number > 0)
+    ).float()
 
 
 class NoiseFilter:
     """Ignores the pixels of synthetic pairs that a segmenter trained on real samples finds wrong.
 
     Attributes:
-        num_pixels, num_ignored: labelled pixels of synthetic pairs so far, and those of them that were ignored.
+        num_pixels, num_ignored: labelled pixels of synthetic pairs so far, and those of them that
+            were ignored.
     """
 
-    def __init__(self, segmenter: Segmenter, *, class_losses: torch.Tensor, tolerance: float) -> None:
+    def __init__(
+        self, segmenter: Segmenter, *, class_losses: torch.Tensor, tolerance: float
+    ) -> None:
         """Take a segmenter in evaluation mode, `mean_class_losses` [C], and FreeMask's tolerance (1.25 there)."""
         self._segmenter = segmenter
         device = next(segmenter.parameters()).device
         self._limits = (tolerance * class_losses).to(device)
         self.num_pixels = self.num_ignored = 0
 
-    def __call__(self, images: torch.Tensor, segmentation_maps: torch.Tensor, *, synthetic: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, images: torch.Tensor, segmentation_maps: torch.Tensor, *, synthetic: torch.Tensor
+    ) -> torch.Tensor:
         """Return `segmentation_maps` with IGNORE_INDEX at the wrong pixels.
 
         Args:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from seggen_core.evaluation.semantic import confusion_matrix
 from seggen_core.segmentation.models import Segmenter
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.store.reader import SampleStore
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,17 @@ def predict_store(
 
 
 def score_store(
-    segmenter: Segmenter, *, store: SampleStore, batch_size: int, device: torch.device, description: str
+    segmenter: Segmenter,
+    *,
+    store: SampleStore,
+    batch_size: int,
+    device: torch.device,
+    description: str,
 ) -> np.ndarray:
     """Return the confusion matrix, int64 [C, C], of a model on all samples of a store."""
     confusion = np.zeros((segmenter.num_classes, segmenter.num_classes), np.int64)
-    for p in predict_store(segmenter, store=store, batch_size=batch_size, device=device, description=description):
+    for p in predict_store(
+        segmenter, store=store, batch_size=batch_size, device=device, description=description
+    ):
         confusion += confusion_matrix(p.predicted, truth=p.truth, num_classes=segmenter.num_classes)
     return confusion

@@ -12,7 +12,7 @@ import torch
 
 from seggen_core.config import SegmenterConfig, SyntheticAugmentConfig
 from seggen_core.errors import ConfigError
-from seggen_core.rng import derive_seed, numpy_rng, torch_generator
+from seggen_core.project.rng import derive_seed, numpy_rng, torch_generator
 from seggen_core.segmentation.augment import AugmentConfig, augment_batch
 from seggen_core.segmentation.mixing import BatchPlan, PairPool, Slot, phase_lengths
 from seggen_core.segmentation.models import Segmenter
@@ -44,9 +44,9 @@ def learning_rate(config: SegmenterConfig, *, step: int) -> float:
 def balanced_weights(pixel_counts: np.ndarray, *, power: float) -> torch.Tensor:
     """Return (median frequency / frequency) ** power of each class: float32 [C].
 
-    Frequency is a class's share of all labelled pixels; the median is over the classes that there are. A class without a
-    pixel weighs 1. (Median frequency balancing of Eigen and Fergus, ICCV 2015, at power 1; theirs counts only pixels of
-    pictures that show the class.)
+    Frequency is a class's share of all labelled pixels; the median is over the classes that there
+    are. A class without a pixel weighs 1. (Median frequency balancing of Eigen and Fergus, ICCV
+    2015, at power 1; theirs counts only pixels of pictures that show the class.)
     """
     counts = torch.as_tensor(pixel_counts, dtype=torch.float64)
     shown = counts > 0
@@ -70,9 +70,10 @@ def train_segmenter(
 ) -> int:
     """Train `segmenter` in place for `config.num_steps` steps.
 
-    Batches, augmentation and the model's own randomness of step t are named by (seed, subset_seed, t), never by the arm: all
-    arms get the same draws, and a run that was killed goes on from its last saved state with the same numbers (on a CPU, the
-    same bytes with the same number of threads).
+    Batches, augmentation and the model's own randomness of step t are named by (seed, subset_seed,
+    t), never by the arm: all arms get the same draws, and a run that was killed goes on from its
+    last saved state with the same numbers (on a CPU, the same bytes with the same number of
+    threads).
 
     Args:
         segmenter: on `device`.
@@ -82,8 +83,10 @@ def train_segmenter(
         seed, subset_seed: name of the random streams.
         device: where to compute.
         state_folder: where the state is saved and looked for.
-        on_step: told (steps done, {"loss", "learning_rate"}) after every step, also of those done before a resumption.
-        synthetic_augment: what is done to synthetic pairs before the augmentation that all samples get.
+        on_step: told (steps done, {"loss", "learning_rate"}) after every step, also of those done
+            before a resumption.
+        synthetic_augment: what is done to synthetic pairs before the augmentation that all samples
+            get.
         noise_filter: says which pixels of synthetic pairs are ignored, after it.
 
     Returns:
@@ -93,11 +96,17 @@ def train_segmenter(
         ConfigError: the loss is no longer finite.
     """
     optimizer = torch.optim.AdamW(
-        parameter_groups(segmenter, weight_decay=config.weight_decay, backbone_multiplier=config.backbone_multiplier),
+        parameter_groups(
+            segmenter,
+            weight_decay=config.weight_decay,
+            backbone_multiplier=config.backbone_multiplier,
+        ),
         lr=config.learning_rate,
         fused=True,
     )
-    augmentation = AugmentConfig(config.random_flip, config.random_scale, config.color_jitter, config.crop_size)
+    augmentation = AugmentConfig(
+        config.random_flip, config.random_scale, config.color_jitter, config.crop_size
+    )
     losses = load_state(state_folder, segmenter=segmenter, optimizer=optimizer)
     for step, value in enumerate(losses):
         on_step(step + 1, {"loss": value, "learning_rate": learning_rate(config, step=step)})
@@ -105,7 +114,10 @@ def train_segmenter(
     segmenter.train()
     # One batch is read ahead: by a single thread, since the pool's memory has no lock.
     read = partial(_read, pool, plan, synthetic_augment, (seed, "train_seg", subset_seed))
-    with ThreadPoolExecutor(1) as reader, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        ThreadPoolExecutor(1) as reader,
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
         upcoming = reader.submit(read, first)
         for step in range(first, config.num_steps):
             # 1. Batch.
@@ -146,21 +158,30 @@ def train_segmenter(
     return first
 
 
-def parameter_groups(segmenter: Segmenter, *, weight_decay: float, backbone_multiplier: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    segmenter: Segmenter, *, weight_decay: float, backbone_multiplier: float = 1.0
+) -> list[dict[str, Any]]:
     """Split parameters into kernels and matrices, which decay, and vectors (biases, normalisation), which don't.
 
-    Each group says in "multiplier" how its learning rate differs; there is one for the backbone where it does.
+    Each group says in "multiplier" how its learning rate differs; there is one for the backbone
+    where it does.
     """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in segmenter.named_parameters():
         if parameter.requires_grad:
             multiplier = backbone_multiplier if name.startswith(segmenter.backbone_prefix) else 1.0
-            groups.setdefault((weight_decay if parameter.ndim > 1 else 0.0, multiplier), []).append(parameter)
+            groups.setdefault((weight_decay if parameter.ndim > 1 else 0.0, multiplier), []).append(
+                parameter
+            )
     ordered = sorted(groups, key=lambda key: (-key[0], key[1]))
-    return [{"params": groups[decay, m], "weight_decay": decay, "multiplier": m} for decay, m in ordered]
+    return [
+        {"params": groups[decay, m], "weight_decay": decay, "multiplier": m} for decay, m in ordered
+    ]
 
 
-def save_state(folder: Path, *, segmenter: Segmenter, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
+def save_state(
+    folder: Path, *, segmenter: Segmenter, optimizer: torch.optim.Optimizer, losses: list[float]
+) -> None:
     """Write parameters, buffers, optimiser moments and the loss of every step so far to one file, whole or not at all."""
     from safetensors.torch import save_file
 
@@ -175,27 +196,37 @@ def save_state(folder: Path, *, segmenter: Segmenter, optimizer: torch.optim.Opt
     partial.replace(folder / _STATE)
 
 
-def load_state(folder: Path, *, segmenter: Segmenter, optimizer: torch.optim.Optimizer) -> list[float]:
+def load_state(
+    folder: Path, *, segmenter: Segmenter, optimizer: torch.optim.Optimizer
+) -> list[float]:
     """Restore what `save_state` wrote, in place, and return the losses; none where there is no state."""
     from safetensors.torch import load_file
 
     if not (folder / _STATE).exists():
         return []
     stored = load_file(folder / _STATE)
-    segmenter.load_state_dict({k.removeprefix("model|"): v for k, v in stored.items() if k.startswith("model|")})
+    segmenter.load_state_dict(
+        {k.removeprefix("model|"): v for k, v in stored.items() if k.startswith("model|")}
+    )
     for name, parameter in segmenter.named_parameters():
         prefix = f"optimizer|{name}|"
         moments = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
         if moments:
-            # Moments take their parameter's memory layout (channels last), as the optimiser would have made them.
+            # Moments take their parameter's memory layout (channels last), as the optimiser would
+            # have made them.
             optimizer.state[parameter] = {
-                k: v.to(parameter.device) if v.ndim == 0 else torch.empty_like(parameter).copy_(v) for k, v in moments.items()
+                k: v.to(parameter.device) if v.ndim == 0 else torch.empty_like(parameter).copy_(v)
+                for k, v in moments.items()
             }
     return stored["losses"].tolist()
 
 
 def _read(
-    pool: PairPool, plan: BatchPlan, augment: SyntheticAugmentConfig | None, name: tuple[str | int, ...], step: int
+    pool: PairPool,
+    plan: BatchPlan,
+    augment: SyntheticAugmentConfig | None,
+    name: tuple[str | int, ...],
+    step: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return images uint8 [B, 3, H, W], masks uint8 [B, H, W] and which of them are synthetic, bool [B]."""
     slots = plan.slots(step)
@@ -203,7 +234,10 @@ def _read(
     made = [k for k, slot in enumerate(slots) if slot.synthetic is not None]
     if augment is not None and made:
         rng = numpy_rng(*name, "synthetic augment", step)
-        others = [Slot("", int(position)) for position in rng.integers(plan.num_synthetic, size=_NUM_OTHERS)]
+        others = [
+            Slot("", int(position))
+            for position in rng.integers(plan.num_synthetic, size=_NUM_OTHERS)
+        ]
         images[made], masks[made] = augment_synthetic(
             images[made], masks[made], pool=pool.read_batch(others), config=augment, rng=rng
         )

@@ -3,19 +3,18 @@
 Held-out samples get none; only `evaluate` reads them.
 """
 
-import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
+from seggen_core.captions.captioner import make_captioner
+from seggen_core.captions.table import read_caption_table, refuse
 from seggen_core.config import SegGenConfig
 from seggen_core.datasets.subset import rarest_class_partition
-from seggen_core.generators.caption_table import read_caption_table, refuse
-from seggen_core.generators.captioner import make_captioner
-from seggen_core.paths import ProjectPaths
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import track_stage
 
@@ -23,18 +22,24 @@ from seggen_core.tracking import track_stage
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """Write the captions that generators are trained on and the prompts that they are sampled with.
 
-    data/captions/captions.parquet: sample_key, caption, captioner, revision; one row a training sample, in the store's order.
-    data/prompts/<class>.parquet: sample_key, caption, for the samples whose rarest class it is, with `captions.edits` in place
-    of the captions that they replace. A table a class, so that an edit leaves the partitions of all other classes alone.
+    data/captions/captions.parquet: sample_key, caption, captioner, revision; one row a training
+    sample, in the store's order. data/prompts/<class>.parquet: sample_key, caption, for the samples
+    whose rarest class it is, with `captions.edits` in place of the captions that they replace. A
+    table a class, so that an edit leaves the partitions of all other classes alone.
 
     Raises:
-        ConfigError, CaptionError: the captioner can't be had, a sample gets no caption, or an edit is of no training sample.
+        ConfigError, CaptionError: the captioner can't be had, a sample gets no caption, or an edit
+            is of no training sample.
     """
     assert item is None, item
     store = SampleStore(paths.real("train"))
-    taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+    taxonomy = Taxonomy.read(paths.taxonomy)
     with track_stage(
-        "captions", item=None, params=config.captions.model_dump(mode="json"), runtime=config.runtime, paths=paths
+        "captions",
+        item=None,
+        params=config.captions.model_dump(mode="json"),
+        runtime=config.runtime,
+        paths=paths,
     ) as tracked:
         tracked.log_input(name="train", path=paths.real("train"))
 
@@ -42,11 +47,28 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         keys = store.keys()
         edits = _read_edits(config.captions.edits, base=paths.root, keys=keys)
         captioner = make_captioner(
-            config.captions, taxonomy=taxonomy, device=config.runtime.device, base=paths.root, cache=paths.caption_cache
+            config.captions,
+            taxonomy=taxonomy,
+            device=config.runtime.device,
+            base=paths.root,
+            cache=paths.caption_cache,
         )
-        captions = list(tqdm(captioner.captions(store, keys=keys), total=len(keys), desc="captions", unit="image", disable=None))
+        captions = list(
+            tqdm(
+                captioner.captions(store, keys=keys),
+                total=len(keys),
+                desc="captions",
+                unit="image",
+                disable=None,
+            )
+        )
         table = pd.DataFrame(
-            {"sample_key": keys, "caption": captions, "captioner": captioner.name, "revision": captioner.revision}
+            {
+                "sample_key": keys,
+                "caption": captions,
+                "captioner": captioner.name,
+                "revision": captioner.revision,
+            }
         )
 
         # 2. Prompts.
@@ -61,7 +83,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             (unfinished / folder).mkdir(parents=True)
         table.to_parquet(unfinished / "captions" / paths.captions.name, index=False)
         for slug, members in partition.items():
-            prompts = pd.DataFrame({"sample_key": members, "caption": [prompt_of[k] for k in members]}, dtype=str)
+            prompts = pd.DataFrame(
+                {"sample_key": members, "caption": [prompt_of[k] for k in members]}, dtype=str
+            )
             prompts.to_parquet(unfinished / "prompts" / paths.prompts(slug).name, index=False)
         paths.data.mkdir(parents=True, exist_ok=True)
         for folder in ("captions", "prompts"):
@@ -86,5 +110,10 @@ def _read_edits(path: Path | None, *, base: Path, keys: list[str]) -> dict[str, 
     edits = read_caption_table(base / path)
     known = set(keys)
     foreign = [key for key in edits if key not in known]
-    refuse(base / path, "has an edit of what is no training sample:", foreign, remedy="remove the rows (captions.edits)")
+    refuse(
+        base / path,
+        "has an edit of what is no training sample:",
+        foreign,
+        remedy="remove the rows (captions.edits)",
+    )
     return edits

@@ -7,15 +7,22 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from seggen_core.color_map import class_palette
+from seggen_core.colors.semantic import class_palette
 from seggen_core.config import SegGenConfig, Split
-from seggen_core.datasets.parallel import ordered_map
-from seggen_core.datasets.reader import SPLITS, DatasetReader, RawSample, check_labelled, fit_square, open_dataset
+from seggen_core.datasets.reader import (
+    SPLITS,
+    DatasetReader,
+    RawSample,
+    check_labelled,
+    fit_square,
+    open_dataset,
+)
 from seggen_core.datasets.subset import draw_subset, rarest_class_partition
 from seggen_core.errors import DatasetError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.parallel import ordered_map
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.grids import pair_grid
-from seggen_core.synthesis.sample_store import Sample, SampleStore, SampleStoreWriter
+from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.tracking import track_stage
 
 _MAX_LISTED = 20
@@ -28,7 +35,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """Write data/real/{train,val,test}, taxonomy.json and subsets.json.
 
     Raises:
-        ConfigError: a class in params.yaml doesn't exist, or more samples are asked for than there are.
+        ConfigError: a class in params.yaml doesn't exist, or more samples are asked for than there
+            are.
         DatasetError: more than `max_bad` samples of a split are bad; the message lists them.
     """
     assert item is None, item
@@ -39,7 +47,11 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     scratch = paths.scratch / "dataset"
     shutil.rmtree(scratch, ignore_errors=True)
     with track_stage(
-        "dataset", item=None, params=config.dataset.model_dump(mode="json"), runtime=config.runtime, paths=paths
+        "dataset",
+        item=None,
+        params=config.dataset.model_dump(mode="json"),
+        runtime=config.runtime,
+        paths=paths,
     ) as tracked:
         # 1. Stores, in the scratch folder.
         for split in SPLITS:
@@ -49,18 +61,25 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             shares /= shares.sum()
             tracked.log_metrics(
                 {f"{split}/samples": float(len(store)), f"{split}/dropped": float(len(dropped))}
-                | {f"{split}/share_{slug}": float(s) for slug, s in zip(reader.taxonomy.slugs, shares, strict=True)}
+                | {
+                    f"{split}/share_{slug}": float(s)
+                    for slug, s in zip(reader.taxonomy.slugs, shares, strict=True)
+                }
             )
 
         # 2. Subsets and classes.
         index = SampleStore(scratch / "train").index
         counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
         subsets = {
-            str(s): draw_subset(counts, size=config.dataset.subset_size, seed=config.seed, subset_seed=s)
+            str(s): draw_subset(
+                counts, size=config.dataset.subset_size, seed=config.seed, subset_seed=s
+            )
             for s in config.dataset.subset_seeds
         }
         partition = rarest_class_partition(counts, reader.taxonomy)
-        tracked.log_metrics({f"partition/{slug}": float(len(keys)) for slug, keys in partition.items()})
+        tracked.log_metrics(
+            {f"partition/{slug}": float(len(keys)) for slug, keys in partition.items()}
+        )
         _write_json(scratch / "taxonomy.json", reader.taxonomy.to_json())
         _write_json(scratch / "subsets.json", subsets)
 
@@ -74,13 +93,17 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         train = SampleStore(paths.real("train"))
         every = max(1, len(train) // _NUM_PICTURES)
         preview = [train[key] for key in train.keys()[::every][:_NUM_PICTURES]]
-        pair_grid(preview, palette=class_palette(len(reader.taxonomy)), num_columns=_NUM_PICTURES).save(scratch / "samples.png")
+        pair_grid(
+            preview, palette=class_palette(len(reader.taxonomy)), num_columns=_NUM_PICTURES
+        ).save(scratch / "samples.png")
         for artifact in (scratch / "samples.png", paths.taxonomy, paths.subsets):
             tracked.log_artifact(artifact)
         shutil.rmtree(scratch)
 
 
-def _write_split(reader: DatasetReader, split: Split, *, config: SegGenConfig, folder: Path) -> dict[str, str]:
+def _write_split(
+    reader: DatasetReader, split: Split, *, config: SegGenConfig, folder: Path
+) -> dict[str, str]:
     """Fill the store of one split; return the bad samples that were left out, with the reason."""
     dropped: dict[str, str] = {}
     keys = reader.keys(split)
@@ -89,7 +112,10 @@ def _write_split(reader: DatasetReader, split: Split, *, config: SegGenConfig, f
     def prepare(key: str) -> RawSample | DatasetError:
         try:
             sample = fit_square(reader.read(split, key), size=settings.image_size, fit=settings.fit)
-            check_labelled(sample.segmentation_map, where=f"{split} sample {key} at {settings.image_size} pixels")
+            check_labelled(
+                sample.segmentation_map,
+                where=f"{split} sample {key} at {settings.image_size} pixels",
+            )
         except DatasetError as error:
             return error
         return sample
@@ -119,7 +145,14 @@ def _write_split(reader: DatasetReader, split: Split, *, config: SegGenConfig, f
             raise DatasetError(
                 f"the {split} split holds no sound sample of {len(keys)}; expected at least one (run: seggen validate)"
             )
-        writer.finish(manifest={"dataset": settings.name, "split": split, "num_listed": len(keys), "dropped": dropped})
+        writer.finish(
+            manifest={
+                "dataset": settings.name,
+                "split": split,
+                "num_listed": len(keys),
+                "dropped": dropped,
+            }
+        )
     return dropped
 
 

@@ -1,7 +1,7 @@
 """Stage `imgsyn`: new images for the real masks (SegGen 3.3), one class partition at a time."""
 
 from seggen_core.config import SegGenConfig
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.synthesis.partition import synthesize_partition
 
 

@@ -1,7 +1,7 @@
 """Stage `masksyn`: new masks from captions, and images that show them (SegGen 3.3), one class partition at a time."""
 
 from seggen_core.config import SegGenConfig
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.synthesis.partition import synthesize_partition
 
 

@@ -8,15 +8,16 @@ from seggen_core.config import SamplingConfig, SegGenConfig
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.latent_cache import PromptCache, cache_latents
 from seggen_core.generators.mask_decoder import train_mask_decoder
-from seggen_core.generators.sampling import resolve_precision, sample_images
+from seggen_core.generators.sampling import sample_images
 from seggen_core.generators.text2mask import train_text2mask
 from seggen_core.generators.training_data import open_training_data, training_fingerprint
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import publish
+from seggen_core.project.rng import torch_generator
+from seggen_core.project.runtime import limit_threads, pick_device
 from seggen_core.reports.grids import image_grid
-from seggen_core.rng import torch_generator
-from seggen_core.runtime import limit_threads, pick_device
-from seggen_core.synthesis.partition import publish
 from seggen_core.tracking import track_stage, tracked_steps
+from seggen_core.training.precision import resolve_precision
 
 _NUM_PICTURES = 10
 
@@ -26,7 +27,11 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     assert item is None
     settings = config.text2mask
     with track_stage(
-        "text2mask", item=None, params=settings.model_dump(mode="json"), runtime=config.runtime, paths=paths
+        "text2mask",
+        item=None,
+        params=settings.model_dump(mode="json"),
+        runtime=config.runtime,
+        paths=paths,
     ) as tracked:
         for name, path in (
             ("foundation", paths.model("foundation")),
@@ -36,12 +41,20 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             tracked.log_input(name=name, path=path)
         limit_threads(config.runtime)
         device = pick_device(config.runtime)
-        scratch = paths.scratch / "text2mask" / training_fingerprint("text2mask", config=config, section=settings, paths=paths)
+        scratch = (
+            paths.scratch
+            / "text2mask"
+            / training_fingerprint("text2mask", config=config, section=settings, paths=paths)
+        )
 
         # 1. Latents and embeddings, once.
-        data = open_training_data(paths, color_map=config.dataset.color_map, crops=settings.random_crops, seed=config.seed)
+        data = open_training_data(
+            paths, color_map=config.dataset.color_map, crops=settings.random_crops, seed=config.seed
+        )
         pipeline = load_pipeline(paths.model("foundation")).to(device)
-        with tqdm(total=len(data.captions), desc="text2mask: encode colour maps", unit="map", disable=None) as bar:
+        with tqdm(
+            total=len(data.captions), desc="text2mask: encode colour maps", unit="map", disable=None
+        ) as bar:
             color_maps = cache_latents(
                 pipeline.vae,
                 read_image=data.read_color_map,
@@ -53,7 +66,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         prompts = PromptCache(pipeline, data.captions, image_size=config.dataset.image_size)
 
         # 2. Fine-tuning.
-        with tracked_steps(tracked, total=settings.num_steps, description="text2mask: train", prefix="train") as on_step:
+        with tracked_steps(
+            tracked, total=settings.num_steps, description="text2mask: train", prefix="train"
+        ) as on_step:
             train_text2mask(
                 pipeline,
                 settings,
@@ -67,7 +82,10 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         # 3. The decoder, where asked for.
         if settings.decoder_steps:
             with tracked_steps(
-                tracked, total=settings.decoder_steps, description="text2mask: decoder", prefix="decoder"
+                tracked,
+                total=settings.decoder_steps,
+                description="text2mask: decoder",
+                prefix="decoder",
             ) as on_step:
                 train_mask_decoder(
                     pipeline.vae,
@@ -95,7 +113,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         )
         picture = finished / "previews.png"
         rows = [[data.read_color_map(i) for i in picked], list(drawn)]
-        image_grid(rows, scale=max(1, 128 // config.dataset.image_size), labels=["real", "drawn"]).save(picture)
+        image_grid(
+            rows, scale=max(1, 128 // config.dataset.image_size), labels=["real", "drawn"]
+        ).save(picture)
         tracked.log_artifact(picture)
         publish(finished, paths.model("text2mask"))
         shutil.rmtree(scratch.parent)

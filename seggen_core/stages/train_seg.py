@@ -1,6 +1,5 @@
 """Stage `train_seg`: one ablation arm's segmenters, one for each subset seed."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,18 +15,18 @@ from tqdm import tqdm
 from seggen_core.config import SegGenConfig, SegmenterConfig, SyntheticAugmentConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.evaluation.semantic import mean_iou
-from seggen_core.paths import ProjectPaths
-from seggen_core.rng import derive_seed
-from seggen_core.runtime import limit_threads, pick_device
+from seggen_core.project.digests import content_digest, json_digest
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.rng import derive_seed
+from seggen_core.project.runtime import limit_threads, pick_device
 from seggen_core.segmentation.mixing import Arm, open_arm
 from seggen_core.segmentation.models import Segmenter, build_segmenter, save_segmenter
 from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
 from seggen_core.segmentation.predict import score_store
 from seggen_core.segmentation.train import balanced_weights, train_segmenter
-from seggen_core.synthesis.sample_store import SampleStore, open_partitions
+from seggen_core.store.reader import SampleStore, open_partitions
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import StageRun, track_stage
-from seggen_core.tracking.dvc_lineage import content_digest
 
 _POINTS = 200
 """Points of a loss curve at most; each is a mean over the steps since the one before."""
@@ -36,7 +35,9 @@ _POINTS = 200
 def find_variant(config: SegGenConfig, name: str | None) -> VariantConfig:
     """Return the arm called `name`; ConfigError lists the known ones where there is none."""
     if name not in config.variants:
-        raise ConfigError(f"there is no variant {name!r}; params.yaml has: {', '.join(config.variants)}")
+        raise ConfigError(
+            f"there is no variant {name!r}; params.yaml has: {', '.join(config.variants)}"
+        )
     return config.variants[name]
 
 
@@ -48,23 +49,32 @@ def read_training(paths: ProjectPaths, *, variant: str) -> dict[str, Any]:
     """
     file = paths.checkpoint(variant) / "metrics.json"
     if not file.is_file():
-        raise FoundationError(f"{file} doesn't exist: the arm {variant} isn't trained; run: dvc repro train_seg@{variant}")
+        raise FoundationError(
+            f"{file} doesn't exist: the arm {variant} isn't trained; run: dvc repro train_seg@{variant}"
+        )
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """Write data/checkpoints/<variant>: a segmenter in seed<k> for each subset seed, metrics.json and history.csv.
 
-    metrics.json has mIoU (percent) on the validation split, the one to tune on; the test split is read by `evaluate` alone.
-    A run that was killed goes on from the last finished seed, and within a seed from its last saved state.
+    metrics.json has mIoU (percent) on the validation split, the one to tune on; the test split is
+    read by `evaluate` alone. A run that was killed goes on from the last finished seed, and within
+    a seed from its last saved state.
     """
     variant = find_variant(config, item)
     assert item is not None
     settings = config.train_seg.for_model(variant.model)
-    own = {name: getattr(variant, name) for name in ("strategy", "p_aug") if getattr(variant, name) is not None}
+    own = {
+        name: getattr(variant, name)
+        for name in ("strategy", "p_aug")
+        if getattr(variant, name) is not None
+    }
     settings = settings.model_copy(update=own)
     if variant.p_aug is not None and settings.strategy == "pretrain":
-        raise ConfigError(f"variants.{item}.p_aug has no effect under strategy pretrain; set strategy: replace beside it")
+        raise ConfigError(
+            f"variants.{item}.p_aug has no effect under strategy pretrain; set strategy: replace beside it"
+        )
     unseen = config.zero_shot.unseen if variant.hide_unseen else ()
     params = {
         "variant": variant.model_dump(mode="json"),
@@ -72,22 +82,36 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         **settings.model_dump(mode="json", exclude={"overrides"}),
     }
     limit_threads(config.runtime)
-    with track_stage("train_seg", item=item, params=params, runtime=config.runtime, paths=paths) as tracked:
+    with track_stage(
+        "train_seg", item=item, params=params, runtime=config.runtime, paths=paths
+    ) as tracked:
         # 1. What goes in.
-        taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+        taxonomy = Taxonomy.read(paths.taxonomy)
         subsets: dict[str, list[str]] = json.loads(paths.subsets.read_text(encoding="utf-8"))
         real, validation = SampleStore(paths.real("train")), SampleStore(paths.real("val"))
-        partitions = {method: open_partitions(paths.synthetic(method)) for method in variant.methods}
+        partitions = {
+            method: open_partitions(paths.synthetic(method)) for method in variant.methods
+        }
         tracked.log_input(name="real_train", path=paths.real("train"))
         for method in partitions:
             tracked.log_input(name=method, path=paths.synthetic(method))
         stores = [real, validation, *(store for group in partitions.values() for store in group)]
-        identity = [params, config.seed, subsets, taxonomy.to_json(), [content_digest(store.folder) for store in stores]]
-        fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        identity = [
+            params,
+            config.seed,
+            subsets,
+            taxonomy.to_json(),
+            [content_digest(store.folder) for store in stores],
+        ]
+        fingerprint = json_digest(identity)
         scratch = paths.scratch / "train_seg" / item / fingerprint
 
         pixel_counts = np.sum(real.index["class_pixel_counts"].tolist(), axis=0)
-        class_weights = balanced_weights(pixel_counts, power=settings.class_balance) if settings.class_balance else None
+        class_weights = (
+            balanced_weights(pixel_counts, power=settings.class_balance)
+            if settings.class_balance
+            else None
+        )
 
         # 2. One training for each subset.
         folders = {s: scratch / "out" / f"seed{s}" for s in config.dataset.subset_seeds}
@@ -115,7 +139,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             }
             noise_filter = None
             if variant.noise_filter is not None:
-                alone = open_arm(variant.model_copy(update={"shuffle_masks": False}), partitions={}, **arguments)
+                alone = open_arm(
+                    variant.model_copy(update={"shuffle_masks": False}), partitions={}, **arguments
+                )
                 noise_filter = training.train_filter(
                     alone,
                     real_keys=arguments["real_keys"],
@@ -130,13 +156,21 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
                 noise_filter=noise_filter,
             )
             if noise_filter is not None:
-                # Not a part of metrics.json: a training that was killed counts from where it goes on.
+                # Not a part of metrics.json: a training that was killed counts from where it goes
+                # on.
                 share = noise_filter.num_ignored / max(noise_filter.num_pixels, 1)
-                tracked.log_metrics({f"seed{subset_seed}/ignored_share": share}, step=settings.num_steps)
-            training.finish(segmenter, curve=curve, facts=arm.facts, validation=validation, folder=folder)
+                tracked.log_metrics(
+                    {f"seed{subset_seed}/ignored_share": share}, step=settings.num_steps
+                )
+            training.finish(
+                segmenter, curve=curve, facts=arm.facts, validation=validation, folder=folder
+            )
 
         # 3. Tables over the seeds, and all of it into place.
-        summaries = {s: json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for s, folder in folders.items()}
+        summaries = {
+            s: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            for s, folder in folders.items()
+        }
         metrics: dict[str, Any] = {
             "model": settings.model,
             "num_steps": settings.num_steps,
@@ -144,8 +178,12 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             "seeds": {str(s): summary for s, summary in summaries.items()},
         }
         _write_json(scratch / "out" / "metrics.json", metrics)
-        curves = [pd.read_csv(folder / "history.csv").assign(seed=s) for s, folder in folders.items()]
-        pd.concat(curves)[["seed", "step", "loss", "learning_rate"]].to_csv(scratch / "out" / "history.csv", index=False)
+        curves = [
+            pd.read_csv(folder / "history.csv").assign(seed=s) for s, folder in folders.items()
+        ]
+        pd.concat(curves)[["seed", "step", "loss", "learning_rate"]].to_csv(
+            scratch / "out" / "history.csv", index=False
+        )
         tracked.log_metrics({"val_miou": metrics["val_miou"]})
         tracked.log_artifact(scratch / "out" / "history.csv")
         shutil.rmtree(paths.checkpoint(item), ignore_errors=True)
@@ -181,8 +219,12 @@ class _Training:
         settings = self.settings
         with torch.random.fork_rng(devices=[]):
             # The same weights to start from in every arm.
-            torch.manual_seed(derive_seed(self.seed, "train_seg", self.subset_seed, "initial weights"))
-            segmenter = build_segmenter(settings, id2label=self.id2label, base=self.base).to(self.device)
+            torch.manual_seed(
+                derive_seed(self.seed, "train_seg", self.subset_seed, "initial weights")
+            )
+            segmenter = build_segmenter(settings, id2label=self.id2label, base=self.base).to(
+                self.device
+            )
         if self.class_weights is not None:
             segmenter.weigh_classes(self.class_weights)
         every = max(1, -(-settings.num_steps // _POINTS))
@@ -195,11 +237,17 @@ class _Training:
                 recent.append(values["loss"])
                 progress.update()
                 if step % every == 0 or step == settings.num_steps:
-                    point = {"loss": float(np.mean(recent)), "learning_rate": values["learning_rate"]}
+                    point = {
+                        "loss": float(np.mean(recent)),
+                        "learning_rate": values["learning_rate"],
+                    }
                     recent.clear()
                     curve.append({"step": step, **point})
                     progress.set_postfix(loss=f"{point['loss']:.3f}")
-                    named = {f"seed{self.subset_seed}/{prefix}{name}": value for name, value in point.items()}
+                    named = {
+                        f"seed{self.subset_seed}/{prefix}{name}": value
+                        for name, value in point.items()
+                    }
                     self.tracked.log_metrics(named, step=step)
 
             train_segmenter(
@@ -217,11 +265,17 @@ class _Training:
             )
         return segmenter, curve
 
-    def train_filter(self, arm: Arm, *, real_keys: Sequence[str], tolerance: float, state_folder: Path) -> NoiseFilter:
+    def train_filter(
+        self, arm: Arm, *, real_keys: Sequence[str], tolerance: float, state_folder: Path
+    ) -> NoiseFilter:
         """Train a segmenter on real samples alone, and make FreeMask's filter of it."""
         segmenter, _ = self.train(arm, state_folder=state_folder, prefix="filter/")
         losses = mean_class_losses(
-            segmenter, pool=arm.pool, keys=real_keys, batch_size=self.settings.batch_size, device=self.device
+            segmenter,
+            pool=arm.pool,
+            keys=real_keys,
+            batch_size=self.settings.batch_size,
+            device=self.device,
         )
         return NoiseFilter(segmenter, class_losses=losses, tolerance=tolerance)
 
@@ -243,7 +297,9 @@ class _Training:
             description=f"{self.description}: validation",
         )
         miou = round(mean_iou(confusion), 4)
-        self.tracked.log_metrics({f"seed{self.subset_seed}/val_miou": miou}, step=self.settings.num_steps)
+        self.tracked.log_metrics(
+            {f"seed{self.subset_seed}/val_miou": miou}, step=self.settings.num_steps
+        )
         save_segmenter(segmenter, folder=folder)
         pd.DataFrame(curve).to_csv(folder / "history.csv", index=False)
         parameters = sum(p.numel() for p in segmenter.parameters())

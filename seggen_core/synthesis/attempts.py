@@ -15,7 +15,11 @@ class AttemptLog:
 
     def __init__(self, path: Path, *, keep: int) -> None:
         """Read the first `keep` attempts and cut the rest off: attempts after the last committed sample are made again."""
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:keep] if path.exists() else []
+        lines = (
+            path.read_text(encoding="utf-8").splitlines(keepends=True)[:keep]
+            if path.exists()
+            else []
+        )
         path.write_text("".join(lines), encoding="utf-8")
         self._path = path
         self.records: list[dict] = [json.loads(line) for line in lines]
@@ -41,6 +45,13 @@ class AttemptLog:
             "accepted": len(accepted),
             "attempts": len(self.records),
             "acceptance_rate": round(len(accepted) / max(len(self.records), 1), 6),
-            "rejected": dict(sorted(Counter(r["status"] for r in self.records if r["status"] != ACCEPTED).items())),
-            "quality": {name: round(float(np.mean([r["quality"][name] for r in accepted])), 6) for name in names},
+            "rejected": dict(
+                sorted(
+                    Counter(r["status"] for r in self.records if r["status"] != ACCEPTED).items()
+                )
+            ),
+            "quality": {
+                name: round(float(np.mean([r["quality"][name] for r in accepted])), 6)
+                for name in names
+            },
         }

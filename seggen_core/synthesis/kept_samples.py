@@ -1,8 +1,9 @@
 """The samples of a partition's last run, so that the next one makes only those whose own inputs changed.
 
-DVC deletes a stage's outs before it runs it. So what was published is kept a second time, outside of the outs: as hard links
-where the file system has them, which take no space. Beside each sample lies a digest of all that it is made from; a sample
-is taken over only where that digest is the same, so the result is the same bytes as if all of it were made anew.
+DVC deletes a stage's outs before it runs it. So what was published is kept a second time, outside
+of the outs: as hard links where the file system has them, which take no space. Beside each sample
+lies a digest of all that it is made from; a sample is taken over only where that digest is the
+same, so the result is the same bytes as if all of it were made anew.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from seggen_core.errors import SampleStoreError
-from seggen_core.synthesis.sample_store import Sample, SampleStore
+from seggen_core.store.reader import Sample, SampleStore
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ class KeptSamples:
             self._store = SampleStore(folder / "store")
             self._digests = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
         except (SampleStoreError, OSError, ValueError) as error:
-            logger.warning("the samples kept in %s can't be used, all are made anew: %s", folder, error)
+            logger.warning(
+                "the samples kept in %s can't be used, all are made anew: %s", folder, error
+            )
 
     def find(self, key: str, *, digest: str) -> Sample | None:
         """Return the sample `key` if it was made from the same inputs and is whole."""

@@ -18,7 +18,9 @@ SECOND_THRESHOLD_STEP = 0.2
 """How far above beta the second threshold lies, under which a confident mask hardly changes."""
 
 
-def mask_quality(result: SeeDiffMasks, *, mask: torch.Tensor, beta: float) -> list[dict[str, float]]:
+def mask_quality(
+    result: SeeDiffMasks, *, mask: torch.Tensor, beta: float
+) -> list[dict[str, float]]:
     """Return the scores of each image; zero where there is no mask to score.
 
     Args:
@@ -27,11 +29,13 @@ def mask_quality(result: SeeDiffMasks, *, mask: torch.Tensor, beta: float) -> li
         beta: threshold of the mask.
 
     Returns:
-        mask_area (share of the image), seed_count (equation 6 of SeeDiff), contrast (mean soft mask inside less outside) and
-        threshold_agreement (IoU of the mask with the one at beta + 0.2).
+        mask_area (share of the image), seed_count (equation 6 of SeeDiff), contrast (mean soft mask
+        inside less outside) and threshold_agreement (IoU of the mask with the one at beta + 0.2).
     """
     counts = result.seeds[min(result.seeds)].sum((1, 2))
-    return soft_mask_quality(result.soft, mask=mask, threshold=torch.full((len(mask),), beta), seed_counts=counts)
+    return soft_mask_quality(
+        result.soft, mask=mask, threshold=torch.full((len(mask),), beta), seed_counts=counts
+    )
 
 
 def soft_mask_quality(
@@ -42,7 +46,8 @@ def soft_mask_quality(
     mass, pixels = (soft * mask).sum((1, 2)), mask.sum((1, 2))
     mean_inside = mass / pixels.clamp_min(1)
     mean_outside = (soft.sum((1, 2)) - mass) / (~mask).sum((1, 2)).clamp_min(1)
-    # The mask at the higher threshold lies within the other, so their IoU is the ratio of their areas.
+    # The mask at the higher threshold lies within the other, so their IoU is the ratio of their
+    # areas.
     second = (threshold.to(soft.device) + SECOND_THRESHOLD_STEP)[:, None, None]
     confident = ((soft >= second) & mask).sum((1, 2))
     scores = {
@@ -52,7 +57,10 @@ def soft_mask_quality(
         "threshold_agreement": confident / pixels.clamp_min(1),
     }
     columns = {name: values.tolist() for name, values in scores.items()}
-    return [{name: round(float(values[i]), 6) for name, values in columns.items()} for i in range(len(soft))]
+    return [
+        {name: round(float(values[i]), 6) for name, values in columns.items()}
+        for i in range(len(soft))
+    ]
 
 
 def mask_status(status: str, quality: Mapping[str, float], *, config: AttentionMethodConfig) -> str:

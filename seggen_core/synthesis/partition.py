@@ -4,31 +4,39 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from seggen_core import color_code, color_map, panoptic_color_map, rng
-from seggen_core.color_code import ColorCode
-from seggen_core.color_map import class_palette
+from seggen_core.colors import code as color_code
+from seggen_core.colors import panoptic as panoptic_color_map
+from seggen_core.colors import semantic as color_map
+from seggen_core.colors.code import ColorCode
+from seggen_core.colors.semantic import class_palette
 from seggen_core.config import SegGenConfig, SegGenSynthesisConfig
 from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.errors import CaptionError
 from seggen_core.generators import foundation, sampling
 from seggen_core.generators.foundation import load_mask2img, load_pipeline
-from seggen_core.paths import ProjectPaths
+from seggen_core.project import rng
+from seggen_core.project.digests import content_digest, json_digest
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import publish
+from seggen_core.project.runtime import limit_threads, pick_device
 from seggen_core.reports.grids import pair_grid
-from seggen_core.runtime import limit_threads, pick_device
+from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.synthesis import seggen
 from seggen_core.synthesis.kept_samples import KeptSamples, code_digest, keep_samples, sample_digest
-from seggen_core.synthesis.sample_store import Sample, SampleStore, SampleStoreWriter
-from seggen_core.synthesis.seggen import SynthesisTask, SynthesizedPairs, synthesize_pairs, task_seed
+from seggen_core.synthesis.seggen import (
+    SynthesisTask,
+    SynthesizedPairs,
+    synthesize_pairs,
+    task_seed,
+)
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import track_stage
-from seggen_core.tracking.dvc_lineage import content_digest
 
 _NUM_PICTURES = 10
 
@@ -44,7 +52,8 @@ def list_tasks(
 ) -> list[SynthesisTask]:
     """List the samples to make for one class: `per_source` for each real sample of the subsets whose rarest class it is.
 
-    A class partition is the same whatever other partitions exist, so adding a class makes new partitions only.
+    A class partition is the same whatever other partitions exist, so adding a class makes new
+    partitions only.
 
     Raises:
         ConfigError: the taxonomy has no class with this slug.
@@ -58,25 +67,36 @@ def list_tasks(
     prompts = dict(zip(captions["sample_key"], captions["caption"], strict=True))
     missing = [key for key in sources if key not in prompts]
     if missing:
-        raise CaptionError(f"{len(missing)} samples have no caption, e.g. {missing[0]} (run: dvc repro captions)")
-    return [SynthesisTask(key, number, prompts[key]) for key in sources for number in range(per_source)]
+        raise CaptionError(
+            f"{len(missing)} samples have no caption, e.g. {missing[0]} (run: dvc repro captions)"
+        )
+    return [
+        SynthesisTask(key, number, prompts[key]) for key in sources for number in range(per_source)
+    ]
 
 
 def synthesize_partition(
-    config: SegGenConfig, *, paths: ProjectPaths, method: Literal["masksyn", "imgsyn"], class_slug: str
+    config: SegGenConfig,
+    *,
+    paths: ProjectPaths,
+    method: Literal["masksyn", "imgsyn"],
+    class_slug: str,
 ) -> None:
     """Make the partition `class_slug` of `method` and move it to data/synthetic/<method>/<class>.
 
-    Samples are committed as they are made, in a scratch folder named by all that defines them; a run that was killed goes on
-    after the last one. Samples of the last finished run whose own inputs are the same (prompt, mask, models, settings) are
-    taken over, so an edited caption costs its own samples alone. The result is the same bytes either way.
+    Samples are committed as they are made, in a scratch folder named by all that defines them; a
+    run that was killed goes on after the last one. Samples of the last finished run whose own
+    inputs are the same (prompt, mask, models, settings) are taken over, so an edited caption costs
+    its own samples alone. The result is the same bytes either way.
     """
     settings: SegGenSynthesisConfig = getattr(config, method)
     params = settings.model_dump(mode="json")
     limit_threads(config.runtime)
-    with track_stage(method, item=class_slug, params=params, runtime=config.runtime, paths=paths) as tracked:
+    with track_stage(
+        method, item=class_slug, params=params, runtime=config.runtime, paths=paths
+    ) as tracked:
         # 1. What to make.
-        taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+        taxonomy = Taxonomy.read(paths.taxonomy)
         taxonomy.by_slug(class_slug)  # before its prompts are looked for
         store = SampleStore(paths.real("train"))
         tasks = list_tasks(
@@ -87,7 +107,11 @@ def synthesize_partition(
             class_slug=class_slug,
             per_source=settings.samples_per_source,
         )
-        models = ["foundation", "mask2img"] if method == "imgsyn" else ["foundation", "text2mask", "mask2img"]
+        models = (
+            ["foundation", "mask2img"]
+            if method == "imgsyn"
+            else ["foundation", "text2mask", "mask2img"]
+        )
         hashes = {name: content_digest(paths.model(name)) for name in models}
         for name in models:
             tracked.log_input(name=name, path=paths.model(name))
@@ -102,13 +126,20 @@ def synthesize_partition(
         ]
         identity = [*common, params]
         # Neither the batch size nor other samples change a sample's bytes.
-        code = code_digest([color_code, color_map, panoptic_color_map, foundation, rng, sampling, seggen])
-        shared = [*common, settings.model_dump(mode="json", exclude={"batch_size"}), pick_device(config.runtime).type, code]
+        code = code_digest(
+            [color_code, color_map, panoptic_color_map, foundation, rng, sampling, seggen]
+        )
+        shared = [
+            *common,
+            settings.model_dump(mode="json", exclude={"batch_size"}),
+            pick_device(config.runtime).type,
+            code,
+        ]
         digests = _digest_tasks(tasks, method=method, shared=shared, store=store)
         identity += [[t.source_key, t.number, t.prompt] for t in tasks]
         if method == "imgsyn":
             identity.append(content_digest(paths.real("train")))
-        scratch = paths.scratch / method / class_slug / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        scratch = paths.scratch / method / class_slug / json_digest(identity)
 
         # 2. Make what isn't there yet.
         with SampleStoreWriter(scratch / "store", num_classes=len(taxonomy)) as writer:
@@ -123,18 +154,30 @@ def synthesize_partition(
                 hashes=hashes,
                 digests=digests,
             )
-            about = {"method": method, "class_slug": class_slug, "params": params, "seed": config.seed, "model_hashes": hashes}
+            about = {
+                "method": method,
+                "class_slug": class_slug,
+                "params": params,
+                "seed": config.seed,
+                "model_hashes": hashes,
+            }
             writer.finish(manifest=about)
 
         # 3. Metrics and pictures, then all of it into place.
         made = SampleStore(scratch / "store")
         metrics = partition_metrics(made, taxonomy=taxonomy)
-        (made.folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        (made.folder / "metrics.json").write_text(
+            json.dumps(metrics, indent=1) + "\n", encoding="utf-8"
+        )
         tracked.log_metrics({k: float(v) for k, v in metrics.items()})
         if len(made):
-            shown = [made[k] for k in range(0, len(made), max(1, len(made) // _NUM_PICTURES))][:_NUM_PICTURES]
+            shown = [made[k] for k in range(0, len(made), max(1, len(made) // _NUM_PICTURES))][
+                :_NUM_PICTURES
+            ]
             picture = made.folder / "previews.png"
-            pair_grid(shown, palette=class_palette(len(taxonomy)), num_columns=5, scale=2).save(picture)
+            pair_grid(shown, palette=class_palette(len(taxonomy)), num_columns=5, scale=2).save(
+                picture
+            )
             tracked.log_artifact(picture)
         out = publish(made.folder, paths.synthetic(method, class_slug))
         keep_samples(paths.kept / method / class_slug, published=out, digests=digests)
@@ -156,7 +199,9 @@ def _digest_tasks(
             shown = [store.read_bytes(task.source_key, member) for member in ("mask", "instances")]
             masks[task.source_key] = ":".join(hashlib.sha256(part).hexdigest() for part in shown)
         mask = masks.get(task.source_key)
-        digests[task.key(method)] = sample_digest([*shared, task.source_key, task.number, task.prompt, mask])
+        digests[task.key(method)] = sample_digest(
+            [*shared, task.source_key, task.number, task.prompt, mask]
+        )
     return digests
 
 
@@ -178,9 +223,12 @@ def _fill(
         return
     kept = KeptSamples(paths.kept / method / class_slug)
     draw: Callable[[list[SynthesisTask]], SynthesizedPairs] | None = None
-    # Whole sources, so that network calls are full; the first batch after a resumption may be a part of one.
+    # Whole sources, so that network calls are full; the first batch after a resumption may be a
+    # part of one.
     size = max(1, settings.batch_size // settings.samples_per_source) * settings.samples_per_source
-    with tqdm(total=len(tasks), initial=done, desc=f"{method} {class_slug}", unit="pair", disable=None) as progress:
+    with tqdm(
+        total=len(tasks), initial=done, desc=f"{method} {class_slug}", unit="pair", disable=None
+    ) as progress:
         for start in range(done - done % size, len(tasks), size):
             batch = tasks[max(start, done) : start + size]
             samples = {t: kept.find(t.key(method), digest=digests[t.key(method)]) for t in batch}
@@ -197,8 +245,13 @@ def _fill(
                         "model_hash": hashes["mask2img"],
                         "quality": pairs.quality[position],
                     }
-                    mask, instances = pairs.segmentation_maps[position], pairs.instance_maps[position]
-                    samples[task] = Sample(task.key(method), pairs.images[position], mask, instances, metadata)
+                    mask, instances = (
+                        pairs.segmentation_maps[position],
+                        pairs.instance_maps[position],
+                    )
+                    samples[task] = Sample(
+                        task.key(method), pairs.images[position], mask, instances, metadata
+                    )
             for task in batch:
                 sample = samples[task]
                 assert sample is not None, task
@@ -208,12 +261,16 @@ def _fill(
 
 
 def _load_models(
-    config: SegGenConfig, *, paths: ProjectPaths, method: Literal["masksyn", "imgsyn"], store: SampleStore
+    config: SegGenConfig,
+    *,
+    paths: ProjectPaths,
+    method: Literal["masksyn", "imgsyn"],
+    store: SampleStore,
 ) -> Callable[[list[SynthesisTask]], SynthesizedPairs]:
     """Load what the method needs and return the function that makes the pairs of some tasks."""
     settings: SegGenSynthesisConfig = getattr(config, method)
     device = pick_device(config.runtime)
-    taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+    taxonomy = Taxonomy.read(paths.taxonomy)
     code = ColorCode(taxonomy, kind=config.dataset.color_map)
     mask2img = load_mask2img(paths.model("foundation"), paths.model("mask2img")).to(device)
     text2mask = load_pipeline(paths.model("text2mask")).to(device) if method == "masksyn" else None
@@ -245,15 +302,10 @@ def partition_metrics(store: SampleStore, *, taxonomy: Taxonomy) -> dict[str, fl
     if len(store):
         shares = np.sum(store.index["class_pixel_counts"].tolist(), axis=0, dtype=np.float64)
         shares /= max(shares.sum(), 1.0)
-        metrics |= {f"share_{slug}": round(float(s), 6) for slug, s in zip(taxonomy.slugs, shares, strict=True)}
+        metrics |= {
+            f"share_{slug}": round(float(s), 6)
+            for slug, s in zip(taxonomy.slugs, shares, strict=True)
+        }
         for column in sorted(c for c in store.index.columns if c.startswith("quality_")):
             metrics[column.removeprefix("quality_")] = round(float(store.index[column].mean()), 6)
     return metrics
-
-
-def publish(finished: Path, out: Path) -> Path:
-    """Move the finished folder to `out`, replacing what is there, and return `out`."""
-    shutil.rmtree(out, ignore_errors=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    finished.replace(out)
-    return out

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from seggen_core.config.attention import AttentionMethodConfig
-from seggen_core.datasets.scene_layout import count_phrase
 from seggen_core.errors import PromptError
-from seggen_core.rng import numpy_rng
+from seggen_core.project.rng import numpy_rng
+from seggen_core.scenes.layout import count_phrase
 from seggen_core.taxonomy import SegmentationClass, Taxonomy
 
 
@@ -18,14 +18,24 @@ class TemplatePrompts:
     """The text of prompt number i of a class: templates and sub-classes take turns."""
 
     def __init__(
-        self, config: AttentionMethodConfig, *, target: SegmentationClass, taxonomy: Taxonomy, name: Sequence[str | int]
+        self,
+        config: AttentionMethodConfig,
+        *,
+        target: SegmentationClass,
+        taxonomy: Taxonomy,
+        name: Sequence[str | int],
     ) -> None:
         """Take the templates of `config`; `name` names the random streams.
 
         Raises:
             PromptError: a sub-class doesn't contain its class.
         """
-        self._templates, self._target, self._taxonomy, self._name = config.prompts, target, taxonomy, tuple(name)
+        self._templates, self._target, self._taxonomy, self._name = (
+            config.prompts,
+            target,
+            taxonomy,
+            tuple(name),
+        )
         self._names = config.sub_classes.get(target.slug, (target.name,))
         for name_of_class in self._names:
             if target.name.lower() not in name_of_class.lower():
@@ -41,6 +51,10 @@ class TemplatePrompts:
         text = self._templates[template].replace("{class}", phrase)
         if "{other}" in text:
             others = [c for c in self._taxonomy if c != self._target]
-            drawn = others[int(numpy_rng(*self._name, self._target.slug, number, "other").integers(len(others)))]
+            drawn = others[
+                int(
+                    numpy_rng(*self._name, self._target.slug, number, "other").integers(len(others))
+                )
+            ]
             text = text.replace("{other}", class_phrase(drawn))
         return text

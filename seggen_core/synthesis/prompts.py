@@ -22,7 +22,8 @@ class ClassPrompt:
 
     Attributes:
         text: the prompt.
-        classes: the partition's class first; the others that the prompt names after it, in train-id order.
+        classes: the partition's class first; the others that the prompt names after it, in train-id
+            order.
         tokens: positions of each class's tokens.
     """
 
@@ -35,7 +36,8 @@ def read_prompt_file(path: Path, *, taxonomy: Taxonomy) -> dict[str, list[str]]:
     """Read a list of prompts, one JSON object a line with "class" (slug or name) and "prompt"; return prompts by class slug.
 
     Raises:
-        PromptError: the file can't be read, a line isn't such an object, or a class isn't in the taxonomy.
+        PromptError: the file can't be read, a line isn't such an object, or a class isn't in the
+            taxonomy.
     """
     by_name = {c.name: c.slug for c in taxonomy} | {c.slug: c.slug for c in taxonomy}
     prompts: dict[str, list[str]] = {}
@@ -50,7 +52,11 @@ def read_prompt_file(path: Path, *, taxonomy: Taxonomy) -> dict[str, list[str]]:
             row = json.loads(line)
         except ValueError as error:
             raise PromptError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or row.get("class") not in by_name:
+        if (
+            not isinstance(row, dict)
+            or not isinstance(row.get("prompt"), str)
+            or row.get("class") not in by_name
+        ):
             raise PromptError(
                 f'{path}, line {number}: expected {{"class": ..., "prompt": ...}} with a class of {", ".join(taxonomy.slugs)}, '
                 f"found {line[:80]!r}"
@@ -75,15 +81,23 @@ class PromptSource:
         """Read the prompt file, if there is one, from `base` where its path is relative; `name` names the random streams.
 
         Raises:
-            PromptError: the prompt file is unreadable or has no prompt of this class; a sub-class doesn't contain its class.
+            PromptError: the prompt file is unreadable or has no prompt of this class; a sub-class
+                doesn't contain its class.
         """
-        self._config, self._target, self._taxonomy, self._tokenizer = config, target, taxonomy, tokenizer
+        self._config, self._target, self._taxonomy, self._tokenizer = (
+            config,
+            target,
+            taxonomy,
+            tokenizer,
+        )
         self._listed: list[str] | None = None
         self._templates = TemplatePrompts(config, target=target, taxonomy=taxonomy, name=name)
         if config.prompt_file is not None:
             listed = read_prompt_file(base / config.prompt_file, taxonomy=taxonomy)
             if target.slug not in listed:
-                raise PromptError(f"{config.prompt_file} has no prompt of class {target.slug!r}, only of {', '.join(listed)}")
+                raise PromptError(
+                    f"{config.prompt_file} has no prompt of class {target.slug!r}, only of {', '.join(listed)}"
+                )
             self._listed = listed[target.slug]
 
     def __getitem__(self, number: int) -> ClassPrompt:
@@ -92,10 +106,20 @@ class PromptSource:
         Raises:
             PromptError: the prompt doesn't name the class.
         """
-        text = self._templates[number] if self._listed is None else self._listed[number % len(self._listed)]
-        tokens = {self._target: class_token_positions(self._tokenizer, prompt=text, class_name=self._target.name)}
+        text = (
+            self._templates[number]
+            if self._listed is None
+            else self._listed[number % len(self._listed)]
+        )
+        tokens = {
+            self._target: class_token_positions(
+                self._tokenizer, prompt=text, class_name=self._target.name
+            )
+        }
         if self._config.multi_class:
-            tokens |= find_classes(self._tokenizer, prompt=text, taxonomy=self._taxonomy, without=tokens)
+            tokens |= find_classes(
+                self._tokenizer, prompt=text, taxonomy=self._taxonomy, without=tokens
+            )
         return ClassPrompt(text, tuple(tokens), tuple(tokens.values()))
 
 

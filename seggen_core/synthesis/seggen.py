@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from seggen_core.color_code import ColorCode
+from seggen_core.colors.code import ColorCode
 from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
-from seggen_core.generators.sampling import resolve_precision, sample_images
-from seggen_core.rng import derive_seed, torch_generator
+from seggen_core.generators.sampling import sample_images
+from seggen_core.project.rng import derive_seed, torch_generator
+from seggen_core.training.precision import resolve_precision
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class SynthesizedPairs:
     Attributes:
         images: uint8 [B, H, W, 3].
         segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
-        instance_maps: one per pair, uint16 [H, W], 0 where there is no instance; None with semantic colour maps.
+        instance_maps: one per pair, uint16 [H, W], 0 where there is no instance; None with semantic
+            colour maps.
         quality: one dict of floats per pair.
     """
 
@@ -60,8 +62,9 @@ def task_seed(task: SynthesisTask, *, method: str, seed: int) -> int:
 def with_even_calls(config: SamplingConfig, *, samples_per_source: int) -> SamplingConfig:
     """Return `config` with the number of rows that shares the samples of one source out evenly over network calls.
 
-    Sample k of a source is always computed in row k, modulo the rows, so its bytes don't depend on what else is made. With
-    `micro_batch_size` rows, 10 samples a source would leave 6 of 16 rows empty.
+    Sample k of a source is always computed in row k, modulo the rows, so its bytes don't depend on
+    what else is made. With `micro_batch_size` rows, 10 samples a source would leave 6 of 16 rows
+    empty.
     """
     calls = -(-samples_per_source // config.micro_batch_size)
     return config.model_copy(update={"micro_batch_size": -(-samples_per_source // calls)})
@@ -98,8 +101,12 @@ def synthesize_pairs(
         ConfigError: `code` shows instances, and a source has none.
     """
     prompts, slots = [t.prompt for t in tasks], [t.number for t in tasks]
-    text2mask_sampler = with_even_calls(config.text2mask, samples_per_source=config.samples_per_source)
-    mask2img_sampler = with_even_calls(config.mask2img, samples_per_source=config.samples_per_source)
+    text2mask_sampler = with_even_calls(
+        config.text2mask, samples_per_source=config.samples_per_source
+    )
+    mask2img_sampler = with_even_calls(
+        config.mask2img, samples_per_source=config.samples_per_source
+    )
 
     # 1. Masks.
     if text2mask is not None:
@@ -114,7 +121,9 @@ def synthesize_pairs(
         )
         decoded = code.decode(drawn)
         masks = decoded.segmentation_maps
-        instances: Sequence[np.ndarray | None] = [None] * len(tasks) if decoded.instance_maps is None else decoded.instance_maps
+        instances: Sequence[np.ndarray | None] = (
+            [None] * len(tasks) if decoded.instance_maps is None else decoded.instance_maps
+        )
         far = (decoded.distance > config.max_palette_distance).mean(axis=(1, 2))
         quality = [{"off_palette": float(f)} for f in far]
     else:
@@ -123,8 +132,11 @@ def synthesize_pairs(
         instances = real_instances or [None] * len(tasks)
         quality = [{} for _ in tasks]
 
-    # 2. Images that show them. The condition is painted from the decoded masks: clean colours, as in training.
-    painted = [code.encode(mask, instance_map=found) for mask, found in zip(masks, instances, strict=True)]
+    # 2. Images that show them. The condition is painted from the decoded masks: clean colours, as
+    # in training.
+    painted = [
+        code.encode(mask, instance_map=found) for mask, found in zip(masks, instances, strict=True)
+    ]
     images = sample_images(
         mask2img,
         prompts=prompts,

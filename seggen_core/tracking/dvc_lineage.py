@@ -1,7 +1,8 @@
 """Where a run's inputs come from, for its tags and dataset digests: dvc.lock and git, read as plain files.
 
-DVC rewrites dvc.lock in place while other stages run. A read that meets such a moment is repeated, then given up: tags
-may lack a hash, they never hold half of one. Nothing here decides whether a stage is stale; DVC does.
+DVC rewrites dvc.lock in place while other stages run. A read that meets such a moment is repeated,
+then given up: tags may lack a hash, they never hold half of one. Nothing here decides whether a
+stage is stale; DVC does.
 """
 
 import hashlib
@@ -27,7 +28,8 @@ class DvcLock:
 
     Attributes:
         outputs: path (relative to the project root) to md5, of every stage's outputs.
-        dependencies: stage name ("masksyn@car") to its dependencies' paths and md5s, as of its last run.
+        dependencies: stage name ("masksyn@car") to its dependencies' paths and md5s, as of its last
+            run.
     """
 
     outputs: Mapping[str, str]
@@ -39,10 +41,14 @@ class DvcLock:
         for length in range(len(parts), 0, -1):
             if (md5 := self.outputs.get("/".join(parts[:length]))) is not None:
                 return md5
-        below = sorted((p, md5) for p, md5 in self.outputs.items() if Path(p).parts[: len(parts)] == parts)
+        below = sorted(
+            (p, md5) for p, md5 in self.outputs.items() if Path(p).parts[: len(parts)] == parts
+        )
         if not below:
             return None
-        return hashlib.md5("".join(f"{p} {md5}\n" for p, md5 in below).encode(), usedforsecurity=False).hexdigest()
+        return hashlib.md5(
+            "".join(f"{p} {md5}\n" for p, md5 in below).encode(), usedforsecurity=False
+        ).hexdigest()
 
     def current_dependencies(self, stage: str) -> dict[str, str]:
         """Return what `stage` depends on, with the hashes that its inputs' own stages recorded last."""
@@ -67,29 +73,25 @@ def read_dvc_lock(path: Path, *, attempts: int = 3) -> DvcLock:
         except yaml.YAMLError:
             continue
         if isinstance(tree, dict) and isinstance(tree.get("stages"), dict):
-            stages = {name: stage for name, stage in tree["stages"].items() if isinstance(stage, dict)}
-            outputs = {p: md5 for stage in stages.values() for p, md5 in _hashes(stage.get("outs")).items()}
-            return DvcLock(outputs, {name: _hashes(stage.get("deps")) for name, stage in stages.items()})
+            stages = {
+                name: stage for name, stage in tree["stages"].items() if isinstance(stage, dict)
+            }
+            outputs = {
+                p: md5 for stage in stages.values() for p, md5 in _hashes(stage.get("outs")).items()
+            }
+            return DvcLock(
+                outputs, {name: _hashes(stage.get("deps")) for name, stage in stages.items()}
+            )
     return DvcLock({}, {})
 
 
 def _hashes(entries: Any) -> dict[str, str]:
     rows = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-    return {str(e["path"]): str(e["md5"]) for e in rows if "path" in e and _MD5.fullmatch(str(e.get("md5", "")))}
-
-
-def content_digest(path: Path) -> str:
-    """Return an md5 of what is at `path`: a file's bytes, a sample store's manifest and index, or a folder's files.
-
-    For a file it equals DVC's md5. Raises FileNotFoundError where there is nothing.
-    """
-    if path.is_file():
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    manifest = path / "manifest.json"
-    members = [manifest, path / "index.parquet"] if manifest.is_file() else sorted(path.iterdir())
-    lines = [f"{m.name} {content_digest(m)}\n" for m in members if m.exists()]
-    return hashlib.md5("".join(lines).encode(), usedforsecurity=False).hexdigest()
+    return {
+        str(e["path"]): str(e["md5"])
+        for e in rows
+        if "path" in e and _MD5.fullmatch(str(e.get("md5", "")))
+    }
 
 
 def git_tags(root: Path) -> dict[str, str]:
@@ -107,4 +109,7 @@ def git_tags(root: Path) -> dict[str, str]:
     if commit is None:
         return {}
     changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
-    return {"mlflow.source.git.commit": commit, "git.dirty": "unknown" if changes is None else str(bool(changes)).lower()}
+    return {
+        "mlflow.source.git.commit": commit,
+        "git.dirty": "unknown" if changes is None else str(bool(changes)).lower(),
+    }

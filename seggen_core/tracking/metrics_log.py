@@ -1,7 +1,8 @@
 """The record on disk of what stages report: one JSON object a line, appended; a killed process loses at most its last line.
 
-A line is an event of a run: start (params, tags), metrics, tags, input, artifact, end (status). A line of kind "delivered"
-says how far a tracking store has got, so that `replay` sends the rest and nothing twice.
+A line is an event of a run: start (params, tags), metrics, tags, input, artifact, end (status). A
+line of kind "delivered" says how far a tracking store has got, so that `replay` sends the rest and
+nothing twice.
 """
 
 import fcntl
@@ -73,7 +74,9 @@ class RunRecord:
         delivery = self.deliveries.get(store)
         if delivery is None:
             return list(self.events)
-        return [e for e in self.events if e["seq"] >= delivery.through or e["seq"] in delivery.missing]
+        return [
+            e for e in self.events if e["seq"] >= delivery.through or e["seq"] in delivery.missing
+        ]
 
     def set_delivery(self, store: str, *, run_id: str, missing: list[Event]) -> Event:
         """Note that everything but `missing` got to the store; return the line that says so in the log."""
@@ -100,7 +103,9 @@ def read_log(path: Path) -> list[RunRecord]:
             continue
         if event["event"] == "delivered":
             if uid in runs:
-                runs[uid].deliveries[event["store"]] = Delivery(event["run_id"], event["through"], frozenset(event["missing"]))
+                runs[uid].deliveries[event["store"]] = Delivery(
+                    event["run_id"], event["through"], frozenset(event["missing"])
+                )
         elif event["event"] == "start":
             runs[uid] = RunRecord(uid, [event])
         elif uid in runs:
@@ -188,6 +193,8 @@ def file_lock(path: Path, *, timeout: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise TimeoutError(f"{path} has been locked by another process for {timeout:.0f} s") from None
+                    raise TimeoutError(
+                        f"{path} has been locked by another process for {timeout:.0f} s"
+                    ) from None
                 time.sleep(0.05)
         yield

@@ -1,7 +1,8 @@
 """Talks to MLflow: the only importer of mlflow, itself imported only when there is something to send.
 
-`import mlflow` costs 2.5 s of CPU whatever is imported from it (the package's own __init__ loads everything), and an
-SQLite store 1.4 s more, so it waits for the first flush. `target.import_mlflow_store` imports this module, telemetry off.
+`import mlflow` costs 2.5 s of CPU whatever is imported from it (the package's own __init__ loads
+everything), and an SQLite store 1.4 s more, so it waits for the first flush.
+`target.import_mlflow_store` imports this module, telemetry off.
 """
 
 import json
@@ -61,8 +62,8 @@ class MlflowStore:
     def __init__(self, target: TrackingTarget) -> None:
         """Connect, and make the experiment where there is none.
 
-        A SQLite database is created, migrated and opened by one process at a time: of eight processes that meet a fresh
-        one, MLflow 3.17 lets seven fail.
+        A SQLite database is created, migrated and opened by one process at a time: of eight
+        processes that meet a fresh one, MLflow 3.17 lets seven fail.
         """
         self.target = target
         with _client_calls():
@@ -107,7 +108,10 @@ class MlflowStore:
         """Create the run that a start event announces and return its id."""
         with _client_calls():
             run = self._client.create_run(
-                self._experiment_id, start_time=start["time"], tags=start["tags"], run_name=start["name"]
+                self._experiment_id,
+                start_time=start["time"],
+                tags=start["tags"],
+                run_name=start["name"],
             )
         return run.info.run_id
 
@@ -125,8 +129,8 @@ class MlflowStore:
         """Send events of one run; sending one twice changes nothing.
 
         Returns:
-            The events that did not get through, and the first reason. Metrics, inputs, the end and each artifact are
-            independent: a picture that can't be uploaded holds nothing else up.
+            The events that did not get through, and the first reason. Metrics, inputs, the end and
+            each artifact are independent: a picture that can't be uploaded holds nothing else up.
         """
         groups = [
             [e for e in events if e["event"] in ("start", "metrics", "tags")],
@@ -161,7 +165,9 @@ class MlflowStore:
                 self._client.log_artifact(run_id, str(kept))
                 kept.unlink()
         elif kind == "end":
-            self._client.set_terminated(run_id, status=group[-1]["status"], end_time=group[-1]["time"])
+            self._client.set_terminated(
+                run_id, status=group[-1]["status"], end_time=group[-1]["time"]
+            )
         else:
             metrics = [
                 Metric(key, float(value), e["time"], e["step"])
@@ -169,17 +175,24 @@ class MlflowStore:
                 if e["event"] == "metrics"
                 for key, value in e["metrics"].items()
             ]
-            params = [Param(k, v) for e in group if e["event"] == "start" for k, v in e["params"].items()]
+            params = [
+                Param(k, v) for e in group if e["event"] == "start" for k, v in e["params"].items()
+            ]
             tags = {k: v for e in group if e["event"] == "tags" for k, v in e["tags"].items()}
             self._client.log_batch(
-                run_id, metrics=metrics, params=params, tags=[RunTag(k, v) for k, v in tags.items()], synchronous=True
+                run_id,
+                metrics=metrics,
+                params=params,
+                tags=[RunTag(k, v) for k, v in tags.items()],
+                synchronous=True,
             )
 
 
 def _create_database(file: Path) -> None:
     """Make an SQLite database with MLflow's current schema at `file`, whole or not at all.
 
-    The migrations of MLflow 3.17 sync to disk a few hundred times (8 s on a busy disk); here they sync once, at the end.
+    The migrations of MLflow 3.17 sync to disk a few hundred times (8 s on a busy disk); here they
+    sync once, at the end.
     """
     import sqlalchemy
     from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
@@ -187,7 +200,9 @@ def _create_database(file: Path) -> None:
     unfinished = file.with_name(f"{file.name}.new")
     unfinished.unlink(missing_ok=True)
     engine = create_sqlalchemy_engine(f"sqlite:///{unfinished}")
-    sqlalchemy.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    sqlalchemy.event.listen(
+        engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF")
+    )
     _initialize_tables(engine)
     engine.dispose()
     with unfinished.open("rb+") as handle:
@@ -197,5 +212,9 @@ def _create_database(file: Path) -> None:
 
 def _dataset_input(event: dict[str, Any]) -> DatasetInput:
     source = json.dumps({"uri": event["path"]})
-    dataset = Dataset(name=event["name"], digest=event["digest"], source_type="local", source=source)
-    return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", event["digest_from"])])
+    dataset = Dataset(
+        name=event["name"], digest=event["digest"], source_type="local", source=source
+    )
+    return DatasetInput(
+        dataset=dataset, tags=[InputTag("mlflow.data.context", event["digest_from"])]
+    )

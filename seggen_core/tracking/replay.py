@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from seggen_core.config import RuntimeConfig
 from seggen_core.errors import SegGenError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking.delivery import deliver
 from seggen_core.tracking.metrics_log import MetricsLog, file_lock, read_log
 from seggen_core.tracking.target import DISK_ONLY, describe, import_mlflow_store, resolve_target
@@ -37,12 +37,12 @@ class ReplayReport:
 def replay(paths: ProjectPaths, runtime: RuntimeConfig) -> ReplayReport:
     """Send every run in `paths.metrics_log` that the store lacks, or the rest of it; a second replay sends nothing.
 
-    Times, steps and statuses are those of the original run. Runs whose process died without an end are closed as KILLED;
-    the log of a stage that is running is left to it.
+    Times, steps and statuses are those of the original run. Runs whose process died without an end
+    are closed as KILLED; the log of a stage that is running is left to it.
 
     Raises:
-        SegGenError: the address says to send nothing, or the store can't be reached or refuses something. What was sent
-            stays sent, and the next replay goes on from there.
+        SegGenError: the address says to send nothing, or the store can't be reached or refuses
+            something. What was sent stays sent, and the next replay goes on from there.
     """
     target = resolve_target(paths, runtime)
     if target.uri == DISK_ONLY:

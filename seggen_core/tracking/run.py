@@ -17,9 +17,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from seggen_core.config import RuntimeConfig
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.digests import content_digest
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking.delivery import deliver
-from seggen_core.tracking.dvc_lineage import content_digest, git_tags, read_dvc_lock
+from seggen_core.tracking.dvc_lineage import git_tags, read_dvc_lock
 from seggen_core.tracking.metrics_log import MetricsLog, RunRecord, encode_metrics
 from seggen_core.tracking.target import DISK_ONLY, describe, import_mlflow_store, resolve_target
 
@@ -41,7 +42,13 @@ class StageRun:
     """What `track_stage` yields. Its methods never raise because of a store or a disk, only for misuse."""
 
     def __init__(
-        self, stage: str, *, item: str | None, params: Mapping[str, Any], runtime: RuntimeConfig, paths: ProjectPaths
+        self,
+        stage: str,
+        *,
+        item: str | None,
+        params: Mapping[str, Any],
+        runtime: RuntimeConfig,
+        paths: ProjectPaths,
     ) -> None:
         """Open the log on disk and write the start of the run; nothing is sent yet."""
         self.name = stage if item is None else f"{stage}@{item}"
@@ -57,7 +64,12 @@ class StageRun:
         self._store: MlflowStore | None = None
         self._warned = False
         self._next_flush = time.monotonic() + FLUSH_SECONDS
-        self._report("start", name=self.name, params=flatten_params(params), tags=self._start_tags(stage, item))
+        self._report(
+            "start",
+            name=self.name,
+            params=flatten_params(params),
+            tags=self._start_tags(stage, item),
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Record values (anything `float` takes; NaN and infinities are kept) at `step`."""
@@ -70,7 +82,13 @@ class StageRun:
         relative = self._relative(path)
         dvc_digest = self._lock.digest(relative)
         digest = dvc_digest or content_digest(path)
-        self._report("input", name=name, path=relative, digest=digest, digest_from="dvc" if dvc_digest else "content")
+        self._report(
+            "input",
+            name=name,
+            path=relative,
+            digest=digest,
+            digest_from="dvc" if dvc_digest else "content",
+        )
         self.set_tags({_tag_key(f"dvc.dep.{relative}"): digest} if dvc_digest else {})
 
     def log_artifact(self, path: Path) -> None:
@@ -85,7 +103,11 @@ class StageRun:
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, kept)
         except OSError as error:
-            logger.warning("%s can't be kept for tracking (%s); the stage goes on without it there", path, error.strerror)
+            logger.warning(
+                "%s can't be kept for tracking (%s); the stage goes on without it there",
+                path,
+                error.strerror,
+            )
             return
         self._report("artifact", path=self._relative(path), kept=self._relative(kept))
 
@@ -97,7 +119,8 @@ class StageRun:
     def end(self, status: str) -> None:
         """Record how the run ended and send what is left.
 
-        A run that failed before anything was sent stays on disk, for `replay`: failing is not slowed by an import.
+        A run that failed before anything was sent stays on disk, for `replay`: failing is not
+        slowed by an import.
         """
         self._report("end", status=status)
         if self._sends and (status == "FINISHED" or self._store is not None):
@@ -143,22 +166,41 @@ class StageRun:
 
     def _relative(self, path: Path) -> str:
         path = path.resolve()
-        return path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else path.as_posix()
+        return (
+            path.relative_to(self._root).as_posix()
+            if path.is_relative_to(self._root)
+            else path.as_posix()
+        )
 
     def _start_tags(self, stage: str, item: str | None) -> dict[str, str]:
-        tags = {"seggen.stage": stage, "dvc.stage": self.name, "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-        tags["mlflow.source.name"] = f"python -m seggen_core {stage}" + (f" --item {item}" if item else "")
+        tags = {
+            "seggen.stage": stage,
+            "dvc.stage": self.name,
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": _user(),
+        }
+        tags["mlflow.source.name"] = f"python -m seggen_core {stage}" + (
+            f" --item {item}" if item else ""
+        )
         if item is not None:
             tags["seggen.item"] = item
         if dagster_run := os.environ.get("DAGSTER_RUN_ID"):
             tags["dagster/run_id"] = dagster_run
-        tags |= {_tag_key(f"dvc.dep.{p}"): md5 for p, md5 in self._lock.current_dependencies(self.name).items()}
+        tags |= {
+            _tag_key(f"dvc.dep.{p}"): md5
+            for p, md5 in self._lock.current_dependencies(self.name).items()
+        }
         return tags | git_tags(self._root)
 
 
 @contextmanager
 def track_stage(
-    stage: str, *, item: str | None, params: Mapping[str, Any], runtime: RuntimeConfig, paths: ProjectPaths
+    stage: str,
+    *,
+    item: str | None,
+    params: Mapping[str, Any],
+    runtime: RuntimeConfig,
+    paths: ProjectPaths,
 ) -> Iterator[StageRun]:
     """Track one execution of `stage`.
 
@@ -168,9 +210,10 @@ def track_stage(
         runtime: its `tracking_uri` is used where MLFLOW_TRACKING_URI is unset.
         paths: `metrics_log` holds the record on disk.
 
-    The run ends FINISHED, FAILED (an exception; tag "seggen.error" says which) or KILLED (Ctrl-C, SIGTERM, exit; a process
-    killed outright is marked by the next run of the same stage, or by `replay`). While it lasts, MLFLOW_RUN_ID is out of the
-    environment, so that no child process writes into somebody's run.
+    The run ends FINISHED, FAILED (an exception; tag "seggen.error" says which) or KILLED (Ctrl-C,
+    SIGTERM, exit; a process killed outright is marked by the next run of the same stage, or by
+    `replay`). While it lasts, MLFLOW_RUN_ID is out of the environment, so that no child process
+    writes into somebody's run.
     """
     inherited_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     run = StageRun(stage, item=item, params=params, runtime=runtime, paths=paths)
@@ -194,7 +237,10 @@ def track_stage(
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
     """Turn SIGTERM into SystemExit(143), so that the run gets its end; a handler that is already set is left alone."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    ):
         yield
         return
     owner = os.getpid()

@@ -27,6 +27,8 @@ def tracked_steps(
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
             bar.update(step - bar.n)
             if step % LOG_EVERY == 0:
-                tracked.log_metrics({f"{prefix}/{name}": value for name, value in metrics.items()}, step=step)
+                tracked.log_metrics(
+                    {f"{prefix}/{name}": value for name, value in metrics.items()}, step=step
+                )
 
         yield on_step

@@ -11,7 +11,7 @@ import yaml
 
 from seggen_core.config import RuntimeConfig
 from seggen_core.errors import ConfigError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 
 if TYPE_CHECKING:
     from seggen_core.tracking.mlflow_store import MlflowStore
@@ -72,7 +72,9 @@ def resolve_target(paths: ProjectPaths, runtime: RuntimeConfig) -> TrackingTarge
         path, mark, query = uri.removeprefix("sqlite:///").partition("?")
         sqlite_file = (root / path).resolve()
         uri = f"sqlite:///{sqlite_file}{mark}{query}"
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _default_experiment(root / "params.yaml")
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _default_experiment(
+        root / "params.yaml"
+    )
     return TrackingTarget(root, uri, experiment, sqlite_file)
 
 
@@ -80,7 +82,9 @@ def import_mlflow_store() -> "type[MlflowStore]":
     """Import MLflow with its telemetry off (2.5 s of CPU, 4 s where a database is opened)."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
-    with warnings.catch_warnings(action="ignore"):  # MLflow's own use of what SQLAlchemy deprecates is not ours to tell
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # MLflow's own use of what SQLAlchemy deprecates is not ours to tell
         from seggen_core.tracking.mlflow_store import MlflowStore
 
     return MlflowStore
@@ -89,7 +93,8 @@ def import_mlflow_store() -> "type[MlflowStore]":
 def prepare_tracking(paths: ProjectPaths, runtime: RuntimeConfig) -> None:
     """Create or upgrade the project's tracking database and its experiment; a server is left as it is.
 
-    Call it once in set-up, before stages run side by side; several processes may call it at the same time.
+    Call it once in set-up, before stages run side by side; several processes may call it at the
+    same time.
 
     Raises:
         ConfigError: the database can't be opened; the message says why.
@@ -100,7 +105,9 @@ def prepare_tracking(paths: ProjectPaths, runtime: RuntimeConfig) -> None:
     try:
         import_mlflow_store()(target)
     except Exception as error:
-        raise ConfigError(f"tracking database {target.label} can't be used: {describe(error)}") from error
+        raise ConfigError(
+            f"tracking database {target.label} can't be used: {describe(error)}"
+        ) from error
 
 
 def describe(error: BaseException) -> str:

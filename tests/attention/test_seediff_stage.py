@@ -8,10 +8,10 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig
 from seggen_core.errors import AttentionError, ConfigError, FoundationError, StorageError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import seediff as stage
-from seggen_core.synthesis.sample_store import SampleStore
-from seggen_core.synthesis.sample_store_writer import SampleStoreWriter
+from seggen_core.store.reader import SampleStore
+from seggen_core.store.writer import SampleStoreWriter
 from seggen_core.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_names(stuff=["grass"], things=["car", "bus"])
@@ -78,7 +78,11 @@ def contents(folder):
 def picky(project):
     """Settings under which about a third of the attempts are rejected, for large masks."""
     paths = project("survey")
-    stage.run(make_config(samples_per_class=6, max_mask_area=1.0, min_mask_area=0.0), paths=paths, item="car")
+    stage.run(
+        make_config(samples_per_class=6, max_mask_area=1.0, min_mask_area=0.0),
+        paths=paths,
+        item="car",
+    )
     areas = SampleStore(paths.synthetic("seediff", "car")).index["quality_mask_area"]
     return {"max_mask_area": float(areas.quantile(0.65)), "min_mask_area": 0.0}
 
@@ -100,21 +104,35 @@ def test_a_partition_is_written(whole, picky):
     for sample in store:
         assert sample.image.shape == (32, 32, 3) and sample.instance_map is None
         assert set(np.unique(sample.segmentation_map)) == {TAXONOMY.by_slug("car").train_id, 255}
-        assert sample.metadata["prompt"] == "a photo of a car" and sample.metadata["class_slug"] == "car"
+        assert (
+            sample.metadata["prompt"] == "a photo of a car"
+            and sample.metadata["class_slug"] == "car"
+        )
         area = (sample.segmentation_map != 255).mean()
-        assert area == pytest.approx(sample.metadata["quality"]["mask_area"], abs=1e-6) and area <= picky["max_mask_area"] + 1e-6
+        assert (
+            area == pytest.approx(sample.metadata["quality"]["mask_area"], abs=1e-6)
+            and area <= picky["max_mask_area"] + 1e-6
+        )
         numbers.append(sample.metadata["attempt"])
         assert sample.key == f"seediff-car-{numbers[-1]:06d}"
     assert numbers == sorted(numbers) and store.index["seed"].is_unique
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["accepted"] == 4 and metrics["attempts"] == numbers[-1] + 1
-    assert metrics["rejected"] == {"mask_too_large": metrics["attempts"] - 4} and metrics["attempts"] > 4
-    assert metrics["quality"]["mask_area"] == pytest.approx(store.index["quality_mask_area"].mean(), abs=1e-6)
     assert (
-        store.manifest["rejected"] == metrics["rejected"] and store.manifest["params"]["max_mask_area"] == picky["max_mask_area"]
+        metrics["rejected"] == {"mask_too_large": metrics["attempts"] - 4}
+        and metrics["attempts"] > 4
+    )
+    assert metrics["quality"]["mask_area"] == pytest.approx(
+        store.index["quality_mask_area"].mean(), abs=1e-6
+    )
+    assert (
+        store.manifest["rejected"] == metrics["rejected"]
+        and store.manifest["params"]["max_mask_area"] == picky["max_mask_area"]
     )
     with Image.open(out / "previews.png") as picture:
-        assert picture.width > 4 * 128 and picture.height > 7 * 128  # image, attention, two scales, background, soft mask, mask
+        assert (
+            picture.width > 4 * 128 and picture.height > 7 * 128
+        )  # image, attention, two scales, background, soft mask, mask
     assert not (paths.scratch / "seediff" / "car").exists()
 
 
@@ -135,7 +153,9 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(project, whole, picky, mon
         return wrapped
 
     if when == "between_calls":
-        monkeypatch.setattr(stage, "generate_from_attention", fail_on(3, stage.generate_from_attention))
+        monkeypatch.setattr(
+            stage, "generate_from_attention", fail_on(3, stage.generate_from_attention)
+        )
     elif when == "before_the_commit":
         # The log already speaks of the sample; a kill loses everything since the last commit.
         monkeypatch.setattr(SampleStoreWriter, "add", fail_on(3, SampleStoreWriter.add))
@@ -145,7 +165,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(project, whole, picky, mon
     with pytest.raises(KeyboardInterrupt):
         stage.run(make_config(**picky), paths=broken, item="car")
     monkeypatch.undo()
-    assert not broken.synthetic("seediff", "car").exists() and (broken.scratch / "seediff" / "car").exists()
+    assert (
+        not broken.synthetic("seediff", "car").exists()
+        and (broken.scratch / "seediff" / "car").exists()
+    )
     stage.run(make_config(**picky), paths=broken, item="car")
     assert contents(broken.synthetic("seediff", "car")) == expected
 
@@ -162,7 +185,9 @@ def test_a_resumed_call_is_the_very_call_that_was_interrupted(project, monkeypat
         original_add(self, sample)
 
     def generate(*args, **kwargs):
-        calls.append([kwargs["generators"](k).initial_seed() for k in range(len(kwargs["prompts"]))])
+        calls.append(
+            [kwargs["generators"](k).initial_seed() for k in range(len(kwargs["prompts"]))]
+        )
         return original_generate(*args, **kwargs)
 
     monkeypatch.setattr(stage, "generate_from_attention", generate)
@@ -171,16 +196,22 @@ def test_a_resumed_call_is_the_very_call_that_was_interrupted(project, monkeypat
         stage.run(config, paths=paths, item="bus")
     added.clear()
     stage.run(config, paths=paths, item="bus")
-    # Attempt 2 of the call (2, 3) was committed: the call is made again as it was, and only attempt 3 is kept.
+    # Attempt 2 of the call (2, 3) was committed: the call is made again as it was, and only attempt
+    # 3 is kept.
     first, interrupted, resumed = calls
     assert resumed == interrupted != first
-    assert added == ["seediff-bus-000003"] and len(SampleStore(paths.synthetic("seediff", "bus"))) == 4
+    assert (
+        added == ["seediff-bus-000003"] and len(SampleStore(paths.synthetic("seediff", "bus"))) == 4
+    )
 
 
 def test_bytes_do_not_depend_on_how_many_are_in_flight(project, whole, picky):
     paths = project("batch")
     stage.run(make_config(batch_size=5, **picky), paths=paths, item="car")
-    found, expected = contents(paths.synthetic("seediff", "car")), contents(whole.synthetic("seediff", "car"))
+    found, expected = (
+        contents(paths.synthetic("seediff", "car")),
+        contents(whole.synthetic("seediff", "car")),
+    )
     # The manifest says what the batch size was; nothing else shows it.
     assert found.pop("manifest.json") != expected.pop("manifest.json")
     assert found == expected
@@ -193,7 +224,9 @@ def test_prompts_cycle_and_stuff_has_no_article(project):
         stage.run(config, paths=paths, item=item)
         index = SampleStore(paths.synthetic("seediff", item)).index
         for key, prompt in zip(index["key"], index["prompt"], strict=True):
-            assert prompt == (f"{phrase} and a house" if int(key[-6:]) % 2 else f"a photo of {phrase}")
+            assert prompt == (
+                f"{phrase} and a house" if int(key[-6:]) % 2 else f"a photo of {phrase}"
+            )
 
 
 def test_too_few_usable_masks_are_said(project, picky, monkeypatch, caplog):
@@ -202,14 +235,26 @@ def test_too_few_usable_masks_are_said(project, picky, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         stage.run(make_config(**picky), paths=paths, item="car")
     store = SampleStore(paths.synthetic("seediff", "car"))
-    assert 0 < len(store) < 4 and store.manifest["samples_wanted"] == store.manifest["attempts"] == 4
-    assert f"{len(store)} of 4 samples after 4 attempts ({4 - len(store)} mask_too_large)" in caplog.text
+    assert (
+        0 < len(store) < 4 and store.manifest["samples_wanted"] == store.manifest["attempts"] == 4
+    )
+    assert (
+        f"{len(store)} of 4 samples after 4 attempts ({4 - len(store)} mask_too_large)"
+        in caplog.text
+    )
 
 
 def test_no_usable_mask_is_an_error(project):
     paths = project("none")
-    with pytest.raises(AttentionError, match=r"none of 6 attempts at class 'car' gave a usable mask \(6 mask_too_large\)"):
-        stage.run(make_config(samples_per_class=2, min_mask_area=0, max_mask_area=0), paths=paths, item="car")
+    with pytest.raises(
+        AttentionError,
+        match=r"none of 6 attempts at class 'car' gave a usable mask \(6 mask_too_large\)",
+    ):
+        stage.run(
+            make_config(samples_per_class=2, min_mask_area=0, max_mask_area=0),
+            paths=paths,
+            item="car",
+        )
     assert not paths.synthetic("seediff", "car").exists()
 
 

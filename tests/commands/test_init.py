@@ -36,7 +36,9 @@ def shrink(project: Path, profile: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_dataset_gets_a_file_that_works(project: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+def test_every_dataset_gets_a_file_that_works(
+    project: Path, name: str, capsys: pytest.CaptureFixture
+) -> None:
     profile = name if (project / "profiles" / name).is_dir() else "ade20k"
     shrink(project, profile)
     data = project / "my data" / name
@@ -51,9 +53,14 @@ def test_every_dataset_gets_a_file_that_works(project: Path, name: str, capsys: 
     before = yaml.safe_load((project / "profiles" / profile / "params.yaml").read_text())
     after = yaml.safe_load((project / "params.yaml").read_text())
     assert {k for k in before if before[k] != after[k]} <= {"dataset", "classes"}
-    assert {k for k in after["dataset"] if after["dataset"][k] != before["dataset"].get(k)} <= {"name", "root"}
+    assert {k for k in after["dataset"] if after["dataset"][k] != before["dataset"].get(k)} <= {
+        "name",
+        "root",
+    }
     comments = [
-        line for line in (project / "profiles" / profile / "params.yaml").read_text().splitlines() if line.strip()[:1] == "#"
+        line
+        for line in (project / "profiles" / profile / "params.yaml").read_text().splitlines()
+        if line.strip()[:1] == "#"
     ]
     assert set(comments) <= set((project / "params.yaml").read_text().splitlines())
 
@@ -89,7 +96,9 @@ def test_what_can_not_be_opened_is_not_written(
 
 def test_scenes_need_no_root(project: Path) -> None:
     assert init(project, "--dataset", "scenes") == 0
-    assert (project / "params.yaml").read_text() == (ROOT / "profiles" / "scenes" / "params.yaml").read_text()
+    assert (project / "params.yaml").read_text() == (
+        ROOT / "profiles" / "scenes" / "params.yaml"
+    ).read_text()
 
 
 def test_a_key_is_set_where_it_is_and_nowhere_else() -> None:
@@ -102,4 +111,9 @@ def test_a_key_is_set_where_it_is_and_nowhere_else() -> None:
         "other": {"root": 5},
     }
     assert "  # where\n" in changed
-    assert yaml.safe_load(set_key("dataset:\n  name: q\n", "root", "x", section="dataset"))["dataset"]["root"] == "x"
+    assert (
+        yaml.safe_load(set_key("dataset:\n  name: q\n", "root", "x", section="dataset"))["dataset"][
+            "root"
+        ]
+        == "x"
+    )

@@ -14,7 +14,9 @@ def copy_pipeline(root: Path) -> None:
     for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
         (root / name).write_bytes((ROOT / name).read_bytes())
     (root / ".dvc").mkdir()
-    (root / ".dvc" / "config").write_text(f"[core]\nanalytics = false\nsite_cache_dir = {root}/site\n")
+    (root / ".dvc" / "config").write_text(
+        f"[core]\nanalytics = false\nsite_cache_dir = {root}/site\n"
+    )
     subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
 
 

@@ -43,17 +43,53 @@ class LiveDagster:
         port = free_port()
         workspace = self._folder / "workspace.yaml"
         workspace.write_text(
-            json.dumps({"load_from": [{"grpc_server": {"host": "127.0.0.1", "port": port, "location_name": "project"}}]})
+            json.dumps(
+                {
+                    "load_from": [
+                        {
+                            "grpc_server": {
+                                "host": "127.0.0.1",
+                                "port": port,
+                                "location_name": "project",
+                            }
+                        }
+                    ]
+                }
+            )
         )
-        self._start("code", "dagster", "api", "grpc", *self._target, "--host", "127.0.0.1", "--port", str(port))
+        self._start(
+            "code",
+            "dagster",
+            "api",
+            "grpc",
+            *self._target,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        )
         wait_until(lambda: answers(port), seconds=240, what=f"the code server, see {self._folder}")
         web_port = self.address.rpartition(":")[2]
-        self._start("web", "dagster_webserver", "--workspace", str(workspace), "--host", "127.0.0.1", "--port", web_port)
+        self._start(
+            "web",
+            "dagster_webserver",
+            "--workspace",
+            str(workspace),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            web_port,
+        )
         wait_until(self._is_loaded, seconds=240, what=f"Dagster to load, see {self._folder}")
         self._start("daemon", "dagster._daemon", "run", "--workspace", str(workspace))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
@@ -72,7 +108,12 @@ class LiveDagster:
         }
         with (self._folder / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *argv], cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, "-m", module, *argv],
+                cwd=ROOT,
+                env=env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def kill(self, name: str) -> None:
@@ -87,12 +128,17 @@ class LiveDagster:
             entries = self.ask(query)["workspaceOrError"]["locationEntries"]
         except (URLError, OSError):
             return False
-        return all((entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation" for entry in entries)
+        return all(
+            (entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
+            for entry in entries
+        )
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Put a GraphQL query and return the data of its answer."""
         body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.address}/graphql", data=body, headers={"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self.address}/graphql", data=body, headers={"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=60) as response:
             answer = json.load(response)
         assert "errors" not in answer, answer["errors"]
@@ -102,7 +148,9 @@ class LiveDagster:
         """Launch a run of one asset and return its id."""
         tags = [{"key": "dagster/partition", "value": partition}] if partition else []
         selector = LOCATION | {"pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [asset]}]}
-        return self._launch({"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}})
+        return self._launch(
+            {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
+        )
 
     def _launch(self, params: dict[str, Any]) -> str:
         launch = """mutation Launch($params: ExecutionParams!) {
@@ -118,8 +166,15 @@ class LiveDagster:
         listing = """query Checks($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
             assetChecksOrError { ... on AssetChecks { checks { name } } } } } }"""
         node = self.ask(listing, key={"path": [asset]})["assetNodeOrError"]
-        checks = [{"assetKey": {"path": [asset]}, "name": check["name"]} for check in node["assetChecksOrError"]["checks"]]
-        selector = LOCATION | {"pipelineName": "__ASSET_JOB", "assetSelection": [], "assetCheckSelection": checks}
+        checks = [
+            {"assetKey": {"path": [asset]}, "name": check["name"]}
+            for check in node["assetChecksOrError"]["checks"]
+        ]
+        selector = LOCATION | {
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [],
+            "assetCheckSelection": checks,
+        }
         return self._launch({"selector": selector, "mode": "default"})
 
     def backfill(self, asset: str, partitions: list[str]) -> None:
@@ -142,15 +197,21 @@ class LiveDagster:
 
     def runs(self) -> dict[str, str]:
         """Status of every run."""
-        found = self.ask("{ runsOrError { ... on Runs { results { runId status } } } }")["runsOrError"]["results"]
+        found = self.ask("{ runsOrError { ... on Runs { results { runId status } } } }")[
+            "runsOrError"
+        ]["results"]
         return {run["runId"]: run["status"] for run in found}
 
     def wait_for(self, run_id: str, *, seconds: float = 240) -> str:
         """Wait until a run has ended and return its status."""
-        wait_until(lambda: self.status(run_id) in END_STATES, seconds=seconds, what=f"run {run_id} to end")
+        wait_until(
+            lambda: self.status(run_id) in END_STATES, seconds=seconds, what=f"run {run_id} to end"
+        )
         return self.status(run_id)
 
-    def data_versions(self, asset: str, partitions: list[str | None]) -> dict[str | None, tuple[str | None, str | None]]:
+    def data_versions(
+        self, asset: str, partitions: list[str | None]
+    ) -> dict[str | None, tuple[str | None, str | None]]:
         """Data version and staleness of an asset's partitions."""
         query = """query Versions($key: AssetKeyInput!, $partition: String) {
             assetNodeOrError(assetKey: $key) {

@@ -53,7 +53,9 @@ def describe(definitions: dg.Definitions) -> dict[str, Any]:
         }
     return {
         "assets": assets,
-        "jobs": sorted(job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")),
+        "jobs": sorted(
+            job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")
+        ),
         "schedules": sorted(schedule.name for schedule in definitions.schedules or ()),
         "sensors": sorted(sensor.name for sensor in definitions.sensors or ()),
     }
@@ -63,7 +65,10 @@ def describe_mapping(mapping: dg.PartitionMapping | None) -> Any:
     if mapping is None:
         return None
     if isinstance(mapping, dg.StaticPartitionMapping):
-        return {key: sorted(read) for key, read in mapping.downstream_partition_keys_by_upstream_partition_key.items()}
+        return {
+            key: sorted(read)
+            for key, read in mapping.downstream_partition_keys_by_upstream_partition_key.items()
+        }
     if isinstance(mapping, dg.SpecificPartitionsPartitionMapping):
         return list(mapping.partition_keys)
     return type(mapping).__name__
@@ -73,7 +78,9 @@ def test_the_graph_is_the_one_that_was_looked_at(definitions: dg.Definitions) ->
     found = describe(definitions)
     if os.environ.get("SEGGEN_UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(json.dumps(found, indent=1) + "\n")
-    assert found == json.loads(SNAPSHOT.read_text()), "SEGGEN_UPDATE_SNAPSHOTS=1 writes the snapshot anew"
+    assert found == json.loads(SNAPSHOT.read_text()), (
+        "SEGGEN_UPDATE_SNAPSHOTS=1 writes the snapshot anew"
+    )
 
 
 def test_every_job_can_be_validated(definitions: dg.Definitions) -> None:
@@ -81,7 +88,9 @@ def test_every_job_can_be_validated(definitions: dg.Definitions) -> None:
 
 
 def test_a_new_class_and_a_new_stage_need_no_python(project: Path) -> None:
-    params, stages = (yaml.safe_load((project / name).read_text()) for name in ("params.yaml", "dvc.yaml"))
+    params, stages = (
+        yaml.safe_load((project / name).read_text()) for name in ("params.yaml", "dvc.yaml")
+    )
     before = build_definitions(project).resolve_asset_graph()
     version = before.get(dg.AssetKey("seediff")).code_version
     try:
@@ -98,8 +107,14 @@ def test_a_new_class_and_a_new_stage_need_no_python(project: Path) -> None:
         cutmix = graph.get(dg.AssetKey("cutmix"))
         assert cutmix.partitions_def is not None
         assert cutmix.partitions_def.get_partition_keys()[-1] == "bench"
-        assert isinstance(cutmix.partition_mappings[dg.AssetKey("seediff")], dg.IdentityPartitionMapping)
-        assert {key.name for key in cutmix.check_keys} >= {"samples_sound", "image_mask_agreement", "dvc_status"}
+        assert isinstance(
+            cutmix.partition_mappings[dg.AssetKey("seediff")], dg.IdentityPartitionMapping
+        )
+        assert {key.name for key in cutmix.check_keys} >= {
+            "samples_sound",
+            "image_mask_agreement",
+            "dvc_status",
+        }
         # A class more says nothing of the partitions that there were: they aren't stale.
         assert graph.get(dg.AssetKey("seediff")).code_version == version
     finally:
@@ -121,8 +136,12 @@ def test_dg_knows_the_project(command: tuple[str, ...], project: Path) -> None:
         "SEGGEN_PROJECT": str(project),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
     }
-    done = subprocess.run([dg_command, *command], cwd=ROOT, env=env, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [dg_command, *command], cwd=ROOT, env=env, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     if command[0] == "list":
         listed = json.loads(done.stdout[done.stdout.index("{") :])
-        assert {"dataset", "masksyn", "ablation"} <= {asset["asset_key"] for asset in listed["assets"]}
+        assert {"dataset", "masksyn", "ablation"} <= {
+            asset["asset_key"] for asset in listed["assets"]
+        }

@@ -24,16 +24,22 @@ def test_both_start_say_where_and_stop(project: Path) -> None:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=stdout, stderr=stderr)
     try:
         wait_until(
-            lambda: "Ctrl-C stops both." in out.read_text() or process.poll() is not None, seconds=400, what="both to start"
+            lambda: "Ctrl-C stops both." in out.read_text() or process.poll() is not None,
+            seconds=400,
+            what="both to start",
         )
         assert process.poll() is None, err.read_text()
-        with urllib.request.urlopen(f"http://127.0.0.1:{ports['Dagster']}/server_info", timeout=30) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{ports['Dagster']}/server_info", timeout=30
+        ) as answer:
             assert answer.status == 200
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)
     said = out.read_text().splitlines()
-    assert sorted(said[:2]) == [f"{name:<8} http://127.0.0.1:{port}" for name, port in ports.items()]
+    assert sorted(said[:2]) == [
+        f"{name:<8} http://127.0.0.1:{port}" for name, port in ports.items()
+    ]
     assert said[2:] == ["Ctrl-C stops both.", "", "Stopping."]
     assert err.read_text() == ""
     assert process.returncode == 0
@@ -41,11 +47,16 @@ def test_both_start_say_where_and_stop(project: Path) -> None:
     assert "enabled: false" in (project / ".seggen" / "dagster" / "dagster.yaml").read_text()
 
 
-def test_a_taken_port_is_said(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import socket
 
     monkeypatch.setenv("SEGGEN_PROJECT", str(project))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -13,7 +13,13 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.workspace.config_schema import process_workspace_config
 
 FOLDER = Path(__file__).parent.parent.parent / "examples" / "production"
-SECRETS = ("DAGSTER_PG_HOST", "DAGSTER_PG_USERNAME", "DAGSTER_PG_PASSWORD", "DAGSTER_PG_DB", "SEGGEN_IMAGE")
+SECRETS = (
+    "DAGSTER_PG_HOST",
+    "DAGSTER_PG_USERNAME",
+    "DAGSTER_PG_PASSWORD",
+    "DAGSTER_PG_DB",
+    "SEGGEN_IMAGE",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +35,17 @@ def test_the_instance_is_made_of_classes_that_accept_their_settings() -> None:
     assert settings["telemetry"] == {"enabled": False}
     ref = InstanceRef.from_dir(str(FOLDER))
     named = set()
-    for data in (ref.storage_data, ref.run_launcher_data, ref.run_coordinator_data, ref.compute_logs_data):
+    for data in (
+        ref.storage_data,
+        ref.run_launcher_data,
+        ref.run_coordinator_data,
+        ref.compute_logs_data,
+    ):
         assert data is not None
         kind: Any = getattr(importlib.import_module(data.module_name), data.class_name)
-        outcome = process_config(resolve_to_config_type(kind.config_type()), yaml.safe_load(data.config_yaml))
+        outcome = process_config(
+            resolve_to_config_type(kind.config_type()), yaml.safe_load(data.config_yaml)
+        )
         assert outcome.success, outcome.errors
         named.add(data.class_name)
     assert {"DagsterPostgresStorage", "K8sRunLauncher", "QueuedRunCoordinator"} <= named
@@ -45,7 +58,9 @@ def test_a_misspelt_setting_would_be_noticed(tmp_path: Path) -> None:
     data = InstanceRef.from_dir(str(tmp_path)).run_launcher_data
     assert data is not None
     kind: Any = getattr(importlib.import_module(data.module_name), data.class_name)
-    assert not process_config(resolve_to_config_type(kind.config_type()), yaml.safe_load(data.config_yaml)).success
+    assert not process_config(
+        resolve_to_config_type(kind.config_type()), yaml.safe_load(data.config_yaml)
+    ).success
 
 
 def test_the_workspace_is_valid() -> None:
@@ -58,7 +73,10 @@ def test_dvc_accepts_its_settings() -> None:
 
     parser = configparser.ConfigParser()
     parser.read(FOLDER / "dvc.config")
-    sections = {name: {key: value.strip('"') for key, value in parser[name].items()} for name in parser.sections()}
+    sections = {
+        name: {key: value.strip('"') for key, value in parser[name].items()}
+        for name in parser.sections()
+    }
     core, cache = sections["core"], sections["cache"]
     Schema({"core": SCHEMA["core"], "cache": SCHEMA["cache"]})({"core": core, "cache": cache})
     remote = core["remote"]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import dagster as dg
 
+from dagster_dvc.assets import build_dvc_assets
+from dagster_dvc.checks import build_stage_checks
+from dagster_dvc.jobs import build_dvc_job
+from dagster_dvc.manifest import load_manifest
+from dagster_dvc.resource import DvcProject
+from dagster_dvc.sensor import build_outside_runs_sensor
 from dagster_project.defs.reader import SegGenReader
-from dagster_project.dvc_assets.assets import build_dvc_assets
-from dagster_project.dvc_assets.checks import build_stage_checks
-from dagster_project.dvc_assets.jobs import build_dvc_job
-from dagster_project.dvc_assets.manifest import load_manifest
-from dagster_project.dvc_assets.resource import DvcProject
-from dagster_project.dvc_assets.sensor import build_outside_runs_sensor
 
 
 @dg.definitions

@@ -1,6 +1,7 @@
 """Tiny datasets on disk, laid out as the real ones are, made of random blocks.
 
-Every writer makes three train and two val samples of 24x16 pixels and returns the dataset section that reads them.
+Every writer makes three train and two val samples of 24x16 pixels and returns the dataset section
+that reads them.
 """
 
 import json
@@ -59,14 +60,20 @@ def write_pairs(
 
 
 def camvid(root: Path) -> dict[str, Any]:
-    write_pairs(root, image="{split}/{stem}.jpg", mask="{split}annot/{stem}.png", values=[0, 1, 2, 3, 8, 11])
+    write_pairs(
+        root, image="{split}/{stem}.jpg", mask="{split}annot/{stem}.png", values=[0, 1, 2, 3, 8, 11]
+    )
     return {"name": "camvid"}
 
 
 def ade20k(root: Path) -> dict[str, Any]:
     names = {"train": "training", "val": "validation"}
     write_pairs(
-        root, image="images/{split}/{stem}.jpg", mask="annotations/{split}/{stem}.png", values=[0, 1, 13, 13, 150, 1], names=names
+        root,
+        image="images/{split}/{stem}.jpg",
+        mask="annotations/{split}/{stem}.png",
+        values=[0, 1, 13, 13, 150, 1],
+        names=names,
     )
     return {"name": "ade20k"}
 
@@ -82,7 +89,10 @@ def voc2012(root: Path) -> dict[str, Any]:
     )
     for stems in STEMS.values():
         for stem in stems:
-            save(with_palette(blocks([0, 1, 255, 2, 3, 0])), below / "SegmentationObject" / f"{stem}.png")
+            save(
+                with_palette(blocks([0, 1, 255, 2, 3, 0])),
+                below / "SegmentationObject" / f"{stem}.png",
+            )
     lists = below / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     for split, stems in STEMS.items():
@@ -97,7 +107,10 @@ def cityscapes(root: Path) -> dict[str, Any]:
         mask="gtFine/{split}/{city}/{stem}_gtFine_labelIds.png",
         values=[7, 26, 26, 24, 3, 26],
         more={
-            "gtFine/{split}/{city}/{stem}_gtFine_instanceIds.png": ([7, 26001, 26000, 24000, 3, 26], np.uint16),
+            "gtFine/{split}/{city}/{stem}_gtFine_instanceIds.png": (
+                [7, 26001, 26000, 24000, 3, 26],
+                np.uint16,
+            ),
             "gtFine/{split}/{city}/{stem}_gtFine_color.png": ([0] * 6, np.uint8),
         },
     )
@@ -135,7 +148,10 @@ def mapillary(root: Path) -> dict[str, Any]:
 
 def folder(root: Path) -> dict[str, Any]:
     write_pairs(
-        root, image="images/{split}/{city}/{stem}.jpg", mask="masks/{split}/{city}/{stem}.png", values=[7, 9, 9, 255, 7, 0]
+        root,
+        image="images/{split}/{city}/{stem}.jpg",
+        mask="masks/{split}/{city}/{stem}.png",
+        values=[7, 9, 9, 255, 7, 0],
     )
     (root / "classes.csv").write_text(
         "id,name,is_thing,color,ignore\n7,wall,no,10 20 30,\n9,hot dog,yes,1 2 3,\n0,nothing,,,yes\n"
@@ -155,11 +171,15 @@ def coco_panoptic(root: Path) -> dict[str, Any]:
     _write_coco(
         root,
         kind="panoptic",
-        annotations=lambda i, stem: [{"image_id": i, "file_name": f"{stem}.png", "segments_info": segments}],
+        annotations=lambda i, stem: [
+            {"image_id": i, "file_name": f"{stem}.png", "segments_info": segments}
+        ],
     )
     for split, stems in STEMS.items():
         for stem in stems:
-            save(Image.fromarray(rgb), root / "annotations" / f"panoptic_{split}2017" / f"{stem}.png")
+            save(
+                Image.fromarray(rgb), root / "annotations" / f"panoptic_{split}2017" / f"{stem}.png"
+            )
     return {"name": "coco_panoptic"}
 
 
@@ -167,8 +187,15 @@ def coco_instance(root: Path) -> dict[str, Any]:
     def annotations(i: int, stem: str) -> list[dict]:
         box = {"segmentation": [[0, 0, 16, 0, 16, 16, 0, 16]], "category_id": 3, "iscrowd": 0}
         small = {"segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]], "category_id": 90, "iscrowd": 0}
-        crowd = {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [320, 64]}, "category_id": 1, "iscrowd": 1}
-        return [{"id": 10 * i + n, "image_id": i, **a} for n, a in enumerate((small, box, crowd), start=1)]
+        crowd = {
+            "segmentation": {"size": [HEIGHT, WIDTH], "counts": [320, 64]},
+            "category_id": 1,
+            "iscrowd": 1,
+        }
+        return [
+            {"id": 10 * i + n, "image_id": i, **a}
+            for n, a in enumerate((small, box, crowd), start=1)
+        ]
 
     _write_coco(root, kind="instances", annotations=annotations)
     return {"name": "coco_instance"}
@@ -177,7 +204,10 @@ def coco_instance(root: Path) -> dict[str, Any]:
 def _write_coco(root: Path, *, kind: str, annotations: Callable[[int, str], list[dict]]) -> None:
     (root / "annotations").mkdir(parents=True)
     for split, stems in STEMS.items():
-        images = [{"id": i, "file_name": f"{s}.jpg", "width": WIDTH, "height": HEIGHT} for i, s in enumerate(stems, start=5)]
+        images = [
+            {"id": i, "file_name": f"{s}.jpg", "width": WIDTH, "height": HEIGHT}
+            for i, s in enumerate(stems, start=5)
+        ]
         listed = [a for i, s in enumerate(stems, start=5) for a in annotations(i, s)]
         tree = {"info": {"year": 2017}, "annotations": listed, "images": images}
         (root / "annotations" / f"{kind}_{split}2017.json").write_text(json.dumps(tree))
@@ -187,5 +217,15 @@ def _write_coco(root: Path, *, kind: str, annotations: Callable[[int, str], list
 
 WRITERS = {
     writer.__name__: writer
-    for writer in (ade20k, camvid, cityscapes, coco_instance, coco_panoptic, coco_stuff, folder, mapillary, voc2012)
+    for writer in (
+        ade20k,
+        camvid,
+        cityscapes,
+        coco_instance,
+        coco_panoptic,
+        coco_stuff,
+        folder,
+        mapillary,
+        voc2012,
+    )
 }

@@ -88,23 +88,52 @@ def rotate(path: Path) -> None:
     Image.open(path).save(path, exif=exif)
 
 
-# How a file is spoilt, what the message says, and whether its header tells (a tiny file cut short may lose its header too).
+# How a file is spoilt, what the message says, and whether its header tells (a tiny file cut short
+# may lose its header too).
 FILES: dict[str, tuple[Callable[[Path, Path], Any], str, Literal[True] | None]] = {
     "missing": (lambda p, root: p.unlink(), r"has no (image|mask)|is missing", True),
     "zero bytes": (lambda p, root: p.write_bytes(b""), r"is empty \(0 bytes\)", True),
-    "truncated": (lambda p, root: p.write_bytes(p.read_bytes()[: int(p.stat().st_size * 0.7)]), "can't be decoded", None),
-    "no picture": (lambda p, root: p.write_bytes(b"<html>not found</html>"), "can't be decoded", True),
-    "RGBA": (lambda p, root: Image.open(p).convert("RGBA").save(p, format="PNG"), "has mode RGBA; expected", True),
-    "huge": (lambda p, root: claim_size(p, 8193, 8192), rf"is 8193x8192; expected at most {MAX_PIXELS} pixels", True),
-    "decompression bomb": (lambda p, root: claim_size(p, 60_000, 60_000), rf"expected at most {MAX_PIXELS} pixels", True),
+    "truncated": (
+        lambda p, root: p.write_bytes(p.read_bytes()[: int(p.stat().st_size * 0.7)]),
+        "can't be decoded",
+        None,
+    ),
+    "no picture": (
+        lambda p, root: p.write_bytes(b"<html>not found</html>"),
+        "can't be decoded",
+        True,
+    ),
+    "RGBA": (
+        lambda p, root: Image.open(p).convert("RGBA").save(p, format="PNG"),
+        "has mode RGBA; expected",
+        True,
+    ),
+    "huge": (
+        lambda p, root: claim_size(p, 8193, 8192),
+        rf"is 8193x8192; expected at most {MAX_PIXELS} pixels",
+        True,
+    ),
+    "decompression bomb": (
+        lambda p, root: claim_size(p, 60_000, 60_000),
+        rf"expected at most {MAX_PIXELS} pixels",
+        True,
+    ),
     "link out of the root": (link_out, "is a link out of", True),
-    "other size": (lambda p, root: Image.open(p).resize((20, 16)).save(p), "expected the same size", True),
+    "other size": (
+        lambda p, root: Image.open(p).resize((20, 16)).save(p),
+        "expected the same size",
+        True,
+    ),
 }
 
 
 @pytest.mark.parametrize("case", FILES)
-@pytest.mark.parametrize("kind, name", [*(("image", n) for n in IMAGES), *(("mask", n) for n in MASKS)])
-def test_a_bad_file_is_reported_with_file_and_reason(tmp_path: Path, name: str, case: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind, name", [*(("image", n) for n in IMAGES), *(("mask", n) for n in MASKS)]
+)
+def test_a_bad_file_is_reported_with_file_and_reason(
+    tmp_path: Path, name: str, case: str, kind: str
+) -> None:
     places = IMAGES if kind == "image" else MASKS
     root = tmp_path / "dataset"
     root.mkdir()
@@ -144,14 +173,19 @@ MODES: dict[str, tuple[Callable[[Path], Any], str, set[str]]] = {
         set(ID_MASKS) - {"folder"},
     ),
     "nothing labelled": (
-        lambda p: edit(p, lambda m: np.full(m.shape, {"camvid": 11, "ade20k": 0}.get(p.parts[-4], 255), np.uint8)),
+        lambda p: edit(
+            p,
+            lambda m: np.full(m.shape, {"camvid": 11, "ade20k": 0}.get(p.parts[-4], 255), np.uint8),
+        ),
         "has no labelled pixel",
         {"coco_stuff", "folder"},
     ),
 }
 
 
-@pytest.mark.parametrize("case, name", [(case, name) for case in MODES for name in sorted(MODES[case][2])])
+@pytest.mark.parametrize(
+    "case, name", [(case, name) for case in MODES for name in sorted(MODES[case][2])]
+)
 def test_a_mask_of_another_kind_is_reported(tmp_path: Path, case: str, name: str) -> None:
     section = WRITERS[name](tmp_path)
     MODES[case][0](tmp_path / MASKS[name].format(STEM))
@@ -169,18 +203,24 @@ def test_exif_half_turn_is_reported(tmp_path: Path, name: str) -> None:
     assert list(found) == [STEM] and "EXIF orientation 3" in found[STEM]
 
 
-@pytest.mark.parametrize("name", [n for n in IMAGES if not n.startswith("coco_") or n == "coco_stuff"])
+@pytest.mark.parametrize(
+    "name", [n for n in IMAGES if not n.startswith("coco_") or n == "coco_stuff"]
+)
 def test_two_images_of_one_name_are_reported(tmp_path: Path, name: str) -> None:
     section = WRITERS[name](tmp_path)
     path = tmp_path / IMAGES[name].format(STEM)
     other = path.with_suffix(".jpeg")
     Image.open(path).save(other, format="JPEG")
     found = bad_samples(open_(tmp_path, section))
-    assert list(found) == [STEM] and "has 2 images called" in found[STEM] and other.name in found[STEM]
+    assert (
+        list(found) == [STEM] and "has 2 images called" in found[STEM] and other.name in found[STEM]
+    )
 
 
 @pytest.mark.parametrize("name", ["coco_panoptic", "coco_instance"])
-def test_coco_entries_taken_twice_missing_or_out_of_the_root_are_reported(tmp_path: Path, name: str) -> None:
+def test_coco_entries_taken_twice_missing_or_out_of_the_root_are_reported(
+    tmp_path: Path, name: str
+) -> None:
     section = WRITERS[name](tmp_path)
     path = next((tmp_path / "annotations").glob("*_train2017.json"))
     sound = json.loads(path.read_text())
@@ -192,7 +232,11 @@ def test_coco_entries_taken_twice_missing_or_out_of_the_root_are_reported(tmp_pa
         return bad_samples(open_(tmp_path, section))
 
     twice = found(lambda t: t["images"].append(t["images"][1] | {"id": 99}))
-    assert list(twice) == [STEM] and "has 2 images called a_000001 (a_000001.jpg (id 6), a_000001.jpg (id 99))" in twice[STEM]
+    assert (
+        list(twice) == [STEM]
+        and "has 2 images called a_000001 (a_000001.jpg (id 6), a_000001.jpg (id 99))"
+        in twice[STEM]
+    )
     unlisted = found(lambda t: t["images"].pop(1))
     assert list(unlisted) == [STEM] and "has no annotation" in unlisted[STEM]
     outside = found(lambda t: t["images"][1].update(file_name="../../../etc/a_000001.jpg"))
@@ -207,12 +251,17 @@ def test_coco_entries_taken_twice_missing_or_out_of_the_root_are_reported(tmp_pa
 
 def _first_category(tree: dict, image_id: int, category: int) -> None:
     annotation = next(a for a in tree["annotations"] if a["image_id"] == image_id)
-    (annotation["segments_info"][0] if "segments_info" in annotation else annotation)["category_id"] = category
+    (annotation["segments_info"][0] if "segments_info" in annotation else annotation)[
+        "category_id"
+    ] = category
 
 
 def test_panoptic_segments_that_the_file_does_not_describe_are_reported(tmp_path: Path) -> None:
     section = WRITERS["coco_panoptic"](tmp_path)
-    edit(tmp_path / MASKS["coco_panoptic"].format(STEM), lambda m: np.where(m == m[0, 0], 77, m).astype(np.uint8))
+    edit(
+        tmp_path / MASKS["coco_panoptic"].format(STEM),
+        lambda m: np.where(m == m[0, 0], 77, m).astype(np.uint8),
+    )
     found = bad_samples(open_(tmp_path, section))
     assert list(found) == [STEM] and "has segment id" in found[STEM] and "image 6" in found[STEM]
 
@@ -242,7 +291,9 @@ def test_names_beyond_ascii_pair_up_in_either_unicode_form(tmp_path: Path, name:
     assert "Stra\u00dfe \u00fc" in listed and len(listed) == 5
 
 
-def test_a_huge_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_jpeg_is_decoded_at_a_fraction_of_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from seggen_core.datasets import decode
 
     Image.new("RGB", (640, 480), "red").save(tmp_path / "a.jpg")
@@ -251,16 +302,24 @@ def test_a_huge_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path: Path, monkey
     Image.fromarray(mask).save(tmp_path / "a.png")
     monkeypatch.setattr(decode, "DRAFT_PIXELS", 160 * 120)
     found = decode.read_files(tmp_path / "a.jpg", mask_path=tmp_path / "a.png")
-    assert found.image.shape == (120, 160, 3) and found.ids.shape == (120, 160) and found.stored_size == (640, 480)
+    assert (
+        found.image.shape == (120, 160, 3)
+        and found.ids.shape == (120, 160)
+        and found.stored_size == (640, 480)
+    )
     assert (found.ids[:60] == 0).all() and (found.ids[60:] == 1).all()
     assert found.image[..., 0].min() > 250
 
 
 def test_a_folder_that_links_in_a_circle_ends(tmp_path: Path) -> None:
     section = WRITERS["folder"](tmp_path)
-    (tmp_path / "images" / "train" / "a" / "again").symlink_to(tmp_path / "images" / "train", target_is_directory=True)
+    (tmp_path / "images" / "train" / "a" / "again").symlink_to(
+        tmp_path / "images" / "train", target_is_directory=True
+    )
     reader = open_(tmp_path, section)
-    assert {"a/a_000000", "a/a_000001", "b/b_000000"} <= {k for s in ("train", "val") for k in reader.keys(s)}
+    assert {"a/a_000000", "a/a_000001", "b/b_000000"} <= {
+        k for s in ("train", "val") for k in reader.keys(s)
+    }
 
 
 @pytest.mark.parametrize(
@@ -275,7 +334,9 @@ def test_a_folder_that_links_in_a_circle_ends(tmp_path: Path) -> None:
         ("", "1 to 255 classes, got 0"),
     ],
 )
-def test_a_bad_class_list_is_reported_with_its_row(tmp_path: Path, content: str, words: str) -> None:
+def test_a_bad_class_list_is_reported_with_its_row(
+    tmp_path: Path, content: str, words: str
+) -> None:
     section = WRITERS["folder"](tmp_path)
     (tmp_path / "classes.csv").write_text(content)
     with pytest.raises(DatasetError, match=words) as caught:
@@ -283,7 +344,9 @@ def test_a_bad_class_list_is_reported_with_its_row(tmp_path: Path, content: str,
     assert "classes.csv" in str(caught.value)
 
 
-@pytest.mark.skipif("SEGGEN_REAL_DATA" not in os.environ, reason="SEGGEN_REAL_DATA names no folder of real samples")
+@pytest.mark.skipif(
+    "SEGGEN_REAL_DATA" not in os.environ, reason="SEGGEN_REAL_DATA names no folder of real samples"
+)
 def test_damage_in_a_copy_of_real_camvid_is_found(tmp_path: Path) -> None:
     real = Path(os.environ["SEGGEN_REAL_DATA"]).resolve() / "camvid"
     stems = sorted(p.stem for p in (real / "val").iterdir())[:4]

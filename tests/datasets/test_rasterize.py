@@ -6,7 +6,8 @@ import pytest
 from seggen_core.datasets.rasterize import decode_runs, draw_segmentation, parse_counts
 from seggen_core.errors import DatasetError
 
-# What pycocotools 2.0.10 makes of them: frPyObjects, merge, then the compressed counts and the area.
+# What pycocotools 2.0.10 makes of them: frPyObjects, merge, then the compressed counts and the
+# area.
 REFERENCE = [
     ([1.5, 1.2, 8.7, 2.0, 7.1, 9.9, 2.2, 6.4], 12, 10, "i066010O1O00O1K?", 39),
     ([-3, -2, 6, 4, 2.5, 11.3], 9, 8, "0642NO001M3M`0", 33),
@@ -22,7 +23,8 @@ def test_polygons_and_compressed_runs_agree_with_the_reference(
     drawn = draw_segmentation([polygon], height=height, width=width)
     assert drawn.shape == (height, width) and drawn.sum() == area
     np.testing.assert_array_equal(
-        drawn, draw_segmentation({"size": [height, width], "counts": counts}, height=height, width=width)
+        drawn,
+        draw_segmentation({"size": [height, width], "counts": counts}, height=height, width=width),
     )
 
 

@@ -71,33 +71,63 @@ def _claim_size(path: Path, width: int, height: int) -> None:
 
 
 BAD = {
-    "image is missing": (lambda r: _image(r).unlink(), r"trainannot.0016E5_00300\.png has no image"),
+    "image is missing": (
+        lambda r: _image(r).unlink(),
+        r"trainannot.0016E5_00300\.png has no image",
+    ),
     "mask is missing": (lambda r: _mask(r).unlink(), r"train.0016E5_00300\.jpg has no mask"),
     "image is empty": (lambda r: _image(r).write_bytes(b""), r"00300\.jpg is empty \(0 bytes\)"),
     "mask is empty": (lambda r: _mask(r).write_bytes(b""), r"00300\.png is empty \(0 bytes\)"),
     "image is truncated": (lambda r: _truncate(_image(r)), r"00300\.jpg can't be decoded"),
     "mask is truncated": (lambda r: _truncate(_mask(r)), r"00300\.png can't be decoded"),
     "image is no image": (lambda r: _image(r).write_text("<html>"), r"00300\.jpg can't be decoded"),
-    "image is a GIF": (lambda r: Image.open(_mask(r)).save(_image(r), format="GIF"), r"00300\.jpg can't be decoded"),
-    "unknown label": (lambda r: _set_label(r, 13), r"00300\.png has label 13 \(6 pixels\); camvid allows 0-10 or 11 \(ignored\)"),
+    "image is a GIF": (
+        lambda r: Image.open(_mask(r)).save(_image(r), format="GIF"),
+        r"00300\.jpg can't be decoded",
+    ),
+    "unknown label": (
+        lambda r: _set_label(r, 13),
+        r"00300\.png has label 13 \(6 pixels\); camvid allows 0-10 or 11 \(ignored\)",
+    ),
     "label 255 is no id of camvid": (lambda r: _set_label(r, 255), r"has label 255 \(6 pixels\)"),
-    "nothing labelled": (lambda r: _edit_mask(r, lambda m: np.full_like(m, 11)), r"00300\.png has no labelled pixel"),
-    "sizes differ": (lambda r: _edit_mask(r, lambda m: m[:, :-1].copy()), r"is 48x36 but .*00300\.png is 47x36"),
-    "mask has a palette": (lambda r: Image.open(_mask(r)).convert("P").save(_mask(r)), r"00300\.png has mode P; expected L"),
-    "mask has 16 bits": (lambda r: _edit_mask(r, lambda m: m.astype(np.uint16)), r"00300\.png has mode I;16; expected L"),
-    "mask is RGB": (lambda r: Image.open(_mask(r)).convert("RGB").save(_mask(r)), r"00300\.png has mode RGB; expected L"),
+    "nothing labelled": (
+        lambda r: _edit_mask(r, lambda m: np.full_like(m, 11)),
+        r"00300\.png has no labelled pixel",
+    ),
+    "sizes differ": (
+        lambda r: _edit_mask(r, lambda m: m[:, :-1].copy()),
+        r"is 48x36 but .*00300\.png is 47x36",
+    ),
+    "mask has a palette": (
+        lambda r: Image.open(_mask(r)).convert("P").save(_mask(r)),
+        r"00300\.png has mode P; expected L",
+    ),
+    "mask has 16 bits": (
+        lambda r: _edit_mask(r, lambda m: m.astype(np.uint16)),
+        r"00300\.png has mode I;16; expected L",
+    ),
+    "mask is RGB": (
+        lambda r: Image.open(_mask(r)).convert("RGB").save(_mask(r)),
+        r"00300\.png has mode RGB; expected L",
+    ),
     "image has alpha": (
         lambda r: Image.open(_image(r)).convert("RGBA").save(_image(r), format="PNG"),
         r"00300\.jpg has mode RGBA; expected RGB",
     ),
-    "two images": (lambda r: Image.open(_image(r)).save(_image(r).with_suffix(".png")), r"has 2 images called 0016E5_00300"),
+    "two images": (
+        lambda r: Image.open(_image(r)).save(_image(r).with_suffix(".png")),
+        r"has 2 images called 0016E5_00300",
+    ),
     "image links out": (lambda r: _link_out(r, _image(r)), r"00300\.jpg is a link out of"),
     "mask links out": (lambda r: _link_out(r, _mask(r)), r"00300\.png is a link out of"),
     "mask too large": (
         lambda r: _claim_size(_mask(r), 8193, 8192),
         rf"00300\.png is 8193x8192; expected at most {MAX_PIXELS} pixels",
     ),
-    "decompression bomb": (lambda r: _claim_size(_mask(r), 60_000, 60_000), rf"00300\.png.*expected at most {MAX_PIXELS} pixels"),
+    "decompression bomb": (
+        lambda r: _claim_size(_mask(r), 60_000, 60_000),
+        rf"00300\.png.*expected at most {MAX_PIXELS} pixels",
+    ),
 }
 
 
@@ -107,7 +137,9 @@ def test_bad_sample_is_listed_and_refused_with_its_file(camvid_root: Path, case:
     spoil, message = BAD[case]
     spoil(camvid_root)
     reader = _open(camvid_root)
-    assert STEM in reader.keys("train") + reader.keys("val"), "a bad sample may not vanish from the listing"
+    assert STEM in reader.keys("train") + reader.keys("val"), (
+        "a bad sample may not vanish from the listing"
+    )
     with pytest.raises(DatasetError, match=message):
         _read(camvid_root)
 
@@ -133,7 +165,9 @@ def test_non_ascii_names_and_hidden_files(camvid_root: Path) -> None:
     reader = _open(camvid_root)
     keys = reader.keys("train") + reader.keys("val")
     assert len(keys) == 30
-    assert reader.read("train" if "überfahrt_00001" in reader.keys("train") else "val", "überfahrt_00001").image.shape == (
+    assert reader.read(
+        "train" if "überfahrt_00001" in reader.keys("train") else "val", "überfahrt_00001"
+    ).image.shape == (
         36,
         48,
         3,
@@ -147,7 +181,9 @@ def test_grey_image_becomes_rgb(camvid_root: Path) -> None:
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
 
 
-def _read_rotated(folder: Path, *, orientation: int, mask_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _read_rotated(
+    folder: Path, *, orientation: int, mask_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Write and read an image that is 40x20 on disk, its left half white, with an EXIF tag; and an all-sky mask."""
     stored = np.zeros((20, 40, 3), np.uint8)
     stored[:, :20] = 255
@@ -175,7 +211,9 @@ def test_exif_rotation_is_left_where_the_mask_was_drawn_on_the_stored_image(tmp_
 
 
 def test_exif_half_turn_is_refused_because_no_mask_size_can_tell(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"a\.jpg has EXIF orientation 3, and nothing tells whether a\.png"):
+    with pytest.raises(
+        DatasetError, match=r"a\.jpg has EXIF orientation 3, and nothing tells whether a\.png"
+    ):
         _read_rotated(tmp_path, orientation=3, mask_size=(40, 20))
 
 
@@ -195,28 +233,44 @@ def test_relative_root_starts_from_base(camvid_root: Path) -> None:
 
 
 def test_fit_square_stretch_keeps_the_whole_frame_and_centre_crop_its_middle() -> None:
-    segmentation_map = np.repeat(np.array([[0, 1, 2, 3, 4, 5, 6, 7]], np.uint8), 4, axis=0).repeat(6, 0).repeat(6, 1)
+    segmentation_map = (
+        np.repeat(np.array([[0, 1, 2, 3, 4, 5, 6, 7]], np.uint8), 4, axis=0)
+        .repeat(6, 0)
+        .repeat(6, 1)
+    )
     instances = segmentation_map.astype(np.uint16) * 300
     image = np.stack([segmentation_map * 30] * 3, axis=-1)
     sample = RawSample(image, segmentation_map, instances, {})  # 48 wide, 24 high
     stretched = fit_square(sample, size=8, fit="stretch")
     assert stretched.image.shape == (8, 8, 3)
-    np.testing.assert_array_equal(stretched.segmentation_map, np.tile(np.arange(8, dtype=np.uint8), (8, 1)))
+    np.testing.assert_array_equal(
+        stretched.segmentation_map, np.tile(np.arange(8, dtype=np.uint8), (8, 1))
+    )
     assert stretched.instance_map is not None
     assert stretched.instance_map.dtype == np.uint16
-    np.testing.assert_array_equal(stretched.instance_map, stretched.segmentation_map.astype(np.uint16) * 300)
+    np.testing.assert_array_equal(
+        stretched.instance_map, stretched.segmentation_map.astype(np.uint16) * 300
+    )
     cropped = fit_square(sample, size=4, fit="center_crop")
-    np.testing.assert_array_equal(cropped.segmentation_map, np.tile(np.array([2, 3, 4, 5], np.uint8), (4, 1)))
-    np.testing.assert_allclose(cropped.image[:, :, 0], cropped.segmentation_map * 30.0, atol=16)  # Lanczos rings at steps
+    np.testing.assert_array_equal(
+        cropped.segmentation_map, np.tile(np.array([2, 3, 4, 5], np.uint8), (4, 1))
+    )
+    np.testing.assert_allclose(
+        cropped.image[:, :, 0], cropped.segmentation_map * 30.0, atol=16
+    )  # Lanczos rings at steps
     assert fit_square(stretched, size=8, fit="stretch") is stretched
 
 
 def test_fit_square_invents_no_label_between_two_others() -> None:
-    segmentation_map = np.where(np.random.default_rng(0).random((50, 70)) < 0.5, 2, 10).astype(np.uint8)
+    segmentation_map = np.where(np.random.default_rng(0).random((50, 70)) < 0.5, 2, 10).astype(
+        np.uint8
+    )
     image = np.zeros((50, 70, 3), np.uint8)
     for size in (13, 33, 101):
         fitted = fit_square(
-            RawSample(image, segmentation_map, segmentation_map.astype(np.uint16), {}), size=size, fit="center_crop"
+            RawSample(image, segmentation_map, segmentation_map.astype(np.uint16), {}),
+            size=size,
+            fit="center_crop",
         )
         assert set(np.unique(fitted.segmentation_map)) == {2, 10}
         np.testing.assert_array_equal(fitted.instance_map, fitted.segmentation_map)
@@ -227,4 +281,6 @@ def test_reader_can_be_pickled_and_used_in_another_process(camvid_root: Path) ->
     again = pickle.loads(pickle.dumps(reader))
     key = reader.keys("test")[0]
     np.testing.assert_array_equal(again.read("test", key).image, reader.read("test", key).image)
-    assert os.fspath(camvid_root) not in str(reader.read("test", key).metadata), "metadata may not hold paths of one machine"
+    assert os.fspath(camvid_root) not in str(reader.read("test", key).metadata), (
+        "metadata may not hold paths of one machine"
+    )

@@ -28,7 +28,9 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pictures(count: int, *, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
+    return np.random.default_rng(seed).integers(
+        0, 256, (count, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8
+    )
 
 
 def masks(count: int, *, seed: int, side: int = 12, ignored: float = 0.1) -> np.ndarray:
@@ -42,11 +44,17 @@ def pack(found: np.ndarray) -> PackedMasks:
     return pack_masks(found, num_classes=CLASSES)
 
 
-def search(own: np.ndarray, training: np.ndarray, *, same: np.ndarray | None = None) -> memorization.Nearest:
-    return nearest_masks(pack(own), mirrored=pack(own[:, :, ::-1]), training=pack(training), same=same)
+def search(
+    own: np.ndarray, training: np.ndarray, *, same: np.ndarray | None = None
+) -> memorization.Nearest:
+    return nearest_masks(
+        pack(own), mirrored=pack(own[:, :, ::-1]), training=pack(training), same=same
+    )
 
 
-def find(images: np.ndarray, training: np.ndarray, *, neighbors: int = 5, same: np.ndarray | None = None) -> NearestImages:
+def find(
+    images: np.ndarray, training: np.ndarray, *, neighbors: int = 5, same: np.ndarray | None = None
+) -> NearestImages:
     return nearest_images(images, training=training, neighbors=neighbors, device=CPU, same=same)
 
 
@@ -59,9 +67,13 @@ def test_image_distances_are_those_of_literal_numpy() -> None:
             for flip, near in enumerate((other, other[:, ::-1])):
                 rms[flip, n] = np.sqrt(((image - near) ** 2).mean())
                 unlike[flip, n] = 1 - np.corrcoef(image.mean(2).ravel(), near.mean(2).ravel())[0, 1]
-        assert found.rms.index[q] == rms.min(0).argmin() and found.rms.distance[q] == pytest.approx(rms.min(), rel=1e-12)
+        assert found.rms.index[q] == rms.min(0).argmin() and found.rms.distance[q] == pytest.approx(
+            rms.min(), rel=1e-12
+        )
         assert found.rms.mirrored[q] == (rms[1].min() < rms[0].min())
-        assert found.relative[q] == pytest.approx(rms.min() / (ALPHA * np.sort(rms.min(0))[:5].mean()), rel=1e-12)
+        assert found.relative[q] == pytest.approx(
+            rms.min() / (ALPHA * np.sort(rms.min(0))[:5].mean()), rel=1e-12
+        )
         assert found.structure.index[q] == unlike.min(0).argmin()
         assert found.structure.distance[q] == pytest.approx(unlike.min(), abs=1e-12)
         assert found.structure.mirrored[q] == (unlike[1].min() < unlike[0].min())
@@ -73,8 +85,15 @@ def test_planted_copies_are_found_as_they_are_mirrored_and_brightened() -> None:
     images = np.stack([training[7], training[9][:, ::-1], training[4] + np.uint8(100)])
     found = find(images, training)
     assert found.rms.index[:2].tolist() == [7, 9] and found.rms.distance[:2].tolist() == [0, 0]
-    assert found.rms.mirrored[:2].tolist() == [False, True] and found.relative[:2].tolist() == [0, 0]
-    assert found.structure.index.tolist() == [7, 9, 4] and found.structure.mirrored.tolist() == [False, True, False]
+    assert found.rms.mirrored[:2].tolist() == [False, True] and found.relative[:2].tolist() == [
+        0,
+        0,
+    ]
+    assert found.structure.index.tolist() == [7, 9, 4] and found.structure.mirrored.tolist() == [
+        False,
+        True,
+        False,
+    ]
     assert found.structure.distance == pytest.approx([0, 0, 0], abs=1e-12)
     assert found.rms.distance[2] > 50, "only the structure is that of the copy"
 
@@ -91,14 +110,19 @@ def test_a_sample_is_not_compared_with_itself_and_duplicates_come_first() -> Non
     assert search(others[:1], others, same=np.array([[True, False, False]])).index.tolist() != [0]
     nothing = find(training[[2]], training, same=np.ones((1, 11), bool))
     assert nothing.rms.index.tolist() == nothing.structure.index.tolist() == [-1]
-    assert np.isnan([nothing.rms.distance[0], nothing.relative[0], nothing.structure.distance[0]]).all()
+    assert np.isnan(
+        [nothing.rms.distance[0], nothing.relative[0], nothing.structure.distance[0]]
+    ).all()
 
 
 def test_a_picture_of_one_grey_is_unrelated_to_all() -> None:
     grey = np.full((1, IMAGE_SIDE, IMAGE_SIDE, 3), 77, np.uint8)
     found = find(grey, pictures(3, seed=4))
     assert found.structure.distance[0] == pytest.approx(1, abs=1e-6)
-    assert found.relative[0] < 1 / ALPHA and find(grey, pictures(3, seed=4), neighbors=50).relative[0] == found.relative[0]
+    assert (
+        found.relative[0] < 1 / ALPHA
+        and find(grey, pictures(3, seed=4), neighbors=50).relative[0] == found.relative[0]
+    )
 
 
 def test_mask_distances_are_those_of_literal_numpy() -> None:
@@ -118,14 +142,20 @@ def test_mask_distances_are_those_of_literal_numpy() -> None:
 def test_planted_masks_are_found_as_they_are_and_mirrored() -> None:
     training = masks(11, seed=7)
     found = search(np.stack([training[3], training[8][:, ::-1]]), training)
-    assert found.index.tolist() == [3, 8] and found.distance.tolist() == [0, 0] and found.mirrored.tolist() == [False, True]
+    assert (
+        found.index.tolist() == [3, 8]
+        and found.distance.tolist() == [0, 0]
+        and found.mirrored.tolist() == [False, True]
+    )
 
 
 def test_ignored_pixels_are_no_agreement() -> None:
     own = masks(1, seed=8, ignored=0)
     training = masks(2, seed=9, ignored=0)
     training[1] = own[0]
-    training[1, :, 5:] = IGNORE_INDEX  # agrees where it is labelled, in less than half of the pixels
+    training[1, :, 5:] = (
+        IGNORE_INDEX  # agrees where it is labelled, in less than half of the pixels
+    )
     assert search(own, training).index.tolist() == [0]
     training[1, :, 5:7] = own[0, :, 5:7]  # now in more
     assert search(own, training).index.tolist() == [1]
@@ -139,7 +169,10 @@ def test_reduced_pictures_are_averages_and_reduced_masks_samples() -> None:
     assert np.array_equal(reduce_image(image), np.rint(expected))
     odd = np.random.default_rng(11).integers(0, 256, (40, 45, 3), np.uint8)
     assert np.array_equal(reduce_image(odd)[:, ::-1], reduce_image(odd[:, ::-1]))
-    assert reduce_image(np.full((20, 45, 3), 201, np.uint8)).tolist() == np.full((IMAGE_SIDE, IMAGE_SIDE, 3), 201).tolist()
+    assert (
+        reduce_image(np.full((20, 45, 3), 201, np.uint8)).tolist()
+        == np.full((IMAGE_SIDE, IMAGE_SIDE, 3), 201).tolist()
+    )
     assert np.array_equal(reduce_image(odd[:16, :16]), odd[:16, :16].repeat(2, 0).repeat(2, 1))
     mask = np.arange(24, dtype=np.uint8).reshape(4, 6)
     assert reduce_mask(mask, side=2).tolist() == [[7, 10], [19, 22]]

@@ -3,22 +3,30 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.evaluation.panoptic import PanopticCounts, count_panoptic, panoptic_quality
-from seggen_core.panoptic_color_map import PanopticMap
 from seggen_core.taxonomy import IGNORE_INDEX
 
 
 def row(*runs: tuple[int, int, int]) -> PanopticMap:
     """A map of one row, from (class, instance, length)."""
     classes = np.concatenate([np.full(n, c, np.uint8) for c, _, n in runs])[None]
-    return PanopticMap(classes, np.concatenate([np.full(n, i, np.uint16) for _, i, n in runs])[None])
+    return PanopticMap(
+        classes, np.concatenate([np.full(n, i, np.uint16) for _, i, n in runs])[None]
+    )
 
 
-def literal_counts(prediction: PanopticMap, truth: PanopticMap, num_classes: int, crowd: int | None) -> list[list[float]]:
+def literal_counts(
+    prediction: PanopticMap, truth: PanopticMap, num_classes: int, crowd: int | None
+) -> list[list[float]]:
     """panopticapi's pq_compute_single_core for one image, line by line; `crowd` is a segment id of the truth."""
     void = IGNORE_INDEX << 16
     pan_gt, pan_pred = truth.segment_ids(), prediction.segment_ids()
-    gt_segms = {int(s): {"category_id": int(s) >> 16, "iscrowd": int(s == crowd)} for s in np.unique(pan_gt) if s != void}
+    gt_segms = {
+        int(s): {"category_id": int(s) >> 16, "iscrowd": int(s == crowd)}
+        for s in np.unique(pan_gt)
+        if s != void
+    }
     pred_segms = {int(s): {"category_id": int(s) >> 16} for s in np.unique(pan_pred) if s != void}
     for label, segment in gt_segms.items():
         segment["area"] = int((pan_gt == label).sum())
@@ -35,7 +43,10 @@ def literal_counts(prediction: PanopticMap, truth: PanopticMap, num_classes: int
         if gt_segms[gt_label]["category_id"] != pred_segms[pred_label]["category_id"]:
             continue
         union = (
-            pred_segms[pred_label]["area"] + gt_segms[gt_label]["area"] - intersection - gt_pred_map.get((void, pred_label), 0)
+            pred_segms[pred_label]["area"]
+            + gt_segms[gt_label]["area"]
+            - intersection
+            - gt_pred_map.get((void, pred_label), 0)
         )
         value = intersection / union
         if value > 0.5:
@@ -56,7 +67,9 @@ def literal_counts(prediction: PanopticMap, truth: PanopticMap, num_classes: int
             continue
         intersection = gt_pred_map.get((void, pred_label), 0)
         if pred_info["category_id"] in crowd_labels_dict:
-            intersection += gt_pred_map.get((crowd_labels_dict[pred_info["category_id"]], pred_label), 0)
+            intersection += gt_pred_map.get(
+                (crowd_labels_dict[pred_info["category_id"]], pred_label), 0
+            )
         if intersection / pred_info["area"] > 0.5:
             continue
         fp[pred_info["category_id"]] += 1
@@ -64,7 +77,10 @@ def literal_counts(prediction: PanopticMap, truth: PanopticMap, num_classes: int
 
 
 def lists(counts: PanopticCounts) -> list[list[float]]:
-    return [a.tolist() for a in (counts.iou, counts.true_positives, counts.false_positives, counts.false_negatives)]
+    return [
+        a.tolist()
+        for a in (counts.iou, counts.true_positives, counts.false_positives, counts.false_negatives)
+    ]
 
 
 def test_a_perfect_prediction_has_100_whatever_its_instance_numbers() -> None:
@@ -74,7 +90,8 @@ def test_a_perfect_prediction_has_100_whatever_its_instance_numbers() -> None:
 
 
 def test_hand_worked_matches_and_misses() -> None:
-    # Instance 1: IoU 6/10. Instance 2 (8 pixels): best overlap 4 of union 8, just not more than half, so missed twice over.
+    # Instance 1: IoU 6/10. Instance 2 (8 pixels): best overlap 4 of union 8, just not more than
+    # half, so missed twice over.
     truth = row((1, 1, 10), (1, 2, 8), (0, 0, 2))
     prediction = row((1, 1, 6), (0, 0, 4), (1, 2, 4), (1, 3, 4), (0, 0, 2))
     counts = count_panoptic(prediction, truth=truth, num_classes=2)
@@ -82,7 +99,9 @@ def test_hand_worked_matches_and_misses() -> None:
     assert lists(counts) == [[0, 0.6], [0, 1], [1, 2], [1, 1]]
     found = panoptic_quality(counts)
     assert found.pq == pytest.approx(100 * (0 + 0.6 / 2.5) / 2)
-    assert found.sq == pytest.approx(100 * (0 + 0.6) / 2) and found.rq == pytest.approx(100 * (0 + 1 / 2.5) / 2)
+    assert found.sq == pytest.approx(100 * (0 + 0.6) / 2) and found.rq == pytest.approx(
+        100 * (0 + 1 / 2.5) / 2
+    )
     things = panoptic_quality(counts, classes=[False, True])
     assert things.pq == pytest.approx(24) and things.num_classes == 1
 
@@ -90,19 +109,38 @@ def test_hand_worked_matches_and_misses() -> None:
 def test_void_is_taken_out_of_unions_and_excuses_what_lies_mostly_in_it() -> None:
     truth = row((1, 1, 4), (IGNORE_INDEX, 0, 6), (0, 0, 10))
     # 10 pixels, of which 6 void: IoU 4 / (4 + 10 - 4 - 6) = 1.
-    assert lists(count_panoptic(row((1, 1, 10), (0, 0, 10)), truth=truth, num_classes=2)) == [[1, 1], [1, 1], [0, 0], [0, 0]]
+    assert lists(count_panoptic(row((1, 1, 10), (0, 0, 10)), truth=truth, num_classes=2)) == [
+        [1, 1],
+        [1, 1],
+        [0, 0],
+        [0, 0],
+    ]
     # Another instance with 3 of 5 pixels in void is excused, one with 3 of 6 isn't.
     for length, excess in ((2, 0), (3, 1)):
         prediction = row((1, 1, 4), (IGNORE_INDEX, 0, 3), (1, 2, 3 + length), (0, 0, 10 - length))
-        assert count_panoptic(prediction, truth=truth, num_classes=2).false_positives.tolist() == [0, excess]
+        assert count_panoptic(prediction, truth=truth, num_classes=2).false_positives.tolist() == [
+            0,
+            excess,
+        ]
 
 
 def test_a_crowd_is_never_missed_and_excuses_its_class_alone() -> None:
     truth = row((1, 7, 10), (0, 0, 10))
     inside, other = row((1, 1, 3), (1, 2, 7), (0, 0, 10)), row((2, 1, 10), (0, 0, 10))
-    assert lists(count_panoptic(inside, truth=truth, num_classes=3, crowds={(1, 7)})) == [[1, 0, 0], [1, 0, 0], [0] * 3, [0] * 3]
-    assert count_panoptic(other, truth=truth, num_classes=3, crowds={(1, 7)}).false_positives.tolist() == [0, 0, 1]
-    assert count_panoptic(inside, truth=truth, num_classes=3).true_positives.tolist() == [1, 1, 0]  # a crowd would not match
+    assert lists(count_panoptic(inside, truth=truth, num_classes=3, crowds={(1, 7)})) == [
+        [1, 0, 0],
+        [1, 0, 0],
+        [0] * 3,
+        [0] * 3,
+    ]
+    assert count_panoptic(
+        other, truth=truth, num_classes=3, crowds={(1, 7)}
+    ).false_positives.tolist() == [0, 0, 1]
+    assert count_panoptic(inside, truth=truth, num_classes=3).true_positives.tolist() == [
+        1,
+        1,
+        0,
+    ]  # a crowd would not match
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from seggen_core.generators import fine_tuning, mask_decoder, pretrain
-from seggen_core.generators.read_ahead import read_ahead
+from seggen_core.training.read_ahead import read_ahead
 
 
 @pytest.fixture(params=[False, True], ids=["in turn", "ahead"])

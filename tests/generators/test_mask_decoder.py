@@ -12,11 +12,18 @@ from tests.attention.tiny_pipeline import build_pipeline
 from tests.generators.training_fixtures import caches, color_map
 
 CONFIG = Text2MaskConfig(
-    num_steps=1, batch_size=4, decoder_steps=6, decoder_learning_rate=3e-3, checkpoint_every=2, precision="fp32"
+    num_steps=1,
+    batch_size=4,
+    decoder_steps=6,
+    decoder_learning_rate=3e-3,
+    checkpoint_every=2,
+    precision="fp32",
 )
 
 
-def train(vae: Any, folder: Path, *, config: Text2MaskConfig = CONFIG, kill_after: int | None = None) -> list[float]:
+def train(
+    vae: Any, folder: Path, *, config: Text2MaskConfig = CONFIG, kill_after: int | None = None
+) -> list[float]:
     """Train the decoder of `vae` on the three colour maps and return the losses."""
     maps, _ = caches(build_pipeline(), folder, read=color_map)
     losses = []
@@ -27,7 +34,13 @@ def train(vae: Any, folder: Path, *, config: Text2MaskConfig = CONFIG, kill_afte
             raise KeyboardInterrupt
 
     train_mask_decoder(
-        vae, config, seed=0, color_maps=maps, read_color_map=color_map, state_folder=folder / "state", on_step=on_step
+        vae,
+        config,
+        seed=0,
+        color_maps=maps,
+        read_color_map=color_map,
+        state_folder=folder / "state",
+        on_step=on_step,
     )
     return losses
 
@@ -36,11 +49,17 @@ def test_latents_are_blurred_and_noisy_each_by_its_own_share() -> None:
     edge = torch.zeros(64, 1, 8, 8)
     edge[..., 4:] = 1.0
     blurred = degrade(edge, noise=0.0, generator=torch.Generator().manual_seed(0))
-    left = blurred[:, 0, 3, 3]  # one latent left of the edge: a third of the mean of its neighbourhood lies right of it
+    left = blurred[
+        :, 0, 3, 3
+    ]  # one latent left of the edge: a third of the mean of its neighbourhood lies right of it
     assert left.min() >= 0 and left.max() <= 1 / 3 + 1e-6 and left.max() - left.min() > 0.2
     assert torch.equal(blurred[:, 0, :, :2], edge[:, 0, :, :2])
-    noisy = degrade(torch.zeros(400, 4, 8, 8), noise=0.5, generator=torch.Generator().manual_seed(0)).std(dim=(1, 2, 3))
-    assert noisy.max() < 0.6 and noisy.min() < 0.05 and noisy.mean() == pytest.approx(0.25, abs=0.03)
+    noisy = degrade(
+        torch.zeros(400, 4, 8, 8), noise=0.5, generator=torch.Generator().manual_seed(0)
+    ).std(dim=(1, 2, 3))
+    assert (
+        noisy.max() < 0.6 and noisy.min() < 0.05 and noisy.mean() == pytest.approx(0.25, abs=0.03)
+    )
 
 
 def test_it_learns_to_draw_clean_maps_from_degraded_latents(tmp_path: Path) -> None:
@@ -51,18 +70,27 @@ def test_it_learns_to_draw_clean_maps_from_degraded_latents(tmp_path: Path) -> N
     def error() -> float:
         with torch.no_grad():
             latents = pipeline.vae.encode(pixels).latent_dist.mean
-            noisy = degrade(latents, noise=0.3 * latents.std().item(), generator=torch.Generator().manual_seed(5))
+            noisy = degrade(
+                latents,
+                noise=0.3 * latents.std().item(),
+                generator=torch.Generator().manual_seed(5),
+            )
             return (pipeline.vae.decode(noisy).sample - pixels).abs().mean().item()
 
     first = error()
     train(pipeline.vae, tmp_path, config=CONFIG.model_copy(update={"decoder_steps": 60}))
     assert error() < 0.8 * first
     after = pipeline.vae.state_dict()
-    assert {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])} == {"decoder", "post_quant_conv"}
+    assert {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])} == {
+        "decoder",
+        "post_quant_conv",
+    }
     assert not any(p.requires_grad for p in pipeline.vae.parameters())
 
 
-def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path, read_by_a_thread: None) -> None:
+def test_an_interrupted_run_ends_in_the_same_weights(
+    tmp_path: Path, read_by_a_thread: None
+) -> None:
     whole, killed = build_pipeline().vae, build_pipeline().vae
     losses = train(whole, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

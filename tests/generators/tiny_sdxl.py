@@ -1,7 +1,12 @@
 """A real StableDiffusionXLPipeline with random weights: two text encoders, pooled embeddings, time ids, 32 px images, f = 4."""
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.attention.tiny_pipeline import build_tokenizer

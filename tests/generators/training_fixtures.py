@@ -15,7 +15,9 @@ CAPTIONS = ["a photo of a car", "a bus", "a photo of a car"]
 def picture(position: int) -> np.ndarray:
     """Return a smooth picture, uint8 [32, 32, 3], darker on the left than on the right."""
     ramp = np.linspace(40, 200, IMAGE_SIZE)[None, :, None]
-    return np.broadcast_to(ramp * np.array([1.0, 0.8, 0.3 + 0.3 * position]), (IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.uint8)
+    return np.broadcast_to(
+        ramp * np.array([1.0, 0.8, 0.3 + 0.3 * position]), (IMAGE_SIZE, IMAGE_SIZE, 3)
+    ).astype(np.uint8)
 
 
 def color_map(position: int) -> np.ndarray:
@@ -26,7 +28,11 @@ def color_map(position: int) -> np.ndarray:
     return colors
 
 
-def caches(pipeline: Any, folder: Path, *, read: Callable[[int], np.ndarray]) -> tuple[LatentCache, PromptCache]:
+def caches(
+    pipeline: Any, folder: Path, *, read: Callable[[int], np.ndarray]
+) -> tuple[LatentCache, PromptCache]:
     """Cache latents of the three pictures that `read` gives, and the captions."""
-    latents = cache_latents(pipeline.vae, read_image=read, number=3, file=folder / "latents.npy", batch_size=2)
+    latents = cache_latents(
+        pipeline.vae, read_image=read, number=3, file=folder / "latents.npy", batch_size=2
+    )
     return latents, PromptCache(pipeline, CAPTIONS, image_size=IMAGE_SIZE)

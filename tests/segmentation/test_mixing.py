@@ -6,7 +6,7 @@ import pytest
 
 from seggen_core.config import SegmenterConfig, VariantConfig
 from seggen_core.errors import ConfigError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.mixing import (
     Arm,
     BatchPlan,
@@ -18,7 +18,7 @@ from seggen_core.segmentation.mixing import (
     select_sources,
     shuffled_masks,
 )
-from seggen_core.synthesis.sample_store import SampleStore, open_partitions
+from seggen_core.store.reader import SampleStore, open_partitions
 
 KEYS = [f"train-{i:05d}" for i in range(5)]
 
@@ -35,9 +35,16 @@ def plan(
     subset_seed: int = 0,
     **changes: object,
 ) -> BatchPlan:
-    config = SegmenterConfig.model_validate({"num_steps": 100, "batch_size": 4, "p_aug": 0.6} | changes)
+    config = SegmenterConfig.model_validate(
+        {"num_steps": 100, "batch_size": 4, "p_aug": 0.6} | changes
+    )
     return BatchPlan(
-        config, real_keys=KEYS, synthetic=synthetic, synthetic_only=synthetic_only, seed=seed, subset_seed=subset_seed
+        config,
+        real_keys=KEYS,
+        synthetic=synthetic,
+        synthetic_only=synthetic_only,
+        seed=seed,
+        subset_seed=subset_seed,
     )
 
 
@@ -54,7 +61,9 @@ def test_all_arms_see_the_same_real_samples_and_replace_the_same_slots() -> None
     order = [slot.real_key for slot in all_slots(plan())]
     for arm in arms:
         assert [slot.real_key for slot in all_slots(arm)] == order
-        assert [s.synthetic is None for s in all_slots(arm)] == [s.synthetic is None for s in all_slots(arms[0])]
+        assert [s.synthetic is None for s in all_slots(arm)] == [
+            s.synthetic is None for s in all_slots(arms[0])
+        ]
     only = plan(made("masksyn", sources=KEYS), synthetic_only=True)
     assert [slot.real_key for slot in all_slots(only)] == order
     for other in (plan(seed=1), plan(subset_seed=1)):
@@ -85,7 +94,9 @@ def test_slots_are_replaced_with_probability_p_aug(p_aug: float) -> None:
 def test_a_real_sample_is_replaced_by_one_made_from_it_uniformly_over_samples() -> None:
     synthetic = made("masksyn", sources=KEYS, each=2) + made("imgsyn", sources=KEYS, each=6)
     chosen = [
-        (slot.real_key, synthetic[slot.synthetic]) for slot in all_slots(plan(synthetic, p_aug=1.0)) if slot.synthetic is not None
+        (slot.real_key, synthetic[slot.synthetic])
+        for slot in all_slots(plan(synthetic, p_aug=1.0))
+        if slot.synthetic is not None
     ]
     assert len(chosen) == 400
     assert all(sample.source_key == real_key for real_key, sample in chosen)
@@ -122,7 +133,9 @@ def test_pretraining_sees_synthetic_samples_first_and_real_ones_after() -> None:
 
 def test_synthetic_only_never_shows_a_real_sample() -> None:
     for strategy in ("replace", "pretrain"):
-        slots = all_slots(plan(made("masksyn", sources=KEYS), synthetic_only=True, strategy=strategy))
+        slots = all_slots(
+            plan(made("masksyn", sources=KEYS), synthetic_only=True, strategy=strategy)
+        )
         assert all(slot.synthetic is not None for slot in slots)
 
 
@@ -133,9 +146,15 @@ def test_samples_of_other_sources_are_left_out() -> None:
     assert len(kept) == 2 * 2 + 2
 
 
-@pytest.mark.parametrize("sizes", [[1, 1], [3, 3], [5, 3, 2], [1] * 9, [4, 1, 1, 1, 1], [50, 20, 20, 10]])
+@pytest.mark.parametrize(
+    "sizes", [[1, 1], [3, 3], [5, 3, 2], [1] * 9, [4, 1, 1, 1, 1], [50, 20, 20, 10]]
+)
 def test_shuffling_gives_every_image_the_mask_of_another_source(sizes: list[int]) -> None:
-    samples = [SyntheticSample("imgsyn", f"{g}-{n}", f"source-{g}") for g, size in enumerate(sizes) for n in range(size)]
+    samples = [
+        SyntheticSample("imgsyn", f"{g}-{n}", f"source-{g}")
+        for g, size in enumerate(sizes)
+        for n in range(size)
+    ]
     pairings = [shuffled_masks(samples, seed=0, subset_seed=k) for k in range(20)]
     for pairing in pairings:
         assert sorted(pairing) == list(range(len(samples)))
@@ -151,7 +170,11 @@ def test_shuffling_samples_without_sources_moves_every_mask() -> None:
 
 @pytest.mark.parametrize(
     "samples",
-    [[], made("imgsyn", sources=[KEYS[0]]), made("imgsyn", sources=[KEYS[0]], each=3) + made("imgsyn", sources=[KEYS[1]])],
+    [
+        [],
+        made("imgsyn", sources=[KEYS[0]]),
+        made("imgsyn", sources=[KEYS[0]], each=3) + made("imgsyn", sources=[KEYS[1]]),
+    ],
 )
 def test_shuffling_refuses_what_has_no_solution(samples: list[SyntheticSample]) -> None:
     with pytest.raises(ConfigError, match="can't be shuffled"):
@@ -159,7 +182,12 @@ def test_shuffling_refuses_what_has_no_solution(samples: list[SyntheticSample]) 
 
 
 def arm(
-    paths: ProjectPaths, *, reads: Sequence[str], subset: Sequence[str], hidden_ids: Sequence[int] = (), **changes: object
+    paths: ProjectPaths,
+    *,
+    reads: Sequence[str],
+    subset: Sequence[str],
+    hidden_ids: Sequence[int] = (),
+    **changes: object,
 ) -> Arm:
     real = "data/real/train/index.parquet"
     folders = [f"data/synthetic/{method}" for method in reads] + [real, real]
@@ -191,7 +219,11 @@ def test_an_arm_joins_partitions_and_reads_each_sample_with_its_mask(project: Pr
         np.testing.assert_array_equal(image, store[key].image)
         np.testing.assert_array_equal(mask, store[key].segmentation_map)
     images, masks = opened.pool.read_batch(opened.plan.slots(0))
-    assert images.shape == (4, 16, 16, 3) and masks.shape == (4, 16, 16) and images.dtype == masks.dtype == np.uint8
+    assert (
+        images.shape == (4, 16, 16, 3)
+        and masks.shape == (4, 16, 16)
+        and images.dtype == masks.dtype == np.uint8
+    )
 
 
 def test_the_control_has_the_same_images_with_masks_of_other_sources(project: ProjectPaths) -> None:
@@ -209,16 +241,25 @@ def test_the_control_has_the_same_images_with_masks_of_other_sources(project: Pr
 
 
 def test_an_arm_without_a_sample_of_its_method_is_an_error(project: ProjectPaths) -> None:
-    with pytest.raises(ConfigError, match="masksyn: no sample was made from one of the 1 real ones of subset seed 0"):
+    with pytest.raises(
+        ConfigError,
+        match="masksyn: no sample was made from one of the 1 real ones of subset seed 0",
+    ):
         arm(project, reads=["masksyn"], subset=["train-99999"])
-    assert arm(project, reads=["seediff"], subset=["train-00000"]).facts["num_synthetic"] == {"seediff": 6}
+    assert arm(project, reads=["seediff"], subset=["train-00000"]).facts["num_synthetic"] == {
+        "seediff": 6
+    }
 
 
-def test_the_pool_keeps_what_fits_and_reads_the_rest_again(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_keeps_what_fits_and_reads_the_rest_again(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = SampleStore(project.real("train"))
     reads: list[str] = []
     read_image = SampleStore.read_image
-    monkeypatch.setattr(SampleStore, "read_image", lambda self, key: reads.append(key) or read_image(self, key))
+    monkeypatch.setattr(
+        SampleStore, "read_image", lambda self, key: reads.append(key) or read_image(self, key)
+    )
     pool = PairPool(cache_bytes=2 * 16 * 16 * 4)
     for key in store.keys()[:3]:
         pool.add(key, image=(store, key), mask=(store, key))

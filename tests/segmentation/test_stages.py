@@ -14,11 +14,11 @@ from PIL import Image
 from seggen_core.config import SegGenConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.evaluation.semantic import confusion_matrix, mean_iou
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.models import Segmenter, load_segmenter
 from seggen_core.segmentation.predict import predict_maps
 from seggen_core.stages import evaluate, judge, train_seg
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.store.reader import SampleStore
 from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY
 from tests.segmentation.tiny import TINY_HRNET, TINY_MASK2FORMER
 
@@ -49,8 +49,14 @@ def settings(**sections: Any) -> SegGenConfig:
         },
         "variants": {
             "baseline": {"reads": [REAL, REAL]},
-            "shuffled": {"reads": ["data/synthetic/masksyn", "data/synthetic/imgsyn"], "shuffle_masks": True},
-            "synthetic_only": {"reads": ["data/synthetic/masksyn", "data/synthetic/seediff"], "real": "none"},
+            "shuffled": {
+                "reads": ["data/synthetic/masksyn", "data/synthetic/imgsyn"],
+                "shuffle_masks": True,
+            },
+            "synthetic_only": {
+                "reads": ["data/synthetic/masksyn", "data/synthetic/seediff"],
+                "real": "none",
+            },
             "full_real": {"reads": [REAL, REAL], "real": "all"},
             "mask2former": {"reads": [REAL, REAL], "model": "mask2former"},
         },
@@ -63,21 +69,38 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("variant", ["baseline", "shuffled", "synthetic_only", "full_real", "mask2former"])
-def test_train_seg_makes_a_segmenter_per_subset_without_the_test_split(project: ProjectPaths, variant: str) -> None:
+@pytest.mark.parametrize(
+    "variant", ["baseline", "shuffled", "synthetic_only", "full_real", "mask2former"]
+)
+def test_train_seg_makes_a_segmenter_per_subset_without_the_test_split(
+    project: ProjectPaths, variant: str
+) -> None:
     shutil.rmtree(project.real("test"))
     train_seg.run(settings(), paths=project, item=variant)
     out = project.checkpoint(variant)
     steps = 2 if variant == "mask2former" else 6
-    assert sorted(p.name for p in out.iterdir()) == ["history.csv", "metrics.json", "seed0", "seed1"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "history.csv",
+        "metrics.json",
+        "seed0",
+        "seed1",
+    ]
     history = pd.read_csv(out / "history.csv")
-    assert history[["seed", "step"]].to_numpy().tolist() == [[s, step] for s in (0, 1) for step in range(1, steps + 1)]
+    assert history[["seed", "step"]].to_numpy().tolist() == [
+        [s, step] for s in (0, 1) for step in range(1, steps + 1)
+    ]
     assert (history["loss"] > 0).all()
     metrics = read(out / "metrics.json")
     facts = {"baseline": (3, {}), "full_real": (6, {}), "mask2former": (3, {})}
-    facts |= {"shuffled": (3, {"masksyn": 6, "imgsyn": 6}), "synthetic_only": (0, {"masksyn": 6, "seediff": 6})}
+    facts |= {
+        "shuffled": (3, {"masksyn": 6, "imgsyn": 6}),
+        "synthetic_only": (0, {"masksyn": 6, "seediff": 6}),
+    }
     for seed in "01":
-        assert (metrics["seeds"][seed]["num_real"], metrics["seeds"][seed]["num_synthetic"]) == facts[variant]
+        assert (
+            metrics["seeds"][seed]["num_real"],
+            metrics["seeds"][seed]["num_synthetic"],
+        ) == facts[variant]
 
         # The validation score is that of the model that was saved.
         segmenter, store = load_segmenter(out / f"seed{seed}"), SampleStore(project.real("val"))
@@ -86,14 +109,22 @@ def test_train_seg_makes_a_segmenter_per_subset_without_the_test_split(project: 
         masks = np.stack([store.read_mask(key) for key in store.keys()])  # noqa: SIM118
         miou = mean_iou(confusion_matrix(predicted, truth=masks, num_classes=3))
         assert metrics["seeds"][seed]["val_miou"] == pytest.approx(miou, abs=1e-3)
-    assert metrics["val_miou"] == pytest.approx(np.mean([metrics["seeds"][s]["val_miou"] for s in "01"]), abs=1e-3)
+    assert metrics["val_miou"] == pytest.approx(
+        np.mean([metrics["seeds"][s]["val_miou"] for s in "01"]), abs=1e-3
+    )
     assert not list((project.scratch / "train_seg").iterdir())
 
 
-def test_a_killed_stage_goes_on_to_the_same_bytes(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_stage_goes_on_to_the_same_bytes(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def content(variant: str) -> dict[str, bytes]:
         folder = project.checkpoint(variant)
-        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+        return {
+            p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in sorted(folder.rglob("*"))
+            if p.is_file()
+        }
 
     train_seg.run(settings(), paths=project, item="baseline")
     whole = content("baseline")
@@ -121,7 +152,9 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(project: ProjectPaths, monkeyp
     assert content("baseline") == whole
 
 
-def test_arms_start_from_the_same_weights(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arms_start_from_the_same_weights(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[torch.Tensor] = []
 
     def stop(segmenter: Segmenter, *args: Any, **kwargs: Any) -> int:
@@ -173,21 +206,32 @@ def test_evaluate_scores_the_test_split_for_each_seed(project: ProjectPaths) -> 
     train_seg.run(settings(), paths=project, item="baseline")
     evaluate.run(settings(), paths=project, item="baseline")
     out = project.report("evaluate", "baseline")
-    assert sorted(p.name for p in out.iterdir()) == ["confusion.csv", "confusion.json", "metrics.json", "predictions.png"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "confusion.csv",
+        "confusion.json",
+        "metrics.json",
+        "predictions.png",
+    ]
     metrics, confusion = read(out / "metrics.json"), read(out / "confusion.json")
     store = SampleStore(project.real("test"))
     for seed in "01":
         segmenter = load_segmenter(project.checkpoint("baseline") / f"seed{seed}")
         expected = np.zeros((3, 3), np.int64)
         for sample in store:
-            predicted = predict_maps(segmenter, images=sample.image[None], device=torch.device("cpu"))[0]
+            predicted = predict_maps(
+                segmenter, images=sample.image[None], device=torch.device("cpu")
+            )[0]
             expected += confusion_matrix(predicted, truth=sample.segmentation_map, num_classes=3)
         np.testing.assert_array_equal(confusion["seeds"][seed], expected)
         assert metrics["seeds"][seed]["miou"] == pytest.approx(mean_iou(expected), abs=1e-3)
     values = [metrics["seeds"][seed]["miou"] for seed in "01"]
     assert metrics["miou"] == pytest.approx(np.mean(values), abs=1e-3)
     assert metrics["miou_std"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2), abs=1e-3)
-    assert list(metrics["per_class_iou"]) == TAXONOMY.slugs and metrics["model"] == "hrnet" and metrics["num_images"] == 2
+    assert (
+        list(metrics["per_class_iou"]) == TAXONOMY.slugs
+        and metrics["model"] == "hrnet"
+        and metrics["num_images"] == 2
+    )
     table = pd.read_csv(out / "confusion.csv")
     assert table["pixels"].sum() == 2 * 2 * SIZE * SIZE
     assert table.groupby("truth")["share"].sum().round(1).isin([0, 100]).all()
@@ -212,7 +256,9 @@ class Oracle(Segmenter):
         raise NotImplementedError
 
 
-def test_judge_scores_pairs_and_shows_the_extremes(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judge_scores_pairs_and_shows_the_extremes(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(judge, "load_segmenter", lambda folder: Oracle())
     monkeypatch.setattr(judge, "read_training", lambda paths, variant: {"seeds": {"0": {}}})
     judge.run(settings(), paths=project, item="masksyn")
@@ -221,7 +267,10 @@ def test_judge_scores_pairs_and_shows_the_extremes(project: ProjectPaths, monkey
     metrics = read(out / "metrics.json")
     assert metrics["judge"] == "full_real/seed0" and metrics["samples"] == 12
     assert metrics["miou"] > 99 and "mask_iou" not in metrics
-    assert {slug: part["samples"] for slug, part in metrics["partitions"].items()} == {"car": 6, "grass": 6}
+    assert {slug: part["samples"] for slug, part in metrics["partitions"].items()} == {
+        "car": 6,
+        "grass": 6,
+    }
     scores = pd.read_csv(out / "scores.csv")
     assert len(scores) == 12 and scores["score"].is_monotonic_decreasing
 
@@ -240,17 +289,24 @@ def test_judge_compares_the_masks_of_attention_methods_over_full_images(
         monkeypatch.setattr(judge, "load_segmenter", lambda folder, oracle=oracle: oracle())
         judge.run(settings(), paths=project, item="seediff")
         metrics = read(project.report("judge", "seediff") / "metrics.json")
-        pixels = [SampleStore(project.synthetic("seediff", "car")).read_mask(k) == 2 for k in (0, 1)]
+        pixels = [
+            SampleStore(project.synthetic("seediff", "car")).read_mask(k) == 2 for k in (0, 1)
+        ]
         area = int(np.sum(pixels))
         car = 100.0 if oracle is Oracle else 100 * area / (area + 2 * 2 * SIZE)
-        # The false cars lie where SeeDiff's car masks are ignored: labelled pixels alone would not show them.
+        # The false cars lie where SeeDiff's car masks are ignored: labelled pixels alone would not
+        # show them.
         assert metrics["per_class_mask_iou"]["car"] == pytest.approx(car, abs=1)
-        assert metrics["mask_iou"] == pytest.approx(np.mean(list(metrics["per_class_mask_iou"].values())), abs=1e-3)
+        assert metrics["mask_iou"] == pytest.approx(
+            np.mean(list(metrics["per_class_mask_iou"].values())), abs=1e-3
+        )
 
 
 @pytest.mark.parametrize("stage", [train_seg, evaluate])
 def test_an_unknown_variant_is_named(project: ProjectPaths, stage: Any) -> None:
-    with pytest.raises(ConfigError, match=r"there is no variant 'basline'; params\.yaml has: baseline, shuffled"):
+    with pytest.raises(
+        ConfigError, match=r"there is no variant 'basline'; params\.yaml has: baseline, shuffled"
+    ):
         stage.run(settings(), paths=project, item="basline")
 
 
@@ -259,7 +315,9 @@ def test_judge_says_what_is_missing(project: ProjectPaths) -> None:
         judge.run(settings(), paths=project, item="syn")
     with pytest.raises(ConfigError, match="there is no variant 'nobody'"):
         judge.run(settings(judge={"variant": "nobody"}), paths=project, item="masksyn")
-    with pytest.raises(FoundationError, match="full_real isn't trained; run: dvc repro train_seg@full_real"):
+    with pytest.raises(
+        FoundationError, match="full_real isn't trained; run: dvc repro train_seg@full_real"
+    ):
         judge.run(settings(), paths=project, item="masksyn")
     with pytest.raises(FoundationError, match="baseline isn't trained"):
         evaluate.run(settings(), paths=project, item="baseline")

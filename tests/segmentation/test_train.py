@@ -7,11 +7,17 @@ from safetensors.torch import load_file
 
 from seggen_core.config import SegmenterConfig, SyntheticAugmentConfig, VariantConfig
 from seggen_core.errors import ConfigError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.mixing import open_arm
 from seggen_core.segmentation.models import Segmenter, build_segmenter
-from seggen_core.segmentation.train import _read, balanced_weights, learning_rate, parameter_groups, train_segmenter
-from seggen_core.synthesis.sample_store import SampleStore, open_partitions
+from seggen_core.segmentation.train import (
+    _read,
+    balanced_weights,
+    learning_rate,
+    parameter_groups,
+    train_segmenter,
+)
+from seggen_core.store.reader import SampleStore, open_partitions
 from tests.segmentation.tiny import ID2LABEL, TINY_HRNET, TINY_MASK2FORMER
 
 
@@ -75,7 +81,9 @@ def test_it_learns(project: ProjectPaths, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["hrnet", "mask2former"])
-def test_a_killed_training_goes_on_to_the_same_weights(project: ProjectPaths, tmp_path: Path, model: str) -> None:
+def test_a_killed_training_goes_on_to_the_same_weights(
+    project: ProjectPaths, tmp_path: Path, model: str
+) -> None:
     torch.set_num_threads(1)
     whole, losses = train(project, settings(model), state=tmp_path / "whole")
     for stop_after in (7, 11):
@@ -98,12 +106,17 @@ def test_training_leaves_the_global_generator_alone(project: ProjectPaths, tmp_p
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(project: ProjectPaths, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the loss of hrnet is (nan|inf) at step \d+; lower train_seg.learning_rate"):
+    with pytest.raises(
+        ConfigError,
+        match=r"the loss of hrnet is (nan|inf) at step \d+; lower train_seg.learning_rate",
+    ):
         train(project, settings(learning_rate=1e30, warmup_steps=0), state=tmp_path / "state")
 
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
-    config = SegmenterConfig(num_steps=100, learning_rate=2.0, warmup_steps=4, lr_scheduler="cosine")
+    config = SegmenterConfig(
+        num_steps=100, learning_rate=2.0, warmup_steps=4, lr_scheduler="cosine"
+    )
     assert learning_rate(config, step=0) == pytest.approx(2.0 / 4)
     assert learning_rate(config, step=50) == pytest.approx(1.0)
     assert learning_rate(config, step=99) == pytest.approx(0, abs=1e-3)
@@ -112,7 +125,9 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
 
 
 def test_each_phase_has_its_own_schedule() -> None:
-    config = SegmenterConfig(num_steps=100, learning_rate=2.0, warmup_steps=0, strategy="pretrain", pretrain_share=0.4)
+    config = SegmenterConfig(
+        num_steps=100, learning_rate=2.0, warmup_steps=0, strategy="pretrain", pretrain_share=0.4
+    )
     assert learning_rate(config, step=0) == learning_rate(config, step=40) == 2.0
     assert learning_rate(config, step=39) == pytest.approx(2.0 * (1 / 40) ** 0.9)
     assert learning_rate(config, step=70) == pytest.approx(2.0 * 0.5**0.9)
@@ -123,25 +138,43 @@ def test_only_kernels_and_matrices_decay() -> None:
     decayed, free = parameter_groups(segmenter, weight_decay=0.1)
     assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
     names = {id(p): name for name, p in segmenter.named_parameters()}
-    assert {names[id(p)] for p in decayed["params"]} | {names[id(p)] for p in free["params"]} == set(names.values())
-    assert {names[id(p)] for p in free["params"]} >= {"norm.weight", "norm.bias", "classifier.bias", "backbone.bn1.weight"}
+    assert {names[id(p)] for p in decayed["params"]} | {
+        names[id(p)] for p in free["params"]
+    } == set(names.values())
+    assert {names[id(p)] for p in free["params"]} >= {
+        "norm.weight",
+        "norm.bias",
+        "classifier.bias",
+        "backbone.bn1.weight",
+    }
     assert "classifier.weight" in {names[id(p)] for p in decayed["params"]}
 
 
 def test_the_backbone_may_learn_more_slowly() -> None:
     segmenter = build_segmenter(settings(), id2label=ID2LABEL)
     groups = parameter_groups(segmenter, weight_decay=0.1, backbone_multiplier=0.25)
-    assert [(g["weight_decay"], g["multiplier"]) for g in groups] == [(0.1, 0.25), (0.1, 1.0), (0.0, 0.25), (0.0, 1.0)]
+    assert [(g["weight_decay"], g["multiplier"]) for g in groups] == [
+        (0.1, 0.25),
+        (0.1, 1.0),
+        (0.0, 0.25),
+        (0.0, 1.0),
+    ]
     names = {id(p): name for name, p in segmenter.named_parameters()}
     for group in groups:
-        assert {names[id(p)].startswith("backbone.") for p in group["params"]} == {group["multiplier"] == 0.25}
+        assert {names[id(p)].startswith("backbone.") for p in group["params"]} == {
+            group["multiplier"] == 0.25
+        }
 
 
 def test_rare_classes_weigh_more() -> None:
     counts = np.array([800, 100, 50, 50, 0])
     # Frequencies 0.8, 0.1, 0.05, 0.05; their median is 0.075.
-    torch.testing.assert_close(balanced_weights(counts, power=1.0), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0]))
-    torch.testing.assert_close(balanced_weights(counts, power=0.5), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0]).sqrt())
+    torch.testing.assert_close(
+        balanced_weights(counts, power=1.0), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0])
+    )
+    torch.testing.assert_close(
+        balanced_weights(counts, power=0.5), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0]).sqrt()
+    )
 
 
 def test_a_model_without_class_weights_says_so() -> None:
@@ -161,7 +194,11 @@ def test_overrides_hold_for_one_model() -> None:
     assert config.for_model(None).learning_rate == 1e-2
     assert config.for_model("mask2former").learning_rate == 1e-4
     assert config.for_model("mask2former").model == "mask2former"
-    for changes, message in ({"learning_rat": 1}, "learning_rat"), ({"model": "hrnet"}, "can't change"), ({"p_aug": 2}, "p_aug"):
+    for changes, message in (
+        ({"learning_rat": 1}, "learning_rat"),
+        ({"model": "hrnet"}, "can't change"),
+        ({"p_aug": 2}, "p_aug"),
+    ):
         with pytest.raises(ValueError, match=message):
             SegmenterConfig(overrides={"mask2former": changes})
 
@@ -179,8 +216,12 @@ def test_only_synthetic_pairs_are_augmented_as_synthetic(project: ProjectPaths) 
     )
     always = SyntheticAugmentConfig(splice=1, perspective=0, occlusion=0, noise=0)
     name = (0, "train_seg", 0)
-    step = next(t for t in range(20) if len({slot.synthetic is None for slot in arm.plan.slots(t)}) == 2)
-    plain, augmented = (_read(arm.pool, arm.plan, augment, name, step) for augment in (None, always))
+    step = next(
+        t for t in range(20) if len({slot.synthetic is None for slot in arm.plan.slots(t)}) == 2
+    )
+    plain, augmented = (
+        _read(arm.pool, arm.plan, augment, name, step) for augment in (None, always)
+    )
     again = _read(arm.pool, arm.plan, always, name, step)
     assert torch.equal(augmented[0], again[0]) and torch.equal(augmented[1], again[1])
     for k, slot in enumerate(arm.plan.slots(step)):

@@ -12,12 +12,12 @@ from PIL import Image
 from seggen_core.config import SegGenConfig
 from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.reader import SPLITS, fit_square, open_dataset
-from seggen_core.datasets.scene_layout import SCENES_TAXONOMY
 from seggen_core.datasets.subset import draw_subset, rarest_class_partition
 from seggen_core.errors import CaptionError, ConfigError, DatasetError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.scenes.layout import SCENES_TAXONOMY
 from seggen_core.stages import captions, dataset
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
 
 CAMVID_TAXONOMY = load_class_table("camvid").taxonomy
@@ -64,14 +64,26 @@ def camvid(paths: ProjectPaths) -> dict[str, Any]:
             (root / name).mkdir(parents=True)
         for i in range(count):
             rng = np.random.default_rng([len(folder), i])
-            Image.fromarray(rng.integers(0, 256, (36, 48, 3), dtype=np.uint8)).save(root / folder / f"0001TP_{30 * i:06d}.jpg")
+            Image.fromarray(rng.integers(0, 256, (36, 48, 3), dtype=np.uint8)).save(
+                root / folder / f"0001TP_{30 * i:06d}.jpg"
+            )
             mask = rng.permutation(12).astype(np.uint8).reshape(3, 4).repeat(12, 0).repeat(12, 1)
             Image.fromarray(mask).save(root / f"{folder}annot" / f"0001TP_{30 * i:06d}.png")
-    return {"name": "camvid", "root": "camvid", "splits": "val_as_test", "image_size": 24, "subset_size": 4}
+    return {
+        "name": "camvid",
+        "root": "camvid",
+        "splits": "val_as_test",
+        "image_size": 24,
+        "subset_size": 4,
+    }
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def test_scenes_become_stores_taxonomy_and_subsets(paths: ProjectPaths) -> None:
@@ -94,43 +106,62 @@ def test_scenes_become_stores_taxonomy_and_subsets(paths: ProjectPaths) -> None:
     subsets = json.loads(paths.subsets.read_text())
     assert subsets == {str(s): draw_subset(counts, size=5, seed=3, subset_seed=s) for s in (0, 1)}
     assert subsets["0"] != subsets["1"]
-    assert sorted(k for keys in rarest_class_partition(counts, SCENES_TAXONOMY).values() for k in keys) == sorted(counts)
+    assert sorted(
+        k for keys in rarest_class_partition(counts, SCENES_TAXONOMY).values() for k in keys
+    ) == sorted(counts)
     assert not list(paths.scratch.rglob("*.tar")), "nothing unfinished is left"
     assert list(paths.metrics_log.rglob("samples.png")), "a preview is logged"
 
 
-def test_stages_are_byte_deterministic_and_replace_what_was_there(paths: ProjectPaths, tmp_path: Path) -> None:
+def test_stages_are_byte_deterministic_and_replace_what_was_there(
+    paths: ProjectPaths, tmp_path: Path
+) -> None:
     other = ProjectPaths(tmp_path / "other")
-    dataset.run(_config(SCENES | {"num_train": 3, "subset_size": 2}), paths=other, item=None)  # another dataset first
+    dataset.run(
+        _config(SCENES | {"num_train": 3, "subset_size": 2}), paths=other, item=None
+    )  # another dataset first
     (paths.scratch / "dataset" / "train").mkdir(parents=True)
-    (paths.scratch / "dataset" / "train" / "shard-00000.tar").write_bytes(b"of a run that was killed")
+    (paths.scratch / "dataset" / "train" / "shard-00000.tar").write_bytes(
+        b"of a run that was killed"
+    )
     for p in (paths, other):
         dataset.run(_config(SCENES), paths=p, item=None)
         captions.run(_config(SCENES), paths=p, item=None)
     assert _tree(paths.data) == _tree(other.data)
 
 
-def test_camvid_is_resized_and_its_held_out_split_is_the_val_folder(paths: ProjectPaths, camvid: dict[str, Any]) -> None:
+def test_camvid_is_resized_and_its_held_out_split_is_the_val_folder(
+    paths: ProjectPaths, camvid: dict[str, Any]
+) -> None:
     config = _config(camvid)
     dataset.run(config, paths=paths, item=None)
     assert [len(SampleStore(paths.real(s))) for s in SPLITS] == [14, 2, 3]
     assert Taxonomy.from_json(json.loads(paths.taxonomy.read_text())) == CAMVID_TAXONOMY
     reader = open_dataset(config.dataset, seed=0, base=paths.root)
     sample = SampleStore(paths.real("test"))["test-00001"]
-    assert sample.metadata == {"reader_key": "0001TP_000030", "file": "val/0001TP_000030.jpg", "recording": "0001TP"}
+    assert sample.metadata == {
+        "reader_key": "0001TP_000030",
+        "file": "val/0001TP_000030.jpg",
+        "recording": "0001TP",
+    }
     expected = fit_square(reader.read("test", "0001TP_000030"), size=24, fit="stretch")
     np.testing.assert_array_equal(sample.image, expected.image)
     np.testing.assert_array_equal(sample.segmentation_map, expected.segmentation_map)
-    assert str(paths.root).encode() not in b"".join(_tree(paths.data).values()), "no path of this machine gets into the data"
+    assert str(paths.root).encode() not in b"".join(_tree(paths.data).values()), (
+        "no path of this machine gets into the data"
+    )
 
 
-def test_bad_samples_stop_the_stage_unless_they_are_allowed(paths: ProjectPaths, camvid: dict[str, Any]) -> None:
+def test_bad_samples_stop_the_stage_unless_they_are_allowed(
+    paths: ProjectPaths, camvid: dict[str, Any]
+) -> None:
     dataset.run(_config(camvid), paths=paths, item=None)
     made = _tree(paths.data)
     bad = paths.root / "camvid" / "val" / "0001TP_000000.jpg"
     bad.write_bytes(bad.read_bytes()[:500])
     with pytest.raises(
-        DatasetError, match=r"1 of the first 3 test samples are bad, dataset\.max_bad allows 0:\n.*000000\.jpg can't be decoded"
+        DatasetError,
+        match=r"1 of the first 3 test samples are bad, dataset\.max_bad allows 0:\n.*000000\.jpg can't be decoded",
     ):
         dataset.run(_config(camvid), paths=paths, item=None)
     assert _tree(paths.data) == made, "what was made before is untouched"
@@ -141,7 +172,9 @@ def test_bad_samples_stop_the_stage_unless_they_are_allowed(paths: ProjectPaths,
     assert "can't be decoded" in store.manifest["dropped"]["0001TP_000000"]
 
 
-def test_split_without_a_sound_sample_is_refused_even_if_all_may_be_bad(paths: ProjectPaths, camvid: dict[str, Any]) -> None:
+def test_split_without_a_sound_sample_is_refused_even_if_all_may_be_bad(
+    paths: ProjectPaths, camvid: dict[str, Any]
+) -> None:
     for path in (paths.root / "camvid" / "valannot").iterdir():
         path.write_bytes(b"")
     with pytest.raises(DatasetError, match="the test split holds no sound sample of 3"):
@@ -149,7 +182,9 @@ def test_split_without_a_sound_sample_is_refused_even_if_all_may_be_bad(paths: P
 
 
 def test_class_that_does_not_exist_is_refused_before_any_work(paths: ProjectPaths) -> None:
-    with pytest.raises(ConfigError, match="there is no class 'zebra'; this taxonomy has: sky, grass"):
+    with pytest.raises(
+        ConfigError, match="there is no class 'zebra'; this taxonomy has: sky, grass"
+    ):
         dataset.run(_config(SCENES, classes=["car", "zebra"]), paths=paths, item=None)
     assert not paths.root.exists()
 
@@ -172,9 +207,13 @@ def test_captions_from_a_file_below_the_project(paths: ProjectPaths) -> None:
     config = _config(SCENES, captions={"captioner": "file", "reads": "mine.csv"})
     rows = [{"sample_key": f"train-{i:05d}", "caption": f"scene number {i}"} for i in range(12)]
     pd.DataFrame(rows[:-1]).to_csv(paths.root / "mine.csv", index=False)
-    with pytest.raises(CaptionError, match=r"mine\.csv has no caption for 1 sample\(s\): train-00011"):
+    with pytest.raises(
+        CaptionError, match=r"mine\.csv has no caption for 1 sample\(s\): train-00011"
+    ):
         captions.run(config, paths=paths, item=None)
     assert not paths.captions.exists()
     pd.DataFrame(rows).to_csv(paths.root / "mine.csv", index=False)
     captions.run(config, paths=paths, item=None)
-    assert pd.read_parquet(paths.captions)["caption"].tolist() == [f"scene number {i}" for i in range(12)]
+    assert pd.read_parquet(paths.captions)["caption"].tolist() == [
+        f"scene number {i}" for i in range(12)
+    ]

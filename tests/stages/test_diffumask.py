@@ -7,13 +7,20 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig
 from seggen_core.errors import AttentionError, ConfigError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import diffumask as stage
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_names(stuff=["grass"], things=["car", "bus"])
-NETWORK = {"feature_size": 8, "channels": 8, "num_steps": 3, "batch_size": 2, "walk_steps": 2, "radius": 2}
+NETWORK = {
+    "feature_size": 8,
+    "channels": 8,
+    "num_steps": 3,
+    "batch_size": 2,
+    "walk_steps": 2,
+    "radius": 2,
+}
 NOISE = {"num_folds": 2, "drop_share": 0.25, "num_steps": 2, "batch_size": 2, "channels": 8}
 
 
@@ -71,23 +78,40 @@ def test_a_partition_is_written_and_the_least_confident_dropped(paths, monkeypat
     status = [a["status"] for a in attempts]
     assert len(attempts) == stage.num_candidates(config.diffumask) == 8
     usable = [k for k, s in enumerate(status) if s in ("accepted", "low_confidence", "not_needed")]
-    assert status.count("low_confidence") == int(len(usable) * 0.25) >= 1 and status.count("accepted") == len(store) <= 5
+    assert (
+        status.count("low_confidence") == int(len(usable) * 0.25) >= 1
+        and status.count("accepted") == len(store) <= 5
+    )
     confidence = {k: attempts[k]["quality"]["confidence"] for k in usable}
     dropped = [k for k, s in enumerate(status) if s == "low_confidence"]
-    assert max(confidence[k] for k in dropped) <= min(confidence[k] for k in usable if k not in dropped)
+    assert max(confidence[k] for k in dropped) <= min(
+        confidence[k] for k in usable if k not in dropped
+    )
     for sample in store:
         quality = sample.metadata["quality"]
-        assert set(np.unique(sample.segmentation_map)) == {1, 255} and sample.image.shape == (32, 32, 3)
+        assert set(np.unique(sample.segmentation_map)) == {1, 255} and sample.image.shape == (
+            32,
+            32,
+            3,
+        )
         assert quality["threshold"] in (0.4, 0.5, 0.6) and 0 < quality["match"] <= 1
-        assert quality["mask_area"] == pytest.approx((sample.segmentation_map == 1).mean(), abs=1e-6)
-        assert sample.metadata["prompt"] == "a photo of a car" and sample.key == f"diffumask-car-{sample.metadata['attempt']:06d}"
+        assert quality["mask_area"] == pytest.approx(
+            (sample.segmentation_map == 1).mean(), abs=1e-6
+        )
+        assert (
+            sample.metadata["prompt"] == "a photo of a car"
+            and sample.key == f"diffumask-car-{sample.metadata['attempt']:06d}"
+        )
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["accepted"] == len(store) and metrics["rejected"]["low_confidence"] == status.count("low_confidence")
+    assert metrics["accepted"] == len(store) and metrics["rejected"][
+        "low_confidence"
+    ] == status.count("low_confidence")
     with Image.open(out / "previews.png") as picture:
         assert picture.height > 5 * 128  # image, cross-attention, affinity map, soft mask, mask
     assert not (paths.scratch / "diffumask" / "car").exists()
 
-    # Interrupted between two calls of the network, it goes on after the first and ends with the same bytes.
+    # Interrupted between two calls of the network, it goes on after the first and ends with the
+    # same bytes.
     expected, calls, original = contents(out), [], stage.run_with_capture
 
     def broken(*args, **kwargs):
@@ -105,16 +129,33 @@ def test_a_partition_is_written_and_the_least_confident_dropped(paths, monkeypat
 
 
 def test_without_networks_the_threshold_is_matched_with_pamr(paths):
-    stage.run(make_config(affinity_net=None, noise_learning=None, samples_per_class=3), paths=paths, item="grass")
+    stage.run(
+        make_config(affinity_net=None, noise_learning=None, samples_per_class=3),
+        paths=paths,
+        item="grass",
+    )
     store = SampleStore(paths.synthetic("diffumask", "grass"))
-    assert len(store) == 3 and store.manifest["attempts"] == 4 and store.manifest["rejected"] == {"not_needed": 1}
-    assert store.index["prompt"].tolist() == ["a photo of grass"] * 3 and "quality_confidence" not in store.index
+    assert (
+        len(store) == 3
+        and store.manifest["attempts"] == 4
+        and store.manifest["rejected"] == {"not_needed": 1}
+    )
+    assert (
+        store.index["prompt"].tolist() == ["a photo of grass"] * 3
+        and "quality_confidence" not in store.index
+    )
 
 
 def test_listed_prompts_lie_in_the_project(paths):
-    (paths.root / "mine.jsonl").write_text('{"class": "car", "prompt": "a photo of a car and a house"}\n')
+    (paths.root / "mine.jsonl").write_text(
+        '{"class": "car", "prompt": "a photo of a car and a house"}\n'
+    )
     listed = {"prompt_file": "mine.jsonl", "reads": "mine.jsonl"}
-    stage.run(make_config(**listed, affinity_net=None, noise_learning=None, samples_per_class=1), paths=paths, item="car")
+    stage.run(
+        make_config(**listed, affinity_net=None, noise_learning=None, samples_per_class=1),
+        paths=paths,
+        item="car",
+    )
     store = SampleStore(paths.synthetic("diffumask", "car"))
     assert store.index["prompt"].tolist() == ["a photo of a car and a house"]
 
@@ -124,6 +165,14 @@ def test_what_cannot_be_done_is_named(paths):
         stage.run(make_config(absent=True), paths=paths, item="car")
     with pytest.raises(ConfigError, match="there is no class 'tram'"):
         stage.run(make_config(), paths=paths, item="tram")
-    nothing = {"samples_per_class": 2, "noise_learning": None, "min_mask_area": 0, "max_mask_area": 0}
-    with pytest.raises(AttentionError, match=r"none of 4 candidates of class 'car' gave a usable mask \(4 mask_too_large\)"):
+    nothing = {
+        "samples_per_class": 2,
+        "noise_learning": None,
+        "min_mask_area": 0,
+        "max_mask_area": 0,
+    }
+    with pytest.raises(
+        AttentionError,
+        match=r"none of 4 candidates of class 'car' gave a usable mask \(4 mask_too_large\)",
+    ):
         stage.run(make_config(**nothing), paths=paths, item="car")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from seggen_core.config import SegGenConfig, load_config
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 
 _SAMPLER = {"num_inference_steps": 2, "micro_batch_size": 4, "precision": "fp32"}
 PARAMS: dict[str, Any] = {
@@ -30,7 +30,12 @@ PARAMS: dict[str, Any] = {
     "foundation": {"source": "unused"},
     "text2mask": {"num_steps": 1},
     "mask2img": {"num_steps": 1},
-    "masksyn": {"samples_per_source": 3, "batch_size": 3, "text2mask": _SAMPLER, "mask2img": _SAMPLER},
+    "masksyn": {
+        "samples_per_source": 3,
+        "batch_size": 3,
+        "text2mask": _SAMPLER,
+        "mask2img": _SAMPLER,
+    },
     "imgsyn": {"samples_per_source": 2, "batch_size": 4, "mask2img": _SAMPLER},
     "seediff": {"samples_per_class": 1},
     "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
@@ -46,7 +51,9 @@ def write_config(paths: ProjectPaths, **changes: Any) -> SegGenConfig:
 
 
 @pytest.fixture(scope="session")
-def make_project(tiny_pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ProjectPaths]:
+def make_project(
+    tiny_pipeline: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], ProjectPaths]:
     """Return a function that makes another copy of the project."""
     import torch
 
@@ -68,6 +75,8 @@ def make_project(tiny_pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -
     controlnet.save_pretrained(first.model("mask2img"))
 
     def copy(name: str) -> ProjectPaths:
-        return ProjectPaths(Path(shutil.copytree(first.root, tmp_path_factory.mktemp(name) / "project")))
+        return ProjectPaths(
+            Path(shutil.copytree(first.root, tmp_path_factory.mktemp(name) / "project"))
+        )
 
     return copy

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import captions, imgsyn
+from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis import partition
-from seggen_core.synthesis.sample_store import SampleStore
 from tests.synthesis.conftest import write_config
 
 Project = Callable[[str], ProjectPaths]
@@ -35,7 +35,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
-def test_an_edit_makes_exactly_its_own_samples_anew(make_project: Project, drawn: list[str]) -> None:
+def test_an_edit_makes_exactly_its_own_samples_anew(
+    make_project: Project, drawn: list[str]
+) -> None:
     paths = make_project("edited")
     edits = paths.root / "edits.csv"
     edits.write_text("sample_key,caption\n")
@@ -47,7 +49,8 @@ def test_an_edit_makes_exactly_its_own_samples_anew(make_project: Project, drawn
     before = {path.name: path.read_bytes() for path in (paths.data / "prompts").iterdir()}
     trained_on = paths.captions.read_bytes()
 
-    # 1. One caption is edited: DVC finds one prompt table changed and the captions trained on the same.
+    # 1. One caption is edited: DVC finds one prompt table changed and the captions trained on the
+    # same.
     edits.write_text(f"sample_key,caption\n{sources[1]},a photo of a red car\n")
     captions.run(config, paths=paths, item=None)
     assert paths.captions.read_bytes() == trained_on
@@ -60,7 +63,9 @@ def test_an_edit_makes_exactly_its_own_samples_anew(make_project: Project, drawn
     imgsyn.run(config, paths=paths, item="car")
     assert drawn == [f"{sources[1]}/0", f"{sources[1]}/1"]
     prompts = SampleStore(paths.synthetic("imgsyn", "car")).index.set_index("source_key")["prompt"]
-    assert set(prompts[sources[1]]) == {"a photo of a red car"} and "red" not in " ".join(prompts[sources[0]])
+    assert set(prompts[sources[1]]) == {"a photo of a red car"} and "red" not in " ".join(
+        prompts[sources[0]]
+    )
 
     # 3. Without what was kept, the same bytes.
     wanted = contents(paths.synthetic("imgsyn", "car"))
@@ -71,7 +76,9 @@ def test_an_edit_makes_exactly_its_own_samples_anew(make_project: Project, drawn
 
     # 4. Another seed shares nothing; a damaged shard is made anew.
     drawn.clear()
-    imgsyn.run(write_config(paths, captions={"edits": "edits.csv"}, seed=9), paths=paths, item="car")
+    imgsyn.run(
+        write_config(paths, captions={"edits": "edits.csv"}, seed=9), paths=paths, item="car"
+    )
     assert len(drawn) == 2 * len(sources)
     imgsyn.run(config, paths=paths, item="car")
     shard = paths.kept / "imgsyn" / "car" / "store" / "shard-00000.tar"
@@ -89,11 +96,16 @@ def test_an_edit_of_what_is_no_training_sample_is_refused(make_project: Project)
 
     paths = make_project("foreign")
     (paths.root / "edits.csv").write_text("sample_key,caption\ntrain-99999,a car\n")
-    with pytest.raises(CaptionError, match=r"edits\.csv has an edit of what is no training sample: 1 sample\(s\): train-99999"):
+    with pytest.raises(
+        CaptionError,
+        match=r"edits\.csv has an edit of what is no training sample: 1 sample\(s\): train-99999",
+    ):
         captions.run(write_config(paths, captions={"edits": "edits.csv"}), paths=paths, item=None)
 
 
-def test_export_edit_import_keeps_exactly_what_was_changed(make_project: Project, capsys: pytest.CaptureFixture) -> None:
+def test_export_edit_import_keeps_exactly_what_was_changed(
+    make_project: Project, capsys: pytest.CaptureFixture
+) -> None:
     from seggen_core.cli import main
 
     paths = make_project("tables")
@@ -105,17 +117,27 @@ def test_export_edit_import_keeps_exactly_what_was_changed(make_project: Project
     for name in ("mine.csv", "mine.parquet"):
         table = paths.root / name
         assert main([*command, "captions-export", "--out", str(table)]) == 0
-        read = pd.read_csv(table, encoding="utf-8-sig") if name.endswith("csv") else pd.read_parquet(table)
+        read = (
+            pd.read_csv(table, encoding="utf-8-sig")
+            if name.endswith("csv")
+            else pd.read_parquet(table)
+        )
         assert read["sample_key"].tolist() == made["sample_key"].tolist()
         assert read["caption"].drop(2).tolist() == made["caption"].drop(2).tolist()
         # The second export holds the edit of the first.
-        assert read["caption"][2] == (made["caption"][2] if name.endswith("csv") else 'ein rotes Auto, "groß"')
+        assert read["caption"][2] == (
+            made["caption"][2] if name.endswith("csv") else 'ein rotes Auto, "groß"'
+        )
         read.loc[2, "caption"] = 'ein rotes Auto, "groß"'
-        read.to_csv(table, index=False) if name.endswith("csv") else read.to_parquet(table, index=False)
+        read.to_csv(table, index=False) if name.endswith("csv") else read.to_parquet(
+            table, index=False
+        )
         assert main([*command, "captions-import", str(table)]) == 0
         assert f"1 of {len(made)} captions edited" in capsys.readouterr().out
         edits = pd.read_csv(paths.root / "edits.csv", encoding="utf-8-sig")
-        assert edits.to_dict("records") == [{"sample_key": made["sample_key"][2], "caption": 'ein rotes Auto, "groß"'}]
+        assert edits.to_dict("records") == [
+            {"sample_key": made["sample_key"][2], "caption": 'ein rotes Auto, "groß"'}
+        ]
     captions.run(config, paths=paths, item=None)
     tables = [pd.read_parquet(path) for path in sorted((paths.data / "prompts").iterdir())]
     prompts = pd.concat(tables).set_index("sample_key")["caption"]
@@ -125,4 +147,6 @@ def test_export_edit_import_keeps_exactly_what_was_changed(make_project: Project
     read.to_csv(paths.root / "wrong.csv", index=False)
     assert main([*command, "captions-import", str(paths.root / "wrong.csv")]) == 2
     assert "names what is no training sample: 1 sample(s): train-77777" in capsys.readouterr().err
-    assert len(pd.read_csv(paths.root / "edits.csv", encoding="utf-8-sig")) == 1, "the earlier edits are left"
+    assert len(pd.read_csv(paths.root / "edits.csv", encoding="utf-8-sig")) == 1, (
+        "the earlier edits are left"
+    )

@@ -5,18 +5,28 @@ import numpy as np
 import pytest
 import torch
 
-from seggen_core.color_code import ColorCode
+from seggen_core.colors.code import ColorCode
 from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
 from seggen_core.generators.foundation import load_mask2img
-from seggen_core.paths import ProjectPaths
-from seggen_core.rng import derive_seed, torch_generator
-from seggen_core.synthesis.seggen import SynthesisTask, SynthesizedPairs, synthesize_pairs, task_seed, with_even_calls
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.rng import derive_seed, torch_generator
+from seggen_core.synthesis.seggen import (
+    SynthesisTask,
+    SynthesizedPairs,
+    synthesize_pairs,
+    task_seed,
+    with_even_calls,
+)
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
 SAMPLER = SamplingConfig(num_inference_steps=2, micro_batch_size=4, precision="fp32")
 CONFIG = SegGenSynthesisConfig(samples_per_source=3, text2mask=SAMPLER, mask2img=SAMPLER)
 CODE = ColorCode(Taxonomy.from_names(stuff=["sky"], things=["car", "bus"]), kind="semantic")
-TASKS = [SynthesisTask(f"train-{s:05d}", n, prompt) for s, prompt in enumerate(("a car", "a bus")) for n in range(3)]
+TASKS = [
+    SynthesisTask(f"train-{s:05d}", n, prompt)
+    for s, prompt in enumerate(("a car", "a bus"))
+    for n in range(3)
+]
 MASKS = np.random.default_rng(0).integers(0, 3, (2, 32, 32), dtype=np.uint8)
 
 
@@ -57,32 +67,50 @@ def synthesize(
         real_masks=real,
     )
     assert pairs.images.shape == (len(tasks), 32, 32, 3) and pairs.images.dtype == np.uint8
-    assert pairs.segmentation_maps.shape == (len(tasks), 32, 32) and pairs.segmentation_maps.dtype == np.uint8
+    assert (
+        pairs.segmentation_maps.shape == (len(tasks), 32, 32)
+        and pairs.segmentation_maps.dtype == np.uint8
+    )
     return pairs
 
 
 def by_task(tasks: Sequence[SynthesisTask], pairs: SynthesizedPairs) -> dict[SynthesisTask, bytes]:
     both = zip(pairs.images, pairs.segmentation_maps, strict=True)
-    return {t: image.tobytes() + mask.tobytes() for t, (image, mask) in zip(tasks, both, strict=True)}
+    return {
+        t: image.tobytes() + mask.tobytes() for t, (image, mask) in zip(tasks, both, strict=True)
+    }
 
 
 @pytest.mark.parametrize(
-    "per_source, micro, rows", [(10, 16, 10), (50, 16, 13), (3, 4, 3), (4, 4, 4), (17, 16, 9), (1, 8, 1), (6, 2, 2)]
+    "per_source, micro, rows",
+    [(10, 16, 10), (50, 16, 13), (3, 4, 3), (4, 4, 4), (17, 16, 9), (1, 8, 1), (6, 2, 2)],
 )
-def test_calls_are_filled_evenly_by_the_samples_of_one_source(per_source: int, micro: int, rows: int) -> None:
-    config = with_even_calls(SAMPLER.model_copy(update={"micro_batch_size": micro}), samples_per_source=per_source)
+def test_calls_are_filled_evenly_by_the_samples_of_one_source(
+    per_source: int, micro: int, rows: int
+) -> None:
+    config = with_even_calls(
+        SAMPLER.model_copy(update={"micro_batch_size": micro}), samples_per_source=per_source
+    )
     assert config.micro_batch_size == rows <= micro
     assert -(-per_source // rows) == -(-per_source // micro)  # no call more than needed
     assert config.num_inference_steps == SAMPLER.num_inference_steps
 
 
-def test_masksyn_pairs_depend_on_their_own_task_alone(mask2img: Any, tiny_pipeline: Any, threads: int) -> None:
+def test_masksyn_pairs_depend_on_their_own_task_alone(
+    mask2img: Any, tiny_pipeline: Any, threads: int
+) -> None:
     whole = by_task(TASKS, synthesize(TASKS, mask2img, text2mask=tiny_pipeline))
     assert len(set(whole.values())) == 6
     shuffled = [TASKS[i] for i in (4, 0, 5, 2)]
-    assert by_task(shuffled, synthesize(shuffled, mask2img, text2mask=tiny_pipeline)).items() <= whole.items()
+    assert (
+        by_task(shuffled, synthesize(shuffled, mask2img, text2mask=tiny_pipeline)).items()
+        <= whole.items()
+    )
     for task in TASKS[::2]:
-        assert by_task([task], synthesize([task], mask2img, text2mask=tiny_pipeline)).items() <= whole.items()
+        assert (
+            by_task([task], synthesize([task], mask2img, text2mask=tiny_pipeline)).items()
+            <= whole.items()
+        )
 
 
 def test_imgsyn_pairs_depend_on_their_own_task_alone(mask2img: Any, threads: int) -> None:
@@ -93,18 +121,27 @@ def test_imgsyn_pairs_depend_on_their_own_task_alone(mask2img: Any, threads: int
 
 def test_a_sample_is_computed_in_the_row_of_its_number(mask2img: Any) -> None:
     calls: list[torch.Tensor] = []
-    hook = mask2img.unet.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].clone()))
+    hook = mask2img.unet.register_forward_pre_hook(
+        lambda _, arguments: calls.append(arguments[0].clone())
+    )
     synthesize([TASKS[5], TASKS[0]], mask2img)
     hook.remove()
-    assert len(calls) == 2 and all(len(rows) == 6 for rows in calls)  # one call of two steps, three rows, doubled by guidance
+    assert len(calls) == 2 and all(
+        len(rows) == 6 for rows in calls
+    )  # one call of two steps, three rows, doubled by guidance
     for row, task in ((2, TASKS[5]), (0, TASKS[0])):
-        noise = torch.randn(4, 16, 16, generator=torch_generator(0, "imgsyn", task.source_key, task.number, "image"))
+        noise = torch.randn(
+            4, 16, 16, generator=torch_generator(0, "imgsyn", task.source_key, task.number, "image")
+        )
         assert torch.equal(calls[0][row], noise)
 
 
 def test_imgsyn_keeps_the_real_masks_and_draws_what_they_show(mask2img: Any) -> None:
     pairs = synthesize(TASKS, mask2img)
-    assert all((m == MASKS[int(t.source_key[-1])]).all() for t, m in zip(TASKS, pairs.segmentation_maps, strict=True))
+    assert all(
+        (m == MASKS[int(t.source_key[-1])]).all()
+        for t, m in zip(TASKS, pairs.segmentation_maps, strict=True)
+    )
     assert pairs.quality == [{}] * 6
     other = MASKS.copy()
     other[1, :16] = IGNORE_INDEX
@@ -113,16 +150,25 @@ def test_imgsyn_keeps_the_real_masks_and_draws_what_they_show(mask2img: Any) -> 
     assert same == [True] * 3 + [False] * 3
 
 
-def test_masksyn_masks_hold_classes_and_say_how_far_off_the_palette_they_were(mask2img: Any, tiny_pipeline: Any) -> None:
+def test_masksyn_masks_hold_classes_and_say_how_far_off_the_palette_they_were(
+    mask2img: Any, tiny_pipeline: Any
+) -> None:
     pairs = synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline)
     assert set(np.unique(pairs.segmentation_maps)) <= {0, 1, 2}
-    assert all(q.keys() == {"off_palette"} and 0.5 < q["off_palette"] <= 1 for q in pairs.quality)  # random weights draw greys
+    assert all(
+        q.keys() == {"off_palette"} and 0.5 < q["off_palette"] <= 1 for q in pairs.quality
+    )  # random weights draw greys
     lax = CONFIG.model_copy(update={"max_palette_distance": 500.0})
-    assert [q["off_palette"] for q in synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline, config=lax).quality] == [0, 0]
+    assert [
+        q["off_palette"]
+        for q in synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline, config=lax).quality
+    ] == [0, 0]
 
 
 def test_another_seed_makes_other_pairs(mask2img: Any) -> None:
-    assert (synthesize(TASKS[:1], mask2img).images != synthesize(TASKS[:1], mask2img, seed=1).images).any()
+    assert (
+        synthesize(TASKS[:1], mask2img).images != synthesize(TASKS[:1], mask2img, seed=1).images
+    ).any()
 
 
 def test_names_of_keys_and_streams() -> None:

@@ -10,14 +10,19 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 
 from seggen_core.config import RuntimeConfig
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking.target import import_mlflow_store, prepare_tracking
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
     """No address or run of the caller's; MLflow itself stays off the network."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "DAGSTER_RUN_ID"):
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_EXPERIMENT_NAME",
+        "MLFLOW_RUN_ID",
+        "DAGSTER_RUN_ID",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 

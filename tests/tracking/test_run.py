@@ -29,7 +29,9 @@ def closed_port():
 
 
 def tracked(paths, uri=None, *, stage="text2mask", item=None, **params):
-    return track_stage(stage, item=item, params=params, runtime=RuntimeConfig(tracking_uri=uri), paths=paths)
+    return track_stage(
+        stage, item=item, params=params, runtime=RuntimeConfig(tracking_uri=uri), paths=paths
+    )
 
 
 def runs_in(paths, uri=None, experiment="seggen/tiny"):
@@ -57,7 +59,11 @@ def test_everything_that_a_stage_reports_reaches_mlflow(prepared, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "somebody-elses")
     monkeypatch.chdir(prepared.root)
 
-    params = {"sampling": {"num_inference_steps": 20, "kwargs": {}}, "prompts": ("a", "b"), "root": None}
+    params = {
+        "sampling": {"num_inference_steps": 20, "kwargs": {}},
+        "prompts": ("a", "b"),
+        "root": None,
+    }
     with tracked(prepared, stage="masksyn", item="car", **params) as tracked_run:
         assert "MLFLOW_RUN_ID" not in os.environ
         for step in range(3):
@@ -72,20 +78,39 @@ def test_everything_that_a_stage_reports_reaches_mlflow(prepared, monkeypatch):
 
     client, (found,) = runs_in(prepared)
     assert found.info.run_name == "masksyn@car" and found.info.status == "FINISHED"
-    assert found.data.params == {"sampling.num_inference_steps": "20", "prompts": '["a", "b"]', "root": "None"}
+    assert found.data.params == {
+        "sampling.num_inference_steps": "20",
+        "prompts": '["a", "b"]',
+        "root": "None",
+    }
     history = client.get_metric_history(found.info.run_id, "train/loss")
     assert [(m.step, m.value) for m in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
     assert str(found.data.metrics["val/miou"]) == "nan"
     tags = found.data.tags
-    assert tags["dvc.stage"] == "masksyn@car" and tags["seggen.stage"] == "masksyn" and tags["seggen.item"] == "car"
-    assert tags["dvc.dep.data/captions"] == tags["dvc.dep.data/captions/captions.parquet"] == f"{md5}.dir"
+    assert (
+        tags["dvc.stage"] == "masksyn@car"
+        and tags["seggen.stage"] == "masksyn"
+        and tags["seggen.item"] == "car"
+    )
+    assert (
+        tags["dvc.dep.data/captions"]
+        == tags["dvc.dep.data/captions/captions.parquet"]
+        == f"{md5}.dir"
+    )
     assert tags["dagster/run_id"] == "d-1" and tags["quality_5"] == "high"
-    digests = {i.dataset.name: (i.dataset.digest, i.tags[0].value) for i in found.inputs.dataset_inputs}
-    assert digests == {"captions": (f"{md5}.dir", "dvc"), "loose": ("0cc175b9c0f1b6a831c399e269772661", "content")}
+    digests = {
+        i.dataset.name: (i.dataset.digest, i.tags[0].value) for i in found.inputs.dataset_inputs
+    }
+    assert digests == {
+        "captions": (f"{md5}.dir", "dvc"),
+        "loose": ("0cc175b9c0f1b6a831c399e269772661", "content"),
+    }
     assert [a.path for a in client.list_artifacts(found.info.run_id)] == ["preview.png"]
     (stored,) = (prepared.root / "mlruns").rglob("preview.png")
     assert stored.read_bytes() == b"png"
-    assert not list(prepared.metrics_log.rglob("*.png")), "a delivered picture needn't be kept twice"
+    assert not list(prepared.metrics_log.rglob("*.png")), (
+        "a delivered picture needn't be kept twice"
+    )
 
 
 @pytest.fixture
@@ -115,7 +140,7 @@ def test_a_stage_that_fails_early_never_imports_mlflow_and_is_replayed_later(pro
 import sys
 from pathlib import Path
 from seggen_core.config import RuntimeConfig
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking import track_stage
 try:
     paths = ProjectPaths(Path({str(project.root)!r}))
@@ -135,7 +160,9 @@ assert not heavy, heavy
     assert found.info.status == "FAILED" and found.data.metrics == {"samples": 3.0}
 
 
-def test_a_server_that_is_down_is_said_once_and_costs_nothing_but_a_replay(prepared, closed_port, caplog, monkeypatch):
+def test_a_server_that_is_down_is_said_once_and_costs_nothing_but_a_replay(
+    prepared, closed_port, caplog, monkeypatch
+):
     import_mlflow_store()  # which isn't what is timed
     monkeypatch.setattr(run, "FLUSH_SECONDS", 0.0)
     monkeypatch.setattr(run, "MAX_OVERHEAD", 1e9)
@@ -143,17 +170,24 @@ def test_a_server_that_is_down_is_said_once_and_costs_nothing_but_a_replay(prepa
     picture.write_bytes(b"png")
     before = dict(os.environ)
     began = time.monotonic()
-    with tracked(prepared, f"http://user:s3cret@127.0.0.1:{closed_port}", num_steps=20) as tracked_run:
+    with tracked(
+        prepared, f"http://user:s3cret@127.0.0.1:{closed_port}", num_steps=20
+    ) as tracked_run:
         for step in range(20):
             tracked_run.log_metrics({"loss": step}, step=step)
         tracked_run.log_artifact(picture)
     assert time.monotonic() - began < 10
     assert dict(os.environ) == before | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     (warning,) = caplog.records
-    assert f"http://***@127.0.0.1:{closed_port}" in warning.getMessage() and "seggen track --replay" in warning.getMessage()
+    assert (
+        f"http://***@127.0.0.1:{closed_port}" in warning.getMessage()
+        and "seggen track --replay" in warning.getMessage()
+    )
     log = prepared.metrics_log / "text2mask.jsonl"
     assert "s3cret" not in caplog.text + log.read_text()
-    steps = [json.loads(line).get("step") for line in log.read_text().splitlines() if '"metrics"' in line]
+    steps = [
+        json.loads(line).get("step") for line in log.read_text().splitlines() if '"metrics"' in line
+    ]
     assert steps == list(range(20))
 
     first = replay(prepared, RuntimeConfig())
@@ -179,11 +213,15 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_quickly(project, ca
         with tracked(project, f"http://127.0.0.1:{hanging.getsockname()[1]}") as tracked_run:
             for step in range(50):
                 tracked_run.log_metrics({"loss": step}, step=step)
-        assert time.monotonic() - began < 20, "tried once at the start and once at the end, not at every step"
+        assert time.monotonic() - began < 20, (
+            "tried once at the start and once at the end, not at every step"
+        )
     assert len(caplog.records) == 1
 
 
-def test_a_server_that_dies_midway_and_comes_back_gets_everything_once(project, tracking_server, caplog, monkeypatch):
+def test_a_server_that_dies_midway_and_comes_back_gets_everything_once(
+    project, tracking_server, caplog, monkeypatch
+):
     monkeypatch.setattr(run, "FLUSH_SECONDS", 0.0)
     monkeypatch.setattr(run, "MAX_OVERHEAD", 1e9)
     uri = tracking_server.uri
@@ -239,7 +277,9 @@ def test_the_address_disk_sends_nothing_until_replay(project, empty_database, mo
     assert {r.info.run_name for r in found} == {"imgsyn@car", "imgsyn@bus"}
 
 
-def test_replay_to_a_server_that_is_down_says_so_and_loses_nothing(project, closed_port, monkeypatch):
+def test_replay_to_a_server_that_is_down_says_so_and_loses_nothing(
+    project, closed_port, monkeypatch
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "disk")
     with tracked(project):
         pass

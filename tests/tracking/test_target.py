@@ -8,15 +8,29 @@ import pytest
 
 from seggen_core.config import RuntimeConfig
 from seggen_core.errors import ConfigError
-from seggen_core.paths import ProjectPaths
-from seggen_core.tracking.target import describe, import_mlflow_store, prepare_tracking, redact, resolve_target
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.tracking.target import (
+    describe,
+    import_mlflow_store,
+    prepare_tracking,
+    redact,
+    resolve_target,
+)
 
 
 def test_where_runs_go(project, monkeypatch):
     own = resolve_target(project, RuntimeConfig())
-    assert own.uri == f"sqlite:///{project.root}/mlflow.db" and own.is_own and own.experiment == "seggen/tiny"
+    assert (
+        own.uri == f"sqlite:///{project.root}/mlflow.db"
+        and own.is_own
+        and own.experiment == "seggen/tiny"
+    )
     relative = resolve_target(project, RuntimeConfig(tracking_uri="sqlite:///runs/a.db"))
-    assert relative.uri == f"sqlite:///{project.root}/runs/a.db" and relative.is_database and not relative.is_own
+    assert (
+        relative.uri == f"sqlite:///{project.root}/runs/a.db"
+        and relative.is_database
+        and not relative.is_own
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:pw@host/x?token=1")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     server = resolve_target(project, RuntimeConfig(tracking_uri="sqlite:///a.db"))
@@ -54,11 +68,14 @@ def test_four_processes_may_prepare_a_fresh_database_at_once(tmp_path):
     assert names == ["Default", "seggen"]
 
 
-def test_the_projects_own_outdated_database_is_migrated_and_a_foreign_one_is_not(prepared, monkeypatch):
+def test_the_projects_own_outdated_database_is_migrated_and_a_foreign_one_is_not(
+    prepared, monkeypatch
+):
     from alembic import command
     from mlflow.store.db import utils as db
 
-    # As with a version that changed columns only: where tables are missing, MLflow migrates by itself.
+    # As with a version that changed columns only: where tables are missing, MLflow migrates by
+    # itself.
     monkeypatch.setattr(db, "_all_tables_exist", lambda engine: True)
     own, foreign = prepared.root / "mlflow.db", prepared.root / "foreign.db"
     config = db._get_alembic_config(f"sqlite:///{own}")

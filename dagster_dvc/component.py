@@ -1,0 +1,103 @@
+"""A DVC project as a Dagster component: its assets from a few lines of YAML, without Python.
+
+    # defs/pipeline/defs.yaml
+    type: dagster_dvc.component.DvcProjectComponent
+    attributes:
+      project: ../../../pipeline   # the folder that holds dvc.yaml, from this file's
+
+The component's state is the manifest: `dg utils refresh-defs-state` (or `dagster dev`, at every
+reload) asks DVC for it and writes it down, and loading definitions reads it, so that a code server
+starts without asking DVC.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import dagster as dg
+from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
+
+from dagster_dvc.assets import build_dvc_assets
+from dagster_dvc.checks import build_stage_checks
+from dagster_dvc.events import StageReader
+from dagster_dvc.jobs import build_dvc_job
+from dagster_dvc.manifest import DvcManifest, load_manifest, write_json
+from dagster_dvc.resource import DvcProject
+from dagster_dvc.sensor import build_outside_runs_sensor
+from dagster_dvc.translator import DvcTranslator
+
+
+def _resolve_folder(context: dg.ResolutionContext, project: str) -> str:
+    return str(context.resolve_source_relative_path(context.resolve_value(project, as_type=str)))
+
+
+ProjectFolder = Annotated[str, dg.Resolver(_resolve_folder, model_field_type=str)]
+"""A folder, relative to that of the YAML file."""
+
+
+@dataclass
+class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
+    """Assets, checks, a job and the sensor of one DVC project.
+
+    Override `translator` or `reader` in a subclass to derive other properties or read other files.
+
+    Attributes:
+        project: the folder that holds dvc.yaml, relative to the folder of the YAML file.
+        job: name of the job that brings the whole pipeline up to date.
+        env: environment variables for stages.
+        defs_state: where the manifest is kept.
+    """
+
+    project: ProjectFolder
+    job: str = "repro"
+    env: dict[str, str] = field(default_factory=dict)
+    defs_state: ResolvedDefsStateConfig = field(
+        default_factory=DefsStateConfigArgs.local_filesystem
+    )
+
+    @property
+    def defs_state_config(self) -> DefsStateConfig:
+        """Where the state is kept; its key names the project's folder."""
+        return DefsStateConfig.from_args(
+            self.defs_state, default_key=f"{type(self).__name__}[{Path(self.project).name}]"
+        )
+
+    @property
+    def translator(self) -> DvcTranslator:
+        """Derives the properties of assets."""
+        return DvcTranslator()
+
+    @property
+    def reader(self) -> StageReader:
+        """Reads metadata and progress from the files of stages."""
+        return StageReader()
+
+    def write_state_to_path(self, state_path: Path) -> None:
+        """Ask DVC for the manifest and keep it."""
+        write_json(state_path, load_manifest(Path(self.project).resolve()).to_json())
+
+    def build_defs_from_state(
+        self,
+        context: dg.ComponentLoadContext,  # noqa: ARG002 (Dagster's signature)
+        state_path: Path | None,
+    ) -> dg.Definitions:
+        """Definitions from the manifest that was kept; none where there is none yet."""
+        if state_path is None:
+            return dg.Definitions()
+        manifest = DvcManifest.from_json(json.loads(state_path.read_text(encoding="utf-8")))
+        translator, reader = self.translator, self.reader
+        return dg.Definitions(
+            assets=build_dvc_assets(manifest, translator=translator, reader=reader),
+            asset_checks=build_stage_checks(manifest, [], translator=translator),
+            jobs=[
+                build_dvc_job(
+                    self.job,
+                    description="Brings the whole pipeline up to date",
+                    translator=translator,
+                    reader=reader,
+                )
+            ],
+            sensors=[build_outside_runs_sensor(translator=translator, reader=reader)],
+            resources={"dvc": DvcProject(project_dir=self.project, env=self.env)},
+        )

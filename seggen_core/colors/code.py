@@ -1,0 +1,97 @@
+"""The one way in which a project's generators see masks: semantic colour maps, or panoptic ones with outlined segments."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from seggen_core.colors.palette import IGNORE_COLOR
+from seggen_core.colors.panoptic import (
+    EDGE_COLOR,
+    MAX_CLASSES,
+    PanopticMap,
+    color_to_panoptic,
+    panoptic_palette,
+    panoptic_to_color,
+)
+from seggen_core.colors.semantic import class_palette, color_to_mask, mask_to_color
+from seggen_core.config import ColorMapKind
+from seggen_core.errors import ConfigError
+from seggen_core.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedMasks:
+    """B colour maps turned back into masks.
+
+    Attributes:
+        segmentation_maps: uint8 [B, H, W], train ids; with panoptic colour maps IGNORE_INDEX too.
+        instance_maps: one per map, uint16 [H, W], 0 where there is no instance; None with semantic
+            colour maps.
+        distance: float32 [B, H, W], Euclidean distance in RGB to the nearest colour that the code
+            has.
+    """
+
+    segmentation_maps: np.ndarray
+    instance_maps: list[np.ndarray] | None
+    distance: np.ndarray
+
+
+class ColorCode:
+    """Masks to colour maps and back, for one taxonomy.
+
+    Attributes:
+        kind: "semantic" or "panoptic".
+        palette: uint8 [num_classes, 3].
+    """
+
+    def __init__(self, taxonomy: Taxonomy, *, kind: ColorMapKind) -> None:
+        """Raise ConfigError where the taxonomy has too many classes to keep a colour for edges."""
+        if kind == "panoptic" and len(taxonomy) > MAX_CLASSES:
+            raise ConfigError(
+                f"dataset.color_map is 'panoptic', which codes {MAX_CLASSES} classes; there are {len(taxonomy)}: "
+                "set it to 'semantic'"
+            )
+        self.kind: ColorMapKind = kind
+        self.palette = (
+            class_palette(len(taxonomy)) if kind == "semantic" else panoptic_palette(len(taxonomy))
+        )
+        self._things = np.array([c.is_thing for c in taxonomy])
+
+    def encode(
+        self, segmentation_map: np.ndarray, *, instance_map: np.ndarray | None
+    ) -> np.ndarray:
+        """Return the colour map of one mask, uint8 [H, W, 3].
+
+        Args:
+            segmentation_map: uint8 [H, W].
+            instance_map: uint16 [H, W]; semantic colour maps don't show it.
+
+        Raises:
+            ConfigError: instances are unknown and the colour maps are panoptic.
+            DatasetError: the mask holds an id that the taxonomy hasn't.
+        """
+        if self.kind == "semantic":
+            return mask_to_color(segmentation_map, palette=self.palette)
+        if instance_map is None:
+            raise ConfigError(
+                "dataset.color_map is 'panoptic', but a sample has no instance map, only classes; expected instances for every "
+                "sample: set dataset.color_map to 'semantic'"
+            )
+        panoptic = PanopticMap(segmentation_map, instance_map)
+        return panoptic_to_color(panoptic, palette=self.palette, things=self._things)
+
+    def decode(self, color_maps: np.ndarray) -> DecodedMasks:
+        """Decode colour maps, uint8 [B, H, W, 3]."""
+        if self.kind == "semantic":
+            decoded = color_to_mask(color_maps, palette=self.palette)
+            return DecodedMasks(decoded.segmentation_map, None, decoded.distance)
+        maps = [
+            color_to_panoptic(color_map, palette=self.palette, things=self._things)
+            for color_map in color_maps
+        ]
+        colors = np.concatenate([self.palette, np.array([EDGE_COLOR, IGNORE_COLOR], np.uint8)])
+        return DecodedMasks(
+            np.stack([m.segmentation_map for m in maps]),
+            [m.instance_map for m in maps],
+            color_to_mask(color_maps, palette=colors).distance,
+        )

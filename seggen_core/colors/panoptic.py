@@ -1,0 +1,176 @@
+"""Panoptic masks as colour maps with outlined segments, and back (SegGen A.2).
+
+The paper outlines each segment "with a special edge color" and calls the inverse an open question.
+Here the edge colour is white, which no class has; the inverse takes the nearest of all colours in
+every pixel, the connected parts of things as instances, and gives edges and fragments to the
+segment nearest to them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from seggen_core.colors.decoding import nearest_ids
+from seggen_core.colors.palette import CORNERS, IGNORE_COLOR, class_palette
+from seggen_core.errors import DatasetError
+from seggen_core.taxonomy import IGNORE_INDEX
+
+MAX_CLASSES = IGNORE_INDEX - 1
+"""Classes that an instance-aware colour map can tell apart: one colour is the edges'."""
+EDGE_COLOR = CORNERS[-1]
+Outline = Literal["segments", "things"]
+
+
+@dataclass(frozen=True, eq=False)
+class PanopticMap:
+    """Classes and instances of one image. A segment is the set of pixels that share class and instance id.
+
+    Attributes:
+        segmentation_map: uint8 [H, W], train ids or IGNORE_INDEX.
+        instance_map: uint16 [H, W], 0 where there is no instance.
+    """
+
+    segmentation_map: np.ndarray
+    instance_map: np.ndarray
+
+    def segment_ids(self) -> np.ndarray:
+        """Return one number per segment, int32 [H, W]: class * 65536 + instance; one for all ignored pixels."""
+        ids = self.segmentation_map.astype(np.int32) << 16
+        return np.where(self.segmentation_map == IGNORE_INDEX, ids, ids | self.instance_map)
+
+
+def panoptic_palette(num_classes: int) -> np.ndarray:
+    """Return the colours of train ids 0..num_classes-1 where white is kept for edges, uint8 [num_classes, 3].
+
+    Up to seven classes have the colours they have in semantic maps.
+    """
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise ValueError(
+            f"num_classes must be 1 to {MAX_CLASSES}, since edges take a colour; got {num_classes}"
+        )
+    colors = class_palette(max(num_classes + 1, len(CORNERS)))
+    return np.delete(colors, len(CORNERS) - 1, axis=0)[:num_classes]
+
+
+def panoptic_to_color(
+    panoptic: PanopticMap,
+    *,
+    palette: np.ndarray,
+    things: np.ndarray,
+    edge_width: int = 2,
+    outline: Outline = "segments",
+) -> np.ndarray:
+    """Paint classes in their colours, borders between segments white and ignored pixels grey.
+
+    A segment that its outline would cover whole keeps its colour; its neighbours' half of the
+    outline remains.
+
+    Args:
+        panoptic: the segments.
+        palette: uint8 [num_classes, 3], from `panoptic_palette`.
+        things: bool [num_classes].
+        edge_width: width of outlines in pixels: 1 lies on one side of a border, 2 on both.
+        outline: "segments" draws all borders (SegGen A.2), "things" leaves out those between stuff
+            and stuff.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        DatasetError: a class is neither in the palette nor IGNORE_INDEX.
+    """
+    from scipy import ndimage
+
+    classes, ids = panoptic.segmentation_map, panoptic.segment_ids()
+    unknown = sorted({int(c) for c in np.unique(classes)} - {*range(len(palette)), IGNORE_INDEX})
+    if unknown:
+        raise DatasetError(
+            f"mask holds ids {unknown}; expected 0-{len(palette) - 1} or {IGNORE_INDEX}"
+        )
+    window = {"size": edge_width + 1, "mode": "nearest"}
+    edges = ndimage.maximum_filter(ids, **window) != ndimage.minimum_filter(ids, **window)
+    if outline == "things":
+        is_thing = np.zeros(256, bool)
+        is_thing[: len(things)] = things
+        edges &= ndimage.maximum_filter(is_thing[classes], **window)
+    segments, position = np.unique(ids, return_inverse=True)
+    inside = np.bincount(position.ravel(), weights=~edges.ravel(), minlength=len(segments))
+    edges &= (inside > 0)[position].reshape(edges.shape)
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)], table[IGNORE_INDEX] = palette, IGNORE_COLOR
+    color_map = table[classes]
+    color_map[edges] = EDGE_COLOR
+    return color_map
+
+
+def color_to_panoptic(
+    color_map: np.ndarray, *, palette: np.ndarray, things: np.ndarray, min_area: int | None = None
+) -> PanopticMap:
+    """Recover classes and instances from a colour map with outlines.
+
+    1. Every pixel gets the nearest of the class colours, white (an edge) and grey (ignored).
+    2. The connected parts of a class (pixels that share a side) are segments of their own.
+    3. Parts below `min_area`, and thin ones, which hold no 2x2 square, are no segments: blends of
+       two colours look like a third.
+    4. Their pixels and those of edges go to the nearest segment (Euclidean distance).
+    5. Parts of things are numbered 1, 2, ... in reading order; parts of one stuff class are one
+       segment.
+
+    Args:
+        color_map: uint8 [H, W, 3].
+        palette: uint8 [num_classes, 3], from `panoptic_palette`.
+        things: bool [num_classes].
+        min_area: smallest segment in pixels; None is a 5000th of the map, at least 8
+            (docs/color_maps.md). Where no part is as large, the largest stays.
+    """
+    from scipy import ndimage
+
+    if min_area is None:
+        min_area = max(8, color_map.shape[0] * color_map.shape[1] // 5000)
+
+    # 1. Classes.
+    colors = np.concatenate([palette, np.array([EDGE_COLOR, IGNORE_COLOR], np.uint8)])
+    edge, void = len(palette), len(palette) + 1
+    ids = nearest_ids(color_map, palette=colors)
+
+    # 2. Connected parts, numbered from 1 over all classes.
+    parts, class_of = np.zeros(ids.shape, np.int32), [edge]
+    for found in np.unique(ids):
+        if found != edge:
+            labels, number = ndimage.label(ids == found)
+            parts += np.where(labels > 0, labels + len(class_of) - 1, 0).astype(np.int32)
+            class_of += [int(found)] * number
+    if len(class_of) == 1:  # white all over
+        return PanopticMap(
+            np.full(ids.shape, IGNORE_INDEX, np.uint8), np.zeros(ids.shape, np.uint16)
+        )
+
+    # 3. Fragments.
+    areas = np.bincount(parts.ravel(), minlength=len(class_of))
+    areas[0] = 0
+    thick = np.zeros(len(class_of), bool)
+    square = parts[:-1, :-1]
+    thick[
+        square[(square == parts[1:, :-1]) & (square == parts[:-1, 1:]) & (square == parts[1:, 1:])]
+    ] = True
+    kept = (areas >= min_area) & thick
+    if not kept.any():
+        kept[areas.argmax()] = True
+
+    # 4. What is no segment goes to the nearest one.
+    nearest = ndimage.distance_transform_edt(
+        ~kept[parts], return_distances=False, return_indices=True
+    )
+    parts = parts[tuple(nearest)]
+
+    # 5. Numbers.
+    is_thing = np.append(np.asarray(things, bool), [False, False])
+    part_classes = np.array(class_of)
+    segments, first = np.unique(parts, return_index=True)
+    instances = np.zeros(len(class_of), np.uint16)
+    countable = segments[np.argsort(first)]
+    countable = countable[is_thing[part_classes[countable]]]
+    instances[countable] = np.arange(1, len(countable) + 1)
+    classes = np.where(part_classes == void, IGNORE_INDEX, part_classes).astype(np.uint8)
+    return PanopticMap(classes[parts], instances[parts])

@@ -1,0 +1,36 @@
+"""Work on many samples at once, in order, with a bounded number of them in memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], *, num_threads: int
+) -> Iterator[Result]:
+    """Yield ``function(item)`` in the order of the items, at most twice `num_threads` of them computed ahead.
+
+    Threads are enough: decoding of pictures doesn't hold Python's lock. One thread is no pool at
+    all.
+    """
+    if num_threads == 1:
+        yield from map(function, items)
+        return
+    remaining = iter(items)
+    with ThreadPoolExecutor(num_threads) as pool:
+        ahead: deque[Future[Result]] = deque(
+            pool.submit(function, item) for item in islice(remaining, 2 * num_threads)
+        )
+        try:
+            while ahead:
+                result = ahead.popleft().result()
+                ahead.extend(pool.submit(function, item) for item in islice(remaining, 1))
+                yield result
+        finally:
+            for future in ahead:
+                future.cancel()

@@ -1,0 +1,109 @@
+"""What every stage needs, opened once: its section, the classes, the device, tracking and scratch.
+
+A stage module opens a `Stage`, calls one function of the room that does the work, and publishes
+what it returns. It computes nothing itself.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seggen_core.config import SegGenConfig
+from seggen_core.project.digests import json_digest
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import publish
+from seggen_core.project.runtime import limit_threads, pick_device
+from seggen_core.taxonomy import Taxonomy
+from seggen_core.tracking import StageRun, track_stage
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One execution of a stage, as `open_stage` yields it.
+
+    Attributes:
+        name: the stage of dvc.yaml ("masksyn").
+        item: its partition or arm ("car"); None where the stage has none.
+        config: all of params.yaml.
+        paths: where artifacts are.
+        run: gets metrics, pictures and inputs.
+    """
+
+    name: str
+    item: str | None
+    config: SegGenConfig
+    paths: ProjectPaths
+    run: StageRun
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        """The classes that the stage `dataset` wrote."""
+        return Taxonomy.read(self.paths.taxonomy)
+
+    @cached_property
+    def device(self) -> "torch.device":
+        """The device that `runtime.device` asks for.
+
+        Raises:
+            ConfigError: it asks for CUDA, and there is none.
+        """
+        return pick_device(self.config.runtime)
+
+    def scratch(self, identity: Sequence[Any]) -> Path:
+        """Return the folder of unfinished work that is made from `identity`.
+
+        The folder is named by a digest, so a run resumes only work with the same inputs. Work of
+        the same stage and item with other inputs is deleted.
+
+        Args:
+            identity: JSON-ready: every parameter and every digest that the result depends on.
+        """
+        family = self.paths.scratch.joinpath(self.name, *([self.item] if self.item else []))
+        folder = family / json_digest(list(identity))
+        if family.is_dir():
+            for other in family.iterdir():
+                if other != folder and other.is_dir():
+                    shutil.rmtree(other)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(self, finished: Path, out: Path) -> Path:
+        """Move a finished folder to `out`, delete what is left of the scratch folder, return `out`."""
+        published = publish(finished, out)
+        family = self.paths.scratch.joinpath(self.name, *([self.item] if self.item else []))
+        shutil.rmtree(family, ignore_errors=True)
+        return published
+
+
+@contextmanager
+def open_stage(
+    name: str,
+    *,
+    item: str | None,
+    config: SegGenConfig,
+    paths: ProjectPaths,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Path] | None = None,
+) -> Iterator[Stage]:
+    """Open a stage: limit its threads, start its tracked run, record its inputs.
+
+    Args:
+        name: the stage of dvc.yaml.
+        item: its partition or arm.
+        config: all of params.yaml.
+        paths: where artifacts are.
+        params: JSON-ready; what the run records, as a rule the stage's section.
+        inputs: artifacts that the run records with their digests, by name.
+    """
+    limit_threads(config.runtime)
+    with track_stage(name, item=item, params=params, runtime=config.runtime, paths=paths) as run:
+        for key, path in (inputs or {}).items():
+            run.log_input(name=key, path=path)
+        yield Stage(name=name, item=item, config=config, paths=paths, run=run)

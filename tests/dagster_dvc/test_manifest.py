@@ -1,0 +1,149 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dagster_dvc import manifest as manifest_module
+from dagster_dvc.errors import DvcProjectError, UnknownStageError
+from dagster_dvc.lock import read_lock
+from dagster_dvc.manifest import changed_stages, load_manifest
+
+
+def test_stages_and_groups_are_those_of_dvc_yaml(project: Path) -> None:
+    manifest = load_manifest(project)
+    assert manifest.groups == {
+        "dataset": ("dataset",),
+        "masksyn": ("masksyn@car", "masksyn@bus"),
+        "train_seg": ("train_seg@baseline", "train_seg@masksyn"),
+        "ablation": ("ablation",),
+    }
+    order = manifest.topological_order()
+    assert sorted(order) == sorted(manifest.stages)
+    assert all(
+        order.index(upstream) < order.index(n.name)
+        for n in manifest.stages.values()
+        for upstream in n.upstream
+    )
+
+
+def test_node_of_a_matrix(project: Path) -> None:
+    node = load_manifest(project).stages["masksyn@car"]
+    assert (node.group, node.key, node.dimensions) == ("masksyn", "car", {"class": "car"})
+    assert node.cmd == ("sh stage.sh masksyn@car data/synthetic/masksyn/car",)
+    assert node.deps == ("stage.sh", "data/real/train")
+    assert node.outs == ("data/synthetic/masksyn/car",)
+    assert node.template == (
+        "sh stage.sh masksyn@${item.class} data/synthetic/masksyn/${item.class}",
+    )
+    assert node.params == {"params.yaml": {"seed": 0}}
+    assert node.desc == "Synthetic samples of car"
+    assert node.upstream == ("dataset",)
+
+
+def test_nodes_of_a_foreach_over_a_dict(project: Path) -> None:
+    stages = load_manifest(project).stages
+    baseline, masksyn = stages["train_seg@baseline"], stages["train_seg@masksyn"]
+    assert (baseline.group, baseline.key, baseline.dimensions) == (
+        "train_seg",
+        "baseline",
+        {"key": "baseline"},
+    )
+    assert baseline.deps == ("stage.sh", "data/real/train", "data/real/index")
+    assert baseline.upstream == ("dataset",)
+    assert masksyn.deps == ("stage.sh", "data/real/index", "data/synthetic/masksyn")
+    assert masksyn.upstream == ("dataset", "masksyn@bus", "masksyn@car")
+
+
+def test_metrics_are_told_from_other_outs(project: Path) -> None:
+    node = load_manifest(project).stages["ablation"]
+    assert (node.outs, node.metrics, node.plots) == (
+        ("data/ablation.json",),
+        ("data/ablation.json",),
+        (),
+    )
+
+
+def test_select_takes_what_is_upstream(project: Path) -> None:
+    manifest = load_manifest(project)
+    assert manifest.select([]) == set(manifest.stages)
+    assert manifest.select(["masksyn@car"]) == {"dataset", "masksyn@car"}
+    assert manifest.select(["masksyn", "train_seg@baseline"]) == {
+        "dataset",
+        "masksyn@car",
+        "masksyn@bus",
+        "train_seg@baseline",
+    }
+    with pytest.raises(
+        UnknownStageError, match=r"'masksyn@cat' is neither .* did you mean masksyn@car"
+    ):
+        manifest.select(["masksyn@cat"])
+
+
+def test_the_manifest_is_kept_until_what_it_was_made_from_changes(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_manifest(project)
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest_module, "_build", lambda root: pytest.fail("DVC was asked again"))
+        assert load_manifest(project) == first
+
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["classes"].append("tree")
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert load_manifest(project).groups["masksyn"] == (
+        "masksyn@car",
+        "masksyn@bus",
+        "masksyn@tree",
+    )
+
+
+def test_changed_stages_follow_dvc(project: Path) -> None:
+    assert changed_stages(project) == {}
+    (project / "params.yaml").write_text(
+        (project / "params.yaml").read_text().replace("p_aug: 0.6", "p_aug: 0.5")
+    )
+    assert set(changed_stages(project)) == {"train_seg@baseline", "train_seg@masksyn"}
+
+
+@pytest.mark.parametrize(
+    "file, text, message",
+    [
+        ("dvc.yaml", "stages: [1, 2", "dvc.yaml"),
+        ("dvc.yaml", "stages:\n  a:\n    cmd: echo ${nothing}\n", "nothing"),
+        ("params.yaml", "classes: [car", "params.yaml"),
+    ],
+)
+def test_what_dvc_cannot_read_is_said(project: Path, file: str, text: str, message: str) -> None:
+    (project / file).write_text(text)
+    with pytest.raises(DvcProjectError, match=message):
+        load_manifest(project)
+
+
+def test_a_folder_without_dvc(tmp_path: Path) -> None:
+    with pytest.raises(DvcProjectError, match=r"has no \.dvc folder"):
+        load_manifest(tmp_path)
+
+
+def test_sources_are_what_no_stage_writes(project: Path) -> None:
+    manifest = load_manifest(project)
+    assert set(manifest.sources) == {"stage.sh", "dataset.txt"}
+    (project / "dataset.txt").write_text("second\n")
+    changed = load_manifest(project).sources
+    assert changed["dataset.txt"] == hashlib.md5(b"second\n").hexdigest()
+    assert changed["stage.sh"] == manifest.sources["stage.sh"]
+
+
+def test_meta_of_a_stage(project: Path) -> None:
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(
+        text.replace("    desc: The real samples", "    meta: {dagster: {group: data}}")
+    )
+    assert load_manifest(project).stages["dataset"].meta == {"dagster": {"group": "data"}}
+
+
+def test_params_are_keyed_as_dvc_keys_them(project: Path) -> None:
+    node = load_manifest(project).stages["train_seg@masksyn"]
+    reads = ["data/real/index", "data/synthetic/masksyn"]
+    assert node.params == {"params.yaml": {"p_aug": 0.6, "variants.masksyn": {"reads": reads}}}
+    assert read_lock(project)["train_seg@masksyn"].params == node.params
