@@ -68,7 +68,6 @@ def _classes(
     arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths"
 ) -> tuple[list[str], "np.ndarray"]:
     """Return names and colours of the classes: the dataset's; of a store also where the dataset itself isn't on this machine."""
-
     from seggen_core.colors.semantic import class_palette
     from seggen_core.datasets.reader import open_dataset
     from seggen_core.errors import ConfigError, DatasetError

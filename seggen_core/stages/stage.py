@@ -49,11 +49,14 @@ class Stage:
 
     @cached_property
     def device(self) -> "torch.device":
-        """The device that `runtime.device` asks for.
+        """The device that `runtime.device` asks for; the first look limits this process's threads.
+
+        A stage that computes nothing with torch never asks, and so never imports it.
 
         Raises:
             ConfigError: it asks for CUDA, and there is none.
         """
+        limit_threads(self.config.runtime)
         return pick_device(self.config.runtime)
 
     def scratch(self, identity: Sequence[Any]) -> Path:
@@ -92,7 +95,7 @@ def open_stage(
     params: Mapping[str, Any],
     inputs: Mapping[str, Path] | None = None,
 ) -> Iterator[Stage]:
-    """Open a stage: limit its threads, start its tracked run, record its inputs.
+    """Open a stage: start its tracked run and record its inputs.
 
     Args:
         name: the stage of dvc.yaml.
@@ -102,7 +105,6 @@ def open_stage(
         params: JSON-ready; what the run records, as a rule the stage's section.
         inputs: artifacts that the run records with their digests, by name.
     """
-    limit_threads(config.runtime)
     with track_stage(name, item=item, params=params, runtime=config.runtime, paths=paths) as run:
         for key, path in (inputs or {}).items():
             run.log_input(name=key, path=path)
