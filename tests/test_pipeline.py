@@ -55,7 +55,7 @@ def smoke_params() -> dict:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder of its own, with git and DVC, at smoke size."""
     folder = tmp_path_factory.mktemp("workspace")
-    for name in ("seggen_core", "dagster_project", "profiles"):
+    for name in ("seggen_core", "dagster_dvc", "dagster_project", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
