@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from seggen_core.datasets import scene_painter
 from seggen_core.project.rng import numpy_rng
+from seggen_core.scenes import painter as scene_painter
 from seggen_core.scenes.layout import (
     LIGHTS,
     SCENES_TAXONOMY,

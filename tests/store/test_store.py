@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 
 from seggen_core.errors import SampleStoreError, StorageError
+from seggen_core.store import format as sample_store_format
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter, open_partitions
-from seggen_core.synthesis import sample_store_format
 
 NUM_SAMPLES = 11
 SHARD_BYTES = 40_000  # a few samples a shard
