@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from seggen_core.commands import (
     captions_export,
     captions_import,
+    code,
     init,
     plan,
     pretrain,
@@ -56,10 +57,12 @@ COMMANDS: dict[str, Any] = {
     "pretrain": pretrain,
     "report": report,
     "track": track,
+    "code": code,
 }
-"""What else there is: modules with SUMMARY, add_arguments and run; those in `_WITHOUT_PARAMS` get no configuration."""
+"""Other commands: modules with SUMMARY, add_arguments and run."""
 
-_WITHOUT_PARAMS = {"init"}
+_WITHOUT_PARAMS = {"code", "init"}
+"""Commands that get no configuration, since they do not read params.yaml."""
 
 _ITEMS = {
     "masksyn": "class slug",
@@ -99,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand and return the exit code; errors for the user to put right are printed as one message."""
+    """Run one subcommand and return the exit code; a user's error is printed as one message."""
     arguments = build_parser().parse_args(argv)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; ours ask for themselves
@@ -133,8 +136,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         where = error.filename or "the project folder"
         print(
-            f"seggen {arguments.command}: can't use {where}: {error.strerror}. What was finished before is intact; "
-            "free some space or change its permissions, then run the same command again",
+            f"seggen {arguments.command}: can't use {where}: {error.strerror}. What was finished "
+            "before is intact; free some space or change its permissions, then run the same "
+            "command again",
             file=sys.stderr,
         )
         return StorageError.exit_code

@@ -1,5 +1,6 @@
 """What every section of params.yaml shares."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -7,16 +8,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-"""Precision of network calls; "auto" is bfloat16 where the device computes it natively, else float32."""
+"""Precision of network calls; "auto" is bfloat16 if the device has it natively, else float32."""
+NOTHING_TO_WATCH = Path("data/code/none.json")
+"""What `reads` names if DVC has no file of the user's to watch: DVC needs a file that exists."""
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, and an unknown key is an error, as is true or false for a number.
+    """Base of every section. It is immutable; unknown keys and booleans for numbers are errors.
 
     Numbers are lax otherwise: YAML reads 1e-4 as text, and a learning rate may be written so.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod

@@ -9,73 +9,74 @@ from seggen_core.config.base import Positive, Precision, Probability, Section
 
 
 class RandomCrops(Section):
-    """Random square crops of the training samples, of image and mask together, enlarged to the image size.
+    """Random square crops of the training samples, image and mask together, at the image size.
 
     They make a small dataset last longer before a generator knows it by heart. A crop keeps the
     caption of its sample.
-
-    Attributes:
-        per_sample: crops of each sample, beside the whole one; drawn once.
-        min_side: smallest side of a crop, as a share of the sample's.
     """
 
     per_sample: Positive
+    """Crops of each sample, beside the whole one; drawn once."""
     min_side: float = Field(0.5, gt=0, lt=1)
+    """Smallest side of a crop, as a share of the sample's."""
 
 
 class PretrainConfig(Section):
-    """Pretraining of a small latent diffusion model, on the endless stream of scenes or on the training images.
-
-    Attributes:
-        data: "scene_stream", or "training_images": the real training split and its captions (never
-            its masks), on which the UNet and text encoder of `init_from` are trained further, or
-            new ones. Such a foundation has seen nothing of the world but these images and what
-            `init_from` has.
-        image_size: side of the pictures in pixels; for "training_images" that of the dataset.
-        autoencoder_channels: channels per resolution level; two levels give latents at half the
-            image size.
-        kl_weight: weight of the mean KL per latent value.
-        unet_steps, unet_decay_steps: optimisation steps, and how many of the last ones the learning
-            rate falls over.
-        unet_channels: channels per resolution level; cross-attention in all but the first.
-        single_object_share: share of scenes with one large object, as 'a photo of a car' asks for.
-        stuff_only_share: share of scenes without any object.
-        ema_decay: decay of the averaged weights that are saved; a short training wants a smaller
-            one.
-        caption_dropout: share of empty captions, for classifier-free guidance.
-        pool_size, refresh: scenes held as latents per process, and how many of them are new at
-            every step; a scene is seen batch_size / refresh times on average.
-        precision: of network calls; weights and optimiser stay float32.
-        init_from: folder of an earlier foundation, to continue its pretraining; None starts from
-            scratch.
-        new_unet: take tokenizer and autoencoder of `init_from` only, and start UNet and text
-            encoder, which may be of another shape then, from scratch.
-        random_crops: of "training_images", beside the whole ones.
-    """
+    """Pretraining of a small latent diffusion model on endless scenes or on the training images."""
 
     data: Literal["scene_stream", "training_images"] = "scene_stream"
+    """"scene_stream", or "training_images": the real training split and its captions (never its
+    masks), on which the UNet and text encoder of `init_from` are trained further, or new ones. Such
+    a foundation has seen nothing of the world but these images and what `init_from` has.
+    """
     image_size: Positive = 64
+    """Side of the pictures in pixels; for "training_images" that of the dataset."""
     autoencoder_steps: Positive = 2900
+    """Optimisation steps of the autoencoder."""
     autoencoder_channels: tuple[Positive, ...] = (32, 64)
+    """Channels per resolution level; two levels give latents at half the image size."""
     autoencoder_learning_rate: float = Field(2e-3, gt=0)
+    """Peak learning rate of the autoencoder."""
     kl_weight: float = Field(1e-4, ge=0)
+    """Weight of the mean KL per latent value."""
     latent_channels: Positive = 4
+    """Channels of the latents."""
     unet_steps: Positive = 18_500
+    """Optimisation steps of the UNet and the text encoder."""
     unet_decay_steps: Positive = 3000
+    """Number of last steps over which their learning rate falls."""
     unet_channels: tuple[Positive, ...] = (32, 96, 128)
+    """Channels per resolution level; cross-attention in all but the first."""
     unet_learning_rate: float = Field(5e-4, gt=0)
+    """Peak learning rate of the UNet and the text encoder."""
     ema_decay: Probability = 0.9995
+    """Decay of the averaged weights that are saved; a short training wants a smaller one."""
     text_width: Positive = 128
+    """Width of the text embeddings."""
     batch_size: Positive = 16
+    """Images of a step, of each training."""
     single_object_share: Probability = 0.5
+    """Share of scenes with one large object, as 'a photo of a car' asks for."""
     stuff_only_share: Probability = 0.06
+    """Share of scenes without any object."""
     caption_dropout: Probability = 0.1
+    """Share of empty captions, for classifier-free guidance."""
     pool_size: Positive = 10_000
+    """Scenes held as latents per process."""
     refresh: Positive = 5
+    """Scenes of the pool that are new at every step; a scene is seen batch_size / refresh times on
+    average.
+    """
     precision: Precision = "auto"
+    """Of network calls; weights and optimiser stay float32."""
     init_from: Path | None = None
+    """Folder of an earlier foundation, to continue its pretraining; None starts from scratch."""
     new_unet: bool = False
+    """Take tokenizer and autoencoder of `init_from` only, and start UNet and text encoder, which
+    may be of another shape then, from scratch.
+    """
     random_crops: RandomCrops | None = None
+    """Of "training_images", beside the whole ones."""
 
     @model_validator(mode="after")
     def _check(self) -> "PretrainConfig":
@@ -83,32 +84,32 @@ class PretrainConfig(Section):
             raise ValueError("'random_crops' are of data 'training_images'")
         if self.new_unet and self.init_from is None:
             raise ValueError(
-                "'new_unet' takes tokenizer and autoencoder of 'init_from', which isn't given; without it, all is new"
+                "'new_unet' takes tokenizer and autoencoder of 'init_from', which isn't given; "
+                "without 'init_from', all parts are new"
             )
         if self.data == "training_images" and self.init_from is None:
             raise ValueError(
-                "data 'training_images' needs 'init_from': they are too few for a tokenizer and an autoencoder"
+                "data 'training_images' needs 'init_from': training images are too few for a "
+                "tokenizer and an autoencoder"
             )
         return self
 
 
 class FoundationConfig(Section):
-    """The text-to-image pipeline that everything downstream starts from.
-
-    Attributes:
-        mode: "pretrained" loads `source`; "pretrain" trains a small one here.
-        source: a diffusers folder, or a hub repository together with `revision`.
-        revision: commit of a hub repository; required for one.
-        reads: the folder or file of the project that the foundation comes from; DVC tracks it. For
-            a local `source`, the same path; for a hub repository, which a commit pins, the module
-            that loads it.
-    """
+    """The text-to-image pipeline that everything downstream starts from."""
 
     mode: Literal["pretrained", "pretrain"] = "pretrained"
+    """"pretrained" loads `source`; "pretrain" trains a small one here."""
     source: str | None = None
+    """A diffusers folder, or a hub repository together with `revision`."""
     revision: str | None = None
+    """Commit of a hub repository; required for one."""
     reads: str | None = None
+    """The file or folder that DVC watches: for a local `source` the same path, for a repository of
+    the Hub, which `revision` pins, data/code/none.json.
+    """
     pretrain: PretrainConfig | None = None
+    """Settings of mode "pretrain"."""
 
     @model_validator(mode="after")
     def _check(self) -> "FoundationConfig":
@@ -122,94 +123,85 @@ class FoundationConfig(Section):
 
 
 class DiffusionTrainingConfig(Section):
-    """Optimisation shared by Text2Mask and Mask2Img (SegGen A.4).
-
-    Attributes:
-        num_steps: optimisation steps (paper: 30,000).
-        learning_rate: peak of AdamW's schedule (paper: 1e-5 from SDXL's weights).
-        warmup_steps: linear warm-up; then cosine to zero where `lr_scheduler` is "cosine".
-        caption_dropout: share of empty captions, for classifier-free guidance.
-        ema_decay: decay of the averaged weights that are saved; 0 saves the last ones.
-        random_flip: horizontal flips, applied to image and mask together (SegGen A.4).
-        checkpoint_every: steps between the states that an interrupted training resumes from.
-        precision: of network calls; weights and optimiser stay float32.
-        gradient_checkpointing: trade time for memory.
-        random_crops: trained on beside the whole samples.
-    """
+    """Optimisation shared by Text2Mask and Mask2Img (SegGen A.4)."""
 
     num_steps: Positive
+    """Optimisation steps (paper: 30,000)."""
     batch_size: Positive = 16
+    """Samples of a step."""
     learning_rate: float = Field(1e-5, gt=0)
+    """Peak of AdamW's schedule (paper: 1e-5 from SDXL's weights)."""
     weight_decay: float = Field(1e-2, ge=0)
+    """AdamW's weight decay of all parameters."""
     warmup_steps: int = Field(50, ge=0)
+    """Linear warm-up; then cosine to zero where `lr_scheduler` is "cosine"."""
     lr_scheduler: Literal["constant", "cosine"] = "cosine"
+    """After the warm-up, the learning rate stays ("constant") or falls to zero ("cosine")."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
     caption_dropout: Probability = 0.1
+    """Share of empty captions, for classifier-free guidance."""
     ema_decay: Probability = 0.99
+    """Decay of the averaged weights that are saved; 0 saves the last ones."""
     random_flip: bool = True
+    """Horizontal flips, applied to image and mask together (SegGen A.4)."""
     checkpoint_every: Positive = 200
+    """Steps between the states that an interrupted training resumes from."""
     precision: Precision = "auto"
+    """Of network calls; weights and optimiser stay float32."""
     gradient_checkpointing: bool = False
+    """Trade time for memory."""
     random_crops: RandomCrops | None = None
+    """Trained on beside the whole samples."""
 
 
 class Text2MaskConfig(DiffusionTrainingConfig):
-    """Text2Mask: fine-tuning of the UNet, and of the decoder where `decoder_steps` isn't 0.
-
-    Attributes:
-        decoder_steps: steps that the decoder is trained for on degraded latents of colour maps; 0
-            leaves it as it is (SegGen).
-        decoder_learning_rate: peak; it falls to zero linearly.
-        decoder_noise: largest noise on the latents, in standard deviations of the latents.
-    """
+    """Text2Mask: fine-tuning of the UNet, and of the decoder where `decoder_steps` isn't 0."""
 
     decoder_steps: int = Field(0, ge=0)
+    """Steps that the decoder is trained for on degraded latents of colour maps; 0 leaves it as it
+    is (SegGen).
+    """
     decoder_learning_rate: float = Field(2e-3, gt=0)
+    """Peak; it falls to zero linearly."""
     decoder_noise: float = Field(0.3, ge=0)
+    """Largest noise on the latents, in standard deviations of the latents."""
 
 
 class SamplingConfig(Section):
-    """One diffusion sampler.
-
-    Attributes:
-        scheduler: a diffusers scheduler class; made from the pipeline's own noise schedule.
-        scheduler_kwargs: its settings ({"use_karras_sigmas": true} makes EulerDiscreteScheduler
-            EDM's sampler).
-        num_inference_steps: denoising steps.
-        guidance_scale: classifier-free guidance; 1 is off.
-        controlnet_conditioning_scale: what a ControlNet's outputs are multiplied by; no other
-            pipeline uses it. Above 1 it makes up for a short training (docs/results.md).
-        micro_batch_size: rows of every network call; MaskSyn and ImgSyn take fewer where that
-            shares the samples of a source out evenly. Short batches are padded to it, so that the
-            bytes of a sample don't depend on how many others are made with it. It is part of what
-            defines a sample.
-    """
+    """One diffusion sampler."""
 
     scheduler: str = "DDIMScheduler"
+    """A diffusers scheduler class; made from the pipeline's own noise schedule."""
     scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Its settings ({"use_karras_sigmas": true} makes EulerDiscreteScheduler EDM's sampler)."""
     num_inference_steps: Positive = 20
+    """Denoising steps."""
     guidance_scale: float = Field(2.0, ge=1)
+    """Classifier-free guidance; 1 is off."""
     controlnet_conditioning_scale: float = Field(1.0, ge=0)
+    """What a ControlNet's outputs are multiplied by; no other pipeline uses it. Above 1 it makes up
+    for a short training (docs/results.md).
+    """
     micro_batch_size: Positive = 8
+    """Rows of every network call; MaskSyn and ImgSyn take fewer where that shares the samples of a
+    source out evenly. Short batches are padded to it, so that the bytes of a sample don't depend on
+    how many others are made with it. It is part of what defines a sample.
+    """
     precision: Precision = "auto"
+    """Precision of network calls."""
 
 
 class SegGenSynthesisConfig(Section):
-    """MaskSyn or ImgSyn (SegGen 3.3).
-
-    Attributes:
-        samples_per_source: synthetic samples for each real one (paper: 10 for MaskSyn, 50 for
-            ImgSyn).
-        text2mask: sampler of the colour maps (paper: EDM, 200 steps); unused by ImgSyn.
-        mask2img: sampler of the images (paper: EDM, 40 steps).
-        max_palette_distance: pixels further than this from every palette colour count as
-            off-palette.
-        batch_size: samples in flight, rounded to whole sources; changes memory and speed, never
-            bytes.
-    """
+    """MaskSyn or ImgSyn (SegGen 3.3)."""
 
     samples_per_source: Positive
+    """Synthetic samples for each real one (paper: 10 for MaskSyn, 50 for ImgSyn)."""
     text2mask: SamplingConfig = SamplingConfig()
+    """Sampler of the colour maps (paper: EDM, 200 steps); unused by ImgSyn."""
     mask2img: SamplingConfig = SamplingConfig()
+    """Sampler of the images (paper: EDM, 40 steps)."""
     max_palette_distance: float = 60.0
+    """Pixels further than this from every palette colour count as off-palette."""
     batch_size: Positive = 16
+    """Samples in flight, rounded to whole sources; changes memory and speed, never bytes."""

@@ -30,39 +30,53 @@ from seggen_core.errors import ConfigError
 
 
 class SegGenConfig(Section):
-    """The whole of params.yaml.
-
-    Attributes:
-        profile: name of the profile; its folder below profiles/ holds what it ships with.
-        seed: of all random streams.
-        classes: slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or
-            all of it.
-        methods: synthetic methods that are judged and compared with the training set.
-        diffumask: None where the stage isn't used.
-    """
+    """The whole of params.yaml."""
 
     profile: str
+    """Name of the profile; its folder below profiles/ holds what it ships with."""
     seed: int = Field(0, ge=0)
+    """Of all random streams."""
     classes: tuple[str, ...]
+    """Slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
+    """
     methods: tuple[str, ...] = SYNTHESIS_METHODS
+    """Synthetic methods that are judged and compared with the training set."""
     runtime: RuntimeConfig = RuntimeConfig()
+    """How to compute."""
     dataset: DatasetConfig
+    """The real samples."""
     captions: CaptionsConfig = CaptionsConfig()
+    """Text prompts of the real samples."""
     foundation: FoundationConfig
+    """The pretrained text-to-image pipeline."""
     text2mask: Text2MaskConfig
+    """Training of Text2Mask."""
     mask2img: DiffusionTrainingConfig
+    """Training of Mask2Img."""
     masksyn: SegGenSynthesisConfig
+    """Sampling of MaskSyn."""
     imgsyn: SegGenSynthesisConfig
+    """Sampling of ImgSyn."""
     seediff: SeeDiffConfig
+    """Sampling and masks of SeeDiff."""
     diffumask: DiffuMaskConfig | None = None
+    """None where the stage isn't used."""
     train_seg: SegmenterConfig = SegmenterConfig()
+    """Training of the segmenters."""
     variants: dict[str, VariantConfig]
+    """Arms of the ablation, by name."""
     zero_shot: ZeroShotConfig = ZeroShotConfig()
+    """Classes that only synthetic data may teach."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    """Scoring on the test split."""
     judge: JudgeConfig = JudgeConfig()
+    """Scoring of synthetic pairs."""
     memorization: MemorizationConfig = MemorizationConfig()
+    """Distances of synthetic samples to the training samples."""
     ablation: AblationConfig = AblationConfig()
+    """The table over all arms."""
     checks: ChecksConfig = ChecksConfig()
+    """Limits that data must keep before more is computed from it."""
 
     @model_validator(mode="after")
     def _check(self) -> "SegGenConfig":
@@ -76,7 +90,11 @@ class SegGenConfig(Section):
 
 
 def load_config(path: Path) -> SegGenConfig:
-    """Read and check params.yaml; ConfigError says which key is wrong, what was found and what is expected."""
+    """Read and check params.yaml.
+
+    Raises:
+        ConfigError: says which keys are wrong, what they hold and what is expected.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -102,7 +120,7 @@ def load_config(path: Path) -> SegGenConfig:
 
 
 def _describe(location: tuple[int | str, ...], *, kind: str, message: str, found: Any) -> str:
-    """Return one line on an invalid value: its key, what is expected, and what was found where that is short."""
+    """Return one line on an invalid value: its key, what is expected, and the value if short."""
     line = f"  {'.'.join(map(str, location)) or '(top level)'}: "
     if kind == "extra_forbidden":
         section: type[BaseModel] = SegGenConfig

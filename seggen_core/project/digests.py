@@ -12,7 +12,7 @@ def json_digest(value: Any, *, length: int = 16) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """Return an md5 of what is at `path`: a file's bytes, a sample store's manifest and index, or a folder's files.
+    """Return an md5 of a file's bytes, a sample store's manifest and index, or a folder's files.
 
     For a file it equals DVC's md5. Raises FileNotFoundError where there is nothing.
     """

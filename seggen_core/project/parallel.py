@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], *, num_threads: int
 ) -> Iterator[Result]:
-    """Yield ``function(item)`` in the order of the items, at most twice `num_threads` of them computed ahead.
+    """Yield ``function(item)`` in the items' order, computing at most 2 * `num_threads` ahead.
 
     Threads are enough: decoding of pictures doesn't hold Python's lock. One thread is no pool at
     all.

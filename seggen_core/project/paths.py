@@ -1,4 +1,4 @@
-"""Where every artifact of the pipeline lives, relative to the project root. dvc.yaml names the same paths."""
+"""Where every artifact of the pipeline lives. dvc.yaml names the same paths."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,10 @@ class ProjectPaths:
     def data(self) -> Path:
         """All artifacts; ignored by git, versioned by DVC."""
         return self.root / "data"
+
+    def code(self, stage: str) -> Path:
+        """Digests of the code that `stage` depends on (`project.code`)."""
+        return self.data / "code" / f"{stage}.json"
 
     @property
     def taxonomy(self) -> Path:
@@ -35,7 +39,7 @@ class ProjectPaths:
         return self.data / "captions" / "captions.parquet"
 
     def prompts(self, class_slug: str) -> Path:
-        """Parquet table of the prompts that one class partition is sampled with: sample_key, caption."""
+        """Prompts of one class partition, a Parquet table: sample_key, caption."""
         return self.data / "prompts" / f"{class_slug}.parquet"
 
     def model(self, name: str) -> Path:
@@ -52,7 +56,12 @@ class ProjectPaths:
         return self.data / "checkpoints" / variant
 
     def report(self, kind: str, name: str) -> Path:
-        """Folder of figures and tables: kind "evaluate", "judge" or "memorization", name of the arm or method."""
+        """Folder of figures and tables of one arm or method.
+
+        Args:
+            kind: "evaluate", "judge" or "memorization".
+            name: the arm or method.
+        """
         return self.data / "reports" / kind / name
 
     @property
@@ -67,7 +76,7 @@ class ProjectPaths:
 
     @property
     def kept(self) -> Path:
-        """The last finished class partitions, so that a run makes only samples whose inputs changed; never tracked."""
+        """The last finished class partitions: a run remakes only changed samples; never tracked."""
         return self.root / ".seggen" / "kept"
 
     @property
@@ -77,5 +86,5 @@ class ProjectPaths:
 
     @property
     def metrics_log(self) -> Path:
-        """Metrics over time of every stage, kept whether or not a tracking server answers; never tracked."""
+        """Logs of what stages report, from which a follower feeds MLflow; never tracked."""
         return self.root / ".seggen" / "metrics"

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*name: str | int) -> int:
-    """Return the 63-bit seed of the stream called `name` (first 8 bytes of a BLAKE2b hash, unambiguous over parts)."""
+    """Return the 63-bit seed of the stream called `name`.
+
+    It comes from the first 8 bytes of a BLAKE2b hash, which is unambiguous over the parts.
+    """
     assert all(type(part) in (str, int) for part in name), (
         f"plain str and int only, since 1 and np.int64(1) hash apart: {name}"
     )

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 
 def pick_device(config: RuntimeConfig) -> "torch.device":
-    """Return the device that `config` asks for; ConfigError where "cuda" is asked for and there is none."""
+    """Return the device that `config` asks for.
+
+    Raises:
+        ConfigError: it asks for "cuda", and torch sees none.
+    """
     import torch
 
     if config.device == "cuda" and not torch.cuda.is_available():

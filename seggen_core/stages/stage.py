@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seggen_core.config import SegGenConfig
+from seggen_core.project.code import code_digest
 from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import publish
@@ -59,6 +60,11 @@ class Stage:
         limit_threads(self.config.runtime)
         return pick_device(self.config.runtime)
 
+    @cached_property
+    def code_digest(self) -> str:
+        """Digest of the code that the stage's result depends on (`project.code`)."""
+        return code_digest(self.name)
+
     def scratch(self, identity: Sequence[Any]) -> Path:
         """Return the folder of unfinished work that is made from `identity`.
 
@@ -66,10 +72,11 @@ class Stage:
         the same stage and item with other inputs is deleted.
 
         Args:
-            identity: JSON-ready: every parameter and every digest that the result depends on.
+            identity: JSON-ready: every parameter and every digest that the result depends on. The
+                digest of the stage's code is added.
         """
         family = self.paths.scratch.joinpath(self.name, *([self.item] if self.item else []))
-        folder = family / json_digest(list(identity))
+        folder = family / json_digest([self.code_digest, *identity])
         if family.is_dir():
             for other in family.iterdir():
                 if other != folder and other.is_dir():
