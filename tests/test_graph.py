@@ -1,4 +1,4 @@
-"""dvc.yaml as DVC itself reads it, with commands that only write: which stages a change concerns."""
+"""dvc.yaml as DVC reads it, with commands that only write: which stages a change concerns."""
 
 import contextlib
 import shutil
@@ -12,13 +12,14 @@ from dvc.repo import Repo
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ["car", "person"]
+NONE = "data/code/none.json"
 
 
 def write_params(folder: Path, **changes: Any) -> None:
     """The project's parameters for two classes and two arms; `changes` change keys of sections."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["classes"] = CLASSES
-    params["foundation"]["reads"] = "seggen_core/generators/foundation.py"
+    params["foundation"]["reads"] = NONE
     params["variants"] = {
         name: params["variants"][name] for name in ("masksyn_imgsyn", "full_real")
     }
@@ -28,7 +29,7 @@ def write_params(folder: Path, **changes: Any) -> None:
 
 
 def writes(out: str) -> str:
-    """A command that makes `out`: a file where it has a suffix, else a folder with a file for each class."""
+    """A command that makes `out`: a file, or a folder with a file for each class."""
     if Path(out).suffix:
         return f"mkdir -p {Path(out).parent} && echo {out} > {out}"
     return " && ".join(
@@ -47,17 +48,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / edits).parent.mkdir(parents=True)
     shutil.copy(ROOT / edits, folder / edits)
     tree = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    for stage in tree["stages"].values():
+    for name, stage in tree["stages"].items():
+        if name == "code":  # the one stage that does its work here
+            continue
         body = stage.get("do", stage)
         body["cmd"] = " && ".join(map(writes, body["outs"]))
     (folder / "dvc.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    write_params(
-        folder,
-        seediff={"prompt_file": "seggen_core/prompts.jsonl", "reads": "seggen_core/prompts.jsonl"},
-    )
-    (folder / "seggen_core" / "prompts.jsonl").write_text(
-        '{"class": "car", "prompt": "a red car"}\n'
-    )
+    write_params(folder, seediff={"prompt_file": "listed.jsonl", "reads": "listed.jsonl"})
+    (folder / "listed.jsonl").write_text('{"class": "car", "prompt": "a red car"}\n')
     with contextlib.chdir(folder):  # DVC looks for dvc.yaml in the working directory
         Repo.init(no_scm=True).close()
         with Repo() as repo:
@@ -85,20 +83,54 @@ def test_a_finished_project_is_up_to_date() -> None:
 
 
 def test_a_changed_prompt_file_concerns_the_partitions_that_read_it(project: Path) -> None:
-    listed = project / "seggen_core" / "prompts.jsonl"
+    listed = project / "listed.jsonl"
     listed.write_text('{"class": "car", "prompt": "a blue car"}\n')
     assert stale() == {"seediff@car", "seediff@person"}
 
 
-def test_templates_concern_the_methods_that_use_them(project: Path) -> None:
-    templates = project / "seggen_core" / "synthesis" / "prompt_templates.py"
-    templates.write_text("changed = True\n")
-    assert stale() == {"diffumask@car", "diffumask@person"}
+def append(file: Path, text: str) -> None:
+    file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+def stale_for_code() -> set[str]:
+    """Groups of stages that a change of the sources concerns; first only `code` sees it."""
+    assert stale() == {"code"}
+    with Repo() as repo:
+        repo.reproduce("code", single_item=True)
+    return {name.partition("@")[0] for name in stale()}
+
+
+@pytest.mark.parametrize(
+    "module, concerned",
+    [
+        ("synthesis/prompt_templates.py", {"seediff", "diffumask"}),
+        ("reports/plan.py", set()),
+        ("cli.py", set()),
+    ],
+)
+def test_a_module_concerns_the_stages_that_import_it(
+    project: Path, module: str, concerned: set[str]
+) -> None:
+    append(project / "seggen_core" / module, "\nPROBE = 1\n")
+    assert stale_for_code() == concerned
+
+
+@pytest.mark.parametrize("module", ["colors/decoding.py", "project/rng.py"])
+def test_what_many_stages_compute_with_concerns_them_all(project: Path, module: str) -> None:
+    append(project / "seggen_core" / module, "\nPROBE = 1\n")
+    concerned = stale_for_code()
+    assert {"text2mask", "mask2img", "masksyn", "imgsyn"} <= concerned
+    assert "ablation" not in concerned
+
+
+def test_a_comment_concerns_nobody(project: Path) -> None:
+    append(project / "seggen_core" / "project" / "rng.py", "\n# A remark.\n")
+    assert stale_for_code() == set()
 
 
 def test_another_prompt_file_concerns_the_method_that_names_it(project: Path) -> None:
     (project / "mine.jsonl").write_text('{"class": "car", "prompt": "a car"}\n')
-    listed = {"prompt_file": "seggen_core/prompts.jsonl", "reads": "seggen_core/prompts.jsonl"}
+    listed = {"prompt_file": "listed.jsonl", "reads": "listed.jsonl"}
     write_params(
         project, seediff=listed, diffumask={"prompt_file": "mine.jsonl", "reads": "mine.jsonl"}
     )

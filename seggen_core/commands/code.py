@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add nothing."""
 
 
-def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
+def run(_: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     """Write data/code/<stage>.json for every stage of dvc.yaml, and the empty data/code/none.json.
 
     Raises:

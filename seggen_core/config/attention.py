@@ -83,8 +83,9 @@ class AttentionMethodConfig(Section):
             )
         if self.prompt_file is not None and self.reads != self.prompt_file:
             raise ValueError(
-                f"prompt_file is {self.prompt_file}, but reads is {self.reads}: DVC watches the file "
-                f"that reads names, and wouldn't see the prompts change; write reads: {self.prompt_file}"
+                f"prompt_file is {self.prompt_file}, but reads is {self.reads}: DVC watches the "
+                "file that reads names, and wouldn't see the prompts change; write reads: "
+                f"{self.prompt_file}"
             )
         if self.prompt_file is None and self.reads not in (None, NOTHING_TO_WATCH):
             raise ValueError(

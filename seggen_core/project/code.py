@@ -70,7 +70,7 @@ class SourceTree:
             ModuleNotFoundError: there is no such stage.
         """
         digests = {f"{_CONFIG}.base": self._read(f"{_CONFIG}.base").digest}
-        pending = [f"seggen_core.stages.{stage}"]
+        pending = ["seggen_core", "seggen_core.stages", f"seggen_core.stages.{stage}"]
         while pending:
             name = pending.pop()
             if name in digests or _is_left_out(name):

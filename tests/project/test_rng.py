@@ -54,7 +54,10 @@ def test_generators_repeat_and_don_t_touch_the_global_state() -> None:
 
 
 def test_another_process_draws_the_same() -> None:
-    code = "from seggen_core.project.rng import numpy_rng; print(numpy_rng(7, 'car', 1).random(3).tolist())"
+    code = (
+        "from seggen_core.project.rng import numpy_rng; "
+        "print(numpy_rng(7, 'car', 1).random(3).tolist())"
+    )
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
