@@ -64,11 +64,13 @@ def main() -> None:
 
     built = float(np.median([seconds(build) for _ in range(options.repeats)]))
     print(
-        f"{options.size}x{options.size} pixels, {options.classes} classes, {options.threads} thread(s), {platform.machine()}"
+        f"{options.size}x{options.size} pixels, {options.classes} classes, "
+        f"{options.threads} thread(s), {platform.machine()}"
     )
     print(f"table: {1e3 * built:.1f} ms, {color_table(palette).ids.nbytes / 1e6:.1f} MB\n")
     print(
-        f"{'map':24}{'cdist (chunk)':>22}{'table':>10}{'ratio':>8}{'+ distance':>12}  equal to cdist"
+        f"{'map':24}{'cdist (chunk)':>22}{'table':>10}{'ratio':>8}{'+ distance':>12}  "
+        "equal to cdist"
     )
     for name, color_map in maps.items():
         tried = {
@@ -89,7 +91,8 @@ def main() -> None:
         )
         equal = float((decode_with_cdist(color_map, palette, chunk=chunk) == ids).mean())
         print(
-            f"{name:24}{slow:>11.1f} ms ({chunk:>5}){fast:>7.2f} ms{slow / fast:>7.1f}x{distance:>9.2f} ms  {equal:.6%}"
+            f"{name:24}{slow:>11.1f} ms ({chunk:>5}){fast:>7.2f} ms{slow / fast:>7.1f}x"
+            f"{distance:>9.2f} ms  {equal:.6%}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The classes of a dataset: contiguous train ids, names, slugs, thing or stuff, and how a name is written in a prompt."""
+"""The classes of a dataset: contiguous train ids, names, slugs, and thing or stuff."""
 
 import json
 import re
@@ -13,7 +13,7 @@ IGNORE_INDEX = 255
 
 
 def slugify(name: str) -> str:
-    """Return `name` as it keys paths, DVC matrix items and partitions: lower case, runs of other characters become ``_``."""
+    """Return `name` as it keys paths, DVC items and partitions: lower case, ``_`` for the rest."""
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not slug:
         raise ConfigError(
@@ -23,7 +23,7 @@ def slugify(name: str) -> str:
 
 
 def pluralize(noun: str) -> str:
-    """Return the English plural of `noun` (regular forms and the irregular ones among common segmentation classes)."""
+    """Return the English plural of `noun`, with the irregular ones of common datasets."""
     irregular = {
         "person": "people",
         "sheep": "sheep",
@@ -67,18 +67,20 @@ class Taxonomy(Sequence[SegmentationClass]):
     """An ordered, immutable list of classes, indexed by train id."""
 
     def __init__(self, classes: Sequence[SegmentationClass]) -> None:
-        """Check that train ids are 0..N-1 in order and that slugs are unique; raise ConfigError otherwise."""
+        """Raise ConfigError unless train ids are 0..N-1 in order and slugs are unique."""
         if not 1 <= len(classes) <= IGNORE_INDEX:
             raise ConfigError(f"a taxonomy holds 1 to {IGNORE_INDEX} classes, got {len(classes)}")
         if [c.train_id for c in classes] != list(range(len(classes))):
             raise ConfigError(
-                f"train ids must be 0..{len(classes) - 1} in order, got {[c.train_id for c in classes]}"
+                f"train ids must be 0..{len(classes) - 1} in order, got "
+                f"{[c.train_id for c in classes]}"
             )
         seen: dict[str, str] = {}
         for c in classes:
             if c.slug in seen:
                 raise ConfigError(
-                    f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; rename one of them"
+                    f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; rename one "
+                    "of them"
                 )
             seen[c.slug] = c.name
         self._classes = tuple(classes)

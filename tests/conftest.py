@@ -19,7 +19,7 @@ os.environ |= {
 
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> Any:
-    """A real StableDiffusionPipeline with random weights, 32 px; not to be trained: `build_pipeline` makes another."""
+    """A real StableDiffusionPipeline with random weights, 32 px; train `build_pipeline()` instead."""
     from tests.attention.tiny_pipeline import build_pipeline
 
     return build_pipeline()

@@ -90,7 +90,8 @@ def test_a_missing_parameter_file(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert main(["--params", str(missing), "dataset"]) == 2
     assert (
         capsys.readouterr().err
-        == f"seggen dataset: {missing} does not exist; run from the project folder or pass --params\n"
+        == f"seggen dataset: {missing} does not exist; run from the project folder or pass "
+        "--params\n"
     )
 
 

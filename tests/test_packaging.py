@@ -27,7 +27,7 @@ def declared() -> list[Requirement]:
 
 
 def locked() -> dict[str, str]:
-    """{name: version} of the lock's entries that apply here, each with what belongs to it checked for a hash."""
+    """{name: version} of the lock's entries that apply here; each entry has a hash."""
     entries = re.split(r"\n(?=[A-Za-z0-9])", LOCK)
     versions = {}
     for entry in entries:
@@ -41,7 +41,7 @@ def locked() -> dict[str, str]:
 
 
 def third_party_imports(package: str) -> set[str]:
-    """Top-level names of all modules outside the standard library and the project that `package` imports anywhere."""
+    """Top-level names of all third-party modules that `package` imports anywhere."""
     names: set[str] = set()
     for path in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -101,7 +101,7 @@ def test_the_console_script_is_installed() -> None:
 
 
 def test_dagster_and_dvc_agree_on_antlr(tmp_path: Path) -> None:
-    """With DVC's own choice of omegaconf every string selection of Dagster dies of "ord() expected string"."""
+    """DVC's own choice of omegaconf breaks Dagster's string selections: "ord() expected string"."""
     from dagster import AssetSelection, asset
     from dvc.utils.hydra import apply_overrides
 

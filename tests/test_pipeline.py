@@ -1,4 +1,4 @@
-"""The whole graph, run by DVC at smoke size with the shipped foundation: every stage is the real one."""
+"""The whole graph, run by DVC at smoke size with the shipped foundation and the real stages."""
 
 import json
 import os

@@ -212,7 +212,7 @@ def test_camvid_at_256_px_differs_in_size_alone() -> None:
 
 
 def test_prompts_reach_the_samplers_and_captions_the_trainings() -> None:
-    """An edited prompt must make neither the generators stale nor the partitions of other classes."""
+    """An edited prompt leaves the generators and the partitions of other classes up to date."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert set(stages["captions"]["outs"]) == {"data/captions", "data/prompts"}
     for name in ("text2mask", "mask2img"):

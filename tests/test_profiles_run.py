@@ -1,4 +1,4 @@
-"""The profiles of the papers, run: each one's own graph, settings and model families, with every size brought down to a few.
+"""The papers' profiles, run: each one's own graph, settings and model families at small sizes.
 
 Only sizes are changed: the methods, schedulers, strategies, colour maps, captioners, segmenters and
 the kinds of networks are the profile's. Weights are random, so nothing here says how good a result
@@ -74,7 +74,7 @@ REAL_LAYOUTS = {
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the profiles fetch from the hub, a few channels wide with random weights: one folder each."""
+    """What the profiles fetch from the hub, narrow and with random weights: one folder each."""
     import torch
     from transformers import ResNetConfig, ResNetForImageClassification
 
@@ -114,7 +114,7 @@ MASK2FORMER = {
 
 
 def reduced(name: str) -> dict[str, Any]:
-    """The profile's parameters with smaller sizes, and what it takes from the hub taken from folders."""
+    """The profile's parameters with smaller sizes and with folders instead of the hub."""
     tree = yaml.safe_load((ROOT / "profiles" / name / "params.yaml").read_text(encoding="utf-8"))
     large = tree["dataset"]["image_size"]
     tree["dataset"] |= {"image_size": {768: 64, 512: 128}[large], "num_val": 1}
@@ -190,7 +190,7 @@ def begin(
 
 
 def run_graph(config: SegGenConfig, *, paths: ProjectPaths) -> str:
-    """Run every stage, and class partitions of one class: the first that real samples belong to. Return its slug."""
+    """Run every stage and the partitions of one class, the first with real samples; return its slug."""
 
     def run(stage: str, item: str | None = None) -> None:
         importlib.import_module(f"seggen_core.stages.{stage}").run(config, paths=paths, item=item)
@@ -308,7 +308,7 @@ def check_segmenters(
 
 
 def check_graph(name: str, *, folder: Path, pretrained: Path, num_test: int) -> None:
-    """Run the profile `name` in `folder`, whose subfolder "dataset" holds its dataset, and look at all that came of it."""
+    """Run the profile `name` in `folder`, which holds its dataset in "dataset", and check results."""
     shape = SHAPES[name]
     paths, config = begin(
         folder / "project", name=name, pretrained=pretrained, dataset=folder / "dataset"

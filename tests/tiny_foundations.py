@@ -1,4 +1,4 @@
-"""Foundations with random weights in the shape of the published ones: SDXL-base and Stable Diffusion 2-base, a few channels wide.
+"""Foundations with random weights, narrow, in the shape of SDXL-base and Stable Diffusion 2-base.
 
 Blocks, text encoders, autoencoder (f = 8) and schedulers are of the kinds that the published
 folders have, and as many; widths and layers are what is small.
@@ -66,7 +66,7 @@ def _autoencoder(*, scaling_factor: float) -> AutoencoderKL:
 
 
 def _uneven_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Weights as drawn give nearly flat attention; larger projections make it vary, as training does."""
+    """Weights as drawn give nearly flat attention; larger projections make it vary."""
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if name.endswith(("to_q.weight", "to_k.weight")):
@@ -75,7 +75,7 @@ def _uneven_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def save_sdxl(folder: Path) -> Path:
-    """Save a StableDiffusionXLPipeline as stabilityai/stable-diffusion-xl-base-1.0 is laid out; return its folder."""
+    """Save a StableDiffusionXLPipeline laid out like SDXL-base 1.0; return its folder."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     unet = UNet2DConditionModel(

@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     )
     write_caption_table(arguments.out, captions | {k: v for k, v in edits.items() if k in captions})
     print(
-        f"{len(captions)} captions in {arguments.out}; change some, then run: seggen captions-import {arguments.out}"
+        f"{len(captions)} captions in {arguments.out}; change some, then run: "
+        f"seggen captions-import {arguments.out}"
     )
     return 0

@@ -30,7 +30,8 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
 
     if config.captions.edits is None:
         raise ConfigError(
-            "captions.edits is not set; name the table that edits are kept in, such as the profile's caption_edits.csv"
+            "captions.edits is not set; name the table for edits, such as the profile's "
+            "caption_edits.csv"
         )
     if not paths.captions.is_file():
         raise CaptionError(f"there is no {paths.captions}; run: dvc repro captions")
@@ -41,6 +42,7 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     edits = {key: text for key, text in table.items() if text != captions[key]}
     write_caption_table(paths.root / config.captions.edits, edits)
     print(
-        f"{len(edits)} of {len(captions)} captions edited, in {paths.root / config.captions.edits}; now run: dvc repro"
+        f"{len(edits)} of {len(captions)} captions edited, in "
+        f"{paths.root / config.captions.edits}; now run: dvc repro"
     )
     return 0
