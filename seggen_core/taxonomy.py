@@ -79,8 +79,8 @@ class Taxonomy(Sequence[SegmentationClass]):
         for c in classes:
             if c.slug in seen:
                 raise ConfigError(
-                    f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; rename one "
-                    "of them"
+                    f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; "
+                    "rename one of them"
                 )
             seen[c.slug] = c.name
         self._classes = tuple(classes)

@@ -19,7 +19,7 @@ os.environ |= {
 
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> Any:
-    """A real StableDiffusionPipeline with random weights, 32 px; train `build_pipeline()` instead."""
+    """A real StableDiffusionPipeline with random weights, 32 px; tests must not train it."""
     from tests.attention.tiny_pipeline import build_pipeline
 
     return build_pipeline()

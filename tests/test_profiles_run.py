@@ -190,7 +190,7 @@ def begin(
 
 
 def run_graph(config: SegGenConfig, *, paths: ProjectPaths) -> str:
-    """Run every stage and the partitions of one class, the first with real samples; return its slug."""
+    """Run every stage and the first class with real samples; return its slug."""
 
     def run(stage: str, item: str | None = None) -> None:
         importlib.import_module(f"seggen_core.stages.{stage}").run(config, paths=paths, item=item)
@@ -308,7 +308,7 @@ def check_segmenters(
 
 
 def check_graph(name: str, *, folder: Path, pretrained: Path, num_test: int) -> None:
-    """Run the profile `name` in `folder`, which holds its dataset in "dataset", and check results."""
+    """Run the profile `name` in `folder`, with its dataset in "dataset", and check results."""
     shape = SHAPES[name]
     paths, config = begin(
         folder / "project", name=name, pretrained=pretrained, dataset=folder / "dataset"
