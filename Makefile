@@ -14,6 +14,8 @@ DAGSTER_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 # Stages of one pool (dvc.yaml: meta.dagster.pool) that Dagster runs at a time.
 GPU_SLOTS ?= 1
+# Other addresses that browsers find Dagster or MLflow at, such as http://localhost:8080 through an SSH tunnel.
+ORIGINS ?=
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread a process: stages and tests run side by side, and small tensors gain nothing from a second thread.
@@ -82,7 +84,7 @@ format: setup ## Put the code into shape
 
 ui: setup ## Start Dagster on http://127.0.0.1:3000 (DAGSTER_PORT) and MLflow on :5000 (MLFLOW_PORT); Ctrl-C stops both
 	@git rev-parse --git-dir >/dev/null 2>&1 || git init --quiet
-	exec python -m dagster_project.ui --dagster-port $(DAGSTER_PORT) --mlflow-port $(MLFLOW_PORT) --gpu-slots $(GPU_SLOTS)
+	exec python -m dagster_project.ui --dagster-port $(DAGSTER_PORT) --mlflow-port $(MLFLOW_PORT) --gpu-slots $(GPU_SLOTS) $(addprefix --origin ,$(ORIGINS))
 
 lock: ## Resolve requirements.lock anew, keeping the versions that still fit
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --quiet \

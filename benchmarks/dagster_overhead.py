@@ -41,7 +41,7 @@ defs = dg.Definitions(
     asset_checks=build_stage_checks(manifest, []),
     jobs=[build_dvc_job("everything", targets=sys.argv[1:2], description="All stages")],
     sensors=[build_outside_runs_sensor()],
-    resources={"dvc": DvcProject(project_dir=str(root))},
+    resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
     executor=dg.in_process_executor,
 )
 defs.get_repository_def().get_all_jobs()

@@ -6,6 +6,7 @@ DVC:
 - `execution`: one stage through DVC, in its own process group
 - `fork_server`: the process that those are forked from, with DVC already imported
 - `lock_writer`: lets it write one stage into dvc.lock without taking the others apart
+- `params`: parameters of one run, checked before DVC sees them
 - `experiment`: one stage with other parameters, recorded as a DVC experiment
 - `schedule`: the order in which stages run, and which needn't be looked at
 - `repro`: the whole pipeline, several stages at a time

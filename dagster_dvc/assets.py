@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_dvc.checks import StageCheck
+from dagster_dvc.errors import ParamsError
 from dagster_dvc.events import StageReader, stage_failure, stage_metadata, stage_tags
 from dagster_dvc.experiment import experiment_outputs, run_experiment
 from dagster_dvc.gate import failed_inputs
@@ -32,8 +33,8 @@ class StageConfig(dg.Config):
     params: dict[str, Any] = Field(
         default={},
         description=(
-            "Parameters to use instead of those in params.yaml, e.g. {masksyn.samples_per_source: 4}. The run is recorded as "
-            "a DVC experiment and leaves the workspace as it is."
+            "Parameters to use instead of those in params.yaml, e.g. {masksyn.samples_per_source: 4}; only ones that it has. "
+            "The run is recorded as a DVC experiment and leaves the workspace as it is."
         ),
     )
 
@@ -114,7 +115,7 @@ def _build_asset(
         pool=translator.get_pool(manifest, group),
     )
     def run_stage(
-        context: dg.AssetExecutionContext, config: StageConfig, dvc: DvcProject
+        context: dg.AssetExecutionContext, config: StageConfig, dvc: dg.ResourceParam[DvcProject]
     ) -> Iterator[dg.MaterializeResult | dg.AssetObservation]:
         key = context.partition_key if context.has_partition_key else None
         if key not in stages:
@@ -165,9 +166,18 @@ def _observe_experiment(
     key: dg.AssetKey,
 ) -> dg.AssetObservation:
     """Run `node` with the parameters of the launchpad; returns what came out of it."""
-    result, experiment = run_experiment(
-        dvc, node, params=config.params, run_id=context.run.run_id, on_line=line_logger(context.log)
-    )
+    try:
+        result, experiment = run_experiment(
+            dvc,
+            node,
+            params=config.params,
+            run_id=context.run.run_id,
+            on_line=line_logger(context.log),
+        )
+    except ParamsError as error:
+        raise dg.Failure(
+            f"the launch option params is refused: {error}", allow_retries=False
+        ) from error
     if experiment is None:
         raise stage_failure(result)
     context.instance.add_run_tags(context.run.run_id, {"dvc/experiment": experiment.name})

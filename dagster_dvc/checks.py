@@ -249,7 +249,7 @@ def _build_checks(
 
     @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
     def check_stages(
-        context: dg.AssetCheckExecutionContext, dvc: DvcProject
+        context: dg.AssetCheckExecutionContext, dvc: dg.ResourceParam[DvcProject]
     ) -> Iterable[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
         run = context.op_execution_context
         wanted = [nodes[run.partition_key]] if run.has_partition_key else list(nodes.values())

@@ -23,6 +23,7 @@ from dagster_dvc.checks import build_stage_checks
 from dagster_dvc.events import StageReader
 from dagster_dvc.jobs import build_dvc_job
 from dagster_dvc.manifest import DvcManifest, load_manifest, write_json
+from dagster_dvc.params import ParamsValidator
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.sensor import build_outside_runs_sensor
 from dagster_dvc.translator import DvcTranslator
@@ -40,7 +41,8 @@ ProjectFolder = Annotated[str, dg.Resolver(_resolve_folder, model_field_type=str
 class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
     """Assets, checks, a job and the sensor of one DVC project.
 
-    Override `translator` or `reader` in a subclass to derive other properties or read other files.
+    Override `translator`, `reader` or `validate_params` in a subclass to derive other properties,
+    read other files or check what a launch may set.
 
     Attributes:
         project: the folder that holds dvc.yaml, relative to the folder of the YAML file.
@@ -73,6 +75,11 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
         """Reads metadata and progress from the files of stages."""
         return StageReader()
 
+    @property
+    def validate_params(self) -> ParamsValidator | None:
+        """Checks params.yaml as a launch would have it; None takes every value for the parameters that it has."""
+        return None
+
     def write_state_to_path(self, state_path: Path) -> None:
         """Ask DVC for the manifest and keep it."""
         write_json(state_path, load_manifest(Path(self.project).resolve()).to_json())
@@ -99,5 +106,9 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
                 )
             ],
             sensors=[build_outside_runs_sensor(translator=translator, reader=reader)],
-            resources={"dvc": DvcProject(project_dir=self.project, env=self.env)},
+            resources={
+                "dvc": DvcProject(
+                    project_dir=self.project, env=self.env, validate_params=self.validate_params
+                ).as_resource()
+            },
         )

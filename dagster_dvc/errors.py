@@ -4,6 +4,7 @@
     ├── DvcProjectError    the folder is no DVC project, or DVC can't read its dvc.yaml or params.yaml
     ├── DvcBusyError       another DVC process is writing what has to be read; try again when it has ended
     ├── UnknownStageError  a target names no stage and no group
+    ├── ParamsError        parameters that were given for one run are refused
     └── DvcServerError     the process that stages are forked from has died
 
 A stage that fails is no error but a `StageResult`, since other stages may be running beside it.
@@ -24,6 +25,10 @@ class DvcBusyError(DvcAssetsError):
 
 class UnknownStageError(DvcAssetsError):
     """A target names no stage and no group of stages."""
+
+
+class ParamsError(DvcAssetsError):
+    """Parameters that were given for one run are refused."""
 
 
 class DvcServerError(DvcAssetsError):

@@ -25,6 +25,7 @@ from typing import Literal
 
 from dagster_dvc import fork_server
 from dagster_dvc.errors import DvcServerError
+from dagster_dvc.manifest import load_manifest
 
 Outcome = Literal["ran", "cached", "unchanged", "failed", "stopped"]
 TAIL_LINES = 30
@@ -110,7 +111,13 @@ class DvcServer:
             env: the environment of the stage's command; None takes this process's own.
             argv: arguments of `dvc`, where it is to do something else about the stage than to bring
                 it up to date.
+
+        Raises:
+            DvcProjectError: DVC can't read the project, or would run what no stage of it may.
         """
+        load_manifest(
+            root
+        )  # it refuses stages that aren't safe to run; params.yaml may have changed since it was looked at last
         environment = dict(os.environ if env is None else env)
         # The stage's command says "python": let it be this one, whether or not its environment was
         # activated.

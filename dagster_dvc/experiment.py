@@ -10,7 +10,7 @@ would need a parameter in dvc.yaml for everything that may be overridden.)
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_dvc.errors import DvcProjectError
 from dagster_dvc.execution import StageResult
 from dagster_dvc.lock import LockedStage, parse_lock
+from dagster_dvc.params import param_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,18 +43,17 @@ class Experiment:
     locked: LockedStage
 
 
-def experiment_argv(stage: str, *, params: Mapping[str, Any], name: str, message: str) -> list[str]:
-    """Arguments of `dvc` that run `stage`, and what is upstream of it, with `params` ({"masksyn.samples_per_source": 4}).
-
-    Strings are quoted as Hydra wants it; a parameter that params.yaml lacks is an error of DVC's.
-    """
-    overrides = [f"{key}={_hydra_value(value)}" for key, value in params.items()]
+def experiment_argv(stage: str, *, overrides: Sequence[str], name: str, message: str) -> list[str]:
+    """Arguments of `dvc` that run `stage`, and what is upstream of it, with the `overrides` that `param_overrides` has made."""
     settings = [argument for override in overrides for argument in ("--set-param", override)]
+    # --no-hydra: a project's own Hydra configuration would compose another params.yaml than the one
+    # that was checked.
     return [
         "--wait-for-lock",
         "exp",
         "run",
         "--temp",
+        "--no-hydra",
         "--name",
         name,
         "--message",
@@ -76,7 +76,9 @@ def run_experiment(
     Raises:
         DvcProjectError: the project has no commit for an experiment to start from, or DVC recorded
             none.
+        ParamsError: `params` are refused.
     """
+    overrides = param_overrides(dvc.root, params, validate=dvc.validate_params)
     if _git(dvc.root, "rev-parse", "--verify", "--quiet", "HEAD") is None:
         raise DvcProjectError(
             f"a run with other parameters is a DVC experiment, which needs a commit to start from: {dvc.root}"
@@ -84,7 +86,7 @@ def run_experiment(
         )
     name = f"dagster-{run_id.partition('-')[0]}-{node.name.replace('@', '-')}"
     message = f"{node.name} with {json.dumps(dict(params))}, Dagster run {run_id}"
-    argv = experiment_argv(node.name, params=params, name=name, message=message)
+    argv = experiment_argv(node.name, overrides=overrides, name=name, message=message)
     result = dvc.run(node.name, run_id=run_id, on_line=on_line, argv=argv)
     if not result.ok and result.exit_code != 0:
         return result, None
@@ -123,13 +125,6 @@ def experiment_outputs(
             ]
             dvc.run(node.name, run_id=run_id, on_line=print, argv=argv)
         yield Path(folder)
-
-
-def _hydra_value(value: Any) -> str:
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    return json.dumps(value)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -69,7 +69,7 @@ def build_dvc_job(
 
     @dg.op(name=f"{name}_stages", out=dg.Out(dg.Nothing), description=description)
     def run_stages(
-        context: dg.OpExecutionContext, config: PipelineConfig, dvc: DvcProject
+        context: dg.OpExecutionContext, config: PipelineConfig, dvc: dg.ResourceParam[DvcProject]
     ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
         pipeline = Pipeline(
             context, dvc=dvc, targets=targets, checks=checks, translator=translator, reader=reader

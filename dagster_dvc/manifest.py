@@ -8,6 +8,7 @@ dvc.yaml.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from graphlib import TopologicalSorter
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 CACHE_FILE = Path(".dvc", "tmp", "dvc_assets_manifest.json")
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+ITEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""What an item of a `matrix` or `foreach` may be called: it keys partitions, and becomes part of commands and paths."""
+INTERPOLATION = re.compile(r"(?<!\\)\$\{.*?\}")
+UNQUOTED = r"[A-Za-z0-9_./:,=+%@-]*"
+"""Text that a shell takes as it is."""
+_QUOTED = r"""(?:[A-Za-z0-9_./:,=+%@-]|'[^'\x00-\x1f\x7f\x85\u2028\u2029]*'|"'")+"""
+OPTIONS = f"--{_QUOTED}(?: {_QUOTED})*"
+"""What DVC makes of a mapping: options whose values it quotes. It splits commands at line ends, those in quotes too."""
 
 
 @dataclass(frozen=True)
@@ -294,6 +304,7 @@ def _node(
     from dvc.parsing.context import Node
 
     group = stage.raw_data.generated_from or stage.name
+    _check_safety(stage, group=group, resolver=resolver)
     key = stage.name.removeprefix(f"{group}@") if stage.raw_data.generated_from else None
     dimensions: dict[str, Any] = {}
     cmd = template = stage.cmd
@@ -329,6 +340,33 @@ def _node(
         meta=stage.meta or {},
         upstream=tuple(upstream),
     )
+
+
+def _check_safety(stage: "PipelineStage", *, group: str, resolver: "DataResolver | None") -> None:
+    """Refuse a stage whose item, or a value in whose commands, would mean something to a shell or lead to another path.
+
+    Raises:
+        DvcProjectError: it says which value.
+    """
+    item = stage.name.removeprefix(group).removeprefix("@")
+    if (item and not ITEM.fullmatch(item)) or not ITEM.fullmatch(group):
+        raise DvcProjectError(
+            f"{stage.name!r} can't be the name of a stage: items of a matrix or foreach hold letters, digits, '_', '.' and '-',"
+            " the first of them a letter or digit (look at the lists and sections of params.yaml that dvc.yaml names)"
+        )
+    assert resolver is not None
+    definition = resolver.definitions[group]
+    template = getattr(definition, "template", None) or definition.definition
+    lines, templates = (
+        cmd if isinstance(cmd, list) else [cmd] for cmd in (stage.cmd, template["cmd"])
+    )
+    for line, text in zip_longest(lines, templates, fillvalue=""):
+        literals = [re.escape(part.replace("\\${", "${")) for part in INTERPOLATION.split(text)]
+        if not re.fullmatch(f"(?:{UNQUOTED}|{OPTIONS})".join(literals), line):
+            raise DvcProjectError(
+                f"a command of {stage.name} in dvc.yaml is {text!r}, and params.yaml makes {line!r} of it, which a shell would"
+                " read as more than values"
+            )
 
 
 @contextmanager

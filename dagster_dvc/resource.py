@@ -3,34 +3,58 @@
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-from pydantic import Field, PrivateAttr
 
 from dagster_dvc.execution import DvcServer, StageResult, StageRun
 from dagster_dvc.manifest import DvcManifest, load_manifest
+from dagster_dvc.params import ParamsValidator
 
 WAIT_SECONDS = 10.0
 """How often `on_wait` is called while a stage says nothing new."""
 
 
-class DvcProject(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class DvcProject:
     """A DVC project on disk.
+
+    No `ConfigurableResource`: the fields of such a one can be set in the configuration of a run, so
+    by everybody who may launch one, and these say which folder's commands are run, and with what
+    environment.
 
     Attributes:
         project_dir: the folder that holds dvc.yaml.
         env: environment variables that stages get on top of this process's own.
+        validate_params: checks params.yaml as a launch would have it; None takes every value for
+            the parameters that it has.
     """
 
-    project_dir: str = Field(description="The folder that holds dvc.yaml.")
-    env: dict[str, str] = Field(
-        default={}, description="Environment variables for stages, on top of the process's own."
+    project_dir: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    validate_params: ParamsValidator | None = None
+
+    _servers: list[DvcServer] = field(default_factory=list, init=False, repr=False, compare=False)
+    _starting: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
     )
 
-    _server: DvcServer | None = PrivateAttr(default=None)
-    _starting: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    def as_resource(self) -> dg.ResourceDefinition:
+        """The project as a resource that takes no configuration; each run gets a server of its own, and ends it."""
+
+        @contextmanager
+        def opened() -> Iterator[DvcProject]:
+            project = replace(self)
+            try:
+                yield project
+            finally:
+                project.close()
+
+        return fixed_resource(opened, description=f"The DVC project in {self.project_dir}")
 
     @property
     def root(self) -> Path:
@@ -41,24 +65,19 @@ class DvcProject(dg.ConfigurableResource):
         """The project's stages as they are defined now."""
         return load_manifest(self.root)
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
-        """End the process that stages are forked from."""
-        self.close()
-
     def close(self) -> None:
         """End the process that stages are forked from; stages that are running go on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        while self._servers:
+            self._servers.pop().close()
 
     def start(self, name: str, *, run_id: str, argv: Sequence[str] | None = None) -> StageRun:
         """Start a stage; its command finds `run_id` as DAGSTER_RUN_ID. `argv` is as `DvcServer.run` takes it."""
         with self._starting:
-            if self._server is None:
-                self._server = DvcServer()
+            if not self._servers:
+                self._servers.append(DvcServer())
         # One thread writes to one MLflow run: the caller's must not leak into the stage.
         inherited = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
-        return self._server.run(
+        return self._servers[0].run(
             self.root, name, env=inherited | {**self.env, "DAGSTER_RUN_ID": run_id}, argv=argv
         )
 
@@ -84,6 +103,19 @@ class DvcProject(dg.ConfigurableResource):
             argv: as `DvcServer.run` takes it.
         """
         return follow(self.start(name, run_id=run_id, argv=argv), on_line=on_line, on_wait=on_wait)
+
+
+def fixed_resource(
+    make: Callable[[], AbstractContextManager[Any]], *, description: str
+) -> dg.ResourceDefinition:
+    """A resource that the configuration of a run can't change: it has no fields, and names that it doesn't have are refused."""
+
+    @dg.resource(config_schema={}, description=description)
+    def resource() -> Iterator[Any]:
+        with make() as value:
+            yield value
+
+    return resource
 
 
 def follow(

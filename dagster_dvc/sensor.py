@@ -46,7 +46,9 @@ def build_outside_runs_sensor(
         default_status=default_status,
         description="Reports what was run outside of Dagster, and what `dvc status` says of each asset.",
     )
-    def outside_runs(context: dg.SensorEvaluationContext, dvc: DvcProject) -> dg.SkipReason:
+    def outside_runs(
+        context: dg.SensorEvaluationContext, dvc: dg.ResourceParam[DvcProject]
+    ) -> dg.SkipReason:
         seen = json.loads(context.cursor) if context.cursor else {}
         manifest = dvc.manifest()
         state = _workspace_state(dvc.root, manifest)

@@ -1,7 +1,9 @@
 """`make ui`: Dagster and MLflow side by side on this machine, both ended by Ctrl-C.
 
 What they print goes to .seggen/ui/; only their addresses, or why one of them can't run, are shown.
-Dagster keeps its event log and settings in .seggen/dagster, telemetry off.
+Dagster keeps its event log and settings in .seggen/dagster, telemetry off. Both listen on a
+loopback address and answer their own pages alone (`dagster_project.own_origin`); Dagster's code
+server listens on a socket that only this user may open.
 """
 
 import argparse
@@ -11,9 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -58,30 +61,39 @@ class Service:
 
     Args:
         name: for people.
-        argv: the command.
-        port: where it will answer.
-        path: what to ask for, to see whether it does.
+        argv: the command, without the Python that runs it.
+        page: a page of it, to see whether it answers; None for one without pages.
         env: its environment.
         log: gets its output.
     """
 
     def __init__(
-        self, name: str, *, argv: list[str], port: int, path: str, env: Mapping[str, str], log: Path
+        self,
+        name: str,
+        *,
+        argv: list[str],
+        page: str | None = None,
+        env: Mapping[str, str],
+        log: Path,
     ) -> None:
         """Start it."""
         self.name = name
-        self.address = f"http://{HOST}:{port}"
-        self._path = path
+        self.page = page
         self._log = log
         self._output: IO[bytes] = log.open("wb")
         self._process = subprocess.Popen(
-            argv,
+            [sys.executable, "-m", *argv],
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,
             start_new_session=True,
         )
+
+    @property
+    def address(self) -> str:
+        """Where its pages are."""
+        return (self.page or "").rpartition("/")[0]
 
     @property
     def is_alive(self) -> bool:
@@ -91,17 +103,20 @@ class Service:
     def answers(self) -> bool:
         """Whether it serves pages."""
         try:
-            with urllib.request.urlopen(self.address + self._path, timeout=5) as response:  # noqa: S310 (our own address)
+            with urllib.request.urlopen(self.page or "", timeout=5) as response:  # noqa: S310 (our own address)
                 return bool(response.status == 200)
         except (URLError, OSError):
             return False
 
-    def stop(self, first: signal.Signals) -> None:
-        """Ask it to end with the signal `first`, wait, then end what is left of its process group."""
+    def interrupt(self) -> None:
+        """Ask it to end."""
         if self.is_alive:
-            self._process.send_signal(first)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_SECONDS)
+            self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> None:
+        """Wait until it has ended, `STOP_SECONDS` at most, then end what is left of its process group."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_SECONDS)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -130,6 +145,12 @@ def main(argv: list[str] | None = None) -> int:
         default=1,
         help="stages of one pool at a time, likewise (default: 1)",
     )
+    parser.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        help="another address that browsers find one of them at, such as http://localhost:8080 through a tunnel; once for each",
+    )
     args = parser.parse_args(argv)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Also where a script's background job would ignore SIGINT: the services would inherit that.
@@ -144,13 +165,18 @@ def main(argv: list[str] | None = None) -> int:
             )
             return EXIT_USAGE
     services: list[Service] = []
+    # Only this user may enter it; not in the project, since the paths of sockets have to be short.
+    sockets = tempfile.TemporaryDirectory(prefix="seggen-ui-")
     try:
-        services = start(
+        start(
+            services,
             root,
+            sockets=Path(sockets.name),
             dagster_port=args.dagster_port,
             mlflow_port=args.mlflow_port,
             runs=args.runs,
             slots=args.gpu_slots,
+            origins=args.origin,
         )
         return watch(services)
     except StartError as error:
@@ -163,15 +189,32 @@ def main(argv: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # it ends by itself now
         stop(services)
+        sockets.cleanup()
 
 
 def start(
-    root: Path, *, dagster_port: int, mlflow_port: int, runs: int, slots: int
-) -> list[Service]:
+    services: list[Service],
+    root: Path,
+    *,
+    sockets: Path,
+    dagster_port: int,
+    mlflow_port: int,
+    runs: int,
+    slots: int,
+    origins: Sequence[str],
+) -> None:
     """Start Dagster, and MLflow unless MLFLOW_TRACKING_URI names a server that runs already.
 
+    Args:
+        services: gets each as it is started, so that all that run can be ended whatever happens.
+        root: the project folder.
+        sockets: folder for what Dagster's processes talk through.
+        dagster_port, mlflow_port: where their pages are.
+        runs, slots: for Dagster's settings, where there are none yet.
+        origins: other addresses that browsers find them at.
+
     Raises:
-        StartError: the tracking database can't be made.
+        StartError: the tracking database can't be made, or the code server doesn't start.
     """
     logs, home = root / ".seggen" / "ui", root / ".seggen" / "dagster"
     for folder in (logs, home):
@@ -188,7 +231,7 @@ def start(
         PROJECT_VARIABLE: str(root),
         "PYTHONUNBUFFERED": "1",
     }
-    services = []
+    also = [argument for origin in origins for argument in ("--origin", origin)]
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     if server.startswith("http"):
         env[MLFLOW_UI_VARIABLE] = server
@@ -208,45 +251,69 @@ def start(
             "--default-artifact-root",
             (root / "mlruns").as_uri(),
         ]
-        where = ["--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
-        argv = [sys.executable, "-m", "mlflow", "server", *store, *where]
-        services.append(
-            Service(
-                "MLflow",
-                argv=argv,
-                port=mlflow_port,
-                path="/health",
-                env=env,
-                log=logs / "mlflow.log",
-            )
-        )
-    argv = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "dev",
-        "--module-name",
-        "dagster_project.definitions",
-        "--working-directory",
-        str(root),
-    ]
-    argv += ["--host", HOST, "--port", str(dagster_port), "--log-level", "info"]
-    services.append(
-        Service(
-            "Dagster",
-            argv=argv,
-            port=dagster_port,
-            path="/server_info",
-            env=env,
-            log=logs / "dagster.log",
-        )
+        argv = ["dagster_project.serve", "mlflow", *store, "--port", str(mlflow_port), *also]
+        page = f"http://{HOST}:{mlflow_port}/health"
+        services.append(Service("MLflow", argv=argv, page=page, env=env, log=logs / "mlflow.log"))
+    socket_path, workspace = sockets / "code.sock", sockets / "workspace.yaml"
+    grpc_server = {
+        "host": "localhost",
+        "socket": str(socket_path),
+        "location_name": "dagster_project.definitions",
+    }
+    workspace.write_text(
+        json.dumps({"load_from": [{"grpc_server": grpc_server}]}), encoding="utf-8"
     )
-    return services
+    argv = [
+        "dagster",
+        "code-server",
+        "start",
+        "--socket",
+        str(socket_path),
+        "--use-python-environment-entry-point",
+    ]
+    argv += ["--module-name", "dagster_project.definitions", "--working-directory", str(root)]
+    code = Service("Dagster's code server", argv=argv, env=env, log=logs / "dagster_code.log")
+    services.append(code)
+    wait_for_socket(code, socket_path)
+    argv = [
+        "dagster_project.serve",
+        "dagster",
+        "--workspace",
+        str(workspace),
+        "--port",
+        str(dagster_port),
+        *also,
+    ]
+    page = f"http://{HOST}:{dagster_port}/server_info"
+    services.append(Service("Dagster", argv=argv, page=page, env=env, log=logs / "dagster.log"))
+    argv = ["dagster._daemon", "run", "--workspace", str(workspace)]
+    services.append(
+        Service("Dagster's daemon", argv=argv, env=env, log=logs / "dagster_daemon.log")
+    )
+
+
+def wait_for_socket(service: Service, path: Path) -> None:
+    """Wait until a service listens on a socket.
+
+    Raises:
+        StartError: it has ended, or takes too long.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                return
+        if not service.is_alive or time.monotonic() > deadline:
+            raise StartError(f"{service.name} doesn't start; its last lines were\n{service.tail()}")
+        time.sleep(0.2)
 
 
 def watch(services: list[Service]) -> int:
     """Say where each service is as soon as it answers; return when one has ended by itself."""
-    waiting, deadline = list(services), time.monotonic() + START_SECONDS
+    waiting, deadline = (
+        [service for service in services if service.page],
+        time.monotonic() + START_SECONDS,
+    )
     while True:
         for service in services:
             if not service.is_alive:
@@ -271,12 +338,14 @@ def watch(services: list[Service]) -> int:
 
 def stop(services: list[Service]) -> None:
     """End all services; Dagster's runs are cancelled first, so that no stage goes on unseen."""
-    for service in reversed(services):
+    for service in services:
         if service.name == "Dagster" and service.is_alive:
             with suppress(URLError, OSError, KeyError, ValueError):
                 cancel_runs(service.address)
-        # Dagster ends its own processes on SIGINT; MLflow's server on SIGTERM.
-        service.stop(signal.SIGINT if service.name == "Dagster" else signal.SIGTERM)
+    for service in services:
+        service.interrupt()
+    for service in services:
+        service.wait()
 
 
 def cancel_runs(address: str) -> None:

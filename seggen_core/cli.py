@@ -8,7 +8,9 @@ import errno
 import importlib
 import logging
 import os
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     for stage, summary in STAGES.items():
         command = commands.add_parser(stage, help=summary, description=f"Stage {stage}: {summary}.")
         if stage in _ITEMS:
-            command.add_argument("--item", required=True, help=_ITEMS[stage])
+            help_text = f"{_ITEMS[stage]}, or DVC's name of the stage: {stage}@<{_ITEMS[stage]}>"
+            command.add_argument("--item", required=True, type=_item_parser(stage), help=help_text)
     for name, module in COMMANDS.items():
         command = commands.add_parser(
             name,
@@ -99,6 +102,26 @@ def build_parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
     return parser
+
+
+def _item_parser(stage: str) -> Callable[[str], str]:
+    """Return what takes an item as it is, or as DVC_STAGE gives it ("masksyn@car", "../dvc.yaml:masksyn@car").
+
+    dvc.yaml hands DVC_STAGE over instead of the item: text of params.yaml in a command would be
+    read by a shell.
+    """
+
+    def parse(text: str) -> str:
+        from seggen_core.config.base import SLUG
+
+        item = re.sub(rf"\A(.*:)?{stage}@", "", text)
+        if not SLUG.fullmatch(item):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no {_ITEMS[stage]}: expected letters, digits, '_' and '-'"
+            )
+        return item
+
+    return parse
 
 
 def main(argv: list[str] | None = None) -> int:

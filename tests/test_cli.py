@@ -104,6 +104,20 @@ def test_a_wrong_command_line_shows_the_usage(
     assert end.value.code == 2 and "usage: seggen" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("item", ["car; touch x", "../car", "", "imgsyn@car", "a/b", "car\n"])
+def test_an_item_that_is_no_slug_shows_the_usage(item: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["masksyn", "--item", item])
+    assert end.value.code == 2 and "letters, digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "item", ["car", "masksyn@car", "dvc.yaml:masksyn@car", "../a:b/dvc.yaml:masksyn@car"]
+)
+def test_an_item_may_be_dvcs_name_of_the_stage(item: str) -> None:
+    assert build_parser().parse_args(["masksyn", "--item", item]).item == "car"
+
+
 def test_a_stage_before_its_input_says_what_to_run(
     params: Path, capsys: pytest.CaptureFixture
 ) -> None:

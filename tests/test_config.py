@@ -124,6 +124,46 @@ WRONG = {
         lambda p: p.update(classes=["car", "car"]),
         ("classes", "repeats", "['car', 'car']"),
     ),
+    "shell text for a class": (
+        lambda p: p.update(classes=["car; touch x"]),
+        ("classes.0", "letters, digits", "'car; touch x'"),
+    ),
+    "a path for a class": (
+        lambda p: p.update(classes=["../car"]),
+        ("classes.0", "letters, digits", "'../car'"),
+    ),
+    "a line end after a class": (
+        lambda p: p.update(classes=["car\n"]),
+        ("classes.0", "letters, digits"),
+    ),
+    "an option for a class": (
+        lambda p: p.update(classes=["-rf"]),
+        ("classes.0", "letters, digits", "'-rf'"),
+    ),
+    "shell text for a method": (
+        lambda p: p.update(methods=["$(id)"]),
+        ("methods.0", "letters, digits", "'$(id)'"),
+    ),
+    "shell text for an arm": (
+        lambda p: p["variants"].update({"a b": p["variants"]["baseline"]}),
+        ("variants.a b.[key]", "letters, digits"),
+    ),
+    "shell text for the judge": (
+        lambda p: p["judge"].update(variant="`id`"),
+        ("judge.variant", "letters, digits", "'`id`'"),
+    ),
+    "an address to read": (
+        lambda p: p["captions"].update(edits="http://a.b/c"),
+        ("captions.edits", "no address", "'http://a.b/c'"),
+    ),
+    "a reference to read": (
+        lambda p: p["foundation"].update(reads="${oc.env:HOME}"),
+        ("foundation.reads", "no '${'", "'${oc.env:HOME}'"),
+    ),
+    "an address among the inputs of an arm": (
+        lambda p: p["variants"]["masksyn"].update(reads=["data/synthetic/masksyn", "s3://a/b"]),
+        ("variants.masksyn.reads.1", "no address", "'s3://a/b'"),
+    ),
     "pretrained without a source": (
         lambda p: p["foundation"].pop("source"),
         ("foundation", "'source'", "diffusers folder or a hub repository"),

@@ -1,7 +1,10 @@
 """dvc.yaml as DVC reads it, with commands that only write: which stages a change concerns."""
 
 import contextlib
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,3 +145,31 @@ def test_edited_captions_concern_the_stage_that_reads_them(project: Path) -> Non
         "sample_key,caption\ntrain-00001,a car\n"
     )
     assert stale() == {"captions"}
+
+
+def test_a_shell_never_reads_what_params_yaml_calls_a_class(tmp_path: Path) -> None:
+    """`dvc repro` in a shell, where nothing of the project looks at params.yaml before DVC makes commands of it."""
+    tree = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    stages = {
+        name: body for name, body in tree["stages"].items() if "matrix" in body or "foreach" in body
+    }
+    for body in stages.values():
+        for key in ("deps", "params"):
+            body.get("do", body).pop(key)
+    hostile = "x; touch owned; $(touch owned) 'q"
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    params = {"classes": [hostile], "methods": [hostile], "variants": {hostile: {}}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >> argv\nexit 1\n', encoding="utf-8")
+    python.chmod(0o755)
+    dvc = str(Path(sys.executable).with_name("dvc"))
+    env = os.environ | {"PATH": f"{python.parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "true"}
+    subprocess.run([dvc, "init", "--no-scm", "--quiet"], cwd=tmp_path, env=env, check=True)
+    subprocess.run(
+        [dvc, "repro", "--keep-going"], cwd=tmp_path, env=env, check=False, capture_output=True
+    )
+    assert not list(tmp_path.rglob("owned"))
+    asked = (tmp_path / "argv").read_text().split("-m\nseggen_core\n")[1:]
+    assert sorted(asked) == sorted(f"{name}\n--item\n{name}@{hostile}\n" for name in stages)

@@ -12,7 +12,7 @@ from dagster_project.defs.jobs import build_jobs
 from dagster_project.defs.reader import SegGenReader
 from dagster_project.defs.resources import build_resources
 from dagster_project.defs.schedules import build_schedules
-from dagster_project.defs.sensors import WeakClassPolicy, build_sensors
+from dagster_project.defs.sensors import build_sensors
 
 
 def build_definitions(root: Path) -> dg.Definitions:
@@ -30,7 +30,7 @@ def build_definitions(root: Path) -> dg.Definitions:
         jobs=jobs,
         schedules=build_schedules(jobs),
         sensors=build_sensors(manifest, reader=reader),
-        resources={**build_resources(root), "weak_class_policy": WeakClassPolicy()},
+        resources=build_resources(root),
         # A run is one stage in most cases: a process for each step would cost more than the step.
         executor=dg.in_process_executor,
     )

@@ -1,20 +1,22 @@
 """Resources: the DVC project and MLflow."""
 
 import os
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
-from dagster_dvc.resource import DvcProject
+from dagster_dvc.resource import DvcProject, fixed_resource
 
 PROJECT_VARIABLE = "SEGGEN_PROJECT"
 MLFLOW_UI_VARIABLE = "SEGGEN_MLFLOW_UI"
 DEFAULT_MLFLOW_UI = "http://127.0.0.1:5000"
 
 
-class MlflowClient(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class MlflowClient:
     """Where the runs of stages are shown, and where stages send them.
 
     Attributes:
@@ -23,10 +25,8 @@ class MlflowClient(dg.ConfigurableResource):
             database in the project folder).
     """
 
-    ui: str = Field(default=DEFAULT_MLFLOW_UI, description="Address of the MLflow server's pages.")
-    tracking_uri: str = Field(
-        default="", description='MLFLOW_TRACKING_URI of stages; "" leaves it to params.yaml.'
-    )
+    ui: str = DEFAULT_MLFLOW_UI
+    tracking_uri: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -38,6 +38,23 @@ class MlflowClient(dg.ConfigurableResource):
         return f"{self.ui.rstrip('/')}/#/runs/{run_id}"
 
 
+@dataclass(frozen=True)
+class WeakClassPolicy:
+    """What the weak-class sensor asks for.
+
+    Attributes:
+        arm: the ablation arm whose per-class IoU is read.
+        method: the synthetic method that is asked for more.
+        weakest: k, how many classes.
+        factor: how many times as many samples per source as params.yaml says.
+    """
+
+    arm: str = "masksyn_imgsyn"
+    method: str = "masksyn"
+    weakest: int = 2
+    factor: int = 2
+
+
 def project_root() -> Path:
     """The folder that holds dvc.yaml: SEGGEN_PROJECT, else the one that this package is in.
 
@@ -46,7 +63,33 @@ def project_root() -> Path:
     return Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parent.parent.parent).resolve()
 
 
+@dg.io_manager(config_schema={})
+def in_memory() -> dg.IOManager:
+    """Keeps what ops hand to each other, which is nothing."""
+    return dg.InMemoryIOManager()
+
+
 def build_resources(root: Path) -> dict[str, Any]:
-    """The resources of the project in `root`, settings taken from the environment when the definitions are loaded."""
+    """The resources of the project in `root`, settings taken from the environment when the definitions are loaded.
+
+    None takes configuration: whoever launches a run may write its configuration.
+    """
     mlflow = MlflowClient(ui=os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI))
-    return {"dvc": DvcProject(project_dir=str(root), env=mlflow.environment), "mlflow": mlflow}
+    dvc = DvcProject(project_dir=str(root), env=mlflow.environment, validate_params=check_params)
+    # No op hands anything to another; Dagster's default would let a run choose the folder that
+    # outputs are kept in.
+    return {
+        "dvc": dvc.as_resource(),
+        "io_manager": in_memory,
+        "mlflow": fixed_resource(lambda: nullcontext(mlflow), description="The MLflow server"),
+        "weak_class_policy": fixed_resource(
+            lambda: nullcontext(WeakClassPolicy()), description="What weak classes get"
+        ),
+    }
+
+
+def check_params(path: Path) -> None:
+    """Check a params.yaml as every stage does; raises ConfigError."""
+    from seggen_core.config import load_config
+
+    load_config(path)

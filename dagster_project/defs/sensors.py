@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
-from pydantic import Field
 
 from dagster_dvc.events import StageReader
 from dagster_dvc.manifest import DvcManifest
@@ -12,30 +11,7 @@ from dagster_dvc.resource import DvcProject
 from dagster_dvc.sensor import build_outside_runs_sensor
 from dagster_dvc.translator import DvcTranslator
 from dagster_project.defs.jobs import EVALUATION, synthetic_groups
-
-
-class WeakClassPolicy(dg.ConfigurableResource):
-    """What the weak-class sensor asks for.
-
-    Attributes:
-        arm: the ablation arm whose per-class IoU is read.
-        method: the synthetic method that is asked for more.
-        weakest: k, how many classes.
-        factor: how many times as many samples per source as params.yaml says.
-    """
-
-    arm: str = Field(
-        default="masksyn_imgsyn", description="The ablation arm whose per-class IoU is read."
-    )
-    method: str = Field(
-        default="masksyn", description="The synthetic method that is asked for more samples."
-    )
-    weakest: int = Field(default=2, ge=1, description="How many classes.")
-    factor: int = Field(
-        default=2,
-        ge=2,
-        description="How many times as many samples per source as params.yaml says.",
-    )
+from dagster_project.defs.resources import WeakClassPolicy
 
 
 def build_sensors(manifest: DvcManifest, *, reader: StageReader) -> list[dg.SensorDefinition]:
@@ -73,7 +49,9 @@ def build_weak_class_sensor(manifest: DvcManifest) -> dg.SensorDefinition:
         description="Requests more synthetic samples of the classes with the lowest IoU",
     )
     def weak_classes(
-        context: dg.SensorEvaluationContext, dvc: DvcProject, weak_class_policy: WeakClassPolicy
+        context: dg.SensorEvaluationContext,
+        dvc: dg.ResourceParam[DvcProject],
+        weak_class_policy: dg.ResourceParam[WeakClassPolicy],
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         policy, report = (
             weak_class_policy,

@@ -75,7 +75,7 @@ class FileCaptioner:
         self._caption = read_caption_table(path)
         self.revision = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
-    def captions(self, store: "SampleStore", *, keys: Sequence[str]) -> Iterator[str]:
+    def captions(self, store: "SampleStore", *, keys: Sequence[str]) -> Iterator[str]:  # noqa: ARG002 (the interface's)
         """Yield one caption a key, once all are known to be there; rows of other samples are not used."""
         missing = [k for k in keys if k not in self._caption]
         refuse(self._path, "has no caption for", missing, remedy="add the missing rows")

@@ -14,7 +14,7 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
 
 
-def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
+def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """Every sample of the store can be decoded, and every mask value is a train id of the taxonomy or "ignore".
 
     Of the real dataset, the stores of all splits are looked at.
@@ -41,7 +41,7 @@ def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
     )
 
 
-def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
+def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """No image of the test split is one of the training or validation split: neither its key nor its pixels."""
     test = SampleStore(paths.real("test"))
     hashes = dict(zip(_image_hashes(test), test.keys(), strict=True))

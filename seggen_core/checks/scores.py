@@ -10,7 +10,7 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
 
 
-def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
+def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """Real training samples have a caption that isn't blank."""
     import pandas as pd
 
@@ -37,7 +37,7 @@ def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
     )
 
 
-def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
+def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """Every segmenter of an arm reaches the floor on the validation split."""
     metrics = _read(folder / "metrics.json")
     scores = {
@@ -58,7 +58,7 @@ def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig)
     )
 
 
-def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
+def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """The judge sees in the images of a method what its masks say."""
     metrics = _read(folder / "metrics.json")
     score = float(metrics.get("mask_iou", metrics["miou"]))

@@ -108,7 +108,7 @@ def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
     return Finding(False, summary, numbers, example=worst, picture=(folder, worst))
 
 
-def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
+def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """Images are steeper along the borders of their masks than elsewhere, on the mean over the partition.
 
     A quick look without a network, before anything is trained on the pairs; the stage `judge` looks
@@ -131,7 +131,7 @@ def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
     return Finding(False, summary, numbers, example=worst, picture=(folder, worst))
 
 
-def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
+def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """Every sample was made from a sample of the training split; none from one of the test split."""
     store = SampleStore(folder)
     sources = store.index["source_key"].dropna()

@@ -10,7 +10,7 @@ from seggen_core.config.attention import (
     NoiseLearningConfig,
     SeeDiffConfig,
 )
-from seggen_core.config.base import Positive, Precision, Probability, Section
+from seggen_core.config.base import SLUG, Positive, Precision, Probability, Section, Slug
 from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import (
     CaptionsConfig,
@@ -44,6 +44,7 @@ from seggen_core.config.segmentation import (
 )
 
 __all__ = [
+    "SLUG",
     "SYNTHESIS_METHODS",
     "AblationConfig",
     "AffinityNetConfig",
@@ -72,6 +73,7 @@ __all__ = [
     "SegGenConfig",
     "SegGenSynthesisConfig",
     "SegmenterConfig",
+    "Slug",
     "Split",
     "SplitFiles",
     "SyntheticAugmentConfig",

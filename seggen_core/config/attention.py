@@ -1,11 +1,11 @@
 """Sections on masks from attention."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from seggen_core.config.base import NOTHING_TO_WATCH, Positive, Probability, Section
+from seggen_core.config.base import NOTHING_TO_WATCH, Positive, Probability, Section, TrackedPath
 from seggen_core.config.generation import SamplingConfig
 
 
@@ -23,7 +23,7 @@ class AttentionMethodConfig(Section):
     "a red car"} (an LLM's, a retrieval's, sub-classes). The prompts used are kept in the partition,
     so that they travel with it.
     """
-    reads: Path | None = None
+    reads: Annotated[Path | None, TrackedPath] = None
     """The file that DVC watches: `prompt_file` if it is set, else data/code/none.json."""
     sub_classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Names that stand for a class in the templates, by its slug: {"car": ["police car", "old

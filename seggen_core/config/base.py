@@ -1,9 +1,18 @@
 """What every section of params.yaml shares."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -11,6 +20,30 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """Precision of network calls; "auto" is bfloat16 if the device has it natively, else float32."""
 NOTHING_TO_WATCH = Path("data/code/none.json")
 """What `reads` names if DVC has no file of the user's to watch: DVC needs a file that exists."""
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""Names of classes, variants and methods: they become items of dvc.yaml and parts of paths."""
+
+
+def _check_slug(name: str) -> str:
+    if not SLUG.fullmatch(name):
+        raise ValueError(
+            "expected letters, digits, '_' and '-', the first of them a letter or digit"
+        )
+    return name
+
+
+def _check_tracked_path(path: Any) -> Any:
+    text = str(path)
+    if text.startswith("-") or "://" in text or "${" in text or not text.isprintable():
+        raise ValueError(
+            "expected a path: no address, no '${', no '-' in front, nothing unprintable"
+        )
+    return path
+
+
+Slug = Annotated[str, AfterValidator(_check_slug)]
+TrackedPath = BeforeValidator(_check_tracked_path)
+"""Marks a path that dvc.yaml names as a dependency: a file or folder of this machine."""
 
 
 class Section(BaseModel):

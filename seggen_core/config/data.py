@@ -1,11 +1,11 @@
 """Sections on where samples and captions come from, and on what machine."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from seggen_core.config.base import Positive, Probability, Section
+from seggen_core.config.base import Positive, Probability, Section, TrackedPath
 
 ColorMapKind = Literal["semantic", "panoptic"]
 """What colour maps show: classes alone, or segments with outlines."""
@@ -111,11 +111,11 @@ class CaptionsConfig(Section):
     """"class_list" writes them from the mask; "blip2" (SegGen 3.2), "blip" and "florence2" from the
     image; "file" reads the user's.
     """
-    reads: Path | None = None
+    reads: Annotated[Path | None, TrackedPath] = None
     """The file that DVC watches: for "file" the user's table of captions (Parquet or CSV with
     sample_key and caption), for the other captioners data/code/none.json.
     """
-    edits: Path | None = None
+    edits: Annotated[Path | None, TrackedPath] = None
     """Table of edited captions. Edits change sampling only. Training captions stay, so only the
     samples with an edited caption are remade.
     """

@@ -1,11 +1,11 @@
 """Sections on the foundation, its fine-tuning and the samples made with it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from seggen_core.config.base import Positive, Precision, Probability, Section
+from seggen_core.config.base import Positive, Precision, Probability, Section, TrackedPath
 
 
 class RandomCrops(Section):
@@ -104,7 +104,7 @@ class FoundationConfig(Section):
     """A diffusers folder, or a hub repository together with `revision`."""
     revision: str | None = None
     """Commit of a hub repository; required for one."""
-    reads: str | None = None
+    reads: Annotated[str | None, TrackedPath] = None
     """The file or folder that DVC watches: for a local `source` the same path, for a repository of
     the Hub, which `revision` pins, data/code/none.json.
     """

@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from seggen_core.config.attention import DiffuMaskConfig, SeeDiffConfig
-from seggen_core.config.base import Section
+from seggen_core.config.base import Section, Slug
 from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
 from seggen_core.config.generation import (
@@ -32,14 +32,14 @@ from seggen_core.errors import ConfigError
 class SegGenConfig(Section):
     """The whole of params.yaml."""
 
-    profile: str
+    profile: Slug
     """Name of the profile; its folder below profiles/ holds what it ships with."""
     seed: int = Field(0, ge=0)
     """Of all random streams."""
-    classes: tuple[str, ...]
+    classes: tuple[Slug, ...]
     """Slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
     """
-    methods: tuple[str, ...] = SYNTHESIS_METHODS
+    methods: tuple[Slug, ...] = SYNTHESIS_METHODS
     """Synthetic methods that are judged and compared with the training set."""
     runtime: RuntimeConfig = RuntimeConfig()
     """How to compute."""
@@ -63,7 +63,7 @@ class SegGenConfig(Section):
     """None where the stage isn't used."""
     train_seg: SegmenterConfig = SegmenterConfig()
     """Training of the segmenters."""
-    variants: dict[str, VariantConfig]
+    variants: dict[Slug, VariantConfig]
     """Arms of the ablation, by name."""
     zero_shot: ZeroShotConfig = ZeroShotConfig()
     """Classes that only synthetic data may teach."""

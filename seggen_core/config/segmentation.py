@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from seggen_core.config.base import Positive, Probability, Section
+from seggen_core.config.base import Positive, Probability, Section, Slug, TrackedPath
 
 SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 """Methods that fill data/synthetic/<method>/<class>."""
@@ -160,7 +160,7 @@ class VariantConfig(Section):
     """Which real samples it trains on: the N-sample "subset", "all" of the training split, or
     "none".
     """
-    reads: tuple[str, str]
+    reads: tuple[Annotated[str, TrackedPath], Annotated[str, TrackedPath]]
     """Exactly two paths, since DVC gives each item of a group the same number of dependencies.
     Folders under data/synthetic are the arm's synthetic sources; an arm that needs fewer names the
     real indexes instead.
@@ -233,7 +233,7 @@ class EvaluateConfig(Section):
 class JudgeConfig(Section):
     """Scoring of synthetic pairs by the segmenter trained on all real samples."""
 
-    variant: str = "full_real"
+    variant: Slug = "full_real"
     """Arm whose first segmenter is the judge."""
     batch_size: Positive = 32
     """Images of one prediction."""

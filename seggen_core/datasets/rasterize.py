@@ -61,7 +61,7 @@ def draw_polygon(polygon: Sequence[float], *, height: int, width: int) -> np.nda
         dx, dy = abs(x1 - x0), abs(y1 - y0)
         flip = (dx >= dy and x0 > x1) or (dx < dy and y0 > y1)
         if flip:
-            x0, y0, x1, y1 = x1, y1, x0, y0
+            x0, y0, x1, y1 = x1, y1, x0, y0  # noqa: PLW2901 (an edge is drawn from its lower end)
         steps = np.arange(max(dx, dy) + 1)
         steps = steps[::-1] if flip else steps
         if dx >= dy:

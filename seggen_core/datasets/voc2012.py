@@ -55,5 +55,5 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
 
 
-def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray) -> np.ndarray:
+def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray) -> np.ndarray:  # noqa: ARG001 (the interface's)
     return np.where(instances == _BORDER, 0, instances).astype(np.int64)

@@ -20,7 +20,7 @@ def train_clip_tokenizer(
     from transformers import CLIPTokenizer
 
     specials = ["<|startoftext|>", "<|endoftext|>"]
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))  # noqa: S106 (not a password)
     learner.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     # CLIP's own pre-tokenisation: words, single digits and punctuation, on bytes.
     pattern = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""

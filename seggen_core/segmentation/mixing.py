@@ -297,7 +297,7 @@ def open_arm(
         (method, key): store
         for method, group in partitions.items()
         for store in group
-        for key in store.keys()
+        for key in store.keys()  # noqa: SIM118
     }
     listed = [
         SyntheticSample(method, key, source_key if isinstance(source_key, str) else None)

@@ -69,7 +69,7 @@ def read_dvc_lock(path: Path, *, attempts: int = 3) -> DvcLock:
         if not text.endswith("\n"):
             continue
         try:
-            tree = yaml.load(text, Loader=_FAST_SAFE_LOADER)
+            tree = yaml.load(text, Loader=_FAST_SAFE_LOADER)  # noqa: S506 (it is a safe loader)
         except yaml.YAMLError:
             continue
         if isinstance(tree, dict) and isinstance(tree.get("stages"), dict):

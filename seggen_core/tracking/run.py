@@ -149,7 +149,7 @@ class StageRun:
                     if self._target.label in record.deliveries:
                         deliver(record, store=self._store, log=self._log)
             reason = deliver(self._record, store=self._store, log=self._log)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (whatever a client library raises, the stage goes on)
             reason = error
         now = time.monotonic()
         self._next_flush = now + max(FLUSH_SECONDS, (now - started) / MAX_OVERHEAD)

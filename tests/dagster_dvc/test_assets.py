@@ -19,7 +19,7 @@ def definitions(root: Path) -> dg.Definitions:
     return dg.Definitions(
         assets=build_dvc_assets(manifest),
         asset_checks=build_stage_checks(manifest, []),
-        resources={"dvc": DvcProject(project_dir=str(root))},
+        resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
         executor=dg.in_process_executor,
     )
 

@@ -40,7 +40,7 @@ def definitions(root: Path) -> dg.Definitions:
         assets=build_dvc_assets(manifest, checks=[CHECK]),
         asset_checks=build_stage_checks(manifest, [CHECK]),
         jobs=[build_dvc_job("everything", description="All stages", checks=[CHECK])],
-        resources={"dvc": DvcProject(project_dir=str(root))},
+        resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
         executor=dg.in_process_executor,
     )
 

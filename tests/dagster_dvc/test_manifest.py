@@ -1,11 +1,15 @@
+import contextlib
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from dagster_dvc import manifest as manifest_module
+from dagster_dvc import repro
 from dagster_dvc.errors import DvcProjectError, UnknownStageError
+from dagster_dvc.execution import DvcServer
 from dagster_dvc.lock import read_lock
 from dagster_dvc.manifest import changed_stages, load_manifest
 
@@ -147,3 +151,77 @@ def test_params_are_keyed_as_dvc_keys_them(project: Path) -> None:
     reads = ["data/real/index", "data/synthetic/masksyn"]
     assert node.params == {"params.yaml": {"p_aug": 0.6, "variants.masksyn": {"reads": reads}}}
     assert read_lock(project)["train_seg@masksyn"].params == node.params
+
+
+HOSTILE = [
+    "car; touch owned",
+    "$(touch owned)",
+    "`touch owned`",
+    "a b",
+    "../../x",
+    "-rf",
+    "car\ntouch owned",
+    "a'b",
+    "a&b",
+    "x>y",
+    "*",
+]
+
+
+@pytest.mark.parametrize("item", HOSTILE)
+def test_an_item_that_a_shell_would_read_is_refused_before_dvc_runs_anything(
+    project: Path, server: DvcServer, item: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    for changed in (
+        params | {"classes": ["bus", item]},
+        params | {"variants": {**params["variants"], item: params["variants"]["baseline"]}},
+    ):
+        (project / "params.yaml").write_text(yaml.safe_dump(changed))
+        with pytest.raises(DvcProjectError, match=r"letters, digits|read the project"):
+            load_manifest(project)
+        with pytest.raises(DvcProjectError):
+            server.run(project, "dataset")
+        assert repro.main(["--cd", str(project)]) == 2
+        assert "params.yaml" in capsys.readouterr().err
+        assert not list(project.rglob("owned"))
+
+
+@pytest.mark.parametrize(
+    "cmd, values, is_safe",
+    [
+        ("sh stage.sh a ${text}", {"text": "x.y/z-1"}, True),
+        ("sh stage.sh a ${text}", {"text": "x; touch owned"}, False),
+        ("sh stage.sh a '${text}'", {"text": "x y"}, False),
+        ("sh stage.sh a '${text}'", {"text": "x'; touch owned; '"}, False),
+        ("sh stage.sh a ${text} && echo ${text}", {"text": "x && echo y"}, False),
+        ("sh stage.sh a ${text}", {"text": 3}, True),
+        ("echo \\${HOME}; sh stage.sh a ${text}", {"text": "x"}, True),
+        ("${text}", {"text": "touch owned"}, False),
+        (
+            "sh stage.sh a ${text}",
+            {"text": {"name": "x y", "other": "it's $(id)", "flag": True, "numbers": [1, 2]}},
+            True,
+        ),
+        (
+            "sh stage.sh a ${text}",
+            {"text": {"name": "x\n touch owned"}},
+            False,
+        ),  # DVC cuts commands at line ends
+        ("sh stage.sh a ${text}", {"text": {"name; touch owned": "x"}}, False),
+    ],
+)
+def test_what_params_yaml_puts_into_a_command(
+    project: Path, cmd: str, values: dict[str, Any], is_safe: bool
+) -> None:
+    tree = {
+        "stages": {"one": {"cmd": cmd, "outs": ["a"]}, "two": {"cmd": ["true", cmd], "outs": ["b"]}}
+    }
+    (project / "dvc.yaml").write_text(yaml.safe_dump(tree))
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    with (
+        contextlib.nullcontext()
+        if is_safe
+        else pytest.raises(DvcProjectError, match="a shell would")
+    ):
+        assert set(load_manifest(project).stages) == {"one", "two"}

@@ -26,7 +26,7 @@ def definitions(root: Path) -> dg.Definitions:
         asset_checks=build_stage_checks(manifest, []),
         jobs=[build_dvc_job("everything", description="All stages")],
         sensors=[build_outside_runs_sensor()],
-        resources={"dvc": DvcProject(project_dir=str(root))},
+        resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
         executor=dg.in_process_executor,
     )
 

@@ -32,16 +32,16 @@ class LiveDagster:
 
     def __init__(self, project: Path, *, folder: Path, target: list[str]) -> None:
         """Args: project: SEGGEN_PROJECT of the code server; folder: for logs and DAGSTER_HOME; target: -m or -f, and what."""
-        self._project, self._folder, self._target = project, folder, target
+        self._project, self.folder, self._target = project, folder, target
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.address = f"http://127.0.0.1:{free_port()}"
 
     def __enter__(self) -> "LiveDagster":
-        home = self._folder / "home"
+        home = self.folder / "home"
         home.mkdir(parents=True)
         (home / "dagster.yaml").write_text(SETTINGS)
         port = free_port()
-        workspace = self._folder / "workspace.yaml"
+        workspace = self.folder / "workspace.yaml"
         workspace.write_text(
             json.dumps(
                 {
@@ -57,7 +57,7 @@ class LiveDagster:
                 }
             )
         )
-        self._start(
+        self.start(
             "code",
             "dagster",
             "api",
@@ -68,20 +68,19 @@ class LiveDagster:
             "--port",
             str(port),
         )
-        wait_until(lambda: answers(port), seconds=240, what=f"the code server, see {self._folder}")
+        wait_until(lambda: answers(port), seconds=240, what=f"the code server, see {self.folder}")
         web_port = self.address.rpartition(":")[2]
-        self._start(
+        self.start(
             "web",
-            "dagster_webserver",
+            "dagster_project.serve",
+            "dagster",
             "--workspace",
             str(workspace),
-            "--host",
-            "127.0.0.1",
             "--port",
             web_port,
         )
-        wait_until(self._is_loaded, seconds=240, what=f"Dagster to load, see {self._folder}")
-        self._start("daemon", "dagster._daemon", "run", "--workspace", str(workspace))
+        wait_until(self._is_loaded, seconds=240, what=f"Dagster to load, see {self.folder}")
+        self.start("daemon", "dagster._daemon", "run", "--workspace", str(workspace))
         return self
 
     def __exit__(
@@ -99,14 +98,15 @@ class LiveDagster:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def _start(self, name: str, module: str, *argv: str) -> None:
+    def start(self, name: str, module: str, *argv: str) -> None:
+        """Start a process of it with the module `module`; its log has the name `name`."""
         env = os.environ | {
             "DAGSTER_DISABLE_TELEMETRY": "yes",
-            "DAGSTER_HOME": str(self._folder / "home"),
+            "DAGSTER_HOME": str(self.folder / "home"),
             "PYTHONPATH": str(ROOT),
             "SEGGEN_PROJECT": str(self._project),
         }
-        with (self._folder / f"{name}.log").open("wb") as log:
+        with (self.folder / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", module, *argv],
                 cwd=ROOT,

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,91 @@ def test_a_new_class_and_a_new_stage_need_no_python(project: Path) -> None:
     finally:
         for name in ("params.yaml", "dvc.yaml"):
             (project / name).write_bytes((ROOT / name).read_bytes())
+
+
+def config_leaves(kind: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Everything that a configuration of this type may hold, as dotted paths."""
+    fields = getattr(kind, "fields", None)
+    if fields is None:
+        yield ".".join(path)
+    for name, field in (fields or {}).items():
+        yield from config_leaves(field.config_type, (*path, name))
+
+
+def test_a_run_may_set_parameters_and_how_many_stages_run_and_nothing_else(
+    definitions: dg.Definitions,
+) -> None:
+    harmless = (
+        r"execution\.config\.(marker_to_close|step_dependency_config\.require_upstream_step_success)",
+        r"loggers\.console\.config\.(log_level|name)",
+        r"ops\.\w+\.config\.params",
+        r"ops\.(demo|full_ablation|evaluation)_stages\.config\.jobs",
+    )
+    leaves = {
+        leaf
+        for job in definitions.resolve_all_job_defs()
+        for leaf in config_leaves(job.run_config_schema.config_type)
+    }
+    assert "ops.masksyn.config.params" in leaves and "ops.demo_stages.config.jobs" in leaves
+    assert {leaf for leaf in leaves if not re.fullmatch("|".join(harmless), leaf)} == set()
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"dvc": {"config": {"project_dir": "/"}}},
+        {"dvc": {"config": {"env": {"PATH": "/x"}}}},
+        {"mlflow": {"config": {"tracking_uri": "http://evil.example"}}},
+        {"weak_class_policy": {"config": {"arm": "../.."}}},
+        {"io_manager": {"config": {"base_dir": "/"}}},
+    ],
+)
+def test_a_run_cannot_set_resources(definitions: dg.Definitions, resources: dict[str, Any]) -> None:
+    assert dg.validate_run_config(definitions.resolve_job_def("demo"), {})
+    with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected config entr"):
+        dg.validate_run_config(definitions.resolve_job_def("demo"), {"resources": resources})
+
+
+@pytest.mark.parametrize(
+    "params, words",
+    [
+        ({"dvc.yaml:stages.masksyn.cmd": "touch owned"}, "no key of params.yaml"),
+        ({"masksyn.samples_per_source": "many"}, "masksyn.samples_per_source: .*valid integer"),
+        ({"masksyn.new": 1}, "no parameter 'masksyn.new'"),
+        ({"classes": ["car; touch owned"]}, "is used in dvc.yaml"),
+        ({"classes": ["a/b"]}, "classes.0: expected letters, digits"),
+        ({"captions": {"reads": "/etc/passwd"}}, "is used in dvc.yaml"),
+    ],
+)
+def test_launch_parameters_are_checked_as_params_yaml_is(
+    project: Path, definitions: dg.Definitions, params: dict[str, Any], words: str
+) -> None:
+    subprocess.run(["git", "-C", str(project), "add", "."], check=True)
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    commit = [*identity, "commit", "--quiet", "--allow-empty", "-m", "start"]
+    subprocess.run(["git", "-C", str(project), *commit], check=True)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey("masksyn")],
+            partition_key="car",
+            run_config={"ops": {"masksyn": {"config": {"params": params}}}},
+            raise_on_error=False,
+        )
+    assert not result.success
+    data = result.failure_data_for_node("masksyn")
+    assert data is not None and data.user_failure_data is not None
+    assert re.search(words, data.user_failure_data.description or "", re.DOTALL), (
+        data.user_failure_data
+    )
+    assert "is refused" in (data.user_failure_data.description or "")
+    assert not list(project.rglob("owned"))
+
+
+def test_nothing_of_params_yaml_is_in_a_command(project: Path) -> None:
+    stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
+    commands = [stage.get("do", stage)["cmd"] for stage in stages.values()]
+    assert commands and not [command for command in commands if "${" in command]
 
 
 @pytest.mark.parametrize("command", [("list", "defs", "--json"), ("check", "defs")])

@@ -1,5 +1,6 @@
 """`make ui` as a user sees it: two addresses, nothing else, and Ctrl-C ends both."""
 
+import http.client
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ def test_both_start_say_where_and_stop(project: Path) -> None:
     env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     env |= {"SEGGEN_PROJECT": str(project), "PYTHONPATH": str(ROOT)}
     argv = ["--dagster-port", str(ports["Dagster"]), "--mlflow-port", str(ports["MLflow"])]
+    argv += ["--origin", "http://tunnel:8080"]
     out, err = project / "out", project / "err"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         command = [sys.executable, "-m", "dagster_project.ui", *argv]
@@ -33,6 +35,9 @@ def test_both_start_say_where_and_stop(project: Path) -> None:
             f"http://127.0.0.1:{ports['Dagster']}/server_info", timeout=30
         ) as answer:
             assert answer.status == 200
+        for port in ports.values():
+            assert status(port, host="tunnel:8080") == 200
+            assert status(port, host="evil.example") == 403
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)
@@ -45,6 +50,14 @@ def test_both_start_say_where_and_stop(project: Path) -> None:
     assert process.returncode == 0
     assert all(is_free(port) for port in ports.values())
     assert "enabled: false" in (project / ".seggen" / "dagster" / "dagster.yaml").read_text()
+
+
+def status(port: int, *, host: str) -> int:
+    """HTTP status of the first page, asked for under the name `host`."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/", headers={"Host": host})
+    with connection.getresponse() as answer:
+        return answer.status
 
 
 def test_a_taken_port_is_said(

@@ -7,7 +7,6 @@ folder for pictures of its pages:
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,9 @@ from typing import Any
 import pytest
 
 from tests.dagster_dvc.conftest import dvc, make_project
+from tests.dagster_project.browser import open_page
 from tests.dagster_project.live import LiveDagster, wait_until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PAGE_MS = 240_000
-"""A busy machine takes its time to draw a page."""
 TOY = ["--python-file", str(Path(__file__).parent / "toy_definitions.py")]
 PREVIEW_STAGE = """
 from pathlib import Path
@@ -69,21 +56,8 @@ def dagster(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium (apt-get install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-    with api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")),
-            executable_path=CHROMIUM,
-            args=FLAGS,
-            viewport={"width": 1500, "height": 1000},
-            timeout=PAGE_MS,
-        )
-        page = context.new_page()
-        page.set_default_timeout(PAGE_MS)
+    with open_page(tmp_path_factory.mktemp("profile")) as page:
         yield page
-        context.close()
 
 
 def picture(page: Any, name: str) -> None:

@@ -23,6 +23,6 @@ def defs() -> dg.Definitions:
         asset_checks=build_stage_checks(manifest, []),
         jobs=[build_dvc_job("everything", description="All stages", reader=reader)],
         sensors=[build_outside_runs_sensor(reader=reader, minimum_interval_seconds=5)],
-        resources={"dvc": DvcProject(project_dir=str(root))},
+        resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
         executor=dg.in_process_executor,
     )
