@@ -4,7 +4,11 @@ import torch
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of network calls: "auto" is bfloat16 where the device computes it natively, else float32."""
+    """Return the dtype of network calls.
+
+    "auto" is bfloat16 where the device computes it natively; else float16 on a GPU, float32 on a
+    CPU.
+    """
     if precision == "fp32":
         return torch.float32
     if precision == "bf16":

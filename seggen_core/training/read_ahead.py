@@ -1,28 +1,37 @@
-"""Batches of a training loop, made while the GPU is at work on the one before."""
+"""Batches of a training, read by a thread while the step before them is computed."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
-
-import torch
 
 T = TypeVar("T")
 
 
-def read_ahead(make: Callable[[int], T], *, steps: range, device: torch.device) -> Iterator[T]:
-    """Yield ``make(step)`` for each of `steps`, in order.
+@contextmanager
+def read_ahead(read: Callable[[int], T], *, steps: range) -> Iterator[Iterator[T]]:
+    """Give an iterator over ``read(step)`` for each of `steps`, in order, that is one step ahead.
 
-    For a GPU the next one is made by a thread meanwhile, a single one, so that calls of `make`
-    never overlap. On a CPU there is nothing that could be waited for.
+    A single thread calls `read`, so its calls never overlap and what it reads from needs no lock.
+    An error of `read` is raised where its step's value is asked for. When the block is left, for
+    whatever reason, the thread has ended: a call that has begun is waited for, none begins.
+
+        with read_ahead(read_batch, steps=range(first, num_steps)) as batches:
+            for batch in batches:
+                ...
     """
-    if device.type == "cpu":
-        yield from map(make, steps)
-        return
-    with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(make, steps.start) if steps else None
-        for step in steps:
+    reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+    def results() -> Iterator[T]:
+        upcoming = reader.submit(read, steps[0]) if steps else None
+        for position in range(len(steps)):
             assert upcoming is not None
-            made = upcoming.result()
-            if step + 1 < steps.stop:
-                upcoming = reader.submit(make, step + 1)
-            yield made
+            result = upcoming.result()
+            if position + 1 < len(steps):
+                upcoming = reader.submit(read, steps[position + 1])
+            yield result
+
+    try:
+        yield results()
+    finally:
+        reader.shutdown(wait=True, cancel_futures=True)
