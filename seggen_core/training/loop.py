@@ -26,7 +26,7 @@ from seggen_core.errors import SegGenError
 from seggen_core.training.average import ParameterAverage
 from seggen_core.training.precision import autocast
 from seggen_core.training.read_ahead import read_ahead
-from seggen_core.training.schedule import LearningRate, make_schedule
+from seggen_core.training.schedule import LearningRate, advance, make_schedule
 from seggen_core.training.state import TrainingState, load_state, save_state
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class _Loop(Generic[Batch]):
         scaler.step(self._optimizer)
         scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        self._schedule.step()
+        advance(self._schedule)
         self.state.average.update(step)
         return math.fsum(values) / len(values)
 

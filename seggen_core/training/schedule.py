@@ -5,6 +5,7 @@ alone, a resumed training needs no state of its schedule.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -17,7 +18,7 @@ LearningRate = Callable[[int], float]
 def make_schedule(
     optimizer: torch.optim.Optimizer, learning_rate: LearningRate, *, first_step: int
 ) -> LambdaLR:
-    """Set the learning rate of `first_step` and return what `step()` moves on to the next one.
+    """Set the learning rate of `first_step` and return what `advance` moves on to the next one.
 
     The "lr" that a parameter group is made with multiplies `learning_rate`: 1.0, or less for a
     group that is to learn more slowly.
@@ -25,6 +26,15 @@ def make_schedule(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return LambdaLR(optimizer, learning_rate, last_epoch=first_step - 1)
+
+
+def advance(schedule: LambdaLR) -> None:
+    """Set the learning rate of the next step."""
+    with warnings.catch_warnings():
+        # Where the gradient scaler skips the first update, torch takes the order of calls for
+        # wrong. The rate depends on the step alone, skipped or not.
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before")
+        schedule.step()
 
 
 def warmup_share(step: int, *, warmup_steps: int) -> float:
