@@ -10,7 +10,6 @@ from seggen_core.colors.code import ColorCode
 from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
 from seggen_core.generators.sampling import sample_images
 from seggen_core.project.rng import derive_seed, torch_generator
-from seggen_core.training.precision import resolve_precision
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,6 @@ def synthesize_pairs(
             generators=lambda i: torch_generator(seed, *tasks[i].stream(method), "mask"),
             config=text2mask_sampler,
             image_size=image_size,
-            dtype=resolve_precision(text2mask_sampler.precision, text2mask.unet.device),
             slots=slots,
         )
         decoded = code.decode(drawn)
@@ -143,7 +141,6 @@ def synthesize_pairs(
         generators=lambda i: torch_generator(seed, *tasks[i].stream(method), "image"),
         config=mask2img_sampler,
         image_size=image_size,
-        dtype=resolve_precision(mask2img_sampler.precision, mask2img.unet.device),
         control_images=np.stack(painted),
         slots=slots,
     )

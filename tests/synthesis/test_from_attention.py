@@ -79,9 +79,8 @@ def test_images_are_those_of_the_pipeline_and_masks_come_with_them(pipeline, sam
         pipeline,
         prompts=PROMPTS,
         generators=lambda i: torch.Generator().manual_seed(100 + i),
-        config=SAMPLING,
+        config=SAMPLING.model_copy(update={"precision": "fp32"}),
         image_size=IMAGE_SIZE,
-        dtype=torch.float32,
     )
     assert samples.images.dtype == np.uint8 and np.array_equal(samples.images, plain)
     assert samples.masks.shape == (5, IMAGE_SIZE, IMAGE_SIZE) and samples.masks.dtype == bool
