@@ -25,7 +25,10 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     """Pretrain and save; ConfigError where the folder exists."""
     from seggen_core.config import PretrainConfig
     from seggen_core.errors import ConfigError
-    from seggen_core.stages.foundation import pretrain
+    from seggen_core.generators.foundation_inputs import located
+    from seggen_core.generators.pretrain import pretrain_with_progress
+    from seggen_core.project.digests import json_digest
+    from seggen_core.project.runtime import limit_threads, pick_device
 
     if arguments.out.exists():
         raise ConfigError(f"{arguments.out} exists; name a new folder")
@@ -33,12 +36,14 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     if arguments.init_from:
         # Typed at a shell, so it starts from where the shell is.
         settings = settings.model_copy(update={"init_from": arguments.init_from.absolute()})
-    pretrain(
+    settings = located(settings, base=paths.root)
+    limit_threads(config.runtime)
+    identity = json_digest([settings.model_dump(mode="json"), config.seed])
+    pretrain_with_progress(
         settings,
         seed=config.seed,
-        runtime=config.runtime,
+        device=pick_device(config.runtime),
         folder=arguments.out,
-        work_folder=paths.scratch / "pretrain",
-        base=paths.root,
+        work_folder=paths.scratch / "pretrain" / identity,
     )
     return 0

@@ -1,12 +1,17 @@
-"""Loading of a foundation: a diffusers text-to-image pipeline of the Stable Diffusion family (SD 1.x, SD 2.x, SDXL, embedded)."""
+"""Loading of a foundation: a diffusers text-to-image pipeline of the Stable Diffusion family.
+
+That is SD 1.x, SD 2.x, SDXL, and the embedded foundation.
+"""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
+from seggen_core.config import FoundationConfig
 from seggen_core.errors import FoundationError
 
 _CONTROLNET_PIPELINES = {
@@ -15,13 +20,22 @@ _CONTROLNET_PIPELINES = {
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOADING_ERRORS = (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError)
-"""What diffusers and transformers raise for files that are missing, damaged or don't fit one another."""
+"""What diffusers and transformers raise for files that are missing, damaged or don't fit."""
+
+
+def check_image_size(image_size: int) -> None:
+    """Raise FoundationError where diffusion pipelines make no images of `image_size` pixels."""
+    if image_size % 8:
+        raise FoundationError(
+            f"dataset.image_size is {image_size}; diffusion pipelines make multiples of 8 pixels"
+        )
 
 
 def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
-    """Load a text-to-image pipeline from a folder, or from a hub repository at a commit, in float32 on the CPU.
+    """Load a text-to-image pipeline from a folder, or from a hub repository at a commit.
 
-    Only safetensors are read, and no code of the repository is run.
+    It is in float32, on the CPU, and its weights require no gradient. Only safetensors are read,
+    and no code of the repository is run.
 
     Raises:
         FoundationError: no such folder; a hub repository without a full commit hash; or not a
@@ -37,12 +51,13 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
             raise FoundationError(f"{folder} is no diffusers pipeline: it has no model_index.json")
     elif folder.is_absolute() or str(source).startswith("."):
         raise FoundationError(
-            f"there is no folder {folder}; give a diffusers pipeline folder, or a hub repository and its revision"
+            f"there is no folder {folder}; give a diffusers pipeline folder, or a hub repository "
+            "and its revision"
         )
     elif revision is None or not _COMMIT.fullmatch(revision):
         raise FoundationError(
-            f"{source} is neither a folder here nor a hub repository pinned by commit (revision: {revision!r}); "
-            "set foundation.revision to the 40-digit commit to load"
+            f"{source} is neither a folder here nor a hub repository pinned by commit (revision: "
+            f"{revision!r}); set foundation.revision to the 40-digit commit to load"
         )
     try:
         pipeline: Any = DiffusionPipeline.from_pretrained(
@@ -58,11 +73,13 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
         ) from error
     if type(pipeline).__name__ not in _CONTROLNET_PIPELINES:
         raise FoundationError(
-            f"{source} is a {type(pipeline).__name__}; foundations are one of: {', '.join(sorted(_CONTROLNET_PIPELINES))}"
+            f"{source} is a {type(pipeline).__name__}; foundations are one of: "
+            f"{', '.join(sorted(_CONTROLNET_PIPELINES))}"
         )
     if getattr(pipeline.vae.config, "latents_mean", None) is not None:
         raise FoundationError(
-            f"the autoencoder of {source} shifts its latents (latents_mean); expected one that only scales them"
+            f"the autoencoder of {source} shifts its latents (latents_mean); expected one that "
+            "only scales them"
         )
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
@@ -72,8 +89,26 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
     return pipeline
 
 
+def copy_pipeline(config: FoundationConfig, *, base: Path, folder: Path) -> None:
+    """Load the pipeline that `config.source` names and save it in `folder`.
+
+    A relative local source starts from `base`.
+
+    Raises:
+        FoundationError: as `load_pipeline`.
+    """
+    assert config.source is not None
+    local = base / config.source
+    pipeline = load_pipeline(local if local.is_dir() else config.source, revision=config.revision)
+    shutil.rmtree(folder, ignore_errors=True)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
 def forget_origin(pipeline: Any) -> None:
-    """Take the folders that the parts were loaded from out of their configurations: saved again, they'd differ by machine."""
+    """Take the folders that the parts were loaded from out of their configurations.
+
+    Saved again, the configurations would differ by machine.
+    """
     from diffusers import ConfigMixin
 
     for part in (pipeline, *pipeline.components.values()):
@@ -82,8 +117,17 @@ def forget_origin(pipeline: Any) -> None:
 
 
 def vae_scale_factor(pipeline: Any) -> int:
-    """Return image pixels per latent pixel along a side (8 for SD and SDXL, 2 for the embedded foundation)."""
+    """Return image pixels per latent along a side: 8 for SD and SDXL, 2 for the embedded one."""
     return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+
+
+def pipeline_sizes(pipeline: Any) -> dict[str, float]:
+    """Return how large a pipeline is: parameters of UNet and VAE, and `vae_scale_factor`."""
+    return {
+        "unet_parameters": float(sum(p.numel() for p in pipeline.unet.parameters())),
+        "vae_parameters": float(sum(p.numel() for p in pipeline.vae.parameters())),
+        "vae_scale_factor": float(vae_scale_factor(pipeline)),
+    }
 
 
 @torch.no_grad()
@@ -105,9 +149,10 @@ def encode_prompts(
 
 @torch.no_grad()
 def encode_no_prompt(pipeline: Any, *, image_size: int) -> dict[str, torch.Tensor]:
-    """Encode what classifier-free guidance sets against a prompt, as `encode_prompts` does for one row.
+    """Encode what classifier-free guidance contrasts a prompt with, as one row.
 
-    For SD it is the empty prompt; SDXL-base, with `force_zeros_for_empty_prompt`, takes zeros.
+    The result is as of `encode_prompts`. For SD it is the empty prompt; SDXL-base, with
+    `force_zeros_for_empty_prompt`, takes zeros.
     """
     device = pipeline.unet.device
     encoded = pipeline.encode_prompt(

@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler
 
 from seggen_core.config import DiffusionTrainingConfig
 from seggen_core.errors import FoundationError
-from seggen_core.generators.fine_tuning import denoising_target, fine_tune
+from seggen_core.generators.fine_tuning import Denoiser, NoisyBatch, denoising_target, fine_tune
 from seggen_core.project.rng import torch_generator
 
 SCHEDULE = {
@@ -71,17 +71,12 @@ def train(
     def read_condition(_: np.ndarray, flips: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(flips)
 
-    def predict(
-        noisy: torch.Tensor,
-        timesteps: torch.Tensor,
-        positions: np.ndarray,
-        dropped: np.ndarray,
-        condition: torch.Tensor | None,
-    ) -> torch.Tensor:
-        assert condition is not None
+    def predict(module: torch.nn.Module, batch: NoisyBatch) -> torch.Tensor:
+        assert batch.condition is not None
         if seen is not None:
-            seen.append((noisy, timesteps, positions, condition.numpy(), dropped))
-        return module(noisy, timesteps)
+            flips = batch.condition.numpy()
+            seen.append((batch.noisy, batch.timesteps, batch.positions, flips, batch.dropped))
+        return module(batch.noisy, batch.timesteps)
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         steps.append(step)
@@ -89,20 +84,16 @@ def train(
         if step == kill_after:
             raise KeyboardInterrupt
 
-    first = fine_tune(
-        module,
-        config,
-        seed=seed,
+    denoiser = Denoiser(
         name=name,
+        module=module,
+        predict=predict,
         scheduler_config=DDPMScheduler(**(SCHEDULE | (schedule or {}))).config,
+        num_samples=len(LATENTS),
         read_latents=read_latents,
         read_condition=read_condition,
-        predict=predict,
-        number=len(LATENTS),
-        device=torch.device("cpu"),
-        state_folder=folder,
-        on_step=on_step,
     )
+    first = fine_tune(denoiser, config, seed=seed, state_folder=folder, on_step=on_step)
     assert steps == list(range(first + 1, config.num_steps + 1)) and not module.training
     return module.state_dict(), losses, first
 
@@ -157,7 +148,7 @@ def test_the_loss_falls(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("ema_decay", [0.9, 0.0])
 def test_a_killed_run_ends_in_the_same_bytes(
-    tmp_path: Path, precision: str, ema_decay: float, read_by_a_thread: None
+    tmp_path: Path, precision: str, ema_decay: float
 ) -> None:
     config = CONFIG.model_copy(update={"precision": precision, "ema_decay": ema_decay})
     whole, losses, _ = train(tmp_path / "whole", config=config)
@@ -242,17 +233,18 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path: Path) -> None:
     rates: dict[str, list[float]] = {"cosine": [], "constant": []}
     for kind, kept in rates.items():
         config = CONFIG.model_copy(update={"lr_scheduler": kind, "warmup_steps": 2})
-        module = Toy()
+        denoiser = Denoiser(
+            name="toy",
+            module=Toy(),
+            predict=lambda module, batch: module(batch.noisy, batch.timesteps),
+            scheduler_config=DDPMScheduler(**SCHEDULE).config,
+            num_samples=6,
+            read_latents=lambda positions, _: LATENTS[positions],
+        )
         fine_tune(
-            module,
+            denoiser,
             config,
             seed=0,
-            name="toy",
-            scheduler_config=DDPMScheduler(**SCHEDULE).config,
-            read_latents=lambda positions, _: LATENTS[positions],
-            predict=lambda noisy, timesteps, *_, module=module: module(noisy, timesteps),
-            number=6,
-            device=torch.device("cpu"),
             state_folder=tmp_path / kind,
             on_step=lambda _, metrics, kept=kept: kept.append(metrics["learning_rate"]),
         )

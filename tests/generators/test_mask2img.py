@@ -9,7 +9,7 @@ from diffusers import ControlNetModel
 
 from seggen_core.config import DiffusionTrainingConfig, SamplingConfig
 from seggen_core.generators.foundation import load_mask2img
-from seggen_core.generators.mask2img import build_controlnet, train_mask2img
+from seggen_core.generators.mask2img import Triplets, build_controlnet, train_mask2img
 from seggen_core.generators.sampling import sample_images
 from seggen_core.project.rng import torch_generator
 from tests.attention.tiny_pipeline import build_pipeline
@@ -54,9 +54,7 @@ def train(
         controlnet,
         config,
         seed=0,
-        images=images,
-        read_color_map=color_map,
-        prompts=prompts,
+        triplets=Triplets(images=images, read_color_map=color_map, prompts=prompts),
         state_folder=folder / "state",
         on_step=on_step,
     )
@@ -68,9 +66,8 @@ def draw(pipeline: Any, maps: list[np.ndarray]) -> np.ndarray:
         pipeline,
         prompts=[CAPTIONS[0]] * len(maps),
         generators=lambda _: torch_generator(0, "one noise for all"),
-        config=SamplingConfig(num_inference_steps=2, micro_batch_size=2),
+        config=SamplingConfig(num_inference_steps=2, micro_batch_size=2, precision="fp32"),
         image_size=IMAGE_SIZE,
-        dtype=torch.float32,
         control_images=np.stack(maps),
     )
 
@@ -163,7 +160,7 @@ def test_flipped_latents_go_with_flipped_conditions_and_their_own_caption(tmp_pa
     assert sides == {False, True}
 
 
-def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path, read_by_a_thread: None) -> None:
+def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
     pipeline = build_pipeline()
     whole, killed, resumed = start(pipeline), start(pipeline), start(pipeline)
     losses = train(pipeline, whole, tmp_path / "whole")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from seggen_core.config import Text2MaskConfig
-from seggen_core.generators.autoencoder import to_pixels
-from seggen_core.generators.mask_decoder import degrade, train_mask_decoder
+from seggen_core.generators.mask_decoder import ColorMapCrops, degrade, train_mask_decoder
+from seggen_core.generators.pixels import to_pixels
 from tests.attention.tiny_pipeline import build_pipeline
 from tests.generators.training_fixtures import caches, color_map
 
@@ -29,16 +29,13 @@ def train(
     losses = []
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
-        losses.append(metrics["l1"])
+        losses.append(metrics["loss"])
         if step == kill_after:
             raise KeyboardInterrupt
 
     train_mask_decoder(
         vae,
-        config,
-        seed=0,
-        color_maps=maps,
-        read_color_map=color_map,
+        ColorMapCrops(latents=maps, read_color_map=color_map, config=config, seed=0),
         state_folder=folder / "state",
         on_step=on_step,
     )
@@ -49,9 +46,8 @@ def test_latents_are_blurred_and_noisy_each_by_its_own_share() -> None:
     edge = torch.zeros(64, 1, 8, 8)
     edge[..., 4:] = 1.0
     blurred = degrade(edge, noise=0.0, generator=torch.Generator().manual_seed(0))
-    left = blurred[
-        :, 0, 3, 3
-    ]  # one latent left of the edge: a third of the mean of its neighbourhood lies right of it
+    # One latent left of the edge: a third of the mean of its neighbourhood lies right of it.
+    left = blurred[:, 0, 3, 3]
     assert left.min() >= 0 and left.max() <= 1 / 3 + 1e-6 and left.max() - left.min() > 0.2
     assert torch.equal(blurred[:, 0, :, :2], edge[:, 0, :, :2])
     noisy = degrade(
@@ -88,9 +84,7 @@ def test_it_learns_to_draw_clean_maps_from_degraded_latents(tmp_path: Path) -> N
     assert not any(p.requires_grad for p in pipeline.vae.parameters())
 
 
-def test_an_interrupted_run_ends_in_the_same_weights(
-    tmp_path: Path, read_by_a_thread: None
-) -> None:
+def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     whole, killed = build_pipeline().vae, build_pipeline().vae
     losses = train(whole, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

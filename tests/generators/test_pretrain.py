@@ -12,25 +12,26 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from seggen_core.config import PretrainConfig, RuntimeConfig, SegGenConfig
+from seggen_core.config import PretrainConfig, SegGenConfig
 from seggen_core.errors import FoundationError
 from seggen_core.generators import pretrain
-from seggen_core.generators.autoencoder import to_pixels
 from seggen_core.generators.foundation import load_pipeline
-from seggen_core.generators.pretrain import (
-    MAX_PROMPT_TOKENS,
-    build_text_encoder,
-    pretrain_foundation,
-    train_unet,
+from seggen_core.generators.foundation_inputs import located
+from seggen_core.generators.pixels import to_pixels
+from seggen_core.generators.pretrain import Pretraining, pretrain_foundation, train_unet
+from seggen_core.generators.pretrain_data import (
+    CaptionedImages,
+    ImageLatents,
+    SceneLatentPool,
+    tokenize,
 )
-from seggen_core.generators.pretrain_data import CaptionedImages, ImageLatents
+from seggen_core.generators.pretrain_networks import MAX_PROMPT_TOKENS, build_text_encoder
 from seggen_core.generators.sampling import sample_images
 from seggen_core.generators.tokenizer import train_clip_tokenizer
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.rng import torch_generator
 from seggen_core.scenes.layout import SCENES_TAXONOMY
 from seggen_core.scenes.stream import stream_scene
-from seggen_core.stages import foundation as foundation_stage
 from seggen_core.stages import foundation as stage
 
 CONFIG = PretrainConfig(
@@ -42,7 +43,7 @@ CONFIG = PretrainConfig(
     unet_channels=(16, 32),
     text_width=16,
     batch_size=4,
-    pool_size=70,  # more than a chunk of 64, so that the last one is short
+    pool_size=70,  # no whole number of refreshes, so that the pool ends within a group
     refresh=3,
     precision="fp32",
 )
@@ -64,15 +65,12 @@ def accelerator() -> Accelerator:
 
 @pytest.fixture(scope="module")
 def work(accelerator: Accelerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pretrain in work/; the pipeline is in work/foundation, what was reported in work/steps.json."""
+    """Pretrain in work/: the pipeline is work/foundation, the reported steps work/steps.json."""
     work = tmp_path_factory.mktemp("pretrain")
     steps: list[tuple[str, int, dict[str, float]]] = []
     pretrain_foundation(
-        CONFIG,
-        seed=0,
+        Pretraining(config=CONFIG, seed=0, accelerator=accelerator, work_folder=work / "work"),
         folder=work / "foundation",
-        work_folder=work / "work",
-        accelerator=accelerator,
         on_step=lambda part, step, metrics: steps.append(
             (part, step, {k: float(v) for k, v in metrics.items()})
         ),
@@ -84,7 +82,7 @@ def work(accelerator: Accelerator, tmp_path_factory: pytest.TempPathFactory) -> 
 def unet_run(
     work: Path, folder: Path, accelerator: Accelerator, *, kill_after: int | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[int, float]]:
-    """Train UNet and text encoder on the finished parts in `work`; return the weights, and the loss of each step."""
+    """Train UNet and text encoder on the parts in `work`; return weights and losses by step."""
     losses: dict[int, float] = {}
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
@@ -93,12 +91,9 @@ def unet_run(
             raise KeyboardInterrupt
 
     unet, text_encoder = train_unet(
-        CONFIG,
-        seed=0,
-        accelerator=accelerator,
-        vae=AutoencoderKL.from_pretrained(work / "work" / "vae"),
+        Pretraining(config=CONFIG, seed=0, accelerator=accelerator, work_folder=folder),
+        vae=AutoencoderKL.from_pretrained(work / "work" / "vae").requires_grad_(False),
         tokenizer=CLIPTokenizer.from_pretrained(work / "work" / "tokenizer"),
-        state_folder=folder,
         on_step=on_step,
     )
     return {
@@ -110,12 +105,12 @@ def unet_run(
 
 def test_every_step_of_both_parts_is_reported(work: Path) -> None:
     steps = json.loads((work / "steps.json").read_text())
-    assert [(part, step) for part, step, _ in steps] == [("autoencoder", i) for i in range(4)] + [
-        ("unet", i) for i in range(7)
+    assert [(part, step) for part, step, _ in steps] == [
+        *(("autoencoder", i + 1) for i in range(4)),
+        *(("unet", i + 1) for i in range(7)),
     ]
-    assert {"l1", "psnr_db", "kl"} == steps[0][2].keys() and {"loss", "learning_rate"} == steps[-1][
-        2
-    ].keys()
+    common = {"loss", "learning_rate"}
+    assert steps[0][2].keys() == common | {"l1", "psnr_db", "kl"} and steps[-1][2].keys() == common
     assert all(np.isfinite(list(metrics.values())).all() for _, _, metrics in steps)
 
 
@@ -199,13 +194,13 @@ def test_scene_latents_have_unit_variance(work: Path) -> None:
 
 
 def test_an_interrupted_run_ends_in_the_same_bytes(
-    work: Path, accelerator: Accelerator, tmp_path: Path, read_by_a_thread: None
+    work: Path, accelerator: Accelerator, tmp_path: Path
 ) -> None:
     whole, losses = unet_run(work, tmp_path / "whole", accelerator)
     with pytest.raises(KeyboardInterrupt):
-        unet_run(work, tmp_path / "killed", accelerator, kill_after=4)
+        unet_run(work, tmp_path / "killed", accelerator, kill_after=5)
     resumed, last = unet_run(work, tmp_path / "killed", accelerator)
-    assert last == {step: loss for step, loss in losses.items() if step >= 3}
+    assert last == {step: loss for step, loss in losses.items() if step > 3}
     assert all(torch.equal(resumed[k], v) for k, v in whole.items())
     # It is what pretrain_foundation made of the same parts.
     pipeline = load_pipeline(work / "foundation")
@@ -220,9 +215,10 @@ def test_finished_parts_are_kept_and_a_torn_one_is_made_again(
 
     def begin(folder: Path, on_step: Callable[[str, int, dict[str, float]], None]) -> None:
         out = tmp_path / "out"
-        pretrain_foundation(
-            CONFIG, seed=0, folder=out, work_folder=folder, accelerator=accelerator, on_step=on_step
+        pretraining = Pretraining(
+            config=CONFIG, seed=0, accelerator=accelerator, work_folder=folder
         )
+        pretrain_foundation(pretraining, folder=out, on_step=on_step)
 
     # Killed while the tokenizer, then while the autoencoder is being written: what is there must
     # not pass for the whole.
@@ -259,14 +255,10 @@ def test_finished_parts_are_kept_and_a_torn_one_is_made_again(
 
 def pretrain_on_scenes(config: PretrainConfig, *, folder: Path, accelerator: Accelerator) -> None:
     """Pretrain on scenes into `folder`/out."""
-    pretrain_foundation(
-        config,
-        seed=1,
-        folder=folder / "out",
-        work_folder=folder / "work",
-        accelerator=accelerator,
-        on_step=lambda *_: None,
+    pretraining = Pretraining(
+        config=config, seed=1, accelerator=accelerator, work_folder=folder / "work"
     )
+    pretrain_foundation(pretraining, folder=folder / "out", on_step=lambda *_: None)
 
 
 def test_pretraining_can_be_continued_from_a_foundation(
@@ -360,7 +352,7 @@ def test_pretraining_on_training_images_shows_each_and_its_flip_with_its_caption
         tokenizer=pipeline.tokenizer,
         file=tmp_path / "l.npy",
     )
-    latents, input_ids = drawn.draw(np.random.default_rng(1), 40)
+    latents, input_ids = drawn.draw(0, np.random.default_rng(1), 40)
     assert latents.shape == (40, 4, 8, 8) and input_ids.shape == (40, MAX_PROMPT_TOKENS)
     with torch.no_grad():
         pixels = to_pixels(pictures)
@@ -383,15 +375,14 @@ def test_pretraining_on_training_images_learns_from_them(
         config = CONFIG.model_copy(
             update={"init_from": work / "foundation", "unet_steps": 2, "pool_size": 8}
         )
-        pretrain_foundation(
-            config,
+        pretraining = Pretraining(
+            config=config,
             seed=1,
-            folder=tmp_path / name,
-            work_folder=tmp_path / f"{name}-work",
             accelerator=accelerator,
-            on_step=lambda *_: None,
+            work_folder=tmp_path / f"{name}-work",
             training_images=images,
         )
+        pretrain_foundation(pretraining, folder=tmp_path / name, on_step=lambda *_: None)
         return load_pipeline(tmp_path / name).unet.state_dict()
 
     black = CaptionedImages(lambda _: np.zeros((16, 16, 3), np.uint8), ["a photo of a car"])
@@ -406,14 +397,7 @@ def test_pretraining_on_training_images_learns_from_them(
 def test_continuing_from_what_is_no_foundation(accelerator: Accelerator, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"init_from": tmp_path / "nowhere"})
     with pytest.raises(FoundationError, match=r"init_from is .*nowhere, which holds no pipeline"):
-        pretrain_foundation(
-            config,
-            seed=0,
-            folder=tmp_path,
-            work_folder=tmp_path,
-            accelerator=accelerator,
-            on_step=lambda *_: None,
-        )
+        pretrain_on_scenes(config, folder=tmp_path, accelerator=accelerator)
 
 
 def test_tokens_don_t_depend_on_the_order_of_the_captions(tmp_path: Path) -> None:
@@ -459,9 +443,8 @@ def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_pat
         def killed(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(
-            stage, "_preview", killed
-        )  # a run that ends before it is published leaves its parts in the scratch folder
+        # A run that ends before it is published leaves its parts in the scratch folder.
+        patch.setattr(stage, "draw_foundation", killed)
         with pytest.raises(KeyboardInterrupt):
             stage.run(SegGenConfig.model_validate(wider), paths=paths, item=None)
     assert list((paths.scratch / "foundation").rglob("vae"))
@@ -475,7 +458,6 @@ def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_pat
         generators=lambda i: torch_generator(0, i),
         config=SegGenConfig.model_validate(tree).seediff.sampling,
         image_size=16,
-        dtype=torch.float32,
     )
     assert sample.shape == (1, 16, 16, 3)
 
@@ -484,15 +466,31 @@ def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_pat
 def test_init_from_starts_from_the_project_wherever_the_shell_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
-    seen: list[Path | None] = []
-    monkeypatch.setattr(
-        pretrain, "pretrain_foundation", lambda settings, **_: seen.append(settings.init_from)
-    )
     monkeypatch.chdir("/")
-    settings = PretrainConfig(
-        init_from=Path(given), precision="fp32"
-    )  # as the process's one Accelerator has it
-    runtime = RuntimeConfig(device="cpu")
-    folders = {"folder": tmp_path / "out", "work_folder": tmp_path / "work"}
-    foundation_stage.pretrain(settings, seed=0, runtime=runtime, base=tmp_path, **folders)
-    assert seen == [tmp_path / "old" if given == "old" else Path("/elsewhere/old")]
+    config = located(PretrainConfig(init_from=Path(given)), base=tmp_path)
+    assert config.init_from == (tmp_path / "old" if given == "old" else Path("/elsewhere/old"))
+    assert located(PretrainConfig(), base=tmp_path).init_from is None
+
+
+def test_the_pool_is_a_sliding_window_that_follows_from_the_step_alone(work: Path) -> None:
+    vae = AutoencoderKL.from_pretrained(work / "work" / "vae").requires_grad_(False)
+    tokenizer = CLIPTokenizer.from_pretrained(work / "work" / "tokenizer")
+    config = CONFIG.model_copy(update={"pool_size": 7})
+    pool = SceneLatentPool(config, seed=0, vae=vae, tokenizer=tokenizer)
+
+    def latents_of(scene: int) -> torch.Tensor:
+        picture, _ = stream_scene(scene, seed=0, size=16, **SHARES)
+        pixels = to_pixels(np.stack([picture]))
+        return vae.encode(pixels).latent_dist.mean[0] * vae.config.scaling_factor
+
+    for step in range(4):
+        drawn, input_ids = pool.draw(step, np.random.default_rng(step), 7)
+        # All of the pool, each scene once: the 7 that begin with the step's own 3 new ones.
+        scenes = [
+            next(s for s in range(30) if torch.allclose(latents_of(s), x, atol=1e-5)) for x in drawn
+        ]
+        assert sorted(scenes) == list(range(3 * (step + 1), 3 * (step + 1) + 7))
+        captions = [stream_scene(s, seed=0, size=16, **SHARES)[1] for s in scenes]
+        assert torch.equal(input_ids, tokenize(captions, tokenizer=tokenizer))
+        other = SceneLatentPool(config, seed=0, vae=vae, tokenizer=tokenizer)
+        assert torch.equal(other.draw(step, np.random.default_rng(step), 7)[0], drawn)

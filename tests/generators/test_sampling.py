@@ -55,7 +55,7 @@ def draw(
     indices: Sequence[int],
     *,
     config: SamplingConfig = CONFIG,
-    dtype: torch.dtype = torch.float32,
+    precision: str = "fp32",
     control: np.ndarray | None = None,
     slots: Sequence[int] | None = None,
 ) -> dict[int, np.ndarray]:
@@ -64,9 +64,8 @@ def draw(
         pipeline,
         prompts=[PROMPTS[i] for i in indices],
         generators=lambda k: torch_generator(0, "test", indices[k]),
-        config=config,
+        config=config.model_copy(update={"precision": precision}),
         image_size=IMAGE_SIZE,
-        dtype=dtype,
         control_images=None if control is None else control[list(indices)],
         slots=indices if slots is None else slots,
     )
@@ -102,29 +101,29 @@ def test_as_many_calls_as_the_fullest_row() -> None:
     assert list(assign_rows([0, 0, 1, 0], 2)) == [[0, 2], [1, None], [3, None]]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_image_depends_on_nothing_but_its_own_prompt_noise_and_slot(
-    tiny_pipeline: Any, dtype: torch.dtype, two_threads: None
+    tiny_pipeline: Any, precision: str, two_threads: None
 ) -> None:
-    together = draw(tiny_pipeline, range(5), dtype=dtype)
+    together = draw(tiny_pipeline, range(5), precision=precision)
     assert len({image.tobytes() for image in together.values()}) == 5
-    assert_same(draw(tiny_pipeline, [4, 2, 0, 3, 1], dtype=dtype), together)  # the order
-    assert_same(draw(tiny_pipeline, [3, 4], dtype=dtype), together)  # the neighbours
+    assert_same(draw(tiny_pipeline, [4, 2, 0, 3, 1], precision=precision), together)  # the order
+    assert_same(draw(tiny_pipeline, [3, 4], precision=precision), together)  # the neighbours
     for i in range(5):  # how many there are
-        assert_same(draw(tiny_pipeline, [i], dtype=dtype), together)
+        assert_same(draw(tiny_pipeline, [i], precision=precision), together)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_so_does_an_image_with_a_condition(
-    mask2img: Any, dtype: torch.dtype, two_threads: None
+    mask2img: Any, precision: str, two_threads: None
 ) -> None:
     control = np.random.default_rng(0).integers(
         0, 256, (5, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8
     )
-    together = draw(mask2img, range(5), dtype=dtype, control=control)
-    assert_same(draw(mask2img, [4, 0, 3, 1], dtype=dtype, control=control), together)
-    assert_same(draw(mask2img, [2], dtype=dtype, control=control), together)
-    others = draw(mask2img, range(5), dtype=dtype, control=255 - control)
+    together = draw(mask2img, range(5), precision=precision, control=control)
+    assert_same(draw(mask2img, [4, 0, 3, 1], precision=precision, control=control), together)
+    assert_same(draw(mask2img, [2], precision=precision, control=control), together)
+    others = draw(mask2img, range(5), precision=precision, control=255 - control)
     assert all((others[i] != together[i]).any() for i in range(5))
 
 
@@ -186,9 +185,8 @@ def test_noise_and_prompt_both_count(tiny_pipeline: Any) -> None:
             tiny_pipeline,
             prompts=[prompt],
             generators=lambda _: torch_generator(0, noise),
-            config=CONFIG,
+            config=CONFIG.model_copy(update={"precision": "fp32"}),
             image_size=IMAGE_SIZE,
-            dtype=torch.float32,
         )[0]
 
     first = one("car", 0)
@@ -269,7 +267,7 @@ def test_values_that_are_not_finite_are_an_error_not_a_black_image() -> None:
     with torch.no_grad():
         pipeline.unet.conv_out.bias[0] = torch.nan
     with pytest.raises(FoundationError, match="aren't finite; set precision: fp32"):
-        draw(pipeline, [0], dtype=torch.bfloat16)
+        draw(pipeline, [0], precision="bf16")
     assert pipeline.scheduler is own
 
 

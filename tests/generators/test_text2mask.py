@@ -58,9 +58,8 @@ def draw(pipeline: Any) -> np.ndarray:
         pipeline,
         prompts=CAPTIONS[:2],
         generators=lambda i: torch_generator(0, i),
-        config=SamplingConfig(num_inference_steps=2, micro_batch_size=2),
+        config=SamplingConfig(num_inference_steps=2, micro_batch_size=2, precision="fp32"),
         image_size=IMAGE_SIZE,
-        dtype=torch.float32,
     )
 
 

@@ -1,4 +1,7 @@
-"""A real StableDiffusionXLPipeline with random weights: two text encoders, pooled embeddings, time ids, 32 px images, f = 4."""
+"""A real StableDiffusionXLPipeline with random weights, for images of 32 px; f = 4.
+
+It has two text encoders, pooled embeddings and time ids.
+"""
 
 import torch
 from diffusers import (

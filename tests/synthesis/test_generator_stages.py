@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from seggen_core.config import DiffusionTrainingConfig
 from seggen_core.errors import CaptionError
 from seggen_core.generators.foundation import load_mask2img, load_pipeline
+from seggen_core.generators.generator_training import GeneratorTraining
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import mask2img, text2mask
 from tests.synthesis.conftest import PARAMS, write_config
@@ -67,7 +69,7 @@ def test_a_killed_run_ends_in_the_same_bytes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "image_grid", interrupted)
+        patch.setattr(stage, f"draw_{name}", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stage.run(config, paths=killed, item=None)
     assert not killed.model(name).exists()
@@ -88,14 +90,12 @@ def test_random_crops_are_trained_on_beside_the_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[tuple[int, str]] = []
-    training = "train_text2mask" if stage is text2mask else "train_mask2img"
 
-    def stop(*_: object, state_folder: Path, **arguments: Any) -> None:
-        cache = arguments["color_maps" if stage is text2mask else "images"]
-        seen.append((len(cache.latents), state_folder.parent.name))
+    def stop(training: GeneratorTraining, _: DiffusionTrainingConfig) -> None:
+        seen.append((len(training.data.captions), training.scratch.name))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage, training, stop)
+    monkeypatch.setattr(stage, f"make_{name_of(stage)}", stop)
     for crops in (None, {"per_sample": 2}, {"per_sample": 2, "min_side": 0.3}):
         paths, _ = begin(stage)
         settings = TRAINING | {"random_crops": crops}
