@@ -21,6 +21,30 @@ class RandomCrops(Section):
     """Smallest side of a crop, as a share of the sample's."""
 
 
+class SamplingConfig(Section):
+    """One diffusion sampler."""
+
+    scheduler: str = "DDIMScheduler"
+    """A diffusers scheduler class; made from the pipeline's own noise schedule."""
+    scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Its settings ({"use_karras_sigmas": true} makes EulerDiscreteScheduler EDM's sampler)."""
+    num_inference_steps: Positive = 20
+    """Denoising steps."""
+    guidance_scale: float = Field(2.0, ge=1)
+    """Classifier-free guidance; 1 is off."""
+    controlnet_conditioning_scale: float = Field(1.0, ge=0)
+    """What a ControlNet's outputs are multiplied by; no other pipeline uses it. Above 1 it makes up
+    for a short training (docs/results.md).
+    """
+    micro_batch_size: Positive = 8
+    """Rows of every network call; MaskSyn and ImgSyn take fewer where that shares the samples of a
+    source out evenly. Short batches are padded to it, so that the bytes of a sample don't depend on
+    how many others are made with it. It is part of what defines a sample.
+    """
+    precision: Precision = "auto"
+    """Precision of network calls."""
+
+
 class PretrainConfig(Section):
     """Pretraining of a small latent diffusion model on endless scenes or on the training images."""
 
@@ -110,6 +134,8 @@ class FoundationConfig(Section):
     """
     pretrain: PretrainConfig | None = None
     """Settings of mode "pretrain"."""
+    preview: SamplingConfig = SamplingConfig()
+    """Sampler of the preview picture (.seggen/previews); it changes nothing in the model."""
 
     @model_validator(mode="after")
     def _check(self) -> "FoundationConfig":
@@ -153,6 +179,8 @@ class DiffusionTrainingConfig(Section):
     """Trade time for memory."""
     random_crops: RandomCrops | None = None
     """Trained on beside the whole samples."""
+    preview: SamplingConfig = SamplingConfig()
+    """Sampler of the preview picture (.seggen/previews); it changes nothing in the model."""
 
 
 class Text2MaskConfig(DiffusionTrainingConfig):
@@ -166,30 +194,6 @@ class Text2MaskConfig(DiffusionTrainingConfig):
     """Peak; it falls to zero linearly."""
     decoder_noise: float = Field(0.3, ge=0)
     """Largest noise on the latents, in standard deviations of the latents."""
-
-
-class SamplingConfig(Section):
-    """One diffusion sampler."""
-
-    scheduler: str = "DDIMScheduler"
-    """A diffusers scheduler class; made from the pipeline's own noise schedule."""
-    scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Its settings ({"use_karras_sigmas": true} makes EulerDiscreteScheduler EDM's sampler)."""
-    num_inference_steps: Positive = 20
-    """Denoising steps."""
-    guidance_scale: float = Field(2.0, ge=1)
-    """Classifier-free guidance; 1 is off."""
-    controlnet_conditioning_scale: float = Field(1.0, ge=0)
-    """What a ControlNet's outputs are multiplied by; no other pipeline uses it. Above 1 it makes up
-    for a short training (docs/results.md).
-    """
-    micro_batch_size: Positive = 8
-    """Rows of every network call; MaskSyn and ImgSyn take fewer where that shares the samples of a
-    source out evenly. Short batches are padded to it, so that the bytes of a sample don't depend on
-    how many others are made with it. It is part of what defines a sample.
-    """
-    precision: Precision = "auto"
-    """Precision of network calls."""
 
 
 class SegGenSynthesisConfig(Section):
