@@ -21,8 +21,15 @@ from typing import Any
 PACKAGE = Path(__file__).parent.parent
 """The folder of seggen_core."""
 
-NEUTRAL = ("seggen_core.tracking", "seggen_core.errors")
-"""Modules that no result depends on: they record what a stage did, or name what went wrong."""
+NEUTRAL = (
+    "seggen_core.tracking",
+    "seggen_core.errors",
+    "seggen_core.generators.previews",
+    "seggen_core.project.code",
+)
+"""Modules that no result depends on: they record what a stage did, name what went wrong, draw
+pictures that lie in no result, or compute digests of code (this one, which names all stages).
+"""
 
 _CONFIG = "seggen_core.config"
 _MODULE_NAME = re.compile(r"seggen_core(\.\w+)+\.?")
