@@ -38,6 +38,10 @@ class SegGenReader(StageReader):
             figures |= metrics_metadata(
                 {name: value for name, value in metrics.items() if name not in shares}
             )
+        # A model's preview lies beside its folder: what is in the folder is the model alone.
+        preview = root / ".seggen" / "previews" / f"{node.name}.png"
+        if preview.is_file():
+            pictures["previews"] = picture_metadata(preview)
         metadata: dict[str, Any] = pictures | figures | dict(super().metadata(root, node))
         if rows:
             metadata["dagster/row_count"] = rows

@@ -79,6 +79,10 @@ class ProjectPaths:
         """The last finished class partitions: a run remakes only changed samples; never tracked."""
         return self.root / ".seggen" / "kept"
 
+    def preview(self, stage: str) -> Path:
+        """Picture of what the model of `stage` draws; never tracked: no result depends on it."""
+        return self.root / ".seggen" / "previews" / f"{stage}.png"
+
     @property
     def caption_cache(self) -> Path:
         """Answers of captioning models; never tracked."""

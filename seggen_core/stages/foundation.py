@@ -49,11 +49,10 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         picture = draw_foundation(
             pipeline,
             stage.taxonomy,
-            sampler=config.seediff.sampling,
+            sampler=settings.preview,
             image_size=config.dataset.image_size,
             seed=seed,
         )
-        picture.save(finished / "previews.png")
-        stage.run.log_artifact(finished / "previews.png")
+        stage.show(picture)
         stage.run.log_metrics(pipeline_sizes(pipeline))
         stage.publish(finished, paths.model("foundation"))

@@ -24,7 +24,5 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         training = open_generator_training(stage, settings)
         finished = make_mask2img(training, settings)
         pipeline = load_mask2img(paths.model("foundation"), finished).to(stage.device)
-        picture = draw_mask2img(training, pipeline, sampler=config.imgsyn.mask2img)
-        picture.save(finished / "previews.png")
-        stage.run.log_artifact(finished / "previews.png")
+        stage.show(draw_mask2img(training, pipeline, sampler=settings.preview))
         stage.publish(finished, paths.model("mask2img"))

@@ -23,6 +23,7 @@ from seggen_core.tracking import StageRun, track_stage
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,13 @@ class Stage:
                     shutil.rmtree(other)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def show(self, picture: "Image.Image") -> None:
+        """Write the stage's preview picture beside its result, and record it in the run."""
+        file = self.paths.preview(self.name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(file)
+        self.run.log_artifact(file)
 
     def publish(self, finished: Path, out: Path) -> Path:
         """Move a finished folder to `out`, delete what is left of the scratch folder, return `out`."""

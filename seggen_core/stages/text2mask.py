@@ -22,7 +22,5 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     ) as stage:
         training = open_generator_training(stage, settings)
         finished = make_text2mask(training, settings)
-        picture = draw_text2mask(training, training.pipeline, sampler=config.masksyn.text2mask)
-        picture.save(finished / "previews.png")
-        stage.run.log_artifact(finished / "previews.png")
+        stage.show(draw_text2mask(training, training.pipeline, sampler=settings.preview))
         stage.publish(finished, paths.model("text2mask"))

@@ -253,8 +253,9 @@ def test_the_stage_copies_the_source_and_shows_what_it_draws(paths: ProjectPaths
     out = paths.model("foundation")
     found, wanted = parameters(load_pipeline(out)), parameters(build_pipeline())
     assert all(torch.equal(found[k], wanted[k]) for k in wanted)
-    with Image.open(out / "previews.png") as picture:
+    with Image.open(paths.preview("foundation")) as picture:
         assert picture.width > 3 * 128 and np.asarray(picture).std() > 0
+    assert {p.name for p in out.iterdir()} == {p.name for p in (paths.root / "source").iterdir()}
     assert not list((paths.scratch / "foundation").glob("*"))
     assert not [p for p in out.rglob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
 

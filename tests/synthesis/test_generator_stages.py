@@ -76,7 +76,8 @@ def test_a_killed_run_ends_in_the_same_bytes(
     stage.run(config, paths=killed, item=None)
     assert contents(killed.model(name)) == contents(whole.model(name))
     assert not (killed.scratch / name).exists()
-    with Image.open(whole.model(name) / "previews.png") as picture:
+    assert killed.preview(name).read_bytes() == whole.preview(name).read_bytes()
+    with Image.open(whole.preview(name)) as picture:
         assert picture.width > 10 * 128 and picture.height > 2 * 128
     assert not [
         p for p in contents(whole.model(name)) if p.endswith((".bin", ".pt", ".ckpt", ".pkl"))
