@@ -1,16 +1,20 @@
 """What a sample store holds: members of a sample as bytes, and the folder's index and manifest.
 
-shard-00000.tar ...   uncompressed USTAR, WebDataset-compatible: the members of one sample stand
-side by side index.parquet         one row a sample: where its members lie, their checksums, and
-what is known about it manifest.json         how the store was made; written last, so a folder that
-has it, and no journal, is finished journal.jsonl         only while unfinished: the settings, then
-the index row of every committed sample
+    shard-00000.tar ...   uncompressed USTAR, WebDataset-compatible: the members of one sample stand
+                          side by side
+    index.parquet         one row a sample: where its members lie, their checksums, and what is
+                          known about it
+    manifest.json         how the store was made; written last, so a folder that has it is finished
+    rows.jsonl            only while the store is written: the rows of the index to be
+
+Each sample has a size of its own: nothing in a store says or supposes that all have one size.
 """
 
 import io
 import json
 import re
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +29,7 @@ from seggen_core.taxonomy import IGNORE_INDEX
 
 ImageFormat = Literal["png", "jpg"]
 FORMAT_VERSION = 1
-INDEX, MANIFEST, JOURNAL = "index.parquet", "manifest.json", "journal.jsonl"
+INDEX, MANIFEST, ROWS = "index.parquet", "manifest.json", "rows.jsonl"
 MEMBERS = ("image", "mask", "instances", "json")
 """Members of a sample in the order they are stored in; `instances` may be absent."""
 METADATA_COLUMNS: dict[str, type] = {
@@ -48,14 +52,13 @@ _STORE_SECTION = {
     "num_samples",
     "shards",
 }
-_KEY = re.compile(
-    r"[A-Za-z0-9_-]{1,80}"
-)  # no dot: WebDataset ends the key there; USTAR allows 100 characters with the suffix
+# No dot: WebDataset ends the key there. USTAR allows 100 characters with the suffix.
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image with its masks.
+    """One image with its masks, all of one size [H, W]; other samples may have another size.
 
     Attributes:
         key: unique in its store; letters, digits, "_" and "-", at most 80.
@@ -73,6 +76,22 @@ class Sample:
     metadata: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class EncodedSample:
+    """One sample as a store holds it.
+
+    Attributes:
+        key: as in `Sample`.
+        members: the file contents of every member that the sample has, in the order of MEMBERS.
+        columns: JSON-ready; what the index says about it beside key and places: the metadata
+            columns, class_pixel_counts, and quality_<name> as float.
+    """
+
+    key: str
+    members: Mapping[str, bytes]
+    columns: Mapping[str, Any]
+
+
 def member_name(key: str, member: str, *, image_format: str) -> str:
     """Return the file name of `member` (one of MEMBERS) of sample `key` in its shard."""
     suffixes = {
@@ -88,7 +107,8 @@ def check_key(key: str) -> None:
     """Raise SampleStoreError unless `key` can name the members of a sample."""
     if not _KEY.fullmatch(key):
         raise SampleStoreError(
-            f"sample key {key!r} is not 1 to 80 of A-Z a-z 0-9 _ - (a dot would end it in WebDataset)"
+            f"sample key {key!r} is not 1 to 80 of A-Z a-z 0-9 _ - "
+            "(a dot would end it in WebDataset)"
         )
 
 
@@ -102,7 +122,8 @@ def count_pixels(sample: Sample, *, num_classes: int) -> list[int]:
     size: tuple[int, ...] = sample.segmentation_map.shape
     if len(size) != 2 or not 0 < size[0] * size[1] <= MAX_PIXELS:
         raise SampleStoreError(
-            f"sample {sample.key!r}: segmentation_map is {size}; expected [H, W], 1 to {MAX_PIXELS} pixels"
+            f"sample {sample.key!r}: segmentation_map is {size}; "
+            f"expected [H, W], 1 to {MAX_PIXELS} pixels"
         )
     wanted: list[tuple[str, np.ndarray | None, type, tuple[int, ...]]] = [
         ("segmentation_map", sample.segmentation_map, np.uint8, size),
@@ -112,22 +133,26 @@ def count_pixels(sample: Sample, *, num_classes: int) -> list[int]:
     for name, array, dtype, shape in wanted:
         if array is not None and (array.dtype != dtype or array.shape != shape):
             raise SampleStoreError(
-                f"sample {sample.key!r}: {name} is {array.dtype} {list(array.shape)}; expected {np.dtype(dtype)} {list(shape)}, "
-                "since image and masks have one size"
+                f"sample {sample.key!r}: {name} is {array.dtype} {list(array.shape)}; "
+                f"expected {np.dtype(dtype)} {list(shape)}, since image and masks have one size"
             )
     counts = np.bincount(sample.segmentation_map.ravel(), minlength=256)
     foreign = num_classes + np.flatnonzero(counts[num_classes:IGNORE_INDEX])
     if foreign.size:
-        found = ", ".join(f"{value} ({counts[value]} pixels)" for value in foreign[:5])
+        named = ", ".join(f"{value} ({counts[value]} pixels)" for value in foreign[:5])
         raise SampleStoreError(
-            f"sample {sample.key!r}: the mask holds {found}; allowed are 0-{num_classes - 1} and {IGNORE_INDEX} (ignore). "
-            "Map the dataset's ids to train ids before storing"
+            f"sample {sample.key!r}: the mask holds {named}; allowed are 0-{num_classes - 1} "
+            f"and {IGNORE_INDEX} (ignore). Map the dataset's ids to train ids before storing"
         )
     return counts[:num_classes].tolist()
 
 
 def metadata_columns(sample: Sample) -> dict[str, Any]:
-    """Return the index columns that come from the metadata; SampleStoreError where one has the wrong type."""
+    """Return the index columns that come from the metadata.
+
+    Raises:
+        SampleStoreError: one has the wrong type.
+    """
     columns: dict[str, Any] = {}
     for name, kind in METADATA_COLUMNS.items():
         value = columns[name] = sample.metadata.get(name)
@@ -135,7 +160,8 @@ def metadata_columns(sample: Sample) -> dict[str, Any]:
             type(value) is not kind or (isinstance(value, int) and not -(2**63) <= value < 2**63)
         ):
             raise SampleStoreError(
-                f"sample {sample.key!r}: metadata[{name!r}] is {value!r}; expected {kind.__name__} (64 bit) or None"
+                f"sample {sample.key!r}: metadata[{name!r}] is {value!r}; "
+                f"expected {kind.__name__} (64 bit) or None"
             )
     quality = sample.metadata.get("quality", {})
     if not isinstance(quality, dict):
@@ -177,6 +203,26 @@ def encode_members(sample: Sample, *, image_format: ImageFormat) -> dict[str, by
     return members
 
 
+def encode_sample(
+    sample: Sample, *, num_classes: int, image_format: ImageFormat = "png"
+) -> EncodedSample:
+    """Check a sample and return it as a store holds it.
+
+    Args:
+        sample: any size.
+        num_classes: the mask holds 0 to ``num_classes - 1`` or IGNORE_INDEX.
+        image_format: "png" is lossless; "jpg" is quality 95 without chroma subsampling.
+
+    Raises:
+        SampleStoreError: the key is malformed, an array has the wrong dtype or size, the mask holds
+            a value outside the taxonomy, or the metadata isn't JSON.
+    """
+    check_key(sample.key)
+    counts = count_pixels(sample, num_classes=num_classes)
+    columns = metadata_columns(sample) | {"class_pixel_counts": counts}
+    return EncodedSample(sample.key, encode_members(sample, image_format=image_format), columns)
+
+
 def tar_member(name: str, data: bytes) -> bytes:
     """Return header, data and padding of one tar member; its data starts one block in."""
     info = tarfile.TarInfo(name)  # time 0, owner 0, mode 0644: nothing of the machine gets in
@@ -210,7 +256,7 @@ def decode_picture(data: bytes, *, mode: str) -> np.ndarray:
 
 
 def remake_command(folder: Path) -> str:
-    """Return the command that makes the store in `folder` anew, told from the place it has in `ProjectPaths`."""
+    """Return the command that makes the store in `folder` anew, by its place in `ProjectPaths`."""
     *_, above, parent, name = ("", "", *folder.absolute().parts)
     stage = (
         f"{parent}@{name}"
@@ -223,12 +269,16 @@ def remake_command(folder: Path) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return manifest.json of a finished store; SampleStoreError where there is none or it is unreadable."""
+    """Return manifest.json of a finished store.
+
+    Raises:
+        SampleStoreError: there is none, or it is unreadable.
+    """
     path = folder / MANIFEST
-    if (folder / JOURNAL).exists() or not path.exists():
+    if not path.exists():
         state = (
             "isn't finished"
-            if (folder / JOURNAL).exists()
+            if (folder / ROWS).exists()
             else f"is no sample store: it has no {MANIFEST}"
         )
         raise SampleStoreError(f"{folder} {state}; run: {remake_command(folder)}")
@@ -242,8 +292,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest["store"].get("format_version")
     if missing or version != FORMAT_VERSION:
         raise SampleStoreError(
-            f"{path} lacks {sorted(missing)} and has format version {version}, expected {FORMAT_VERSION}; "
-            f"run: {remake_command(folder)}"
+            f"{path} lacks {sorted(missing)} and has format version {version}, "
+            f"expected {FORMAT_VERSION}; run: {remake_command(folder)}"
         )
     return manifest
 

@@ -1,7 +1,7 @@
-"""The sample store: image, masks and metadata of many samples in a few tar shards, read at random by offset.
+"""The sample store: many samples in a few tar shards, read at random by offset.
 
-`SampleStoreWriter` fills a folder, `SampleStore` reads it; `sample_store_format` says what is in
-it. Any WebDataset tool reads the shards in order.
+`SampleStoreWriter` fills a folder, `SampleStore` reads it; `store.format` says what is in it. Any
+WebDataset tool reads the shards in order.
 """
 
 import json
@@ -51,7 +51,7 @@ class SampleStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read the manifest and check that all shards are there, with the sizes it says; the index is read at first use.
+        """Read the manifest and check the sizes of all shards; the index is read at first use.
 
         Raises:
             SampleStoreError: `folder` is no finished store, or a shard is missing or truncated.
@@ -66,7 +66,8 @@ class SampleStore:
                 )
             if path.stat().st_size != size:
                 raise SampleStoreError(
-                    f"shard {path} has {path.stat().st_size} bytes, the manifest says {size}; run: {remake_command(self.folder)}"
+                    f"shard {path} has {path.stat().st_size} bytes, the manifest says {size}; "
+                    f"run: {remake_command(self.folder)}"
                 )
 
     def __reduce__(self) -> tuple[type["SampleStore"], tuple[Path]]:
@@ -86,7 +87,7 @@ class SampleStore:
         table = read_index(self.folder)
         store = self.manifest["store"]
         positions = [
-            f"{member}_{what}" for member in MEMBERS for what in ("offset", "bytes", "crc32")
+            f"{member}_{part}" for member in MEMBERS for part in ("offset", "bytes", "crc32")
         ]
         missing = {"key", "shard", "class_pixel_counts", *positions, *METADATA_COLUMNS} - set(
             table.column_names
@@ -96,8 +97,9 @@ class SampleStore:
         )
         if missing or unknown or len(table) != store["num_samples"]:
             raise SampleStoreError(
-                f"{self.folder / INDEX} disagrees with the manifest: {len(table)} samples (expected {store['num_samples']}), "
-                f"missing columns {sorted(missing)}, unknown shards {sorted(unknown)}; run: {remake_command(self.folder)}"
+                f"{self.folder / INDEX} disagrees with the manifest: {len(table)} samples "
+                f"(expected {store['num_samples']}), missing columns {sorted(missing)}, "
+                f"unknown shards {sorted(unknown)}; run: {remake_command(self.folder)}"
             )
         index = table.to_pandas()
         # 63-bit seeds would be rounded to float64 where one is missing.
@@ -118,7 +120,12 @@ class SampleStore:
         return (self[position] for position in range(len(self)))
 
     def __getitem__(self, key_or_position: str | int) -> Sample:
-        """Return one sample; a key that isn't there is a SampleStoreError, a position an IndexError."""
+        """Return one sample.
+
+        Raises:
+            SampleStoreError: no sample has this key, or the sample is damaged.
+            IndexError: there is no such position.
+        """
         position = self._position(key_or_position)
         members = self._read(position, *MEMBERS)
         return Sample(
@@ -142,19 +149,20 @@ class SampleStore:
         return self._decode(position, "mask", self._read(position, "mask")["mask"])
 
     def read_bytes(self, key_or_position: str | int, member: str) -> bytes:
-        """Return the file of one member ("image", "mask", ...) as it is stored; the same bytes are the same picture."""
+        """Return the file of one member ("image", "mask", ...) as it is stored.
+
+        The same bytes are the same picture.
+        """
         return self._read(self._position(key_or_position), member)[member]
 
     def read_instances(self, key_or_position: str | int) -> np.ndarray | None:
-        """Return the instance map alone, uint16 [H, W], 0 where there is no instance; None where instances are unknown."""
+        """Return the instance map alone: uint16 [H, W], 0 where there is no instance.
+
+        Returns None where instances are unknown.
+        """
         position = self._position(key_or_position)
         data = self._read(position, "instances")["instances"]
         return self._decode(position, "instances", data) if data else None
-
-    def read_metadata(self, key_or_position: str | int) -> dict[str, Any]:
-        """Return the metadata alone, without decoding a picture."""
-        position = self._position(key_or_position)
-        return self._parse(position, self._read(position, "json")["json"])
 
     @cached_property
     def _keys(self) -> list[str]:
@@ -188,7 +196,10 @@ class SampleStore:
         return position % len(self)
 
     def _read(self, position: int, *members: str) -> dict[str, bytes]:
-        """Return the bytes of the named members, empty where the sample has none; each is checked against its CRC-32."""
+        """Return the bytes of the named members, each checked against its CRC-32.
+
+        They are empty for a member that the sample doesn't have.
+        """
         path = self.folder / self._shards[position]
         data = {}
         try:
@@ -225,17 +236,21 @@ class SampleStore:
         except ValueError as error:
             raise self._corrupt(position, "json", f"can't be decoded: {error}") from error
 
-    def _corrupt(self, position: int, member: str, what: str) -> SampleStoreError:
+    def _corrupt(self, position: int, member: str, reason: str) -> SampleStoreError:
         name = member_name(
             self._keys[position], member, image_format=self.manifest["store"]["image_format"]
         )
         return SampleStoreError(
-            f"{name} in shard {self.folder / self._shards[position]} {what}; run: {remake_command(self.folder)}"
+            f"{name} in shard {self.folder / self._shards[position]} {reason}; "
+            f"run: {remake_command(self.folder)}"
         )
 
 
 def open_partitions(folder: Path) -> list[SampleStore]:
-    """Return the store of every class partition below `folder` (data/synthetic/<method>), in the order of their slugs.
+    """Return the store of every class partition of a method, in the order of their slugs.
+
+    Args:
+        folder: data/synthetic/<method>.
 
     Raises:
         SampleStoreError: there is none, or one of the folders isn't a finished store.

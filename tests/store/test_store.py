@@ -4,11 +4,9 @@ import pickle
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +20,7 @@ from PIL import Image
 
 from seggen_core.errors import SampleStoreError, StorageError
 from seggen_core.store import format as sample_store_format
+from seggen_core.store.format import encode_sample
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter, open_partitions
 
 NUM_SAMPLES = 11
@@ -52,19 +51,11 @@ def make_sample(index: int) -> Sample:
     )
 
 
-def write_store(
-    folder: Path, *, pause: float = 0, linger: float = 0, commit_every: int = 2
-) -> None:
-    """Write or go on writing the store that all tests compare with."""
+def write_store(folder: Path) -> None:
+    """Write the store that all tests compare with."""
     with SampleStoreWriter(folder, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-        done = set(writer.committed)
-        for index, sample in enumerate(map(make_sample, range(NUM_SAMPLES))):
-            if sample.key not in done:
-                writer.add(sample)
-                time.sleep(pause)
-                if index % commit_every == 0:
-                    writer.commit()
-        time.sleep(linger)
+        for index in range(NUM_SAMPLES):
+            writer.add(make_sample(index))
         writer.finish(manifest=MANIFEST)
 
 
@@ -121,7 +112,6 @@ def test_round_trip_by_position_and_by_key(finished: Path) -> None:
         assert_same(store[expected.key], expected)
         assert np.array_equal(store.read_image(index), expected.image)
         assert np.array_equal(store.read_mask(expected.key), expected.segmentation_map)
-        assert store.read_metadata(index) == expected.metadata
     assert_same(store[-1], make_sample(NUM_SAMPLES - 1))
     assert [sample.key for sample in store] == store.keys()
     assert store.keys()[3] in store
@@ -251,7 +241,10 @@ def test_jpeg_images(tmp_path: Path) -> None:
 def test_pickled_store_reads_in_another_process_and_in_threads(finished: Path) -> None:
     store = SampleStore(finished)
     expected = [zlib.crc32(sample.image) for sample in store]
-    code = "import pickle, sys, zlib; s = pickle.load(sys.stdin.buffer); print([zlib.crc32(s[i].image) for i in range(len(s))])"
+    code = """if True:
+        import pickle, sys, zlib
+        store = pickle.load(sys.stdin.buffer)
+        print([zlib.crc32(sample.image) for sample in store])"""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     child = subprocess.run(
         [sys.executable, "-c", code],
@@ -458,134 +451,71 @@ def test_bad_sample_is_refused_and_nothing_of_it_stored(
 
 
 def test_duplicate_key(tmp_path: Path) -> None:
-    for _ in range(2):  # the second time the first sample comes from the journal
-        with SampleStoreWriter(tmp_path, num_classes=3) as writer:
-            if not writer.committed:
-                writer.add(GOOD)
-            with pytest.raises(SampleStoreError, match=f"{GOOD.key!r} is already in"):
-                writer.add(GOOD)
-    assert writer.committed == [GOOD.key]
+    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
+        writer.add(GOOD)
+        with pytest.raises(SampleStoreError, match=f"{GOOD.key!r} is already in"):
+            writer.add(GOOD)
+        writer.finish(manifest={})
+    assert SampleStore(tmp_path).keys() == [GOOD.key]
 
 
-# Determinism and resuming
+def test_samples_of_many_sizes_lie_in_one_store(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    samples = []
+    for number, size in enumerate([(1, 1), (3, 200), (128, 7), (64, 64), (97, 31)]):
+        mask = rng.integers(0, 3, size, np.uint8)
+        instances = rng.integers(0, 9, size, np.uint16) if number % 2 else None
+        image = rng.integers(0, 256, (*size, 3), np.uint8)
+        samples.append(Sample(f"s{number}", image, mask, instances, {"seed": number}))
+    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
+        for sample in samples:
+            writer.add(sample)
+        writer.finish(manifest={})
+    store = SampleStore(tmp_path)
+    for sample, stored in zip(samples, store, strict=True):
+        assert_same(stored, sample)
+        assert store.read_mask(sample.key).shape == sample.segmentation_map.shape
+    sizes = [int(np.sum(counts)) for counts in store.index["class_pixel_counts"]]
+    assert sizes == [sample.segmentation_map.size for sample in samples]
 
 
-def test_same_samples_give_the_same_bytes_however_they_are_committed(
-    finished: Path, tmp_path: Path
-) -> None:
-    write_store(tmp_path / "again", commit_every=1)
+# Determinism, and what a killed writer leaves
+
+
+def test_same_samples_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    write_store(tmp_path / "again")
     assert contents(tmp_path / "again") == contents(finished)
     assert len(list(finished.glob("shard-*.tar"))) > 2
-    assert not (finished / "journal.jsonl").exists()
+    assert set(contents(finished)) >= {"index.parquet", "manifest.json"}
+    assert not (finished / "rows.jsonl").exists()
 
 
-@pytest.mark.parametrize("whole_samples", [0, 2, 5, 9])
-def test_resumes_after_kill_9(finished: Path, tmp_path: Path, whole_samples: int) -> None:
-    journal = tmp_path / "journal.jsonl"
-    child = run_python(
-        __file__, tmp_path, "--linger=60"
-    )  # it can't finish first, however busy the machine
-    try:
-        while not journal.exists() or journal.read_bytes().count(b"\n") < 1 + whole_samples:
-            assert child.poll() is None, child.stderr.read()
-            time.sleep(0.001)
-        time.sleep(random.uniform(0, 0.03))  # anywhere in the work on a sample
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
+def test_encoded_samples_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-        assert whole_samples <= len(writer.committed)
-    write_store(tmp_path)
+        for index in range(NUM_SAMPLES):
+            writer.append(encode_sample(make_sample(index), num_classes=3))
+        writer.finish(manifest=MANIFEST)
     assert contents(tmp_path) == contents(finished)
 
 
-def test_resumes_from_a_journal_torn_at_any_byte(finished: Path, tmp_path: Path) -> None:
-    with SampleStoreWriter(tmp_path / "torn", num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-        for index in range(4):
+@pytest.mark.parametrize("num_samples", [0, 3, NUM_SAMPLES])
+def test_an_unfinished_store_is_no_store_and_is_begun_anew(
+    finished: Path, tmp_path: Path, num_samples: int
+) -> None:
+    with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=200) as writer:
+        for index in range(num_samples):
             writer.add(make_sample(index))
-    journal = (tmp_path / "torn" / "journal.jsonl").read_bytes()
-    lines = journal.splitlines(keepends=True)
-    cuts = {
-        0,
-        1,
-        len(lines[0]) - 1,
-        len(lines[0]),
-        len(journal),
-        *(len(journal) - n for n in (1, 2, 40, len(lines[-1]), 600)),
-    }
-    for cut in sorted(cuts):
-        store = Path(shutil.copytree(tmp_path / "torn", tmp_path / str(cut)))
-        (store / "journal.jsonl").write_bytes(journal[:cut] + b"\0" * (cut % 3))
-        with max(store.glob("shard-*.tar")).open("ab") as shard:
-            shard.write(b"half a sample" * SHARD_BYTES)
-        (store / "shard-00007.tar").write_bytes(b"begun, never committed")
-        with SampleStoreWriter(store, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-            whole = max(journal[:cut].count(b"\n"), 1)
-            assert len(writer.committed) == whole - 1
-        assert (store / "journal.jsonl").read_bytes() == b"".join(lines[:whole])
-        write_store(store)
-        assert contents(store) == contents(finished), f"torn at {cut}"
-
-
-def test_resumes_when_killed_while_finishing(finished: Path, tmp_path: Path) -> None:
-    with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-        for index in range(NUM_SAMPLES):
-            writer.add(make_sample(index))
-        writer.commit()
-        journal = (tmp_path / "journal.jsonl").read_bytes()
-        writer.finish(manifest={"not": "this one"})
-    (tmp_path / "journal.jsonl").write_bytes(journal)  # the kill came just before its removal
     (tmp_path / "index.parquet.tmp").write_bytes(b"half")
-    with pytest.raises(SampleStoreError, match="isn't finished"):
+    with pytest.raises(SampleStoreError, match=r"isn't finished; run: dvc repro"):
         SampleStore(tmp_path)
     write_store(tmp_path)
     assert contents(tmp_path) == contents(finished)
 
 
-def test_finished_store_can_be_reopened_but_not_added_to(finished: Path, folder: Path) -> None:
-    write_store(folder)  # a stage killed between finish and the move to its out runs again
+def test_a_finished_store_is_not_written_again(finished: Path, folder: Path) -> None:
+    with pytest.raises(SampleStoreError, match="is finished; delete the folder"):
+        SampleStoreWriter(folder, num_classes=3)
     assert contents(folder) == contents(finished)
-    with SampleStoreWriter(folder, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-        assert writer.finished
-        with pytest.raises(SampleStoreError, match="is finished, 'new' can't be added"):
-            writer.add(replace(GOOD, key="new"))
-
-
-def test_error_in_the_work_keeps_what_was_added(tmp_path: Path) -> None:
-    def work() -> None:
-        with SampleStoreWriter(tmp_path, num_classes=3) as writer:
-            writer.add(make_sample(0))
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        work()
-    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
-        assert writer.committed == [make_sample(0).key]
-
-
-def test_other_settings_are_refused(tmp_path: Path) -> None:
-    with SampleStoreWriter(tmp_path, num_classes=3):
-        pass
-    with pytest.raises(
-        SampleStoreError, match=r"was begun with .*'num_classes': 3.*'num_classes': 4"
-    ):
-        SampleStoreWriter(tmp_path, num_classes=4)
-    with SampleStoreWriter(
-        tmp_path, num_classes=3
-    ) as writer:  # the refused writer let go of the folder
-        writer.finish(manifest={})
-    with pytest.raises(SampleStoreError, match="was begun with"):
-        SampleStoreWriter(tmp_path, num_classes=3, image_format="jpg")
-
-
-def test_a_shard_shorter_than_the_journal_says(tmp_path: Path) -> None:
-    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
-        writer.add(GOOD)
-    os.truncate(tmp_path / "shard-00000.tar", 512)
-    with pytest.raises(
-        SampleStoreError, match=r"shard-00000.tar has 512 bytes, journal.jsonl says \d+; delete"
-    ):
-        SampleStoreWriter(tmp_path, num_classes=3)
 
 
 def test_two_processes_cant_write_one_store(tmp_path: Path) -> None:
@@ -599,46 +529,15 @@ def test_two_processes_cant_write_one_store(tmp_path: Path) -> None:
 # A disk that is full or not writable
 
 
-def test_full_disk_keeps_what_was_committed(finished: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_error(finished: Path, tmp_path: Path) -> None:
     rows = SampleStore(finished).index.query("shard == 'shard-00000.tar'")
-    limit, fitting = int(rows["image_offset"].iloc[2]), 2  # full in the midst of the third sample
-    child = run_python(__file__, tmp_path, f"--file-limit={limit}", "--commit-every=100")
+    limit = int(rows["image_offset"].iloc[2])  # full in the midst of the third sample
+    child = run_python(__file__, tmp_path, f"--file-limit={limit}")
     _, errors = child.communicate(timeout=300)
     assert child.returncode == StorageError.exit_code, errors
-    assert f"can't write {tmp_path / 'shard-00000.tar'}: File too large" in errors
-    with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-        assert len(writer.committed) == fitting
-    assert f"kept ({fitting} samples)" in errors
+    assert f"can't write {tmp_path}: File too large. The store isn't finished." in errors
     write_store(tmp_path)  # with room again
     assert contents(tmp_path) == contents(finished)
-
-
-@pytest.mark.parametrize("kib", [60, 112, 160])
-def test_full_file_system(tmp_path: Path, kib: int) -> None:
-    """The real thing, where the machine lets us mount a small file system: ENOSPC in shard, journal or index."""
-    disk, saved = tmp_path / "disk", tmp_path / "saved"
-    disk.mkdir()
-    script = f"""mount -t tmpfs -o size={kib}k none "$1" || exit 77
-        "$2" "$3" "$1/store" --commit-every=3; code=$?
-        cp -r "$1/store" "$4"; exit $code"""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = ["unshare", "-rm", "sh", "-c", script, "sh", disk, sys.executable, __file__, saved]
-    if shutil.which("unshare") is None:
-        pytest.skip("no unshare on this machine")
-    child = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    if child.returncode == 77 or "unshare" in child.stderr:
-        pytest.skip(f"can't mount a file system here: {child.stderr}")
-    assert child.returncode == StorageError.exit_code, child.stderr
-    assert "No space left on device" in child.stderr
-    with SampleStoreWriter(saved, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-        kept = len(writer.committed)
-    assert kept > 0
-    assert f"kept ({kept} samples)" in child.stderr
-    write_store(tmp_path / "whole")
-    write_store(saved)
-    assert contents(saved) == contents(tmp_path / "whole")
 
 
 def test_folder_that_cant_be_made(tmp_path: Path) -> None:
@@ -647,17 +546,13 @@ def test_folder_that_cant_be_made(tmp_path: Path) -> None:
         SampleStoreWriter(tmp_path / "file" / "store", num_classes=3)
 
 
-if __name__ == "__main__":  # the child process of the tests above: write the store slowly
+if __name__ == "__main__":  # the child process of the tests above
     options = dict(argument.removeprefix("--").split("=") for argument in sys.argv[2:])
     if "file-limit" in options:
         limit = int(options["file-limit"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
-        linger, commit_every = (
-            float(options.get("linger", "0")),
-            int(options.get("commit-every", "1")),
-        )
-        write_store(Path(sys.argv[1]), pause=0.02, linger=linger, commit_every=commit_every)
+        write_store(Path(sys.argv[1]))
     except StorageError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
