@@ -1,11 +1,15 @@
-"""AffinityNet: pixel affinities learned from certain pixels alone, and a random walk on them (Ahn and Kwak, CVPR 2018).
+"""AffinityNet: pixel affinities learned from certain pixels alone, and a random walk on them.
+
+Ahn and Kwak, CVPR 2018.
 
 DiffuMask trains it on the cross-attention maps of one class's images: pixels of a high score are
 foreground, of a low one background, what is between is not learned from. Pairs of near pixels with
 one label are to have affinity 1, with two labels 0 (their section 3.2 and equation 7). A random
 walk then carries scores to wherever the affinities lead (their equation 10).
 
-    W_ij = exp(-mean_c |f_ic - f_jc|) for pixels within a radius, W_ii = 1;   T = D^-1 W^beta;   score <- T^t score
+    W_ij = exp(-mean_c |f_ic - f_jc|) for pixels within a radius, W_ii = 1
+    T = D^-1 W^beta
+    score <- T^t score
 
 Theirs is a pretrained ResNet-38 at an eighth of the image; this one is a small network trained from
 scratch at `feature_size`.
@@ -28,15 +32,18 @@ _EPSILON = 1e-5
 
 
 class PixelTrunk(nn.Module):
-    """Convolutions that halve the image until it is `feature_size`, then look around with growing dilation."""
+    """Convolutions that halve the image to `feature_size`, then look around it.
+
+    They look around with growing dilation.
+    """
 
     def __init__(self, *, image_size: int, feature_size: int, channels: int) -> None:
         super().__init__()
         halvings = math.log2(image_size / feature_size)
         if halvings < 0 or not halvings.is_integer():
             raise ConfigError(
-                f"feature_size is {feature_size} and the image {image_size} pixels; expected the image size "
-                "divided by 1, 2, 4, ..."
+                f"feature_size is {feature_size} and the image {image_size} pixels; "
+                "expected the image size divided by 1, 2, 4, ..."
             )
         layers: list[nn.Module] = []
         width = 3
@@ -62,7 +69,10 @@ class PixelTrunk(nn.Module):
 
 
 def neighbour_offsets(radius: int) -> list[tuple[int, int]]:
-    """Return the offsets (dy, dx) of half a disc of `radius`, so that every pair of pixels in it is met once."""
+    """Return the offsets (dy, dx) of half a disc of `radius`.
+
+    Every pair of pixels within the radius is met once.
+    """
     half = [(0, dx) for dx in range(1, radius)]
     half += [
         (dy, dx)
@@ -74,7 +84,10 @@ def neighbour_offsets(radius: int) -> list[tuple[int, int]]:
 
 
 def shifted(maps: torch.Tensor, offset: tuple[int, int]) -> torch.Tensor:
-    """Return [B, C, h, w] as seen from `offset` (dy, dx) away: ``result[..., y, x] = maps[..., y + dy, x + dx]``, 0 outside."""
+    """Return [B, C, h, w] as seen from `offset` (dy, dx) away.
+
+    ``result[..., y, x] = maps[..., y + dy, x + dx]``, 0 outside.
+    """
     dy, dx = offset
     height, width = maps.shape[-2:]
     padded = F.pad(maps, (max(-dx, 0), max(dx, 0), max(-dy, 0), max(dy, 0)))
@@ -93,14 +106,19 @@ class AffinityNet(nn.Module):
         self.head = nn.Conv2d(config.channels, config.channels, 1)
 
     def affinities(self, images: torch.Tensor, offsets: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """Return W of each pixel and the one `offset` away, float32 [B, K, h, h] in (0, 1]; wrong where that lies outside."""
+        """Return W of each pixel and the one `offset` away, float32 [B, K, h, h] in (0, 1].
+
+        It means nothing where the other pixel lies outside of the map.
+        """
         features = self.head(self.trunk(images))
         return torch.stack(
             [torch.exp(-(features - shifted(features, o)).abs().mean(1)) for o in offsets], dim=1
         )
 
     def loss(self, images: torch.Tensor, *, labels: torch.Tensor) -> torch.Tensor:
-        """Return the loss of their equation 7: like pairs of background and of foreground weigh 1/4 each, unlike ones 1/2.
+        """Return the loss of their equation 7.
+
+        Like pairs of background and of foreground weigh 1/4 each, unlike pairs 1/2.
 
         Args:
             images: float32 [B, 3, H, W] in [0, 1].
@@ -185,8 +203,9 @@ def train_affinity_net(
     useful = [k for k in range(len(images)) if (labels[k] == 1).any() and (labels[k] == 0).any()]
     if not useful:
         raise AttentionError(
-            f"none of {len(images)} images has a certain foreground (score from {config.foreground}) and background (up to "
-            f"{config.background}) for AffinityNet to learn from; change diffumask.affinity_net, or set it to null for PAMR"
+            f"none of {len(images)} images has a certain foreground (score from "
+            f"{config.foreground}) and background (up to {config.background}) for AffinityNet to "
+            "learn from; change diffumask.affinity_net, or set it to null for PAMR"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(*name, "affinity_net"))

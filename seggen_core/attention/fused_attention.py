@@ -18,19 +18,27 @@ import torch
 import triton
 import triton.language as tl
 
+# The kernels have long argument lists: a Triton kernel knows no tensors and no objects, and takes
+# pointers, sizes and strides one by one.
 _LARGEST_HEAD = 128
 _ROWS, _KEYS = 64, 64
 
 
 @cache
 def can_compile(device: torch.device) -> bool:
-    """Return whether Triton can make kernels for `device`: an Ampere GPU or newer, and a C compiler, called at first use."""
+    """Return whether Triton can make kernels for `device`; called at first use.
+
+    It takes an Ampere GPU or a newer one, and a C compiler.
+    """
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     return compiler is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def fits(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """Return whether the kernels take these tensors: half precision on CUDA, at most 128 channels a head, next to one another."""
+    """Return whether the kernels take these tensors.
+
+    They take half precision on CUDA, at most 128 channels a head, the channels side by side.
+    """
     return (
         query.is_cuda
         and query.dtype in (torch.float16, torch.bfloat16)

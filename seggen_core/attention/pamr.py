@@ -1,4 +1,6 @@
-"""Pixel-adaptive mask refinement (Araslanov and Roth, Single-Stage Semantic Segmentation from Image Labels, CVPR 2020, 3.3).
+"""Pixel-adaptive mask refinement (PAMR).
+
+Araslanov and Roth, Single-Stage Semantic Segmentation from Image Labels, CVPR 2020, section 3.3.
 
 Each pixel's mask value becomes a convex combination of its neighbours' values, weighted by how
 alike their colours are:
@@ -12,6 +14,7 @@ same whatever the unit of the colours. Borders repeat the edge pixel.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +25,7 @@ _EPSILON = 1e-8
 
 
 def _shifted(maps: torch.Tensor, dilations: Sequence[int]) -> Iterator[torch.Tensor]:
-    """Yield `maps` [B, C, H, W] as seen by each neighbour, all offsets of a dilation before the next dilation."""
+    """Yield `maps` [B, C, H, W] as seen by each neighbour, dilation by dilation."""
     height, width = maps.shape[-2:]
     margin = max(dilations)
     padded = F.pad(maps, (margin,) * 4, mode="replicate")
@@ -82,3 +85,28 @@ def pamr(
             refined.addcmul_(neighbour, affinity[:, index : index + 1])
         masks = refined
     return masks
+
+
+@dataclass(frozen=True, eq=False)
+class MaskRefiner:
+    """PAMR of soft masks on the images that they are masks of.
+
+    Attributes:
+        images: float [B, 3, H, W] in any range.
+        num_iterations: repetitions of the update.
+        dilations: distances of the neighbours in pixels.
+    """
+
+    images: torch.Tensor
+    num_iterations: int = 10
+    dilations: Sequence[int] = (1, 2, 4, 8)
+
+    def refine(self, soft: torch.Tensor) -> torch.Tensor:
+        """Return soft masks float32 [B, H, W], refined."""
+        refined = pamr(
+            self.images,
+            soft[:, None],
+            num_iterations=self.num_iterations,
+            dilations=self.dilations,
+        )
+        return refined[:, 0]

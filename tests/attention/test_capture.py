@@ -12,7 +12,9 @@ from diffusers.models.attention_processor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seggen_core.attention.capture import capture_attention, list_attention_layers, mean_attention
+from seggen_core.attention.capture import capture_attention
+from seggen_core.attention.layers import list_attention_layers
+from seggen_core.attention.mean_attention import mean_attention
 from seggen_core.errors import AttentionError
 from seggen_core.generators.foundation import vae_scale_factor
 from tests.attention.tiny_pipeline import build_pipeline, build_unet
@@ -56,7 +58,10 @@ class LiteralStore:
             handle.remove()
 
     def maps(self, name, image):
-        """Head-averaged attention of the conditional row of `image` at each step, equations 3 and 4: [N, M]."""
+        """Head-averaged attention of the conditional row of `image` at each step: [N, M].
+
+        Equations 3 and 4.
+        """
         queries, keys = self.calls[name][::2], self.calls[name][1::2]
         for query, key in zip(queries, keys, strict=True):
             row = len(query) // 2 + image
@@ -392,7 +397,10 @@ def test_a_call_that_cannot_be_recorded_is_an_error(pipeline, call, message):
 
 
 def build_sd2():
-    """A pipeline whose UNet is shaped as SD 2's: linear projections, more heads where it is coarser, upcast, v-prediction."""
+    """A pipeline whose UNet is shaped as SD 2's.
+
+    It has linear projections, more heads where it is coarser, upcast attention, v-prediction.
+    """
     pipeline = build_pipeline()
     torch.manual_seed(2)
     unet = UNet2DConditionModel(

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from seggen_core.attention.dataset_diffusion import dataset_diffusion_masks, propagate
+from seggen_core.attention.pamr import MaskRefiner
 
 
 def random_maps(seed=0, batch=3, side=4, fine=4):
@@ -59,7 +60,7 @@ def test_attention_that_is_flat_or_not_finite_is_rejected_alone(what):
     )
     (cross if what == "cross" else self_map)[1, 0, 0] = float("nan")
     cross[2] = 0.3
-    settings = {"images": torch.rand(3, 3, 8, 8), "pamr_iterations": 1, "pamr_dilations": (1,)}
+    refiner = MaskRefiner(torch.rand(3, 3, 8, 8), num_iterations=1, dilations=(1,))
     result = dataset_diffusion_masks(
         cross,
         self_map,
@@ -67,7 +68,7 @@ def test_attention_that_is_flat_or_not_finite_is_rejected_alone(what):
         power=2,
         threshold=0.6,
         uncertainty_threshold=None,
-        **settings,
+        refiner=refiner,
     )
     assert (
         result.status == ("accepted", "not_finite_attention", "no_seeds")

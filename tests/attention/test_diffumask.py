@@ -9,6 +9,7 @@ from seggen_core.attention.affinity_net import (
     train_affinity_net,
 )
 from seggen_core.attention.diffumask import diffumask_masks, match_thresholds
+from seggen_core.attention.pamr import MaskRefiner
 from seggen_core.config import AffinityNetConfig
 from seggen_core.errors import AttentionError, ConfigError
 
@@ -60,9 +61,13 @@ def test_each_image_gets_the_threshold_that_fits_it():
     scores[:, 0, 0] = 1.0  # both span [0, 1] after rescaling
     scores[:, 0, 1] = 0.0
     made = diffumask_masks(
-        scores, images.float() / 255, thresholds=(0.3, 0.6), background_score=0.35, affinity_net=None, refine=False,
-        pamr_iterations=1, pamr_dilations=(1,),
-    )  # fmt: skip
+        scores,
+        refiner=MaskRefiner(images.float() / 255, num_iterations=1, dilations=(1,)),
+        thresholds=(0.3, 0.6),
+        background_score=0.35,
+        affinity_net=None,
+        refine=False,
+    )
     assert made.threshold.tolist() == pytest.approx([0.3, 0.3])
     assert (made.binary[1] == masks[1]).float().mean() > 0.98
     assert torch.equal(

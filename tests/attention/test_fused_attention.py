@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seggen_core.attention.capture import mean_attention
+from seggen_core.attention.mean_attention import mean_attention
 
 pytest.importorskip("triton")
 
@@ -20,7 +20,11 @@ shapes = [(2, 3, 144, 144, 40), (1, 2, 64, 77, 64), (2, 1, 100, 256, 16), (1, 2,
 for batch, heads, queries, keys, channels in shapes:
     # As a processor has them: views of [B, N, h * d].
     query, key = (
-        torch.randn(batch, n, heads * channels).half().mul(3).unflatten(-1, (heads, channels)).transpose(1, 2)
+        torch.randn(batch, n, heads * channels)
+        .half()
+        .mul(3)
+        .unflatten(-1, (heads, channels))
+        .transpose(1, 2)
         for n in (queries, keys)
     )
     scale = channels**-0.5

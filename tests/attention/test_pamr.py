@@ -6,7 +6,10 @@ from seggen_core.attention.pamr import pamr, pamr_affinity
 
 
 def literal_pamr(image, mask, *, num_iterations, dilations):
-    """Pixel by pixel, after equations (6) to (8) of the paper and the reference code's scale; [C, H, W] and [H, W]."""
+    """Refine [H, W] pixel by pixel on an image [C, H, W].
+
+    After equations (6) to (8) of the paper, with the reference code's scale.
+    """
     channels, height, width = image.shape
 
     def clamp(y, x):

@@ -50,7 +50,8 @@ def test_a_class_that_is_not_in_the_prompt_is_named(tokenizer, prompt, class_nam
 
 def test_a_class_past_the_last_token_is_an_error():
     tokenizer = build_tokenizer(max_length=8)
-    prompt = "a photo of a house and a bus"  # start, 8 words, end: the pipeline keeps start, 6 words, end
+    # Start, 8 words, end: the pipeline keeps start, 6 words, end.
+    prompt = "a photo of a house and a bus"
     assert class_token_positions(tokenizer, prompt=prompt, class_name="house") == (5,)
     with pytest.raises(PromptError, match="past the text encoder's 8 tokens"):
         class_token_positions(tokenizer, prompt=prompt, class_name="bus")

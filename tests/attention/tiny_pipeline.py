@@ -1,4 +1,7 @@
-"""A real StableDiffusionPipeline with random weights, small enough for a test: 32 px images, attention at 16x16 and 8x8."""
+"""A real StableDiffusionPipeline with random weights, small enough for a test.
+
+It makes images of 32 px, with attention at 16x16 and 8x8.
+"""
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
