@@ -1,24 +1,24 @@
-"""The one way to resume: what a partition's samples are made of, found by a digest of its inputs.
+"""The one way to resume: what a run has made is found by a digest of its inputs.
 
-A `RecordCache` is a folder. It holds what a run has made so far, and what the last finished run
+A `RecordCache` is a folder. It holds what was added to it, and what the last finished run
 published:
 
     lock
-    unfinished-00000.records ...   appended record by record, synced at every commit
-    published-00003/records        one record for each record of the last finished run
+    records-00000 ...              appended record by record, synced at every commit
+    published-00003/records        one record for each that the last finished run published
     published-00003/shard-*.tar    hard links to the shards that it published
 
 A record is found by its digest, wherever it lies. Its digest covers everything that its bytes
 depend on, so whoever finds a record needs not make it. The order in which records are added doesn't
-matter. Records of other inputs stay until the partition is finished; nothing finds them.
+matter. Records of other inputs stay until the next `keep`; nothing finds them.
 
 A killed process leaves whole records and at most one torn one, which the next process doesn't see.
 A record is checked against its checksums when it is read. A damaged one is logged and not used, so
 it is made anew. Deleting the folder costs time and nothing else.
 
-Memory: the digest and the place of every record. Disk: a sample lies in the cache until its
-partition is finished, and in the published shards afterwards; the links take no space. Where the
-file system has no hard links, the shards are copied.
+Memory: the digest and the place of every record. Disk: a sample lies in the cache until its store
+is finished, and in the published shards afterwards; the links take no space. Where the file system
+has no hard links, the shards are copied.
 """
 
 import logging
@@ -50,13 +50,13 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _SEGMENT_BYTES = 2**30
-"""A new file of unfinished records is begun where one grows past this."""
+"""A new file of added records is begun where one grows past this."""
 _LOCK, _RECORDS = "lock", "records"
-_UNFINISHED, _PUBLISHED = "unfinished-*.records", "published-*"
+_ADDED, _PUBLISHED = "records-*", "published-*"
 
 
 class RecordCache:
-    """Records of one partition, by digest; a context manager.
+    """Records by digest; a context manager.
 
     One process at a time may open a folder.
 
@@ -146,8 +146,8 @@ class RecordCache:
 
         Args:
             published: a finished sample store.
-            digests: the digest of each of its samples, by key.
-            others: digests of records without a sample that are to be kept too.
+            digests: the digest of each of its samples, by key; without any, nothing is held.
+            others: digests of records without a sample that are to be held too.
 
         Raises:
             StorageError: the disk is full or not writable.
@@ -155,22 +155,23 @@ class RecordCache:
         with self._storage_errors():
             self._close_segment()
             earlier = sorted(self.folder.glob(_PUBLISHED))
-            number = int(earlier[-1].name.rpartition("-")[2]) + 1 if earlier else 0
-            fresh = self.folder / f"published-{number:05d}"
-            fresh.mkdir()
-            for shard in sorted(published.glob("shard-*.tar")):
-                _link(shard, fresh / shard.name)
-            unfinished = fresh / f"{_RECORDS}.tmp"
-            with unfinished.open("wb") as file:
-                for data in self._published_records(published, digests, others):
-                    file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(fresh / _RECORDS)
-            sync_folder(fresh)
+            if digests:
+                number = _number(earlier[-1]) + 1 if earlier else 0
+                fresh = self.folder / f"published-{number:05d}"
+                fresh.mkdir()
+                for shard in sorted(published.glob("shard-*.tar")):
+                    _link(shard, fresh / shard.name)
+                unfinished = fresh / f"{_RECORDS}.tmp"
+                with unfinished.open("wb") as file:
+                    for data in self._published_records(published, digests, others):
+                        file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(fresh / _RECORDS)
+                sync_folder(fresh)
             for folder in earlier:
                 shutil.rmtree(folder)
-            for segment in self.folder.glob(_UNFINISHED):
+            for segment in self.folder.glob(_ADDED):
                 segment.unlink()
             self._find_records()
 
@@ -202,7 +203,7 @@ class RecordCache:
                 files.append(folder / _RECORDS)
             else:
                 shutil.rmtree(folder)  # a run was killed while it kept what it had published
-        for path in [*files, *sorted(self.folder.glob(_UNFINISHED))]:
+        for path in [*files, *sorted(self.folder.glob(_ADDED))]:
             try:
                 scan = scan_records(path)
             except OSError as error:
@@ -252,9 +253,9 @@ class RecordCache:
                 yield encode_record(bytes.fromhex(digest), record)
 
     def _begin_segment(self) -> None:
-        segments = sorted(self.folder.glob(_UNFINISHED))
-        number = int(segments[-1].stem.rpartition("-")[2]) + 1 if segments else 0
-        path = self.folder / f"unfinished-{number:05d}.records"
+        segments = sorted(self.folder.glob(_ADDED))
+        number = _number(segments[-1]) + 1 if segments else 0
+        path = self.folder / f"records-{number:05d}"
         with self._storage_errors():
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             self._segment, self._segment_end = (path, fd), 0
@@ -273,9 +274,13 @@ class RecordCache:
         return storage_errors(self.folder, kept=f"What was committed there is kept{committed}.")
 
 
-def count_unfinished(folder: Path) -> int:
-    """Return how many records were added to a cache since its partition was last finished."""
-    return sum(len(scan_records(path).offsets) for path in folder.glob(_UNFINISHED))
+def count_added(folder: Path) -> int:
+    """Return how many records were added to a cache since the last `keep`."""
+    return sum(len(scan_records(path).offsets) for path in folder.glob(_ADDED))
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def _link(source: Path, target: Path) -> None:

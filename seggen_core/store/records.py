@@ -11,6 +11,7 @@ The members of a record may lie in another file instead. Its description then ha
 relative to the folder of the record file, and an offset at the end of each member's entry.
 """
 
+import io
 import json
 import os
 import struct
@@ -19,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 MAGIC = b"SGRC"
 _HEADER = struct.Struct("<4s16sIIQ")
@@ -66,6 +69,18 @@ class Scan:
 
     offsets: list[tuple[bytes, int]]
     lost_bytes: int
+
+
+def pack_array(array: np.ndarray) -> bytes:
+    """Return an array as a member: the bytes of an .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpack_array(data: bytes) -> np.ndarray:
+    """Inverse of `pack_array`."""
+    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def encode_record(digest: bytes, record: Record) -> bytes:

@@ -17,7 +17,7 @@ import pytest
 from seggen_core.errors import SampleStoreError, StorageError
 from seggen_core.project.digests import json_digest
 from seggen_core.store import cache as cache_module
-from seggen_core.store.cache import RecordCache, count_unfinished
+from seggen_core.store.cache import RecordCache, count_added
 from seggen_core.store.format import encode_sample
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.store.records import MAGIC, Record, scan_records
@@ -72,7 +72,7 @@ def run_python(*arguments: str | Path) -> subprocess.Popen:
 
 
 def segment_of(folder: Path) -> Path:
-    return sorted(folder.glob("unfinished-*.records"))[-1]
+    return sorted(folder.glob("records-*"))[-1]
 
 
 # Finding
@@ -88,7 +88,7 @@ def test_a_record_is_found_by_its_digest_in_any_later_run(tmp_path: Path) -> Non
                 cache.add(digest_of(index), make_record(index))
                 assert cache.find(digest_of(index)) == make_record(index)
     assert found(tmp_path / "cache") == list(range(NUM_RECORDS))
-    assert count_unfinished(tmp_path / "cache") == NUM_RECORDS
+    assert count_added(tmp_path / "cache") == NUM_RECORDS
     with RecordCache(tmp_path / "cache") as cache:
         assert digest_of("other") not in cache
         assert cache.find(digest_of("other")) is cache.info(digest_of("other")) is None
@@ -107,7 +107,7 @@ def test_files_of_records_are_of_limited_size(
 ) -> None:
     monkeypatch.setattr(cache_module, "_SEGMENT_BYTES", 6000)
     write_records(tmp_path)
-    sizes = [path.stat().st_size for path in tmp_path.glob("unfinished-*")]
+    sizes = [path.stat().st_size for path in tmp_path.glob("records-*")]
     assert len(sizes) > 3 and max(sizes) <= 6000 + 15_000
     assert found(tmp_path) == list(range(NUM_RECORDS))
 
@@ -130,7 +130,7 @@ def test_an_error_in_the_work_keeps_what_was_added(tmp_path: Path) -> None:
 def test_kill_9_loses_no_committed_record(tmp_path: Path, num_whole: int) -> None:
     child = run_python(__file__, tmp_path, "--linger=60")  # it can't end first
     try:
-        while count_unfinished(tmp_path) < num_whole or not (tmp_path / "lock").exists():
+        while count_added(tmp_path) < num_whole or not (tmp_path / "lock").exists():
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.001)
         time.sleep(random.uniform(0, 0.03))  # anywhere in the work on a record
@@ -150,7 +150,7 @@ def test_a_file_torn_at_any_byte_keeps_the_records_before_it(tmp_path: Path) -> 
     for cut in sorted(cuts):
         folder = tmp_path / str(cut)
         folder.mkdir()
-        (folder / "unfinished-00000.records").write_bytes(data[:cut] + b"\xff" * (cut % 3))
+        (folder / "records-00000").write_bytes(data[:cut] + b"\xff" * (cut % 3))
         ends = [*offsets[1:], len(data)]
         whole = [index for index in range(NUM_RECORDS) if ends[index] <= cut]
         assert found(folder) == whole, f"torn at {cut}"
@@ -172,7 +172,7 @@ def test_a_damaged_byte_costs_one_record_and_is_said(
             folder.mkdir()
             damaged = bytearray(data)
             damaged[place] ^= 0x10
-            (folder / "unfinished-00000.records").write_bytes(damaged)
+            (folder / "records-00000").write_bytes(damaged)
             assert found(folder) == [i for i in range(NUM_RECORDS) if i != record], place
             assert "not used" in caplog.text or "can't be used and is made anew" in caplog.text
             write_records(folder)
@@ -181,8 +181,8 @@ def test_a_damaged_byte_costs_one_record_and_is_said(
 
 @pytest.mark.parametrize("content", [b"", b"no records at all" * 1000, MAGIC * 5000])
 def test_a_file_of_something_else_is_not_used(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "unfinished-00000.records").write_bytes(content)
-    (tmp_path / "unfinished-00001.records").mkdir()  # can't be read
+    (tmp_path / "records-00000").write_bytes(content)
+    (tmp_path / "records-00001").mkdir()  # can't be read
     assert found(tmp_path) == []
     write_records(tmp_path)
     assert found(tmp_path) == list(range(NUM_RECORDS))
@@ -270,7 +270,7 @@ def test_what_was_published_is_found_and_takes_no_space(tmp_path: Path) -> None:
         cache.keep(tmp_path / "out", digests=digests, others=[digest_of("rejected")])
         before = {d: cache.find(d) for d in digests.values()}
     shutil.rmtree(tmp_path / "out")  # as DVC does before it runs a stage
-    assert count_unfinished(tmp_path / "cache") == 0
+    assert count_added(tmp_path / "cache") == 0
     shards = list((tmp_path / "cache").rglob("*.tar"))
     assert len(shards) > 1
     with RecordCache(tmp_path / "cache") as cache:
@@ -281,7 +281,7 @@ def test_what_was_published_is_found_and_takes_no_space(tmp_path: Path) -> None:
         assert digest_of("forgotten") not in cache
         # The next run publishes other samples, some of them taken over.
         digests = publish_store(tmp_path / "out", cache, [4, 7, 5])
-        assert count_unfinished(tmp_path / "cache") == 1
+        assert count_added(tmp_path / "cache") == 1
         cache.keep(tmp_path / "out", digests=digests)
         assert digest_of("s7") in cache and digest_of("s0") not in cache
     assert SampleStore(tmp_path / "out").keys() == ["s4", "s7", "s5"]
@@ -334,7 +334,7 @@ def test_a_kill_while_it_is_kept_leaves_one_or_the_other(
             for key in ("s1", "s2", "s3"):
                 assert cache.find(digests[key]) is not None, (step, key)
     assert step > 6
-    assert not list(folder.glob("unfinished-*"))
+    assert not list(folder.glob("records-*"))
 
 
 def test_a_damaged_or_missing_published_shard_costs_its_own_samples(
