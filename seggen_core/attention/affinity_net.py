@@ -27,6 +27,8 @@ from torch import nn
 from seggen_core.config.attention import AffinityNetConfig
 from seggen_core.errors import AttentionError, ConfigError
 from seggen_core.project.rng import derive_seed, numpy_rng
+from seggen_core.training.loop import LoopSettings, Training, make_accelerator, train
+from seggen_core.training.schedule import polynomial
 
 _EPSILON = 1e-5
 
@@ -115,7 +117,7 @@ class AffinityNet(nn.Module):
             [torch.exp(-(features - shifted(features, o)).abs().mean(1)) for o in offsets], dim=1
         )
 
-    def loss(self, images: torch.Tensor, *, labels: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the loss of their equation 7.
 
         Like pairs of background and of foreground weigh 1/4 each, unlike pairs 1/2.
@@ -211,15 +213,18 @@ def train_affinity_net(
         torch.manual_seed(derive_seed(*name, "affinity_net"))
         network = AffinityNet(config, image_size=images.shape[-1]).to(images.device)
     rng = numpy_rng(*name, "affinity_net", "batches")
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    batch_size = min(config.batch_size, len(useful))
+    training = Training(
+        name="AffinityNet",
+        module=network,
+        optimizer=torch.optim.AdamW(network.parameters(), lr=1.0),
+        learning_rate=polynomial(config.learning_rate, num_steps=config.num_steps),
+        read=lambda _: rng.choice(useful, size=batch_size, replace=False).tolist(),
+        loss=lambda module, batch: module(images[batch].float() / 255, labels[batch]),
+        error=AttentionError,
+        advice="lower diffumask.affinity_net.learning_rate",
+    )
     with torch.enable_grad():
-        for step in range(config.num_steps):
-            batch = rng.choice(
-                useful, size=min(config.batch_size, len(useful)), replace=False
-            ).tolist()
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * (1 - step / config.num_steps) ** 0.9
-            optimizer.zero_grad(set_to_none=True)
-            network.loss(images[batch].float() / 255, labels=labels[batch]).backward()
-            optimizer.step()
-    return network.eval()
+        settings = LoopSettings(num_steps=config.num_steps)
+        train(training, settings, accelerator=make_accelerator(images.device))
+    return network

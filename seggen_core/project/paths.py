@@ -74,10 +74,12 @@ class ProjectPaths:
         """Unfinished work, from which an interrupted stage resumes; never tracked."""
         return self.root / ".seggen" / "scratch"
 
-    @property
-    def kept(self) -> Path:
-        """The last finished class partitions: a run remakes only changed samples; never tracked."""
-        return self.root / ".seggen" / "kept"
+    def record_cache(self, stage: str, item: str) -> Path:
+        """What a class partition was made of so far, and by its last finished run; never tracked.
+
+        An interrupted run finds there what is done. A later run makes only what has other inputs.
+        """
+        return self.root / ".seggen" / "cache" / stage / item
 
     def preview(self, stage: str) -> Path:
         """Picture of what the model of `stage` draws; never tracked: no result depends on it."""

@@ -1,11 +1,22 @@
-"""Stage `masksyn`: new masks from captions, and images that show them (SegGen 3.3), one class partition at a time."""
+"""Stage `masksyn`: new masks from captions, and images that show them (SegGen 3.3).
+
+It makes one class partition.
+"""
 
 from seggen_core.config import SegGenConfig
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.synthesis.partition import synthesize_partition
+from seggen_core.stages.stage import open_stage
+from seggen_core.synthesis.seggen_methods import MaskSyn
+from seggen_core.synthesis.seggen_partition import synthesize_partition
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """Write data/synthetic/masksyn/<item>: the sample store, previews.png and metrics.json."""
-    assert item is not None
-    synthesize_partition(config, paths=paths, method="masksyn", class_slug=item)
+    params = config.masksyn.model_dump(mode="json")
+    with (
+        open_stage("masksyn", item=item, config=config, paths=paths, params=params) as stage,
+        stage.record_cache() as cache,
+    ):
+        folder = stage.scratch(["store"])
+        partition = synthesize_partition(MaskSyn, stage, cache=cache, folder=folder)
+        stage.publish_partition(partition, cache)

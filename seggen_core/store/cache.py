@@ -32,6 +32,7 @@ from typing import Any, Self, TypeVar
 
 import pyarrow.parquet as pq
 
+from seggen_core.errors import SampleStoreError
 from seggen_core.store.files import open_locked, storage_errors, sync_folder, write_at
 from seggen_core.store.format import INDEX, MEMBERS
 from seggen_core.store.records import (
@@ -96,6 +97,16 @@ class RecordCache:
     def find(self, digest: str) -> Record | None:
         """Return a record, each member checked; None where there is no whole one."""
         return self._read(digest, read_record)
+
+    def read_back(self, digest: str) -> Record:
+        """Return a record that was just added; SampleStoreError where the disk doesn't hold it."""
+        record = self.find(digest)
+        if record is None:
+            raise SampleStoreError(
+                f"a record that was just written to {self.folder} can't be read; check the disk, "
+                "then run the same command again"
+            )
+        return record
 
     def add(self, digest: str, record: Record) -> None:
         """Append a record; it is safe from a kill or power cut after the next `commit`.

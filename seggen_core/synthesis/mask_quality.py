@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from seggen_core.attention.seediff import ACCEPTED, SeeDiffMasks
+from seggen_core.attention.masks import ACCEPTED, ClassMasks
 from seggen_core.config.attention import AttentionMethodConfig
 
 NOT_FINITE_IMAGE = "not_finite_image"
@@ -18,9 +18,7 @@ SECOND_THRESHOLD_STEP = 0.2
 """How far above beta the second threshold lies, under which a confident mask hardly changes."""
 
 
-def mask_quality(
-    result: SeeDiffMasks, *, mask: torch.Tensor, beta: float
-) -> list[dict[str, float]]:
+def mask_quality(result: ClassMasks, *, mask: torch.Tensor, beta: float) -> list[dict[str, float]]:
     """Return the scores of each image; zero where there is no mask to score.
 
     Args:
@@ -41,7 +39,14 @@ def mask_quality(
 def soft_mask_quality(
     soft: torch.Tensor, *, mask: torch.Tensor, threshold: torch.Tensor, seed_counts: torch.Tensor
 ) -> list[dict[str, float]]:
-    """Return the scores of `mask_quality` for soft masks float32 [B, H, W] and a threshold for each, float32 [B]."""
+    """Return the scores of `mask_quality`.
+
+    Args:
+        soft: float32 [B, H, W] in [0, 1].
+        mask: bool [B, H, W].
+        threshold: float32 [B], that of each mask.
+        seed_counts: integer [B].
+    """
     area = mask.float().mean((1, 2))
     mass, pixels = (soft * mask).sum((1, 2)), mask.sum((1, 2))
     mean_inside = mass / pixels.clamp_min(1)
@@ -64,7 +69,7 @@ def soft_mask_quality(
 
 
 def mask_status(status: str, quality: Mapping[str, float], *, config: AttentionMethodConfig) -> str:
-    """Return `status`, or the first of the configured limits that a mask otherwise accepted is outside of."""
+    """Return `status`; for an accepted mask, the first configured limit that it is outside of."""
     if status != ACCEPTED:
         return status
     limits = (

@@ -10,7 +10,10 @@ from seggen_core.taxonomy import SegmentationClass, Taxonomy
 
 
 def class_phrase(target: SegmentationClass, *, name: str | None = None) -> str:
-    """Return "a car" or "an airplane" for a thing, the bare name for stuff ("grass"); `name` stands for the class's own."""
+    """Return "a car" or "an airplane" for a thing, the bare name for stuff ("grass").
+
+    `name` stands for the class's own.
+    """
     return count_phrase(name or target.name, 1) if target.is_thing else name or target.name
 
 
@@ -40,8 +43,9 @@ class TemplatePrompts:
         for name_of_class in self._names:
             if target.name.lower() not in name_of_class.lower():
                 raise PromptError(
-                    f"sub_classes.{target.slug} has {name_of_class!r}, which doesn't contain {target.name!r}: the mask is taken "
-                    "from that word's tokens; write the class's name into it ('police car')"
+                    f"sub_classes.{target.slug} has {name_of_class!r}, which doesn't contain "
+                    f"{target.name!r}: the mask is taken from that word's tokens; write the "
+                    "class's name into it ('police car')"
                 )
 
     def __getitem__(self, number: int) -> str:
@@ -51,10 +55,7 @@ class TemplatePrompts:
         text = self._templates[template].replace("{class}", phrase)
         if "{other}" in text:
             others = [c for c in self._taxonomy if c != self._target]
-            drawn = others[
-                int(
-                    numpy_rng(*self._name, self._target.slug, number, "other").integers(len(others))
-                )
-            ]
+            rng = numpy_rng(*self._name, self._target.slug, number, "other")
+            drawn = others[int(rng.integers(len(others)))]
             text = text.replace("{other}", class_phrase(drawn))
         return text

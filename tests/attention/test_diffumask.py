@@ -126,7 +126,7 @@ def test_affinities_are_learned_from_certain_pixels_alone():
     )
     assert (inside - outside).mean() > before.mean()
     # What is not certain doesn't count: a loss over images of such pixels alone is zero.
-    loss = network.loss(images.float() / 255, labels=torch.full((len(images), 8, 8), -1.0))
+    loss = network(images.float() / 255, torch.full((len(images), 8, 8), -1.0))
     assert loss == 0
 
 

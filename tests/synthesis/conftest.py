@@ -1,4 +1,7 @@
-"""A small project, up to what MaskSyn and ImgSyn read: scenes of 32 px, captions, and models with random weights."""
+"""A small project, up to what MaskSyn and ImgSyn read.
+
+It has scenes of 32 px, captions, and models with random weights.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -43,7 +46,10 @@ PARAMS: dict[str, Any] = {
 
 
 def write_config(paths: ProjectPaths, **changes: Any) -> SegGenConfig:
-    """Write params.yaml with changes to sections (a dict changes keys of one) and return it as it is read."""
+    """Write params.yaml with changes to sections and return it as it is read.
+
+    A change that is a dict changes keys of its section.
+    """
     tree = PARAMS | {k: PARAMS[k] | v if isinstance(v, dict) else v for k, v in changes.items()}
     path = paths.root / "params.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")

@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from seggen_core.attention.seediff import SeeDiffMasks
+from seggen_core.attention.masks import ClassMasks
 from seggen_core.config import SamplingConfig, SeeDiffConfig
 from seggen_core.errors import AttentionError
 from seggen_core.generators.sampling import sample_images
+from seggen_core.synthesis.attention_job import to_segmentation_map
 from seggen_core.synthesis.from_attention import (
     combine_classes,
     generate_from_attention,
     seediff_self_resolutions,
-    to_segmentation_map,
 )
 from seggen_core.synthesis.mask_quality import mask_quality, mask_status
 from seggen_core.synthesis.prompts import PromptSource
@@ -65,7 +65,6 @@ def generate(pipeline, indices=range(5), **changes):
         generators=lambda k: torch.Generator().manual_seed(100 + list(indices)[k]),
         config=make_config(**changes),
         image_size=IMAGE_SIZE,
-        dtype=torch.float32,
     )
 
 
@@ -193,7 +192,7 @@ def test_several_classes_share_an_image_by_argmax(pipeline, samples):
 def test_a_contested_pixel_goes_to_the_stronger_class():
     def result(soft, uncertain=(False, False, False, False)):
         soft, flat = torch.tensor([[soft]]), torch.zeros(1, 1, 4)
-        return SeeDiffMasks(
+        return ClassMasks(
             ("accepted",), soft >= 0.3, soft, flat, {}, {}, flat, torch.tensor([[uncertain]])
         )
 
@@ -222,9 +221,8 @@ def test_the_decoder_works_in_float32(pipeline, samples):
         pipeline,
         prompts=source,
         generators=lambda k: torch.Generator().manual_seed(100 + k),
-        config=make_config(),
+        config=make_config(sampling=SAMPLING.model_copy(update={"precision": "bf16"})),
         image_size=IMAGE_SIZE,
-        dtype=torch.bfloat16,
     )
     hook.remove()
     assert seen == [(torch.float32, torch.float32)]
@@ -267,7 +265,7 @@ def test_quality_scores_by_hand():
     seeds = {4: torch.zeros(3, 4, 4, dtype=torch.bool), 8: torch.ones(3, 8, 8, dtype=torch.bool)}
     seeds[4][0, 1, 1:3] = True
     flat = torch.zeros(3, 4, 4)
-    result = SeeDiffMasks(
+    result = ClassMasks(
         ("accepted", "no_seeds", "accepted"),
         soft >= 0.3,
         soft,

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from seggen_core.generators.foundation import load_mask2img
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.rng import derive_seed, torch_generator
 from seggen_core.synthesis.seggen import (
+    PairMasks,
+    PairRecipe,
     SynthesisTask,
-    SynthesizedPairs,
-    synthesize_pairs,
-    task_seed,
+    draw_images,
+    draw_masks,
     with_even_calls,
 )
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
@@ -44,6 +46,14 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
+@dataclass
+class Pairs:
+    """Masks and images of some tasks."""
+
+    masks: PairMasks
+    images: np.ndarray
+
+
 def synthesize(
     tasks: Sequence[SynthesisTask],
     mask2img: Any,
@@ -51,31 +61,25 @@ def synthesize(
     text2mask: Any = None,
     config: SegGenSynthesisConfig = CONFIG,
     seed: int = 0,
-    masks: np.ndarray = MASKS,
-) -> SynthesizedPairs:
-    real = None if text2mask else masks[[int(t.source_key[-1]) for t in tasks]]
+    real: np.ndarray = MASKS,
+) -> Pairs:
     method = "masksyn" if text2mask else "imgsyn"
-    pairs = synthesize_pairs(
-        tasks,
-        method=method,
-        config=config,
-        seed=seed,
-        mask2img=mask2img,
-        code=CODE,
-        image_size=32,
-        text2mask=text2mask,
-        real_masks=real,
-    )
-    assert pairs.images.shape == (len(tasks), 32, 32, 3) and pairs.images.dtype == np.uint8
-    assert (
-        pairs.segmentation_maps.shape == (len(tasks), 32, 32)
-        and pairs.segmentation_maps.dtype == np.uint8
-    )
-    return pairs
+    recipe = PairRecipe(method=method, seed=seed, image_size=32, settings=config, code=CODE)
+    if text2mask:
+        masks = draw_masks(tasks, text2mask=text2mask, recipe=recipe)
+    else:
+        shown = real[[int(t.source_key[-1]) for t in tasks]]
+        masks = PairMasks(["accepted"] * len(tasks), shown, [None] * len(tasks), [{}] * len(tasks))
+    images = draw_images(tasks, masks=masks, mask2img=mask2img, recipe=recipe)
+    assert images.shape == (len(tasks), 32, 32, 3) and images.dtype == np.uint8
+    maps = masks.segmentation_maps
+    assert maps.shape == (len(tasks), 32, 32) and maps.dtype == np.uint8
+    assert masks.status == ["accepted"] * len(tasks)
+    return Pairs(masks, images)
 
 
-def by_task(tasks: Sequence[SynthesisTask], pairs: SynthesizedPairs) -> dict[SynthesisTask, bytes]:
-    both = zip(pairs.images, pairs.segmentation_maps, strict=True)
+def by_task(tasks: Sequence[SynthesisTask], pairs: Pairs) -> dict[SynthesisTask, bytes]:
+    both = zip(pairs.images, pairs.masks.segmentation_maps, strict=True)
     return {
         t: image.tobytes() + mask.tobytes() for t, (image, mask) in zip(tasks, both, strict=True)
     }
@@ -140,12 +144,11 @@ def test_imgsyn_keeps_the_real_masks_and_draws_what_they_show(mask2img: Any) -> 
     pairs = synthesize(TASKS, mask2img)
     assert all(
         (m == MASKS[int(t.source_key[-1])]).all()
-        for t, m in zip(TASKS, pairs.segmentation_maps, strict=True)
+        for t, m in zip(TASKS, pairs.masks.segmentation_maps, strict=True)
     )
-    assert pairs.quality == [{}] * 6
     other = MASKS.copy()
     other[1, :16] = IGNORE_INDEX
-    changed = synthesize(TASKS, mask2img, masks=other)
+    changed = synthesize(TASKS, mask2img, real=other)
     same = [(a == b).all() for a, b in zip(pairs.images, changed.images, strict=True)]
     assert same == [True] * 3 + [False] * 3
 
@@ -154,14 +157,14 @@ def test_masksyn_masks_hold_classes_and_say_how_far_off_the_palette_they_were(
     mask2img: Any, tiny_pipeline: Any
 ) -> None:
     pairs = synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline)
-    assert set(np.unique(pairs.segmentation_maps)) <= {0, 1, 2}
+    assert set(np.unique(pairs.masks.segmentation_maps)) <= {0, 1, 2}
     assert all(
-        q.keys() == {"off_palette"} and 0.5 < q["off_palette"] <= 1 for q in pairs.quality
+        q.keys() == {"off_palette"} and 0.5 < q["off_palette"] <= 1 for q in pairs.masks.quality
     )  # random weights draw greys
     lax = CONFIG.model_copy(update={"max_palette_distance": 500.0})
     assert [
         q["off_palette"]
-        for q in synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline, config=lax).quality
+        for q in synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline, config=lax).masks.quality
     ] == [0, 0]
 
 
@@ -174,5 +177,5 @@ def test_another_seed_makes_other_pairs(mask2img: Any) -> None:
 def test_names_of_keys_and_streams() -> None:
     task = TASKS[4]
     assert task.key("imgsyn") == "imgsyn-train-00001-001"
-    assert task_seed(task, method="imgsyn", seed=3) == derive_seed(3, "imgsyn", "train-00001", 1)
-    assert len({task_seed(t, method=m, seed=3) for t in TASKS for m in ("imgsyn", "masksyn")}) == 12
+    assert task.seed("imgsyn", seed=3) == derive_seed(3, "imgsyn", "train-00001", 1)
+    assert len({t.seed(m, seed=3) for t in TASKS for m in ("imgsyn", "masksyn")}) == 12

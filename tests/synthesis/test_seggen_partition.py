@@ -1,10 +1,12 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.errors import CaptionError, ConfigError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.scenes.layout import SCENES_TAXONOMY
-from seggen_core.stages import imgsyn, masksyn
+from seggen_core.stages import imgsyn, masksyn, stage
+from seggen_core.store.cache import RecordCache, count_added
 from seggen_core.store.reader import SampleStore
-from seggen_core.synthesis import partition
-from seggen_core.synthesis.partition import list_tasks
+from seggen_core.synthesis import seggen_partition
+from seggen_core.synthesis.seggen import PairMasks
+from seggen_core.synthesis.seggen_methods import ImgSyn
+from seggen_core.synthesis.seggen_partition import list_tasks
 from tests.synthesis.conftest import PARAMS, write_config
 
 Project = Callable[[str], ProjectPaths]
@@ -148,8 +153,8 @@ def test_bytes_do_not_depend_on_which_other_sources_there_are(
     paths = make_project("fewer")
     paths.subsets.write_text(json.dumps({"0": cars[1:2], "1": cars[2:3]}))
     config = write_config(paths)
-    for method, stage in (("masksyn", masksyn), ("imgsyn", imgsyn)):
-        stage.run(config, paths=paths, item="car")
+    for method, module in (("masksyn", masksyn), ("imgsyn", imgsyn)):
+        module.run(config, paths=paths, item="car")
         few, many = (
             SampleStore(paths.synthetic(method, "car")),
             SampleStore(whole.synthetic(method, "car")),
@@ -189,18 +194,16 @@ def test_kill_9_and_again_gives_the_same_bytes(whole: ProjectPaths, make_project
         "car",
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    journals: list[Path] = []
+    cache = paths.record_cache("masksyn", "car")
     deadline = time.monotonic() + 300
-    # The journal's first line holds the settings; the second is the first committed sample.
-    while not any(j.read_bytes().count(b"\n") > 1 for j in journals):
+    while not count_added(cache):
         assert process.poll() is None and time.monotonic() < deadline, (
             "it ended before it could be killed"
         )
         time.sleep(0.002)
-        journals = list((paths.scratch / "masksyn" / "car").glob("*/store/journal*"))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    committed = journals[0].read_bytes().count(b"\n") - 1
+    committed = count_added(cache)
     assert 1 <= committed < len(SampleStore(whole.synthetic("masksyn", "car")))
     assert not paths.synthetic("masksyn", "car").exists()
     masksyn.run(config, paths=paths, item="car")
@@ -208,6 +211,7 @@ def test_kill_9_and_again_gives_the_same_bytes(whole: ProjectPaths, make_project
         whole.synthetic("masksyn", "car")
     )
     assert not (paths.scratch / "masksyn" / "car").exists()
+    assert count_added(cache) == 0
 
 
 @pytest.mark.parametrize("committed", [1, 4, 5])
@@ -216,23 +220,42 @@ def test_going_on_within_a_source_gives_the_same_bytes(
 ) -> None:
     paths = make_project("within")
     config = write_config(paths)
-    add, added = partition.SampleStoreWriter.add, []
+    add, added = RecordCache.add, []
 
-    def stop(writer: Any, sample: Any) -> None:
+    def stop(cache: Any, digest: str, record: Any) -> None:
         if len(added) == committed:
-            writer.commit()
             raise KeyboardInterrupt
-        added.append(sample.key)
-        add(writer, sample)
+        added.append(digest)
+        add(cache, digest, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(partition.SampleStoreWriter, "add", stop)
+        patch.setattr(RecordCache, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             masksyn.run(config, paths=paths, item="car")
+    assert count_added(paths.record_cache("masksyn", "car")) == committed
     masksyn.run(config, paths=paths, item="car")
     assert contents(paths.synthetic("masksyn", "car")) == contents(
         whole.synthetic("masksyn", "car")
     )
+
+
+@pytest.mark.parametrize("damaged", ["record", "whole file"])
+def test_damage_to_what_an_interrupted_run_left_is_made_good(
+    whole: ProjectPaths, make_project: Project, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    paths = make_project("damaged")
+    config = write_config(paths)
+    with monkeypatch.context() as patch:
+        patch.setattr(seggen_partition, "_write_store", None)  # all is made, nothing is written
+        with pytest.raises(TypeError):
+            imgsyn.run(config, paths=paths, item="car")
+    (records,) = paths.record_cache("imgsyn", "car").glob("records-*")
+    data = bytearray(records.read_bytes())
+    if damaged == "record":
+        data[len(data) // 2] ^= 0xFF
+    records.write_bytes(data if damaged == "record" else bytes(len(data)))
+    imgsyn.run(config, paths=paths, item="car")
+    assert contents(paths.synthetic("imgsyn", "car")) == contents(whole.synthetic("imgsyn", "car"))
 
 
 def test_a_partition_that_was_finished_but_not_published_is_not_made_again(
@@ -244,33 +267,87 @@ def test_a_partition_that_was_finished_but_not_published_is_not_made_again(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for step in ("publish", "pair_grid"):
+    for owner, step in (
+        (stage, "publish"),
+        (seggen_partition, "pair_grid"),
+        (RecordCache, "keep"),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(partition, step, interrupted)
+            patch.setattr(owner, step, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 imgsyn.run(config, paths=paths, item="car")
-        assert not paths.synthetic("imgsyn", "car").exists()
-    monkeypatch.setattr(partition, "load_mask2img", interrupted)  # nothing is left to be drawn
-    imgsyn.run(config, paths=paths, item="car")
-    assert contents(paths.synthetic("imgsyn", "car")) == contents(whole.synthetic("imgsyn", "car"))
+        shutil.rmtree(paths.synthetic("imgsyn", "car"), ignore_errors=True)  # as DVC does
+    # Nothing is left to be drawn.
+    monkeypatch.setattr(seggen_partition, "load_mask2img", interrupted)
+    for _ in range(2):
+        imgsyn.run(config, paths=paths, item="car")
+        assert contents(paths.synthetic("imgsyn", "car")) == contents(
+            whole.synthetic("imgsyn", "car")
+        )
+        shutil.rmtree(paths.synthetic("imgsyn", "car"))
 
 
-def test_changed_settings_never_meet_the_old_samples(
-    make_project: Project, monkeypatch: pytest.MonkeyPatch
+def test_a_batch_size_costs_nothing_and_a_seed_everything(
+    make_project: Project, cars: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = make_project("changed")
+    drawn: list[str] = []
+    draw = seggen_partition.draw_images
 
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def note(tasks: Any, **arguments: Any) -> Any:
+        drawn.extend(task.source_key for task in tasks)
+        return draw(tasks, **arguments)
 
-    folders = set()
-    for changes in ({}, {"seed": 4}, {"imgsyn": {"samples_per_source": 1}}):
-        with monkeypatch.context() as patch:
-            patch.setattr(partition, "publish", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                imgsyn.run(write_config(paths, **changes), paths=paths, item="car")
-        folders |= {p.name for p in (paths.scratch / "imgsyn" / "car").iterdir()}
-    assert len(folders) == 3
+    monkeypatch.setattr(seggen_partition, "draw_images", note)
+    expected = 2 * len(cars)
+    for changes, num_drawn in (
+        ({}, expected),
+        ({"imgsyn": {"batch_size": 1}}, 0),
+        ({"masksyn": {"samples_per_source": 1}}, 0),
+        ({"seed": 4}, expected),
+        ({"imgsyn": {"samples_per_source": 1}}, len(cars)),
+    ):
+        drawn.clear()
+        imgsyn.run(write_config(paths, **changes), paths=paths, item="car")
+        assert len(drawn) == num_drawn, changes
+
+
+def test_rejected_samples_are_counted_and_not_made_again(
+    whole: ProjectPaths,
+    make_project: Project,
+    cars: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    paths = make_project("rejected")
+    config = write_config(paths)
+    open_masks = ImgSyn.open_masks
+    asked: list[str] = []
+
+    def reject_second(method: Any, recipe: Any) -> Any:
+        source = open_masks(method, recipe)
+
+        def read(tasks: Any) -> PairMasks:
+            asked.extend(t.key("imgsyn") for t in tasks)
+            status = ["too_odd" if t.number == 1 else "accepted" for t in tasks]
+            return replace(source(tasks), status=status)
+
+        return read
+
+    monkeypatch.setattr(ImgSyn, "open_masks", reject_second)
+    imgsyn.run(config, paths=paths, item="car")
+    assert len(asked) == 2 * len(cars)
+    assert f"imgsyn car: of {2 * len(cars)} samples, {len(cars)} too_odd" in caplog.text
+    out = paths.synthetic("imgsyn", "car")
+    store = SampleStore(out)
+    assert store.keys() == [f"imgsyn-{key}-000" for key in cars]
+    assert store.manifest["rejected"] == {"too_odd": len(cars)}
+    assert json.loads((out / "metrics.json").read_text())["rejected_too_odd"] == len(cars)
+    accepted = SampleStore(whole.synthetic("imgsyn", "car"))
+    assert all((sample.image == accepted[sample.key].image).all() for sample in store)
+    asked.clear()
+    imgsyn.run(config, paths=paths, item="car")
+    assert asked == [] and SampleStore(out).keys() == store.keys()
 
 
 def test_a_class_without_sources_is_an_empty_partition(
@@ -278,7 +355,7 @@ def test_a_class_without_sources_is_an_empty_partition(
 ) -> None:
     paths = make_project("empty")
     assert sources_of(paths)["sky"] == []  # every scene has sky, so it is the rarest class of none
-    monkeypatch.setattr(partition, "load_mask2img", None)  # no model is loaded for nothing
+    monkeypatch.setattr(seggen_partition, "load_mask2img", None)  # no model is loaded for nothing
     masksyn.run(write_config(paths), paths=paths, item="sky")
     store = SampleStore(paths.synthetic("masksyn", "sky"))
     assert len(store) == 0 and store.keys() == []

@@ -1,4 +1,4 @@
-"""An edited caption costs its own samples alone, and the result is the same bytes as if everything were made anew."""
+"""An edited caption costs its own samples alone, and the result is the same bytes as ever."""
 
 import shutil
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import captions, imgsyn
 from seggen_core.store.reader import SampleStore
-from seggen_core.synthesis import partition
+from seggen_core.synthesis import seggen_partition
 from tests.synthesis.conftest import write_config
 
 Project = Callable[[str], ProjectPaths]
@@ -25,13 +25,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Source and number of every pair that is drawn."""
     made: list[str] = []
-    draw = partition.synthesize_pairs
+    draw = seggen_partition.draw_images
 
     def note(tasks: Any, **arguments: Any) -> Any:
         made.extend(f"{task.source_key}/{task.number}" for task in tasks)
         return draw(tasks, **arguments)
 
-    monkeypatch.setattr(partition, "synthesize_pairs", note)
+    monkeypatch.setattr(seggen_partition, "draw_images", note)
     return made
 
 
@@ -67,9 +67,9 @@ def test_an_edit_makes_exactly_its_own_samples_anew(
         prompts[sources[0]]
     )
 
-    # 3. Without what was kept, the same bytes.
+    # 3. Without the cache, the same bytes.
     wanted = contents(paths.synthetic("imgsyn", "car"))
-    shutil.rmtree(paths.kept)
+    shutil.rmtree(paths.record_cache("imgsyn", "car"))
     drawn.clear()
     imgsyn.run(config, paths=paths, item="car")
     assert len(drawn) == 2 * len(sources) and contents(paths.synthetic("imgsyn", "car")) == wanted
@@ -81,7 +81,7 @@ def test_an_edit_makes_exactly_its_own_samples_anew(
     )
     assert len(drawn) == 2 * len(sources)
     imgsyn.run(config, paths=paths, item="car")
-    shard = paths.kept / "imgsyn" / "car" / "store" / "shard-00000.tar"
+    (shard,) = paths.record_cache("imgsyn", "car").rglob("shard-00000.tar")
     damaged = bytearray(shard.read_bytes())
     damaged[600] ^= 0xFF
     shard.unlink()  # a hard link: the published file stays whole

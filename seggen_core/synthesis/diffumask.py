@@ -1,0 +1,339 @@
+"""DiffuMask's candidates for samples of one class, and which of them are kept (ICCV 2023).
+
+Candidates are generated first, more than are needed by the share that noise learning drops.
+AffinityNet then learns from all of them, each gets its own threshold, and the pairs that the others
+don't explain are dropped.
+
+Shape legend: N candidates; H, W of an image; s side of a map.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from seggen_core.attention.affinity_net import AffinityNet, train_affinity_net
+from seggen_core.attention.diffumask import DiffuMasks, diffumask_masks
+from seggen_core.attention.masks import ACCEPTED, NO_SEEDS, NOT_FINITE, rescale, upsample
+from seggen_core.attention.pamr import MaskRefiner
+from seggen_core.config import DiffuMaskConfig, NoiseLearningConfig
+from seggen_core.generators.foundation import vae_scale_factor
+from seggen_core.generators.sampling import make_scheduler
+from seggen_core.store.format import EncodedSample
+from seggen_core.store.records import Record, pack_array, unpack_array
+from seggen_core.synthesis.attention_job import AttentionJob, CaptureRequest, run_with_capture
+from seggen_core.synthesis.attention_previews import MaskStory
+from seggen_core.synthesis.mask_quality import (
+    FLAGGED_IMAGE,
+    NOT_FINITE_IMAGE,
+    mask_status,
+    soft_mask_quality,
+)
+from seggen_core.synthesis.noise_learning import cross_validated_confidence, least_confident
+from seggen_core.synthesis.outcomes import Attempt
+
+NOT_NEEDED = "not_needed"
+LOW_CONFIDENCE = "low_confidence"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Images with the attention that their masks are cut from.
+
+    Attributes:
+        images: uint8 [N, H, W, 3].
+        scores: float32 [N, s, s], aggregated cross-attention at latent size.
+        is_finite: bool [N]: whether the image is.
+        is_flagged: bool [N]: what a safety checker said.
+    """
+
+    images: np.ndarray
+    scores: np.ndarray
+    is_finite: np.ndarray
+    is_flagged: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCandidates:
+    """Masks of candidates, and which of them are kept.
+
+    Attributes:
+        status: per candidate "accepted" or the reason for its rejection.
+        quality: per candidate the scores of `mask_quality`, the threshold chosen, its match with V,
+            and the confidence of noise learning.
+        labels: uint8 [N, H, W], 1 where the class is.
+        maps: float32 [N, s, s] by name, for the previews.
+    """
+
+    status: list[str]
+    quality: list[dict[str, float]]
+    labels: np.ndarray
+    maps: dict[str, np.ndarray]
+
+
+def num_candidates(settings: DiffuMaskConfig) -> int:
+    """Return how many images are made.
+
+    They fill the network calls, and leave `samples_per_class` after noise learning.
+    """
+    dropped = (
+        0.0 if settings.noise_learning is None else min(settings.noise_learning.drop_share, 0.9)
+    )
+    micro = settings.sampling.micro_batch_size
+    return math.ceil(settings.samples_per_class / (1 - dropped) / micro) * micro
+
+
+class DiffuMask:
+    """One class of DiffuMask; an `AttentionMethod`.
+
+    A sample depends on all candidates of its class, so a later run can't take single samples over.
+    """
+
+    noun = "candidates of"
+    advice = "diffumask.thresholds, affinity_net or the lowest scores"
+
+    def __init__(self, job: AttentionJob, settings: DiffuMaskConfig) -> None:
+        self._job, self._settings = job, settings
+        self._relevant = settings.model_dump(
+            mode="json", include={"sampling", "cross_attention_layers"}
+        )
+        self._candidates: Candidates | None = None
+        self._labelled: LabelledCandidates | None = None
+
+    def attempts(self) -> list[Attempt]:
+        """Make the candidates that the cache doesn't hold, and label all of them."""
+        candidates = self._candidates = self._make_candidates()
+        labelled = self._labelled = label_candidates(
+            candidates,
+            settings=self._settings,
+            name=(self._job.seed, "diffumask", self._job.target.slug),
+            device=self._job.context.device,
+        )
+        return [
+            Attempt(k, self._job.prompts[k].text, status, labelled.quality[k])
+            for k, status in enumerate(labelled.status)
+        ]
+
+    def digest(self, number: int) -> str | None:  # noqa: ARG002 (the protocol's)
+        """Return None: see above."""
+        return None
+
+    def sample(self, number: int) -> EncodedSample:
+        """Return the sample of an accepted candidate."""
+        assert self._candidates is not None
+        assert self._labelled is not None
+        return self._job.sample(
+            number,
+            image=self._candidates.images[number],
+            labels=self._labelled.labels[number],
+            quality=self._labelled.quality[number],
+        )
+
+    def story_digest(self, number: int) -> str | None:  # noqa: ARG002 (the protocol's)
+        """Return None: see above."""
+        return None
+
+    def story(self, number: int) -> MaskStory:
+        """Return what the mask of an accepted candidate came from."""
+        assert self._labelled is not None
+        maps = {name: m[number] for name, m in self._labelled.maps.items()}
+        return MaskStory.from_soft_maps(maps, self._labelled.labels[number])
+
+    @torch.no_grad()
+    def _make_candidates(self) -> Candidates:
+        """Return all candidates; each call of the network is committed."""
+        job, settings = self._job, self._settings
+        micro = settings.sampling.micro_batch_size
+        digests = [job.digest(k, self._relevant) for k in range(num_candidates(settings))]
+        job.pipeline.scheduler = make_scheduler(job.pipeline, settings.sampling)
+        records: list[Record] = []
+        starts = range(0, len(digests), micro)
+        for start in tqdm(starts, desc=f"diffumask {job.target.slug}", unit="call", disable=None):
+            found = [job.cache.find(digest) for digest in digests[start : start + micro]]
+            whole = [record for record in found if record is not None]
+            if len(whole) < micro:
+                whole = self._make_call(range(start, start + micro))
+                for digest, record in zip(digests[start : start + micro], whole, strict=True):
+                    job.cache.add(digest, record)
+                job.cache.commit()
+            records += whole
+        return Candidates(
+            images=np.stack([unpack_array(record.members["image"]) for record in records]),
+            scores=np.stack([unpack_array(record.members["scores"]) for record in records]),
+            is_finite=np.array([record.info["is_finite"] for record in records]),
+            is_flagged=np.array([record.info["is_flagged"] for record in records]),
+        )
+
+    def _make_call(self, numbers: range) -> list[Record]:
+        job, settings = self._job, self._settings
+        captured = run_with_capture(
+            job.pipeline,
+            prompts=[job.prompts[k] for k in numbers],
+            generators=[job.noise(k) for k in numbers],
+            sampling=settings.sampling,
+            image_size=job.image_size,
+            request=CaptureRequest(
+                cross_layers=settings.cross_attention_layers, self_resolutions=[]
+            ),
+        )
+        size = job.image_size // vae_scale_factor(job.pipeline)
+        images = captured.pixels.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()
+        scores = captured.recorder.mean_cross_map(size)[:, 0].cpu().numpy()
+        return [
+            Record(
+                {"is_finite": is_finite, "is_flagged": is_flagged},
+                {"image": pack_array(images[k]), "scores": pack_array(scores[k])},
+            )
+            for k, (is_finite, is_flagged) in enumerate(
+                zip(captured.is_finite, captured.is_flagged, strict=True)
+            )
+        ]
+
+
+def label_candidates(
+    candidates: Candidates,
+    *,
+    settings: DiffuMaskConfig,
+    name: Sequence[str | int],
+    device: torch.device,
+) -> LabelledCandidates:
+    """Make a mask of every candidate and say which are kept.
+
+    Args:
+        candidates: of one class.
+        settings: the method.
+        name: of the random streams.
+        device: where to compute.
+
+    Raises:
+        AttentionError: AffinityNet finds nothing to learn from.
+    """
+    scores = torch.from_numpy(candidates.scores).to(device)
+    usable = scores.sum((1, 2)).isfinite()
+    scores = rescale(torch.where(usable[:, None, None], scores, 0.0))
+    images = torch.from_numpy(candidates.images).to(device).permute(0, 3, 1, 2)
+
+    # 1. What AffinityNet learns, and each image's best threshold.
+    good = usable & torch.from_numpy(candidates.is_finite & ~candidates.is_flagged).to(device)
+    network = None
+    if settings.affinity_net is not None and good.any():
+        network = train_affinity_net(
+            images[good], scores[good], config=settings.affinity_net, name=name
+        )
+    masks = _cut_masks(images, scores, network=network, settings=settings)
+    quality = _qualities(masks)
+
+    # 2. Which masks can be used, which of them the others explain, and no more than are needed.
+    status = _status(candidates, scores, usable=usable, quality=quality, settings=settings)
+    accepted = _accepted(status)
+    confidence = _confidence(
+        images[accepted], masks.binary[accepted], config=settings.noise_learning, name=name
+    )
+    for k, value in zip(accepted, confidence, strict=False):
+        quality[k]["confidence"] = round(value, 6)
+    if settings.noise_learning is not None:
+        drop_share = settings.noise_learning.drop_share
+        for place in least_confident(confidence, drop_share=drop_share):
+            status[accepted[place]] = LOW_CONFIDENCE
+    for k in _accepted(status)[settings.samples_per_class :]:
+        status[k] = NOT_NEEDED
+    maps = {
+        "cross_attention": scores,
+        "affinity_map": masks.reference.float(),
+        "soft_mask": masks.soft,
+    }
+    return LabelledCandidates(
+        status,
+        quality,
+        masks.binary.to("cpu", torch.uint8).numpy(),
+        {title: m.cpu().numpy() for title, m in maps.items()},
+    )
+
+
+def _status(
+    candidates: Candidates,
+    scores: torch.Tensor,
+    *,
+    usable: torch.Tensor,
+    quality: Sequence[dict[str, float]],
+    settings: DiffuMaskConfig,
+) -> list[str]:
+    """Return why a candidate can't be used, or "accepted"."""
+    status = []
+    for k, is_usable in enumerate(usable.tolist()):
+        if candidates.is_flagged[k]:
+            status.append(FLAGGED_IMAGE)
+        elif not candidates.is_finite[k]:
+            status.append(NOT_FINITE_IMAGE)
+        elif not is_usable:
+            status.append(NOT_FINITE)
+        elif not scores[k].any():
+            status.append(NO_SEEDS)
+        else:
+            status.append(mask_status(ACCEPTED, quality[k], config=settings))
+    return status
+
+
+def _confidence(
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    *,
+    config: NoiseLearningConfig | None,
+    name: Sequence[str | int],
+) -> list[float]:
+    """Return the confidence in each pair; nothing where it isn't to be learned, or can't be."""
+    if config is None or len(images) < config.num_folds:
+        return []
+    streams = (*name, "noise learning")
+    return cross_validated_confidence(images, masks, config=config, name=streams).tolist()
+
+
+def _accepted(status: Sequence[str]) -> list[int]:
+    return [k for k, reason in enumerate(status) if reason == ACCEPTED]
+
+
+def _cut_masks(
+    images: torch.Tensor,
+    scores: torch.Tensor,
+    *,
+    network: AffinityNet | None,
+    settings: DiffuMaskConfig,
+) -> DiffuMasks:
+    """Return the masks of all candidates, `batch_size` of them at a time."""
+    parts = [
+        diffumask_masks(
+            upsample(scores[batch], images.shape[-1]),
+            refiner=MaskRefiner(
+                images[batch].float() / 255, settings.pamr_iterations, settings.pamr_dilations
+            ),
+            thresholds=settings.thresholds,
+            background_score=settings.background_score,
+            affinity_net=network,
+            refine=settings.pamr,
+        )
+        for batch in torch.arange(len(images)).split(settings.batch_size)
+    ]
+    return DiffuMasks(
+        binary=torch.cat([part.binary for part in parts]),
+        soft=torch.cat([part.soft for part in parts]),
+        reference=torch.cat([part.reference for part in parts]),
+        threshold=torch.cat([part.threshold for part in parts]),
+        match=torch.cat([part.match for part in parts]),
+    )
+
+
+def _qualities(masks: DiffuMasks) -> list[dict[str, float]]:
+    quality: list[dict[str, Any]] = soft_mask_quality(
+        masks.soft,
+        mask=masks.binary,
+        threshold=masks.threshold,
+        seed_counts=(masks.binary & masks.reference).sum((1, 2)),
+    )
+    for k, scores in enumerate(quality):
+        scores["threshold"] = round(float(masks.threshold[k]), 6)
+        scores["match"] = round(float(masks.match[k]), 6)
+    return quality
