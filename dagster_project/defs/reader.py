@@ -62,13 +62,13 @@ class SegGenReader(StageReader):
                 f"{name} {float(value):.4g}" for name, value in steps[-1]["metrics"].items()
             )
             return f"{node.name}: step {steps[-1]['step']}, {values}"
-        scratch = root / ".seggen" / "scratch" / node.group / (node.key or "")
-        journals = list(scratch.glob("*/store/journal.jsonl")) if scratch.is_dir() else []
-        if not journals:
+        if node.key is None:
             return None
-        newest = max(journals, key=lambda path: path.stat().st_mtime)
-        with newest.open("rb") as journal:
-            return f"{node.name}: {max(sum(1 for _ in journal) - 1, 0)} samples"
+        from seggen_core.project.paths import ProjectPaths
+        from seggen_core.store.cache import count_added
+
+        num_samples = count_added(ProjectPaths(root).record_cache(node.group, node.key))
+        return f"{node.name}: {num_samples} samples made" if num_samples else None
 
 
 def num_rows(folder: Path) -> int:

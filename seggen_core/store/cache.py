@@ -25,7 +25,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -286,8 +286,15 @@ class RecordCache:
 
 
 def count_added(folder: Path) -> int:
-    """Return how many records were added to a cache since the last `keep`."""
-    return sum(len(scan_records(path).offsets) for path in folder.glob(_ADDED))
+    """Return how many records were added to a cache since the last `keep`.
+
+    Takes no lock, so it may be asked while another process adds records.
+    """
+    count = 0
+    for path in folder.glob(_ADDED):
+        with suppress(FileNotFoundError):  # `keep` has just deleted it
+            count += len(scan_records(path).offsets)
+    return count
 
 
 def _number(path: Path) -> int:

@@ -9,7 +9,9 @@ from seggen_core.config import SegGenConfig
 from seggen_core.errors import AttentionError, ConfigError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import diffumask as stage
+from seggen_core.store.cache import RecordCache, count_added
 from seggen_core.store.reader import SampleStore
+from seggen_core.synthesis import diffumask as candidates_room
 from seggen_core.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_names(stuff=["grass"], things=["car", "bus"])
@@ -76,7 +78,7 @@ def test_a_partition_is_written_and_the_least_confident_dropped(paths, monkeypat
     store = SampleStore(out)
     attempts = [json.loads(line) for line in (out / "attempts.jsonl").read_text().splitlines()]
     status = [a["status"] for a in attempts]
-    assert len(attempts) == stage.num_candidates(config.diffumask) == 8
+    assert len(attempts) == candidates_room.num_candidates(config.diffumask) == 8
     usable = [k for k, s in enumerate(status) if s in ("accepted", "low_confidence", "not_needed")]
     assert (
         status.count("low_confidence") == int(len(usable) * 0.25) >= 1
@@ -110,22 +112,44 @@ def test_a_partition_is_written_and_the_least_confident_dropped(paths, monkeypat
         assert picture.height > 5 * 128  # image, cross-attention, affinity map, soft mask, mask
     assert not (paths.scratch / "diffumask" / "car").exists()
 
-    # Interrupted between two calls of the network, it goes on after the first and ends with the
-    # same bytes.
-    expected, calls, original = contents(out), [], stage.run_with_capture
 
-    def broken(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
+def test_an_interrupted_run_goes_on_after_its_last_call(paths, monkeypatch):
+    config = make_config()
+    stage.run(config, paths=paths, item="car")
+    out, cache = paths.synthetic("diffumask", "car"), paths.record_cache("diffumask", "car")
+    expected = contents(out)
+    assert not list(cache.glob("published-*")) and count_added(cache) == 0
+    calls, original = [], candidates_room.run_with_capture
+
+    def interrupt(step):
+        def fail(*args, **kwargs):
+            calls.append(step)
+            if calls.count(step) == 2:
+                raise KeyboardInterrupt
+            return original(*args, **kwargs)
+
+        return fail
 
     shutil.rmtree(out)
-    monkeypatch.setattr(stage, "run_with_capture", broken)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
+        patch.setattr(candidates_room, "run_with_capture", interrupt("first run"))
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(config, paths=paths, item="car")
+        assert count_added(cache) == 4  # one call of four
+        patch.setattr(candidates_room, "run_with_capture", interrupt("second run"))
         stage.run(config, paths=paths, item="car")
-    stage.run(config, paths=paths, item="car")
-    assert len(calls) == 3 and contents(out) == expected
+    assert calls == ["first run", "first run", "second run"] and contents(out) == expected
+
+    # Killed at the very end: other thresholds find the candidates, too.
+    shutil.rmtree(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordCache, "keep", interrupt("keep"))
+        calls.append("keep")
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(config, paths=paths, item="car")
+    monkeypatch.setattr(candidates_room, "run_with_capture", None)
+    stage.run(make_config(thresholds=[0.5]), paths=paths, item="car")
+    assert contents(out) != expected
 
 
 def test_without_networks_the_threshold_is_matched_with_pamr(paths):

@@ -10,9 +10,13 @@ from seggen_core.config import SegGenConfig
 from seggen_core.errors import AttentionError, ConfigError, FoundationError, StorageError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import seediff as stage
+from seggen_core.stages import stage as stage_context
+from seggen_core.store.cache import RecordCache
 from seggen_core.store.reader import SampleStore
-from seggen_core.store.writer import SampleStoreWriter
+from seggen_core.synthesis import attention_partition
+from seggen_core.synthesis import seediff as attempts_room
 from seggen_core.taxonomy import Taxonomy
+from tests.attention.tiny_pipeline import build_pipeline
 
 TAXONOMY = Taxonomy.from_names(stuff=["grass"], things=["car", "bus"])
 
@@ -46,9 +50,9 @@ def make_config(**seediff):
 
 
 @pytest.fixture(scope="module")
-def foundation(pipeline, tmp_path_factory):
+def foundation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "foundation"
-    pipeline.save_pretrained(folder)
+    build_pipeline().save_pretrained(folder)
     return folder
 
 
@@ -136,72 +140,127 @@ def test_a_partition_is_written(whole, picky):
     assert not (paths.scratch / "seediff" / "car").exists()
 
 
-@pytest.mark.parametrize("when", ["between_calls", "before_the_commit", "at_the_end"])
+@pytest.fixture
+def calls(monkeypatch):
+    """Numbers of the attempts of every network call's batch, by the seeds of their noise."""
+    made = []
+    original = attempts_room.generate_from_attention
+
+    def generate(*args, **kwargs):
+        seeds = [kwargs["generators"](k).initial_seed() for k in range(len(kwargs["prompts"]))]
+        made.append(seeds)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(attempts_room, "generate_from_attention", generate)
+    return made
+
+
+@pytest.mark.parametrize("when", ["between_calls", "within_a_call", "at_the_end", "while_kept"])
 def test_an_interrupted_run_resumes_to_the_same_bytes(project, whole, picky, monkeypatch, when):
     expected = contents(whole.synthetic("seediff", "car"))
-
     broken = project("broken")
-    calls = []
+    owner, name, number = {
+        "between_calls": (attempts_room, "generate_from_attention", 3),
+        "within_a_call": (RecordCache, "add", 4),
+        "at_the_end": (stage_context, "publish", 1),
+        "while_kept": (RecordCache, "keep", 1),
+    }[when]
+    original, num_calls = getattr(owner, name), []
 
-    def fail_on(number, original):
-        def wrapped(*args, **kwargs):
-            calls.append(number)
-            if len(calls) == number:
-                raise KeyboardInterrupt
-            return original(*args, **kwargs)
+    def fail(*args, **kwargs):
+        num_calls.append(1)
+        if len(num_calls) == number:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
 
-        return wrapped
-
-    if when == "between_calls":
-        monkeypatch.setattr(
-            stage, "generate_from_attention", fail_on(3, stage.generate_from_attention)
-        )
-    elif when == "before_the_commit":
-        # The log already speaks of the sample; a kill loses everything since the last commit.
-        monkeypatch.setattr(SampleStoreWriter, "add", fail_on(3, SampleStoreWriter.add))
-        monkeypatch.setattr(SampleStoreWriter, "__exit__", lambda self, *_: self.close())
-    else:
-        monkeypatch.setattr(stage, "publish", fail_on(1, stage.publish))
-    with pytest.raises(KeyboardInterrupt):
-        stage.run(make_config(**picky), paths=broken, item="car")
-    monkeypatch.undo()
-    assert (
-        not broken.synthetic("seediff", "car").exists()
-        and (broken.scratch / "seediff" / "car").exists()
-    )
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(make_config(**picky), paths=broken, item="car")
+    shutil.rmtree(broken.synthetic("seediff", "car"), ignore_errors=True)  # as DVC does
+    if when in ("at_the_end", "while_kept"):
+        monkeypatch.setattr(attempts_room, "generate_from_attention", None)  # all is there
     stage.run(make_config(**picky), paths=broken, item="car")
     assert contents(broken.synthetic("seediff", "car")) == expected
 
 
-def test_a_resumed_call_is_the_very_call_that_was_interrupted(project, monkeypatch):
-    config = make_config(samples_per_class=4, min_mask_area=0.0, max_mask_area=1.0)
-    paths, added, calls = project("within"), [], []
-    original_add, original_generate = SampleStoreWriter.add, stage.generate_from_attention
+def test_a_resumed_call_is_the_very_call_that_was_interrupted(project, calls, monkeypatch):
+    config = make_config(samples_per_class=4, min_mask_area=0.0, max_mask_area=1.0, batch_size=4)
+    paths, added = project("within"), []
+    original_add = RecordCache.add
 
-    def add(self, sample):
-        if len(added) == 3:
+    def add(self, digest, record):
+        if len(added) == 5:  # attempts 0 to 2 with their pictures, but the last
             raise KeyboardInterrupt
-        added.append(sample.key)
-        original_add(self, sample)
+        added.append(digest)
+        original_add(self, digest, record)
 
-    def generate(*args, **kwargs):
-        calls.append(
-            [kwargs["generators"](k).initial_seed() for k in range(len(kwargs["prompts"]))]
-        )
-        return original_generate(*args, **kwargs)
-
-    monkeypatch.setattr(stage, "generate_from_attention", generate)
-    monkeypatch.setattr(SampleStoreWriter, "add", add)
-    with pytest.raises(KeyboardInterrupt):
-        stage.run(config, paths=paths, item="bus")
-    added.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordCache, "add", add)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(config, paths=paths, item="bus")
     stage.run(config, paths=paths, item="bus")
-    # Attempt 2 of the call (2, 3) was committed: the call is made again as it was, and only attempt
-    # 3 is kept.
-    first, interrupted, resumed = calls
-    assert resumed == interrupted != first
-    assert (
-        added == ["seediff-bus-000003"] and len(SampleStore(paths.synthetic("seediff", "bus"))) == 4
+    # Attempts 0 and 1 were there: the call of 2 and 3 is made again as it was, and no other.
+    first, resumed = calls
+    assert len(first) == 4 and resumed == first[2:]
+    assert len(SampleStore(paths.synthetic("seediff", "bus"))) == 4
+
+
+def test_a_later_run_makes_only_what_has_other_inputs(project, whole, picky, calls):
+    """More samples, an edited prompt, a damaged record: the rest is taken over."""
+    paths = project("later")
+    prompts = paths.root / "mine.jsonl"
+    prompts.write_text('{"class": "car", "prompt": "a photo of a car"}\n' * 12)
+    listed = {"prompt_file": "mine.jsonl", "reads": "mine.jsonl", **picky}
+    stage.run(make_config(**listed), paths=paths, item="car")
+    published = contents(paths.synthetic("seediff", "car"))
+    index = SampleStore(whole.synthetic("seediff", "car")).index
+    assert SampleStore(paths.synthetic("seediff", "car")).keys() == index["key"].tolist()
+    calls.clear()
+    stage.run(make_config(**listed), paths=paths, item="car")
+    assert calls == [] and contents(paths.synthetic("seediff", "car")) == published
+
+    # Five samples instead of four: all attempts so far are found, their pictures too.
+    stage.run(make_config(**listed, samples_per_class=5), paths=paths, item="car")
+    attempts = (paths.synthetic("seediff", "car") / "attempts.jsonl").read_text().splitlines()
+    found = (whole.synthetic("seediff", "car") / "attempts.jsonl").read_text().splitlines()
+    assert attempts[: len(found)] == found and len(attempts) > len(found)
+    made = {seed for seeds in calls for seed in seeds}
+    assert not made & set(index["seed"])
+
+    # Back to four, with the prompt of attempt 0 edited: its call alone is made.
+    calls.clear()
+    rows = prompts.read_text().splitlines()
+    prompts.write_text("\n".join(['{"class": "car", "prompt": "a car"}', *rows[1:]]))
+    stage.run(make_config(**listed), paths=paths, item="car")
+    assert len(calls) == 1 and len(calls[0]) == 2
+    edited = contents(paths.synthetic("seediff", "car"))
+    calls.clear()
+    shutil.rmtree(paths.record_cache("seediff", "car"))
+    stage.run(make_config(**listed), paths=paths, item="car")
+    assert calls and contents(paths.synthetic("seediff", "car")) == edited
+
+    # A damaged sample of the last run is made anew.
+    calls.clear()
+    (shard,) = paths.record_cache("seediff", "car").rglob("*.tar")
+    data = bytearray(shard.read_bytes())
+    data[600] ^= 0xFF
+    shard.unlink()  # a link: the published file stays whole
+    shard.write_bytes(data)
+    stage.run(make_config(**listed), paths=paths, item="car")
+    assert len(calls) == 1 and contents(paths.synthetic("seediff", "car")) == edited
+
+
+def test_pictures_that_no_earlier_run_kept_are_made_again(project, whole, picky, monkeypatch):
+    """Other samples may be the first ones of a later run than of the run that made them."""
+    paths = project("pictures")
+    with monkeypatch.context() as patch:
+        patch.setattr(attempts_room, "NUM_PICTURES", 1)
+        patch.setattr(attention_partition, "NUM_PICTURES", 1)
+        stage.run(make_config(**picky), paths=paths, item="car")
+    stage.run(make_config(**picky), paths=paths, item="car")
+    assert contents(paths.synthetic("seediff", "car")) == contents(
+        whole.synthetic("seediff", "car")
     )
 
 
@@ -231,7 +290,7 @@ def test_prompts_cycle_and_stuff_has_no_article(project):
 
 def test_too_few_usable_masks_are_said(project, picky, monkeypatch, caplog):
     paths = project("few")
-    monkeypatch.setattr(stage, "MAX_ATTEMPTS_PER_SAMPLE", 1)
+    monkeypatch.setattr(attempts_room, "MAX_ATTEMPTS_PER_SAMPLE", 1)
     with caplog.at_level(logging.WARNING):
         stage.run(make_config(**picky), paths=paths, item="car")
     store = SampleStore(paths.synthetic("seediff", "car"))
