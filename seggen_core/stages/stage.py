@@ -126,11 +126,7 @@ class Stage:
         self.run.log_artifact(file)
 
     def publish(self, finished: Path, out: Path) -> Path:
-        """Move a finished folder to `out`, and delete what is left of the scratch folder.
-
-        Returns:
-            `out`.
-        """
+        """Move a finished folder to `out`, delete what is left of the scratch folder, return `out`."""
         published = publish(finished, out)
         family = self.paths.scratch.joinpath(self.name, *([self.item] if self.item else []))
         shutil.rmtree(family, ignore_errors=True)
