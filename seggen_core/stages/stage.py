@@ -126,11 +126,20 @@ class Stage:
         self.run.log_artifact(file)
 
     def publish(self, finished: Path, out: Path) -> Path:
-        """Move a finished folder to `out`, delete what is left of the scratch folder, return `out`."""
-        published = publish(finished, out)
+        """Move a finished folder to `out`, delete the rest of the scratch folder, return `out`."""
+        self.publish_all({finished: out})
+        return out
+
+    def publish_all(self, outs: Mapping[Path, Path]) -> None:
+        """Move finished files and folders to their places, then delete the scratch folder.
+
+        Args:
+            outs: place of each finished file or folder.
+        """
+        for finished, out in outs.items():
+            publish(finished, out)
         family = self.paths.scratch.joinpath(self.name, *([self.item] if self.item else []))
         shutil.rmtree(family, ignore_errors=True)
-        return published
 
 
 @contextmanager
