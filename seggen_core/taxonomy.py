@@ -22,27 +22,6 @@ def slugify(name: str) -> str:
     return slug
 
 
-def pluralize(noun: str) -> str:
-    """Return the English plural of `noun`, with the irregular ones of common datasets."""
-    irregular = {
-        "person": "people",
-        "sheep": "sheep",
-        "bus": "buses",
-        "grass": "grass",
-        "child": "children",
-    }
-    head, _, last = noun.rpartition(" ")
-    if last in irregular:
-        plural = irregular[last]
-    elif re.search(r"(s|x|z|ch|sh)$", last):
-        plural = last + "es"
-    elif re.search(r"[^aeiou]y$", last):
-        plural = last[:-1] + "ies"
-    else:
-        plural = last + "s"
-    return f"{head} {plural}".strip()
-
-
 @dataclass(frozen=True)
 class SegmentationClass:
     """One class of a taxonomy.

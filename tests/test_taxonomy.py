@@ -3,7 +3,7 @@ import json
 import pytest
 
 from seggen_core.errors import ConfigError
-from seggen_core.taxonomy import SegmentationClass, Taxonomy, pluralize, slugify
+from seggen_core.taxonomy import SegmentationClass, Taxonomy, slugify
 
 
 @pytest.fixture
@@ -55,22 +55,3 @@ def test_a_name_without_letters_has_no_slug() -> None:
     assert slugify("  Dining-Table 2 ") == "dining_table_2"
     with pytest.raises(ConfigError, match="rename the class"):
         slugify("???")
-
-
-@pytest.mark.parametrize(
-    "noun, plural",
-    [
-        ("car", "cars"),
-        ("bus", "buses"),
-        ("bench", "benches"),
-        ("box", "boxes"),
-        ("person", "people"),
-        ("sheep", "sheep"),
-        ("berry", "berries"),
-        ("boy", "boys"),
-        ("potted plant", "potted plants"),
-        ("young person", "young people"),
-    ],
-)
-def test_plurals(noun: str, plural: str) -> None:
-    assert pluralize(noun) == plural

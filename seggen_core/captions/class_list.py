@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seggen_core.errors import CaptionError
-from seggen_core.scenes.layout import SCENES_TAXONOMY, compose_caption, count_phrase, join_phrases
+from seggen_core.project.phrases import count_phrase, join_phrases
+from seggen_core.scenes.layout import SCENES_TAXONOMY, compose_caption
 from seggen_core.taxonomy import Taxonomy
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from PIL import Image
 from seggen_core.config import SamplingConfig
 from seggen_core.generators.generator_training import GeneratorTraining
 from seggen_core.generators.sampling import sample_images
+from seggen_core.project.phrases import count_phrase
 from seggen_core.project.rng import torch_generator
 from seggen_core.reports.grids import image_grid
-from seggen_core.scenes.layout import count_phrase
 from seggen_core.taxonomy import Taxonomy
 
 _NUM_SAMPLES = 10

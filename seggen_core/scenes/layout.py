@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from seggen_core.taxonomy import Taxonomy, pluralize
+from seggen_core.project.phrases import count_phrase, join_phrases
+from seggen_core.taxonomy import Taxonomy
 
 SCENES_TAXONOMY = Taxonomy.from_names(
     stuff=["sky", "grass", "road"], things=["car", "bus", "tree", "house", "person"]
@@ -117,31 +118,6 @@ def sample_layout(
     ]
     things.sort(key=lambda t: t.y)
     return SceneLayout(light, horizon, road, things, int(rng.integers(2**31)))
-
-
-_NUMBER_WORDS = {
-    1: "a",
-    2: "two",
-    3: "three",
-    4: "four",
-    5: "five",
-    6: "six",
-    7: "seven",
-    8: "eight",
-    9: "nine",
-}
-
-
-def count_phrase(name: str, count: int) -> str:
-    """Return "a car", "an airplane", "two trees" or, from ten on, "many trees"."""
-    if count == 1:
-        return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"
-    return f"{_NUMBER_WORDS.get(count, 'many')} {pluralize(name)}"
-
-
-def join_phrases(phrases: list[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"."""
-    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
 def compose_caption(*, things: dict[str, int], stuff: list[str], suffix: str = "") -> str:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from seggen_core.config.attention import AttentionMethodConfig
 from seggen_core.errors import PromptError
+from seggen_core.project.phrases import count_phrase
 from seggen_core.project.rng import numpy_rng
-from seggen_core.scenes.layout import count_phrase
 from seggen_core.taxonomy import SegmentationClass, Taxonomy
 
 

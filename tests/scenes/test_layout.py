@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from seggen_core.project.phrases import count_phrase, pluralize
 from seggen_core.project.rng import numpy_rng
 from seggen_core.scenes.layout import (
     LIGHT_PHRASES,
@@ -13,12 +14,9 @@ from seggen_core.scenes.layout import (
     SceneLayout,
     Thing,
     compose_caption,
-    count_phrase,
-    join_phrases,
     sample_layout,
     training_caption,
 )
-from seggen_core.taxonomy import pluralize
 
 NUMBER = "(?:an?|two|three|four|five)"
 THING = "|".join([*THINGS, *(pluralize(t) for t in THINGS)])
@@ -118,16 +116,6 @@ def test_counts_go_from_the_front_to_the_back() -> None:
 )
 def test_the_grammar(things: dict[str, int], stuff: list[str], suffix: str, caption: str) -> None:
     assert compose_caption(things=things, stuff=stuff, suffix=suffix) == caption
-
-
-def test_phrases() -> None:
-    assert [join_phrases(list("abc")[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
-    assert [count_phrase("bus", n) for n in (1, 2, 9, 10)] == [
-        "a bus",
-        "two buses",
-        "nine buses",
-        "many buses",
-    ]
 
 
 def test_training_captions_follow_the_grammar_and_say_what_is_there() -> None:
