@@ -1,4 +1,4 @@
-"""Captions of the real training samples: from the mask, by a model that looks at the image, or by the user.
+"""Captions of the real training samples: from the mask, by a model, or by the user.
 
 They are the text prompts that every generator is trained on and sampled with (SegGen 3.2).
 """
@@ -34,10 +34,17 @@ class Captioner(Protocol):
 
     @property
     def revision(self) -> str:
-        """What a caption depends on besides the sample: a model's commit, a file's hash, a grammar's version."""
+        """What a caption depends on besides the sample.
+
+        A model's commit, a file's hash or a grammar's version.
+        """
 
     def captions(self, store: "SampleStore", *, keys: Sequence[str]) -> Iterator[str]:
-        """Yield the captions of `keys` in their order, none of them empty; CaptionError names a sample that gets none."""
+        """Yield the captions of `keys` in their order, none of them empty.
+
+        Raises:
+            CaptionError: a sample gets no caption; the message names it.
+        """
 
 
 def make_captioner(
@@ -56,6 +63,10 @@ def make_captioner(
         device: "cpu", "cuda" or "auto", for models.
         base: folder that relative paths start from.
         cache: folder in which a model's answers are kept, so that no image is shown to it twice.
+
+    Raises:
+        ConfigError: a table is to be read and none is named, or a hub model has no revision.
+        CaptionError: the table can't be read.
     """
     if config.captioner == "class_list":
         from seggen_core.captions.class_list import ClassListCaptioner
@@ -64,7 +75,8 @@ def make_captioner(
     if config.captioner == "file":
         if config.reads is None:
             raise ConfigError(
-                "captions.captioner is 'file' but captions.reads is not set; expected a Parquet or CSV table"
+                "captions.captioner is 'file' but captions.reads is not set; "
+                "expected a Parquet or CSV table"
             )
         return FileCaptioner(base / config.reads)
 

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 class ClassListCaptioner:
-    """Captions from the classes in the mask: "a photo of a car and two trees on grass and road under sky".
+    """Captions from the classes in the mask.
 
-    Things are counted by instance ids, or named once where the dataset has none; the largest come
-    first. The embedded scenes get the grammar that their foundation was pretrained with; for other
-    taxonomies stuff is listed after "with", because one doesn't stand on a building: "a photo of a
-    car and two pedestrians with road, building and sky".
+    An example is "a photo of a car and two trees on grass and road under sky". Things are counted
+    by instance ids, or named once where the dataset has none; the largest come first. The embedded
+    scenes get the grammar that their foundation was pretrained with. For other taxonomies stuff is
+    listed after "with", because one doesn't stand on a building: "a photo of a car and two
+    pedestrians with road, building and sky".
     """
 
     name = "class_list"
@@ -28,7 +29,13 @@ class ClassListCaptioner:
     """Version of the grammar; raised when a caption would read differently."""
 
     def __init__(self, taxonomy: Taxonomy, *, min_area_share: float) -> None:
-        """Leave out instances, and classes without instances, below `min_area_share` of the image's area."""
+        """Leave out what is small.
+
+        Args:
+            taxonomy: classes of the masks.
+            min_area_share: instances, and classes without instances, that cover less of the image
+                are left out.
+        """
         self._taxonomy = taxonomy
         self._min_area_share = min_area_share
 

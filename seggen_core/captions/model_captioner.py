@@ -1,7 +1,6 @@
-"""What captioners by a vision-language model share: where it comes from, batches, and answers in order."""
+"""What captioners by a vision-language model share: loading, batches, and answers in order."""
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 _SAMPLED_BYTES = 1 << 20
 
 
-class ModelCaptioner(ABC):
+class ModelCaptioner:
     """A model of transformers that is shown images and a prompt, greedily decoded.
 
     Weights are loaded from safetensors only, with transformers' own classes, when the first caption
@@ -30,6 +29,9 @@ class ModelCaptioner(ABC):
     """The model's name in messages."""
     default_model: ClassVar[str]
     default_prompt: ClassVar[str]
+    processor_class: ClassVar[str]
+    network_class: ClassVar[str]
+    """Names of classes in transformers."""
 
     def __init__(
         self,
@@ -57,25 +59,18 @@ class ModelCaptioner(ABC):
         folder = Path(model)
         if not folder.is_dir() and revision is None:
             raise ConfigError(
-                f"captions.model is {model!r}, which is no folder; a hub repository needs captions.revision, the commit to take"
+                f"captions.model is {model!r}, which is no folder; a hub repository needs "
+                "captions.revision, the commit to take"
             )
         self.model, self.prompt, self.max_new_tokens = model, prompt, max_new_tokens
         self.revision = _folder_fingerprint(folder) if folder.is_dir() else str(revision)
         self.batch_size, self._device = batch_size, device
 
-    @abstractmethod
-    def load(
-        self, source: str, *, options: dict[str, Any], dtype: "torch.dtype"
-    ) -> tuple[Any, Any]:
-        """Return (processor, network) from `source`, both loaded with the keyword arguments `options`."""
+    def check_prompt(self) -> None:
+        """Raise CaptionError where the model can't be asked the prompt; any will do here."""
 
-    @abstractmethod
-    def prepare(self, processor: Any, images: list[Any]) -> Any:
-        """Return the network's inputs for `images`, uint8 [H, W, 3] RGB each, and the prompt."""
-
-    def decode(self, processor: Any, tokens: Any) -> list[str]:
-        """Return the answers as text."""
-        return processor.batch_decode(tokens, skip_special_tokens=True)
+    def check_loaded(self, processor: Any, network: Any) -> None:
+        """Raise CaptionError where processor and network don't fit; all do here."""
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, str, "torch.dtype"]:
@@ -88,17 +83,28 @@ class ModelCaptioner(ABC):
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         # A folder has no revisions.
         options = {} if Path(self.model).is_dir() else {"revision": self.revision}
+        self.check_prompt()
         try:
-            processor, network = self.load(self.model, options=options, dtype=dtype)
+            processor, network = self._load(options, dtype=dtype)
         except (OSError, ValueError) as error:
-            if isinstance(error, CaptionError):
-                raise
             raise CaptionError(
-                f"{self.title} can't be loaded from {self.model} (revision {self.revision}): {error}\n"
-                "expected a transformers folder, or a hub repository that can be reached, with safetensors; "
-                "captions.captioner: class_list needs no model"
+                f"{self.title} can't be loaded from {self.model} (revision {self.revision}): "
+                f"{error}\nexpected a transformers folder, or a hub repository that can be "
+                "reached, with safetensors; captions.captioner: class_list needs no model"
             ) from error
+        self.check_loaded(processor, network)
         return processor, network.to(device).eval(), device, dtype
+
+    def _load(self, options: dict[str, Any], *, dtype: "torch.dtype") -> tuple[Any, Any]:
+        import transformers
+
+        processor = getattr(transformers, self.processor_class).from_pretrained(
+            self.model, **options
+        )
+        network = getattr(transformers, self.network_class).from_pretrained(
+            self.model, dtype=dtype, use_safetensors=True, **options
+        )
+        return processor, network
 
     def captions(self, store: "SampleStore", *, keys: Sequence[str]) -> Iterator[str]:
         """Yield the model's answers; CaptionError names a sample that gets an empty one."""
@@ -109,8 +115,8 @@ class ModelCaptioner(ABC):
             for key, answer in zip(chunk, answers, strict=False):
                 if not answer:
                     raise CaptionError(
-                        f"{self.title} has no answer for sample {key}; caption the samples in a file (captions.captioner: file) "
-                        "or change captions.prompt"
+                        f"{self.title} has no answer for sample {key}; caption the samples in a "
+                        "file (captions.captioner: file) or change captions.prompt"
                     )
                 yield answer
 
@@ -118,17 +124,26 @@ class ModelCaptioner(ABC):
         import torch
 
         processor, network, device, dtype = self._loaded
-        inputs = self.prepare(processor, images).to(device, dtype)
+        inputs = processor(
+            images=images,
+            text=[self.prompt] * len(images),
+            return_tensors="pt",
+            input_data_format="channels_last",
+        ).to(device, dtype)
         with torch.inference_mode():
             tokens = network.generate(
                 **inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens
             )
         # Spaces and line breaks as one space: a caption is one line of text.
-        return [" ".join(text.split()) for text in self.decode(processor, tokens)]
+        answers = processor.batch_decode(tokens, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in answers]
 
 
 def _folder_fingerprint(folder: Path) -> str:
-    """Return "local-" and a hash over names, sizes, beginnings and ends of the files: all of tens of gigabytes take minutes."""
+    """Return "local-" and a hash over names, sizes, beginnings and ends of the files.
+
+    Hashing all of tens of gigabytes would take minutes.
+    """
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         size = path.stat().st_size

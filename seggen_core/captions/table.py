@@ -22,7 +22,8 @@ def read_caption_table(path: Path) -> dict[str, str]:
     table = _read(path)
     if not {"sample_key", "caption"} <= set(table.columns):
         raise CaptionError(
-            f"{path} has the columns {', '.join(map(str, table.columns))}; expected sample_key and caption"
+            f"{path} has the columns {', '.join(map(str, table.columns))}; "
+            "expected sample_key and caption"
         )
     keys = table["sample_key"].fillna("").astype(str).str.strip()
     texts = table["caption"].fillna("").astype(str).str.split().str.join(" ")
@@ -42,7 +43,10 @@ def read_caption_table(path: Path) -> dict[str, str]:
 
 
 def write_caption_table(path: Path, captions: Mapping[str, str]) -> None:
-    """Write such a table, as CSV (with the mark that tells Excel it is UTF-8) or Parquet by the suffix."""
+    """Write such a table, as CSV or Parquet by the suffix.
+
+    CSV gets the mark that tells Excel it is UTF-8.
+    """
     import pandas as pd
 
     table = pd.DataFrame(
@@ -57,11 +61,11 @@ def write_caption_table(path: Path, captions: Mapping[str, str]) -> None:
         raise _wrong_suffix(path)
 
 
-def refuse(path: Path, what: str, keys: Sequence[str], *, remedy: str) -> None:
+def refuse(path: Path, problem: str, keys: Sequence[str], *, remedy: str) -> None:
     """Raise CaptionError where there are `keys`, the first ten by name."""
     if keys:
         named = ", ".join(k or "(no key)" for k in keys[:10]) + (" ..." if len(keys) > 10 else "")
-        raise CaptionError(f"{path} {what} {len(keys)} sample(s): {named}; {remedy}")
+        raise CaptionError(f"{path} {problem} {len(keys)} sample(s): {named}; {remedy}")
 
 
 class FileCaptioner:
@@ -75,8 +79,16 @@ class FileCaptioner:
         self._caption = read_caption_table(path)
         self.revision = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
-    def captions(self, store: "SampleStore", *, keys: Sequence[str]) -> Iterator[str]:  # noqa: ARG002 (the interface's)
-        """Yield one caption a key, once all are known to be there; rows of other samples are not used."""
+    def captions(
+        self,
+        store: "SampleStore",  # noqa: ARG002 (the interface's)
+        *,
+        keys: Sequence[str],
+    ) -> Iterator[str]:
+        """Yield one caption a key, once all are known to be there.
+
+        Rows of other samples are not used.
+        """
         missing = [k for k in keys if k not in self._caption]
         refuse(self._path, "has no caption for", missing, remedy="add the missing rows")
         yield from (self._caption[k] for k in keys)
@@ -87,7 +99,8 @@ def _read(path: Path) -> "pd.DataFrame":
 
     if not path.is_file():
         raise CaptionError(
-            f"{path} is not a file; expected a table with sample_key and caption: see captions in params.yaml"
+            f"{path} is not a file; expected a table with sample_key and caption: "
+            "see captions in params.yaml"
         )
     try:
         if path.suffix == ".parquet":

@@ -1,4 +1,4 @@
-"""Captioners: from masks, from the user's file, and BLIP-2's real classes at tiny size with random weights."""
+"""Captioners: from masks, from the user's file, and real models at tiny size."""
 
 import json
 import re
@@ -27,7 +27,10 @@ QUESTION = Blip2Captioner.default_prompt
 
 
 def _map(taxonomy: Taxonomy, areas: dict[str, int]) -> np.ndarray:
-    """Return a uint8 [100, 100] map with `areas` rows of each class, in this order; the rest is ignored."""
+    """Return a uint8 [100, 100] map with `areas` rows of each class, in this order.
+
+    The rest is ignored.
+    """
     segmentation_map = np.full((100, 100), IGNORE_INDEX, np.uint8)
     top = 0
     for slug, rows in areas.items():
@@ -123,7 +126,10 @@ def test_number_words() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> SampleStore:
-    """Return four samples of 32x32 with pictures of their own; the last one has no labelled pixel."""
+    """Return four samples of 32x32 with pictures of their own.
+
+    The last one has no labelled pixel.
+    """
     with SampleStoreWriter(tmp_path / "store", num_classes=len(CAMVID_TAXONOMY)) as writer:
         for i in range(4):
             image = (
@@ -304,7 +310,10 @@ def test_blip2_empty_answer_names_the_sample(blip2_folder: Path, store: SampleSt
 
 @pytest.fixture(scope="module")
 def blip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a BLIP with random weights: ViT and BERT of one layer, 16 wide, and a small word-piece tokenizer."""
+    """Save a BLIP with random weights.
+
+    It has a ViT and a BERT of one layer, 16 wide, and a small word-piece tokenizer.
+    """
     import torch
     from transformers import (
         BertTokenizer,
@@ -385,7 +394,10 @@ def test_blip_goes_on_from_the_prompt_as_transformers_does(
 
 @pytest.fixture(scope="module")
 def florence2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a Florence-2 with random weights: DaViT of four single blocks, BART of one layer, 16 wide, and a word tokenizer."""
+    """Save a Florence-2 with random weights.
+
+    It has a DaViT of four single blocks, a BART of one layer, 16 wide, and a word tokenizer.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import (

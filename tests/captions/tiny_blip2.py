@@ -1,4 +1,7 @@
-"""A real BLIP-2 with random weights: ViT, Q-Former and T5 of one or two layers, 16 wide, and a 19-word tokenizer."""
+"""A real BLIP-2 with random weights.
+
+It has a ViT, a Q-Former and a T5 of one or two layers, 16 wide, and a tokenizer of 19 words.
+"""
 
 from pathlib import Path
 
@@ -6,7 +9,10 @@ from seggen_core.captions.blip2 import Blip2Captioner
 
 
 def save_blip2(folder: Path) -> Path:
-    """Save model and processor as safetensors in `folder`, which is returned; every call writes the same weights."""
+    """Save model and processor as safetensors in `folder`, which is returned.
+
+    Every call writes the same weights.
+    """
     import torch
     from transformers import (
         Blip2Config,
