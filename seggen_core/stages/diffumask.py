@@ -9,6 +9,7 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages.stage import open_stage
 from seggen_core.synthesis.attention_partition import attention_partition
 from seggen_core.synthesis.diffumask import DiffuMask
+from seggen_core.synthesis.partition import open_cache, publish_partition
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
@@ -29,10 +30,10 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     params = settings.model_dump(mode="json")
     with (
         open_stage("diffumask", item=item, config=config, paths=paths, params=params) as stage,
-        stage.record_cache() as cache,
+        open_cache(stage) as cache,
     ):
         folder = stage.scratch(["store"])
         partition = attention_partition(
             DiffuMask, stage, settings=settings, cache=cache, folder=folder
         )
-        stage.publish_partition(partition, cache)
+        publish_partition(stage, partition, cache)

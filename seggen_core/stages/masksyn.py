@@ -6,6 +6,7 @@ It makes one class partition.
 from seggen_core.config import SegGenConfig
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages.stage import open_stage
+from seggen_core.synthesis.partition import open_cache, publish_partition
 from seggen_core.synthesis.seggen_methods import MaskSyn
 from seggen_core.synthesis.seggen_partition import synthesize_partition
 
@@ -15,8 +16,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     params = config.masksyn.model_dump(mode="json")
     with (
         open_stage("masksyn", item=item, config=config, paths=paths, params=params) as stage,
-        stage.record_cache() as cache,
+        open_cache(stage) as cache,
     ):
         folder = stage.scratch(["store"])
         partition = synthesize_partition(MaskSyn, stage, cache=cache, folder=folder)
-        stage.publish_partition(partition, cache)
+        publish_partition(stage, partition, cache)

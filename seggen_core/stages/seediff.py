@@ -8,6 +8,7 @@ from seggen_core.config import SegGenConfig
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages.stage import open_stage
 from seggen_core.synthesis.attention_partition import attention_partition
+from seggen_core.synthesis.partition import open_cache, publish_partition
 from seggen_core.synthesis.seediff import SeeDiff
 
 
@@ -22,10 +23,10 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     params = config.seediff.model_dump(mode="json")
     with (
         open_stage("seediff", item=item, config=config, paths=paths, params=params) as stage,
-        stage.record_cache() as cache,
+        open_cache(stage) as cache,
     ):
         folder = stage.scratch(["store"])
         partition = attention_partition(
             SeeDiff, stage, settings=config.seediff, cache=cache, folder=folder
         )
-        stage.publish_partition(partition, cache)
+        publish_partition(stage, partition, cache)

@@ -18,16 +18,12 @@ from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import publish
 from seggen_core.project.runtime import limit_threads, pick_device
-from seggen_core.store.cache import RecordCache
-from seggen_core.store.files import storage_errors
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import StageRun, track_stage
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-    from seggen_core.synthesis.partition import FinishedPartition
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,29 +71,6 @@ class Stage:
         """The class whose partition this is."""
         assert self.item is not None
         return self.item
-
-    def record_cache(self) -> RecordCache:
-        """Open the cache of this partition: what an earlier run made is found there.
-
-        Raises:
-            SampleStoreError: another process has opened it.
-            StorageError: it can't be written.
-        """
-        return RecordCache(self.paths.record_cache(self.name, self.class_slug))
-
-    def publish_partition(self, partition: "FinishedPartition", cache: RecordCache) -> None:
-        """Move a finished partition to its place, let `cache` hold it, and report it.
-
-        Raises:
-            StorageError: the place can't be written.
-        """
-        self.run.log_metrics(partition.metrics)
-        out = self.paths.synthetic(self.name, self.class_slug)
-        with storage_errors(out, kept=f"All that was made is kept in {cache.folder}."):
-            self.publish(partition.folder, out)
-            cache.keep(out, digests=partition.digests, others=partition.others)
-        for picture in sorted(out.glob("*.png")):
-            self.run.log_artifact(picture)
 
     def scratch(self, identity: Sequence[Any]) -> Path:
         """Return the folder of unfinished work that is made from `identity`.

@@ -15,7 +15,7 @@ from seggen_core.project.rng import derive_seed, torch_generator
 from seggen_core.store.cache import RecordCache
 from seggen_core.store.format import EncodedSample, encode_sample
 from seggen_core.store.reader import Sample
-from seggen_core.synthesis.partition import PartitionContext
+from seggen_core.synthesis.partition import PartitionContext, code_identity
 from seggen_core.synthesis.prompts import ClassPrompt, PromptSource
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass
 from seggen_core.training.precision import autocast, resolve_precision
@@ -177,7 +177,7 @@ class AttentionJob:
             context.taxonomy.to_json(),
             self.model_hash,
             context.device.type,
-            context.code_digest,
+            code_identity(context),
         ]
         self._common = json_digest(common, length=32)
 

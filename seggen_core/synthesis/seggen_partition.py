@@ -27,7 +27,11 @@ from seggen_core.store.files import storage_errors
 from seggen_core.store.format import encode_sample
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.synthesis.outcomes import Outcome
-from seggen_core.synthesis.partition import FinishedPartition, PartitionContext
+from seggen_core.synthesis.partition import (
+    FinishedPartition,
+    PartitionContext,
+    code_identity,
+)
 from seggen_core.synthesis.seggen import PairRecipe, SynthesisTask, draw_images
 from seggen_core.synthesis.seggen_methods import SegGenMethod
 from seggen_core.taxonomy import Taxonomy
@@ -139,7 +143,7 @@ class _PairMaker:
             self.model_hashes,
             self.settings.model_dump(mode="json", exclude={"batch_size"}),
             context.device.type,
-            context.code_digest,
+            code_identity(context),
         ]
         self._common = json_digest(common, length=32)
         self._source_digests: dict[str, str | None] = {}
