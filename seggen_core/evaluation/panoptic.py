@@ -1,4 +1,4 @@
-"""Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), counted as panopticapi counts it.
+"""Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), as panopticapi counts it.
 
 A predicted and a true segment of one class match where their IoU exceeds 0.5; there is at most one
 such partner. Ignored true pixels are taken out of the union. A predicted segment without a partner
@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.taxonomy import IGNORE_INDEX
@@ -40,7 +41,7 @@ class PanopticCounts:
 
 @dataclass(frozen=True)
 class PanopticQuality:
-    """Means over the classes that have a true or a predicted segment, in percent; NaN where no class has.
+    """Means over the classes that have a true or a predicted segment, in percent; NaN without any.
 
     Attributes:
         pq: sum of IoUs / (TP + FP/2 + FN/2), which is SQ times RQ for one class.
@@ -68,64 +69,120 @@ def count_panoptic(
         prediction: IGNORE_INDEX is allowed and belongs to no segment.
         truth: IGNORE_INDEX is void.
         num_classes: C.
-        crowds: (class, instance id) of the true segments that are crowds.
+        crowds: (class, instance id) of the true segments that are crowds. COCO has at most one of
+            a class in an image; of several, all excuse (panopticapi: the last in its file).
 
     Raises:
         ValueError: sizes differ, or a class is out of range.
     """
-    if prediction.segmentation_map.shape != truth.segmentation_map.shape:
-        raise ValueError(
-            f"the prediction is {prediction.segmentation_map.shape}, the truth {truth.segmentation_map.shape}; expected one size"
-        )
-    for name, classes in (
-        ("prediction", prediction.segmentation_map),
-        ("truth", truth.segmentation_map),
-    ):
-        foreign = [int(c) for c in np.unique(classes) if num_classes <= c != IGNORE_INDEX]
-        if foreign:
+    shapes = prediction.segmentation_map.shape, truth.segmentation_map.shape
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the prediction is {shapes[0]}, the truth {shapes[1]}; expected one size")
+    pairs = _overlaps(truth, prediction)
+    true, predicted = _Segments.of(pairs.true_ids, pairs), _Segments.of(pairs.predicted_ids, pairs)
+    for name, segments in (("prediction", predicted), ("truth", true)):
+        foreign = (segments.classes >= num_classes) & (segments.classes != IGNORE_INDEX)
+        if foreign.any():
             raise ValueError(
-                f"the {name} holds ids {foreign}; expected 0 to {num_classes - 1} or {IGNORE_INDEX}"
+                f"the {name} holds ids {sorted(set(segments.classes[foreign].tolist()))}; "
+                f"expected 0 to {num_classes - 1} or {IGNORE_INDEX}"
             )
 
-    # 1. Areas of segments and of their intersections; void is -1.
-    void = IGNORE_INDEX << 16
-    true_ids, predicted_ids = truth.segment_ids().ravel(), prediction.segment_ids().ravel()
-    pairs, overlaps = np.unique(true_ids.astype(np.int64) << 32 | predicted_ids, return_counts=True)
-    overlap = {
-        (int(p >> 32), int(p & 0xFFFFFFFF)): int(n) for p, n in zip(pairs, overlaps, strict=True)
-    }
-    true_areas = dict(
-        zip(*(a.tolist() for a in np.unique(true_ids, return_counts=True)), strict=True)
-    )
-    predicted_areas = dict(
-        zip(*(a.tolist() for a in np.unique(predicted_ids, return_counts=True)), strict=True)
-    )
-    crowd_ids = {c << 16 | i for c, i in crowds}
+    # 1. Matches: pairs of one class, neither void nor a crowd, with more than half of their union.
+    is_crowd = np.isin(true.ids, [class_id << 16 | instance for class_id, instance in crowds])
+    pair_classes = true.classes[true.of_pair]
+    one_class = pair_classes == predicted.classes[predicted.of_pair]
+    is_void = pair_classes == IGNORE_INDEX
+    in_void = predicted.sum(pairs.areas * is_void)
+    union = true.areas[true.of_pair] + (predicted.areas - in_void)[predicted.of_pair] - pairs.areas
+    candidates = one_class & ~is_void & ~is_crowd[true.of_pair]
+    iou = np.divide(pairs.areas, union, out=np.zeros(len(union)), where=candidates)
+    matched = iou > 0.5
 
-    # 2. Matches.
-    iou = np.zeros(num_classes)
-    positives, excess, missed = (np.zeros(num_classes, np.int64) for _ in range(3))
-    matched: set[tuple[str, int]] = set()
-    for (t, p), area in overlap.items():
-        if void in (t, p) or t in crowd_ids or t >> 16 != p >> 16:
-            continue
-        value = area / (true_areas[t] + predicted_areas[p] - area - overlap.get((void, p), 0))
-        if value > 0.5:
-            positives[t >> 16] += 1
-            iou[t >> 16] += value
-            matched |= {("true", t), ("predicted", p)}
+    # 2. What has no partner. More than half in void and crowds of its class excuses a prediction.
+    excused = in_void + predicted.sum(pairs.areas * (one_class & is_crowd[true.of_pair]))
+    missed = (true.classes != IGNORE_INDEX) & ~is_crowd & ~true.any(matched)
+    excess = (predicted.classes != IGNORE_INDEX) & ~predicted.any(matched)
+    excess &= excused / predicted.areas <= 0.5
+    counts = [
+        np.bincount(classes, minlength=num_classes)
+        for classes in (pair_classes[matched], predicted.classes[excess], true.classes[missed])
+    ]
+    return PanopticCounts(np.bincount(pair_classes[matched], iou[matched], num_classes), *counts)
 
-    # 3. What has no partner.
-    for t in true_areas:
-        if t != void and t not in crowd_ids and ("true", t) not in matched:
-            missed[t >> 16] += 1
-    for p, area in predicted_areas.items():
-        if p != void and ("predicted", p) not in matched:
-            excused = overlap.get((void, p), 0) + sum(
-                overlap.get((c, p), 0) for c in crowd_ids if c >> 16 == p >> 16
-            )
-            excess[p >> 16] += excused / area <= 0.5
-    return PanopticCounts(iou, positives, excess, missed)
+
+@dataclass(frozen=True, eq=False)
+class _Overlaps:
+    """The pairs of a true and a predicted segment that share pixels: int64 [P] each.
+
+    Attributes:
+        true_ids, predicted_ids: class * 65536 + instance; one id for all ignored pixels.
+        areas: pixels that they share.
+    """
+
+    true_ids: np.ndarray
+    predicted_ids: np.ndarray
+    areas: np.ndarray
+
+
+def _overlaps(truth: PanopticMap, prediction: PanopticMap) -> _Overlaps:
+    """Count the pixels of every pair of segments.
+
+    Only the first pixel of each run of equal pixels is looked at, weighted by the run's length:
+    pictures have far fewer runs than pixels.
+    """
+    planes = [
+        plane.ravel()
+        for panoptic in (truth, prediction)
+        for plane in (panoptic.segmentation_map, panoptic.instance_map)
+    ]
+    starts_run = np.ones(len(planes[0]), bool)
+    np.not_equal(planes[0][1:], planes[0][:-1], out=starts_run[1:])
+    for plane in planes[1:]:
+        starts_run[1:] |= plane[1:] != plane[:-1]
+    starts = np.flatnonzero(starts_run)
+    runs = np.zeros(len(starts), np.int64)
+    for plane in planes:
+        runs = runs << 16 | plane[starts]
+    # A hash table: three times as fast as the sort of np.unique.
+    pair_of_run, pairs = pd.factorize(runs)
+    areas = np.bincount(pair_of_run, np.diff(starts, append=len(starts_run))).astype(np.int64)
+    ids = [
+        np.where(classes == IGNORE_INDEX, IGNORE_INDEX << 16, classes << 16 | instances)
+        for classes, instances in (
+            (pairs >> 48, pairs >> 32 & 0xFFFF),
+            (pairs >> 16 & 0xFFFF, pairs & 0xFFFF),
+        )
+    ]
+    return _Overlaps(*ids, areas)
+
+
+@dataclass(frozen=True, eq=False)
+class _Segments:
+    """The S true or predicted segments of an image.
+
+    Attributes:
+        ids, classes, areas: int64 [S].
+        of_pair: int64 [P], the segment that each pair of `_Overlaps` belongs to.
+    """
+
+    ids: np.ndarray
+    classes: np.ndarray
+    areas: np.ndarray
+    of_pair: np.ndarray
+
+    @classmethod
+    def of(cls, pair_ids: np.ndarray, pairs: _Overlaps) -> "_Segments":
+        ids, of_pair = np.unique(pair_ids, return_inverse=True)
+        return cls(ids, ids >> 16, np.bincount(of_pair, pairs.areas).astype(np.int64), of_pair)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum over each segment's pairs, int64 [S]."""
+        return np.bincount(self.of_pair, values, len(self.ids)).astype(np.int64)
+
+    def any(self, flags: np.ndarray) -> np.ndarray:
+        """Return whether one of each segment's pairs is flagged, bool [S]."""
+        return self.sum(flags) > 0
 
 
 def panoptic_quality(

@@ -19,7 +19,10 @@ def row(*runs: tuple[int, int, int]) -> PanopticMap:
 def literal_counts(
     prediction: PanopticMap, truth: PanopticMap, num_classes: int, crowd: int | None
 ) -> list[list[float]]:
-    """panopticapi's pq_compute_single_core for one image, line by line; `crowd` is a segment id of the truth."""
+    """panopticapi's pq_compute_single_core for one image, line by line.
+
+    `crowd` is a segment id of the truth.
+    """
     void = IGNORE_INDEX << 16
     pan_gt, pan_pred = truth.segment_ids(), prediction.segment_ids()
     gt_segms = {
@@ -141,6 +144,22 @@ def test_a_crowd_is_never_missed_and_excuses_its_class_alone() -> None:
         1,
         0,
     ]  # a crowd would not match
+
+
+def test_all_crowds_of_a_class_excuse() -> None:
+    truth, prediction = row((1, 7, 4), (1, 8, 4), (0, 0, 5)), row((1, 1, 10), (0, 0, 3))
+    found = count_panoptic(prediction, truth=truth, num_classes=2, crowds={(1, 7), (1, 8)})
+    assert lists(found) == [[0.6, 0], [1, 0], [0, 0], [0, 0]]
+    one = count_panoptic(prediction, truth=truth, num_classes=2, crowds={(1, 7)})
+    assert lists(one) == [[0.6, 0], [1, 0], [0, 1], [0, 1]]
+
+
+def test_ignored_pixels_are_void_whatever_their_instance_ids() -> None:
+    truth = row((IGNORE_INDEX, 3, 4), (IGNORE_INDEX, 5, 4), (0, 0, 2))
+    prediction = row((IGNORE_INDEX, 9, 2), (1, 1, 6), (0, 0, 2))
+    assert lists(count_panoptic(prediction, truth=truth, num_classes=2)) == [
+        [1, 0], [1, 0], [0, 0], [0, 0],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(12))
