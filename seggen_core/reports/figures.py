@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from seggen_core.reports.ablation import CONTROL, NO_VALUE, OTHER_MODEL, UPPER_BOUND
+from seggen_core.reports.ablation import CONTROL, OTHER_MODEL, UPPER_BOUND
+from seggen_core.reports.tables import NO_VALUE
 from seggen_core.taxonomy import Taxonomy
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Pictures of samples: images, colour-coded masks and overlays laid out in rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,11 +40,17 @@ def colorize(segmentation_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return colors[segmentation_map]
 
 
+def picture_scale(image_size: int, *, side: int) -> int:
+    """Return the whole number of screen pixels for an image pixel that makes at most `side`."""
+    return max(1, side // image_size)
+
+
 def overlay(image: np.ndarray, color: np.ndarray, alpha: float) -> np.ndarray:
-    """Return ``(1 - alpha) * image + alpha * color``, rounded; all are uint8 [H, W, 3], alpha is in [0, 1]."""
+    """Return ``(1 - alpha) * image + alpha * color``, rounded; all uint8 [H, W, 3], alpha 0 to 1."""
     if image.shape != color.shape or not 0 <= alpha <= 1:
         raise ValueError(
-            f"can't lay {color.shape} over {image.shape} with alpha {alpha}; expected one shape and alpha in [0, 1]"
+            f"can't lay {color.shape} over {image.shape} with alpha {alpha}; "
+            "expected one shape and alpha in [0, 1]"
         )
     return np.rint(
         (1 - alpha) * image.astype(np.float32) + alpha * color.astype(np.float32)
@@ -70,9 +76,9 @@ def image_grid(
         ValueError: there is no image, sizes or dtypes differ, or there aren't as many labels as
             rows.
     """
-    found = sorted({(image.dtype.name, image.shape) for row in rows for image in row})
-    if len(found) != 1 or found[0][0] != "uint8" or found[0][1][2:] != (3,):
-        raise ValueError(f"a grid wants uint8 [H, W, 3] images of one size, got {found or 'none'}")
+    kinds = sorted({(image.dtype.name, image.shape) for row in rows for image in row})
+    if len(kinds) != 1 or kinds[0][0] != "uint8" or kinds[0][1][2:] != (3,):
+        raise ValueError(f"a grid wants uint8 [H, W, 3] images of one size, got {kinds or 'none'}")
     if labels is not None and len(labels) != len(rows):
         raise ValueError(f"got {len(labels)} labels for {len(rows)} rows")
 
@@ -82,7 +88,7 @@ def image_grid(
         if labels is None
         else 2 * _LABEL_MARGIN + max(int(np.ceil(font.getlength(label))) for label in labels)
     )
-    height, width = (side * scale for side in found[0][1][:2])
+    height, width = (side * scale for side in kinds[0][1][:2])
     num_columns = max(len(row) for row in rows)
     canvas_size = (left + num_columns * (width + gap) + gap, len(rows) * (height + gap) + gap)
     canvas = Image.new("RGB", canvas_size, "white")
@@ -102,24 +108,37 @@ def image_grid(
 def pair_grid(
     samples: "Sequence[Sample]", *, palette: np.ndarray, num_columns: int, scale: int = 1
 ) -> Image.Image:
-    """Show samples as three labelled rows, image above mask above overlay; further rows follow where `num_columns` are full.
+    """Show samples as three labelled rows: image above mask above overlay.
 
     Args:
         samples: all of one size.
         palette: uint8 [num_classes, 3].
-        num_columns: samples side by side.
+        num_columns: samples side by side; more samples follow in three rows below.
         scale: as in `image_grid`.
     """
     rows: list[list[np.ndarray]] = []
     for start in range(0, len(samples), num_columns):
-        images = [sample.image for sample in samples[start : start + num_columns]]
-        colors = [
-            colorize(sample.segmentation_map, palette)
-            for sample in samples[start : start + num_columns]
-        ]
-        rows += [
-            images,
-            colors,
-            [overlay(image, color, 0.5) for image, color in zip(images, colors, strict=True)],
-        ]
+        shown = samples[start : start + num_columns]
+        images = [sample.image for sample in shown]
+        colors = [colorize(sample.segmentation_map, palette) for sample in shown]
+        mixed = [overlay(image, color, 0.5) for image, color in zip(images, colors, strict=True)]
+        rows += [images, colors, mixed]
     return image_grid(rows, scale=scale, labels=["image", "mask", "overlay"] * (len(rows) // 3))
+
+
+def prediction_rows(
+    triples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], *, palette: np.ndarray
+) -> list[list[np.ndarray]]:
+    """Return three rows for `image_grid`: images, masks and predictions.
+
+    Args:
+        triples: image, uint8 [H, W, 3]; mask and prediction, uint8 [H, W], of each sample.
+        palette: uint8 [num_classes, 3].
+    """
+    rows: list[list[np.ndarray]] = [[], [], []]
+    for image, mask, predicted in triples:
+        for row, picture in zip(
+            rows, (image, colorize(mask, palette), colorize(predicted, palette)), strict=True
+        ):
+            row.append(picture)
+    return rows

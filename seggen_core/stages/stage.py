@@ -98,6 +98,13 @@ class Stage:
         picture.save(file)
         self.run.log_artifact(file)
 
+    def empty_scratch(self) -> Path:
+        """Return an empty folder for results that are computed anew by every run."""
+        folder = self.scratch([])
+        shutil.rmtree(folder)
+        folder.mkdir()
+        return folder
+
     def publish(self, finished: Path, out: Path) -> Path:
         """Move a finished folder to `out`, delete the rest of the scratch folder, return `out`."""
         self.publish_all({finished: out})

@@ -11,13 +11,8 @@ from seggen_core.errors import SegGenError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.ablation import (
     CONTROL,
-    NO_VALUE,
     OTHER_MODEL,
     UPPER_BOUND,
-    Arm,
-    JudgeScores,
-    SeedScores,
-    ablation_markdown,
     ablation_table,
     comparison_arm,
     flat_metrics,
@@ -25,7 +20,10 @@ from seggen_core.reports.ablation import (
     per_class_table,
     seed_table,
 )
+from seggen_core.reports.ablation_markdown import ablation_markdown
 from seggen_core.reports.figures import ablation_figure
+from seggen_core.reports.scores import Arm, JudgeScores, SeedScores
+from seggen_core.reports.tables import NO_VALUE
 from seggen_core.stages import ablation
 from seggen_core.taxonomy import Taxonomy
 
