@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from seggen_core.evaluation import memorization
-from seggen_core.evaluation.memorization import (
+from seggen_core.evaluation import nearest
+from seggen_core.evaluation.nearest import (
     ALPHA,
     IMAGE_SIDE,
+    Nearest,
     NearestImages,
-    PackedMasks,
     nearest_images,
     nearest_masks,
     pack_masks,
@@ -24,7 +24,7 @@ CLASSES = 6
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorization, "_CHUNK", 4)
+    monkeypatch.setattr(nearest, "_CHUNK", 4)
 
 
 def pictures(count: int, *, seed: int) -> np.ndarray:
@@ -40,15 +40,13 @@ def masks(count: int, *, seed: int, side: int = 12, ignored: float = 0.1) -> np.
     return drawn
 
 
-def pack(found: np.ndarray) -> PackedMasks:
-    return pack_masks(found, num_classes=CLASSES)
+def pack(maps: np.ndarray) -> np.ndarray:
+    return pack_masks(maps, num_classes=CLASSES)
 
 
-def search(
-    own: np.ndarray, training: np.ndarray, *, same: np.ndarray | None = None
-) -> memorization.Nearest:
+def search(maps: np.ndarray, training: np.ndarray, *, same: np.ndarray | None = None) -> Nearest:
     return nearest_masks(
-        pack(own), mirrored=pack(own[:, :, ::-1]), training=pack(training), same=same
+        pack(maps), mirrored=pack(maps[:, :, ::-1]), training=pack(training), same=same
     )
 
 
@@ -94,7 +92,7 @@ def test_planted_copies_are_found_as_they_are_mirrored_and_brightened() -> None:
         True,
         False,
     ]
-    assert found.structure.distance == pytest.approx([0, 0, 0], abs=1e-12)
+    assert found.structure.distance.tolist() == [0, 0, 0]
     assert found.rms.distance[2] > 50, "only the structure is that of the copy"
 
 
