@@ -38,7 +38,8 @@ def confusion_matrix(
     for name, ids in (("truth", rows), ("prediction", columns)):
         if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
             raise ValueError(
-                f"the {name} holds ids {ids.min()} to {ids.max()}; expected 0 to {num_classes - 1} or {ignore_index}"
+                f"the {name} holds ids {ids.min()} to {ids.max()}; "
+                f"expected 0 to {num_classes - 1} or {ignore_index}"
             )
     return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(
         num_classes, num_classes
@@ -55,22 +56,28 @@ def class_iou(confusion: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(confusion: np.ndarray) -> float:
-    """Return mIoU in percent: the mean over the classes that are present in truth or prediction; NaN where there are none."""
+    """Return mIoU in percent, over the classes present in truth or prediction; NaN without any."""
     return _mean(class_iou(confusion))
 
 
 def class_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of each class's true pixels that are predicted right, in percent, float64 [C]; NaN without any."""
+    """Return the percentage of each class's true pixels that are predicted right, float64 [C].
+
+    NaN for a class without a true pixel.
+    """
     return _percent(np.diag(confusion), confusion.sum(1))
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:
-    """Return the share of counted pixels that are predicted right, in percent; NaN where none is counted."""
+    """Return the percentage of counted pixels that are predicted right; NaN without any."""
     return float(_percent(np.diag(confusion).sum(), confusion.sum()))
 
 
 def frequency_weighted_iou(confusion: np.ndarray) -> float:
-    """Return the mean of the IoUs weighted by each class's share of the true pixels, in percent; NaN without pixels."""
+    """Return the mean IoU weighted by each class's share of the true pixels, in percent.
+
+    NaN without a true pixel.
+    """
     weights = confusion.sum(1)
     present = weights > 0
     if not present.any():
@@ -81,7 +88,7 @@ def frequency_weighted_iou(confusion: np.ndarray) -> float:
 def summarize(
     confusion: np.ndarray, *, slugs: Sequence[str], things: Sequence[bool]
 ) -> dict[str, Any]:
-    """Return all metrics of one confusion matrix, JSON-ready; what has no value (NaN) is None.
+    """Return all metrics of one confusion matrix, JSON-ready; None for those without a value.
 
     Args:
         confusion: int64 [C, C].
@@ -101,14 +108,14 @@ def summarize(
         "mean_class_accuracy": _mean(class_accuracy(confusion)),
         "frequency_weighted_iou": frequency_weighted_iou(confusion),
     }
-    metrics = {name: _rounded(value) for name, value in metrics.items()}
+    metrics = {name: rounded(value) for name, value in metrics.items()}
     return metrics | {
-        "per_class_iou": {slug: _rounded(value) for slug, value in zip(slugs, iou, strict=True)}
+        "per_class_iou": {slug: rounded(value) for slug, value in zip(slugs, iou, strict=True)}
     }
 
 
 def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[str, float | None]:
-    """Return mIoU over seen and over unseen classes and their harmonic mean, of a `summarize` result.
+    """Return mIoU over seen and over unseen classes and their harmonic mean.
 
     Args:
         summary: with "per_class_iou".
@@ -124,7 +131,8 @@ def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[
     iou = summary["per_class_iou"]
     if foreign := sorted(set(unseen) - set(iou)):
         raise ConfigError(
-            f"zero_shot.unseen has {', '.join(foreign)}; the taxonomy's classes are {', '.join(iou)}"
+            f"zero_shot.unseen has {', '.join(foreign)}; "
+            f"the taxonomy's classes are {', '.join(iou)}"
         )
     groups = [
         [v for slug, v in iou.items() if (slug in unseen) == flag and v is not None]
@@ -135,11 +143,14 @@ def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[
     if seen is not None and hidden is not None:
         harmonic = 2 * seen * hidden / (seen + hidden) if seen + hidden > 0 else 0.0
     named = {"miou_seen": seen, "miou_unseen": hidden, "miou_harmonic": harmonic}
-    return {name: None if value is None else _rounded(value) for name, value in named.items()}
+    return {name: None if value is None else rounded(value) for name, value in named.items()}
 
 
 def average(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the mean of several `summarize` results, entry by entry; None is left out, and stays where there is nothing else."""
+    """Return the mean of several `summarize` results, entry by entry.
+
+    None is left out of a mean; the mean of nothing else is None.
+    """
     merged: dict[str, Any] = {}
     for name, first in summaries[0].items():
         values = [summary[name] for summary in summaries]
@@ -147,7 +158,7 @@ def average(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
             merged[name] = average(values)
         else:
             known = [value for value in values if value is not None]
-            merged[name] = _rounded(float(np.mean(known))) if known else None
+            merged[name] = rounded(float(np.mean(known))) if known else None
     return merged
 
 
@@ -166,5 +177,6 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """Return a score as reports hold it, with four decimals; None for NaN."""
     return None if np.isnan(value) else round(float(value), 4)

@@ -1,7 +1,7 @@
-"""Random flip, scale, crop and colour jitter of images and their masks together; the same for every arm.
+"""Random flip, scale, crop and colour jitter of images and their masks together.
 
-All choices of a step are drawn at once from one generator, so they don't depend on what the
-pictures show.
+They are the same for every arm. All choices of a step are drawn at once from one generator, so they
+don't depend on what the pictures show.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,12 @@ def augment_batch(
 
 
 def _jitter(images: torch.Tensor, *, factors: torch.Tensor) -> torch.Tensor:
-    """Apply factors [B, 3] of brightness, contrast (about the image's mean grey) and saturation, in this order, to [0, 1]."""
+    """Change brightness, contrast (about the image's mean grey) and saturation, in this order.
+
+    Args:
+        images: float32 [B, 3, H, W] in [0, 1].
+        factors: float32 [B, 3], of the three.
+    """
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     images = images * brightness
     grey = images.mean(dim=(1, 2, 3), keepdim=True)

@@ -1,9 +1,9 @@
-"""HRNet (Wang et al., TPAMI 2019) for semantic segmentation: timm's backbone and the paper's HRNetV2 head, made light."""
+"""HRNet (Wang et al., TPAMI 2019): timm's backbone and a light version of the HRNetV2 head."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError
-from seggen_core.segmentation.models import (
+from seggen_core.segmentation.segmenter import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     Segmenter,
@@ -23,11 +23,17 @@ from seggen_core.segmentation.models import (
 from seggen_core.taxonomy import IGNORE_INDEX
 
 _STEM_STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
-"""Strides of timm's two stem convolutions. Stride 2 comes first: at full size the 64 channels between them cost more."""
+"""Strides of timm's two stem convolutions, by the stride of both.
+
+Stride 2 comes first: at full size the 64 channels between the two cost more.
+"""
 
 
 class HRNetSegmenter(Segmenter):
-    """All four branches, brought to the finest one's size, then 1x1 convolution, BatchNorm, ReLU, classifier, input size.
+    """HRNet's four branches and a classifier over all of them.
+
+    The branches are brought to the finest one's size; 1x1 convolution, BatchNorm, ReLU and the
+    classifier follow, and its logits are brought to the input's size.
 
     The 1x1 convolution is applied per branch and the results are upsampled and summed: the same as
     concatenating the upsampled branches first (both are linear), for a quarter of the work. It
@@ -55,7 +61,8 @@ class HRNetSegmenter(Segmenter):
         }
         if not backbone.startswith("hrnet") or not timm.is_model(backbone):
             raise ConfigError(
-                f"train_seg.backbone is {backbone!r}; expected one of timm's: {', '.join(timm.list_models('hrnet*'))}"
+                f"train_seg.backbone is {backbone!r}; "
+                f"expected one of timm's: {', '.join(timm.list_models('hrnet*'))}"
             )
         try:
             # feature_location "" takes the branches themselves, not the classification head's wide
@@ -88,8 +95,8 @@ class HRNetSegmenter(Segmenter):
     @classmethod
     def build(
         cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()
-    ) -> "HRNetSegmenter":
-        """Build what `config` describes, with `backbone_source`'s weights in the backbone where there is one."""
+    ) -> Self:
+        """Build what `config` describes, with the weights of `backbone_source` if there is one."""
         segmenter = cls(
             id2label=id2label,
             backbone=config.backbone,
@@ -129,7 +136,7 @@ class HRNetSegmenter(Segmenter):
         self.class_weights = weights.to(self.classifier.weight.device)
 
     def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross-entropy of the labelled pixels of the batch, weighted if asked for; see `Segmenter`."""
+        """Return the (weighted) mean cross-entropy of labelled pixels; see `Segmenter`."""
         logits = self.predict_logits(images)
         total = F.cross_entropy(
             logits,
@@ -156,7 +163,7 @@ class HRNetSegmenter(Segmenter):
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / WEIGHTS_FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> "HRNetSegmenter":
+    def load(cls, folder: Path) -> Self:
         """Inverse of `save`."""
         tree = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         del tree["model_type"]

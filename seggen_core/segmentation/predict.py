@@ -8,13 +8,13 @@ import torch
 from tqdm import tqdm
 
 from seggen_core.evaluation.semantic import confusion_matrix
-from seggen_core.segmentation.models import Segmenter
+from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.store.reader import SampleStore
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One sample as its store holds it, and what the model says.
+    """One sample as its store holds it, and the model's prediction.
 
     Attributes:
         key: in its store.
@@ -31,7 +31,10 @@ class Prediction:
 
 @torch.inference_mode()
 def predict_maps(segmenter: Segmenter, *, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Predict one batch: images uint8 [B, H, W, 3] to train ids uint8 [B, H, W]. The model has to be in evaluation mode."""
+    """Predict one batch: images uint8 [B, H, W, 3] to train ids uint8 [B, H, W].
+
+    The model has to be in evaluation mode.
+    """
     assert not segmenter.training
     batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
     return segmenter.predict_logits(batch).argmax(1).to("cpu", torch.uint8).numpy()

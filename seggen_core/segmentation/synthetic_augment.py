@@ -1,4 +1,4 @@
-"""DiffuMask's augmentations of synthetic pairs: splicing, Gaussian noise, perspective transform, occlusion.
+"""DiffuMask's augmentations of synthetic pairs: splicing, noise, perspective and occlusion.
 
 They narrow the gap to real images: generated ones show one object in the middle, whole, from the
 front and free of noise. Each function takes a batch of pairs and a generator and returns new pairs;
@@ -16,10 +16,14 @@ Pairs = tuple[np.ndarray, np.ndarray]
 
 
 def splice(images: np.ndarray, masks: np.ndarray, *, grid: tuple[int, int]) -> Pairs:
-    """Lay pairs out in a grid of ``grid = (rows, columns)`` and shrink it to one pair: images [H, W, 3] and mask [H, W].
+    """Lay pairs out in a grid and shrink it to one pair: image [H, W, 3] and mask [H, W].
 
-    Pair k stands in row ``k // columns``; there have to be rows * columns of them. A pixel of the
-    result is the mean of the image pixels that it covers, and the middle one of the mask's.
+    A pixel of the result is the mean of the image pixels that it covers, and the middle one of the
+    mask's.
+
+    Args:
+        images, masks: rows * columns of them; pair k stands in row ``k // columns``.
+        grid: (rows, columns).
     """
     rows, columns = grid
     height, width = masks.shape[1:]
@@ -39,12 +43,14 @@ def splice(images: np.ndarray, masks: np.ndarray, *, grid: tuple[int, int]) -> P
 
 
 def add_noise(images: np.ndarray, *, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Return images with Gaussian noise of standard deviation `sigma` (of 255 grey levels) on every channel."""
+    """Return images with Gaussian noise of standard deviation `sigma` grey levels (of 255)."""
     return np.rint(images + rng.normal(0, sigma, images.shape)).clip(0, 255).astype(np.uint8)
 
 
 def perspective_coefficients(corners: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:
-    """Return the projective map, float64 [3, 3], that takes pixel centres of an [H, W] picture to where its corners are moved to.
+    """Return the projective map that moves the corners of a picture: float64 [3, 3].
+
+    It takes pixel centres of the result to those of the picture.
 
     Args:
         corners: float [4, 2], (x, y) that top left, top right, bottom right and bottom left of the
@@ -61,7 +67,10 @@ def perspective_coefficients(corners: np.ndarray, *, size: tuple[int, int]) -> n
 
 
 def warp_perspective(image: np.ndarray, mask: np.ndarray, *, corners: np.ndarray) -> Pairs:
-    """Return image [H, W, 3] and mask [H, W] with their corners moved, by nearest pixels; outside is grey and ignored."""
+    """Return image [H, W, 3] and mask [H, W] with their corners moved, by nearest pixels.
+
+    What lies outside of the picture is grey and ignored.
+    """
     height, width = mask.shape
     y, x = np.mgrid[:height, :width]
     source = perspective_coefficients(corners, size=(height, width)) @ np.stack(
@@ -77,7 +86,13 @@ def warp_perspective(image: np.ndarray, mask: np.ndarray, *, corners: np.ndarray
 def occlude(
     image: np.ndarray, mask: np.ndarray, *, other: Pairs, box: tuple[int, int, int, int]
 ) -> Pairs:
-    """Return the pair with the rectangle ``box = (top, left, bottom, right)`` of another pair pasted over it, mask and all."""
+    """Return the pair with a rectangle of another pair's image and mask pasted over it.
+
+    Args:
+        image, mask: the pair.
+        other: the other pair, of the same size.
+        box: (top, left, bottom, right) of the rectangle, in pixels.
+    """
     top, left, bottom, right = box
     covered, ids = image.copy(), mask.copy()
     covered[top:bottom, left:right] = other[0][top:bottom, left:right]

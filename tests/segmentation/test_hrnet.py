@@ -10,12 +10,8 @@ from torch.nn import functional as F
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.segmentation.hrnet import HRNetSegmenter
-from seggen_core.segmentation.models import (
-    build_segmenter,
-    load_segmenter,
-    normalize,
-    save_segmenter,
-)
+from seggen_core.segmentation.models import build_segmenter, load_segmenter, save_segmenter
+from seggen_core.segmentation.segmenter import normalize
 from tests.segmentation.tiny import ID2LABEL, TINY_HRNET
 
 

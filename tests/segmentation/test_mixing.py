@@ -7,17 +7,16 @@ import pytest
 from seggen_core.config import SegmenterConfig, VariantConfig
 from seggen_core.errors import ConfigError
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.segmentation.arms import Arm, ArmSamples, open_arm
 from seggen_core.segmentation.mixing import (
-    Arm,
     BatchPlan,
-    PairPool,
     Slot,
     SyntheticSample,
-    open_arm,
+    TrainingSeed,
     phase_lengths,
-    select_sources,
-    shuffled_masks,
 )
+from seggen_core.segmentation.pairs import Pair, PairPool
+from seggen_core.segmentation.sources import select_sources, shuffled_masks
 from seggen_core.store.reader import SampleStore, open_partitions
 
 KEYS = [f"train-{i:05d}" for i in range(5)]
@@ -43,8 +42,7 @@ def plan(
         real_keys=KEYS,
         synthetic=synthetic,
         synthetic_only=synthetic_only,
-        seed=seed,
-        subset_seed=subset_seed,
+        seed=TrainingSeed(seed, subset_seed),
     )
 
 
@@ -155,16 +153,16 @@ def test_shuffling_gives_every_image_the_mask_of_another_source(sizes: list[int]
         for g, size in enumerate(sizes)
         for n in range(size)
     ]
-    pairings = [shuffled_masks(samples, seed=0, subset_seed=k) for k in range(20)]
+    pairings = [shuffled_masks(samples, seed=TrainingSeed(0, k)) for k in range(20)]
     for pairing in pairings:
         assert sorted(pairing) == list(range(len(samples)))
         assert all(samples[i].source_key != samples[j].source_key for i, j in enumerate(pairing))
-    assert shuffled_masks(samples, seed=0, subset_seed=3) == pairings[3]
+    assert shuffled_masks(samples, seed=TrainingSeed(0, 3)) == pairings[3]
     assert len({tuple(p) for p in pairings}) > 1 or len(samples) == 2
 
 
 def test_shuffling_samples_without_sources_moves_every_mask() -> None:
-    pairing = shuffled_masks(made("seediff", sources=[None], each=4), seed=0, subset_seed=0)
+    pairing = shuffled_masks(made("seediff", sources=[None], each=4), seed=TrainingSeed(0, 0))
     assert sorted(pairing) == [0, 1, 2, 3] and all(i != j for i, j in enumerate(pairing))
 
 
@@ -178,7 +176,7 @@ def test_shuffling_samples_without_sources_moves_every_mask() -> None:
 )
 def test_shuffling_refuses_what_has_no_solution(samples: list[SyntheticSample]) -> None:
     with pytest.raises(ConfigError, match="can't be shuffled"):
-        shuffled_masks(samples, seed=0, subset_seed=0)
+        shuffled_masks(samples, seed=TrainingSeed(0, 0))
 
 
 def arm(
@@ -186,22 +184,29 @@ def arm(
     *,
     reads: Sequence[str],
     subset: Sequence[str],
-    hidden_ids: Sequence[int] = (),
+    hidden_ids: tuple[int, ...] = (),
     **changes: object,
 ) -> Arm:
     real = "data/real/train/index.parquet"
     folders = [f"data/synthetic/{method}" for method in reads] + [real, real]
     variant = VariantConfig.model_validate({"reads": folders[:2]} | changes)
+    partitions = {method: open_partitions(paths.synthetic(method)) for method in variant.methods}
     return open_arm(
         variant,
         config=SegmenterConfig(batch_size=4),
-        real=SampleStore(paths.real("train")),
-        real_keys=subset,
-        partitions={method: open_partitions(paths.synthetic(method)) for method in variant.methods},
-        seed=0,
-        subset_seed=0,
-        hidden_ids=hidden_ids,
+        samples=ArmSamples(SampleStore(paths.real("train")), subset, partitions, hidden_ids),
+        seed=TrainingSeed(0, 0),
     )
+
+
+def read_real(opened: Arm, key: str) -> tuple[np.ndarray, np.ndarray]:
+    images, masks = opened.pool.read_real([key])
+    return images[0], masks[0]
+
+
+def read_synthetic(opened: Arm, position: int) -> tuple[np.ndarray, np.ndarray]:
+    images, masks = opened.pool.read_synthetic([position])
+    return images[0], masks[0]
 
 
 def test_an_arm_joins_partitions_and_reads_each_sample_with_its_mask(project: ProjectPaths) -> None:
@@ -215,10 +220,10 @@ def test_an_arm_joins_partitions_and_reads_each_sample_with_its_mask(project: Pr
     stores = [s for m in ("masksyn", "imgsyn") for s in open_partitions(project.synthetic(m))]
     expected = {key: store for store in stores for key in store.keys() if key[:11] in subset}  # noqa: SIM118
     for position, (key, store) in enumerate(expected.items()):
-        image, mask = opened.pool.read(position)
+        image, mask = read_synthetic(opened, position)
         np.testing.assert_array_equal(image, store[key].image)
         np.testing.assert_array_equal(mask, store[key].segmentation_map)
-    images, masks = opened.pool.read_batch(opened.plan.slots(0))
+    images, masks = opened.pool.read_slots(opened.plan.slots(0))
     assert (
         images.shape == (4, 16, 16, 3)
         and masks.shape == (4, 16, 16)
@@ -231,13 +236,13 @@ def test_the_control_has_the_same_images_with_masks_of_other_sources(project: Pr
     plain = arm(project, reads=["masksyn"], subset=subset)
     control = arm(project, reads=["masksyn"], subset=subset, shuffle_masks=True)
     assert all_slots(plain.plan, 20) == all_slots(control.plan, 20)
-    true_masks = [plain.pool.read(i)[1] for i in range(6)]
+    true_masks = [read_synthetic(plain, i)[1] for i in range(6)]
     for i in range(6):
-        np.testing.assert_array_equal(control.pool.read(i)[0], plain.pool.read(i)[0])
-        assert (control.pool.read(i)[1] != true_masks[i]).any()
-        assert sum((control.pool.read(i)[1] == mask).all() for mask in true_masks) == 1
+        np.testing.assert_array_equal(read_synthetic(control, i)[0], read_synthetic(plain, i)[0])
+        assert (read_synthetic(control, i)[1] != true_masks[i]).any()
+        assert sum((read_synthetic(control, i)[1] == mask).all() for mask in true_masks) == 1
     for key in subset:
-        np.testing.assert_array_equal(control.pool.read(key)[1], plain.pool.read(key)[1])
+        np.testing.assert_array_equal(read_real(control, key)[1], read_real(plain, key)[1])
 
 
 def test_an_arm_without_a_sample_of_its_method_is_an_error(project: ProjectPaths) -> None:
@@ -260,11 +265,10 @@ def test_the_pool_keeps_what_fits_and_reads_the_rest_again(
     monkeypatch.setattr(
         SampleStore, "read_image", lambda self, key: reads.append(key) or read_image(self, key)
     )
-    pool = PairPool(cache_bytes=2 * 16 * 16 * 4)
-    for key in store.keys()[:3]:
-        pool.add(key, image=(store, key), mask=(store, key))
-    first = [pool.read(key) for key in store.keys()[:3]]
-    again = [pool.read(key) for key in store.keys()[:3]]
+    pairs = {key: Pair((store, key), (store, key)) for key in store.keys()[:3]}
+    pool = PairPool(real=pairs, cache_bytes=2 * 16 * 16 * 4)
+    first = [pool.read_real([key]) for key in pairs]
+    again = [pool.read_real([key]) for key in pairs]
     assert reads == [*store.keys()[:3], store.keys()[2]]
     for (image, mask), (same_image, same_mask) in zip(first, again, strict=True):
         np.testing.assert_array_equal(image, same_image)
@@ -274,10 +278,12 @@ def test_the_pool_keeps_what_fits_and_reads_the_rest_again(
 def test_hidden_classes_are_ignored_in_real_masks_alone(project: ProjectPaths) -> None:
     subset = SampleStore(project.real("train")).keys()[:3]
     plain = arm(project, reads=["masksyn"], subset=subset)
-    shown = np.unique(np.stack([plain.pool.read(key)[1] for key in subset]))
-    hidden = arm(project, reads=["masksyn"], subset=subset, hidden_ids=[int(shown[0])])
+    shown = np.unique(np.stack([read_real(plain, key)[1] for key in subset]))
+    hidden = arm(project, reads=["masksyn"], subset=subset, hidden_ids=(int(shown[0]),))
     for key in subset:
-        expected = np.where(plain.pool.read(key)[1] == shown[0], 255, plain.pool.read(key)[1])
-        np.testing.assert_array_equal(hidden.pool.read(key)[1], expected)
+        expected = np.where(read_real(plain, key)[1] == shown[0], 255, read_real(plain, key)[1])
+        np.testing.assert_array_equal(read_real(hidden, key)[1], expected)
     for position in range(6):
-        np.testing.assert_array_equal(hidden.pool.read(position)[1], plain.pool.read(position)[1])
+        np.testing.assert_array_equal(
+            read_synthetic(hidden, position)[1], read_synthetic(plain, position)[1]
+        )

@@ -7,8 +7,9 @@ import torch
 
 from seggen_core.config import VariantConfig
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.segmentation.models import Segmenter
+from seggen_core.segmentation import arm_training
 from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses, pixel_losses
+from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.stages import train_seg
 from seggen_core.taxonomy import IGNORE_INDEX
 from tests.segmentation.test_stages import REAL, settings
@@ -38,8 +39,11 @@ class Channels(Segmenter):
 class Pool:
     """Pairs by key."""
 
-    def __init__(self, pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        self.read = pairs.__getitem__
+    def __init__(self, images: dict[str, np.ndarray], masks: dict[str, np.ndarray]) -> None:
+        self._images, self._masks = images, masks
+
+    def read_real(self, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        return np.stack([self._images[k] for k in keys]), np.stack([self._masks[k] for k in keys])
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def test_mean_losses_are_those_of_a_loop_over_pixels(segmenter: Segmenter) -> No
     images, masks = draw(0, 5)
     masks[masks == 2] = IGNORE_INDEX  # no real sample shows the third class
     keys = [f"k{i}" for i in range(5)]
-    pool = Pool({k: (images[i], masks[i]) for i, k in enumerate(keys)})
+    pool = Pool(dict(zip(keys, images, strict=True)), dict(zip(keys, masks, strict=True)))
     found = mean_class_losses(segmenter, pool=pool, keys=keys, batch_size=2, device=CPU)  # type: ignore[arg-type]
     pixels = [(images[i, y, x], masks[i, y, x]) for i, y, x in np.ndindex(masks.shape)]
     expected = [np.mean([cross_entropy(p, c) for p, label in pixels if label == c]) for c in (0, 1)]
@@ -143,7 +147,7 @@ def test_an_arm_with_a_filter_that_was_killed_goes_on_to_the_same_weights(
     train_seg.run(config, paths=project, item="arm")
     whole = {p.name: p.read_bytes() for p in project.checkpoint("arm").rglob("*") if p.is_file()}
     calls: list[bool] = []
-    real_training = train_seg.train_segmenter
+    real_training = arm_training.train_segmenter
 
     def dies_in_the_first_filtered_one(*args: object, on_step: object, **kwargs: object) -> int:
         calls.append(kwargs["noise_filter"] is not None)
@@ -155,7 +159,7 @@ def test_an_arm_with_a_filter_that_was_killed_goes_on_to_the_same_weights(
 
         return real_training(*args, on_step=report, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_seg, "train_segmenter", dies_in_the_first_filtered_one)
+    monkeypatch.setattr(arm_training, "train_segmenter", dies_in_the_first_filtered_one)
     for _ in range(2):
         if calls:
             train_seg.run(config, paths=project, item="arm")

@@ -15,8 +15,11 @@ from seggen_core.config import SegGenConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.evaluation.semantic import confusion_matrix, mean_iou
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.segmentation.models import Segmenter, load_segmenter
+from seggen_core.segmentation import arm_training
+from seggen_core.segmentation.arms import Arm, TrainedArm
+from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.predict import predict_maps
+from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.stages import evaluate, judge, train_seg
 from seggen_core.store.reader import SampleStore
 from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY
@@ -131,19 +134,19 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(
     shutil.rmtree(project.checkpoint("baseline"))
 
     trained: list[int] = []
-    real_training = train_seg.train_segmenter
+    real_training = arm_training.train_segmenter
 
-    def dies_in_the_second(*args: Any, on_step: Any, **kwargs: Any) -> int:
-        trained.append(kwargs["subset_seed"])
+    def dies_in_the_second(*args: Any, arm: Arm, on_step: Any, **kwargs: Any) -> int:
+        trained.append(arm.seed.subset_seed)
 
         def report(step: int, values: dict[str, float]) -> None:
             on_step(step, values)
             if trained == [0, 1] and step == 3:
                 raise KeyboardInterrupt
 
-        return real_training(*args, on_step=report, **kwargs)
+        return real_training(*args, arm=arm, on_step=report, **kwargs)
 
-    monkeypatch.setattr(train_seg, "train_segmenter", dies_in_the_second)
+    monkeypatch.setattr(arm_training, "train_segmenter", dies_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         train_seg.run(settings(), paths=project, item="baseline")
     assert not project.checkpoint("baseline").exists()
@@ -161,7 +164,7 @@ def test_arms_start_from_the_same_weights(
         started.append(segmenter.state_dict()["backbone.conv1.weight"].clone())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_seg, "train_segmenter", stop)
+    monkeypatch.setattr(arm_training, "train_segmenter", stop)
     for variant in ("baseline", "shuffled"):
         with pytest.raises(KeyboardInterrupt):
             train_seg.run(settings(), paths=project, item=variant)
@@ -256,11 +259,17 @@ class Oracle(Segmenter):
         raise NotImplementedError
 
 
+def train_as_judge(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
+    """Let `segmenter` stand for the checkpoint of every arm."""
+    arm = TrainedArm(Path(), "hrnet", ("0",))
+    monkeypatch.setattr(TrainedArm, "read", lambda paths, variant: arm)
+    monkeypatch.setattr(TrainedArm, "load", lambda self, seed, device: segmenter)
+
+
 def test_judge_scores_pairs_and_shows_the_extremes(
     project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judge, "load_segmenter", lambda folder: Oracle())
-    monkeypatch.setattr(judge, "read_training", lambda paths, variant: {"seeds": {"0": {}}})
+    train_as_judge(monkeypatch, Oracle())
     judge.run(settings(), paths=project, item="masksyn")
     out = project.report("judge", "masksyn")
     assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "pairs.png", "scores.csv"]
@@ -284,9 +293,8 @@ def test_judge_compares_the_masks_of_attention_methods_over_full_images(
             logits[:, 2, :2] = 1
             return logits
 
-    monkeypatch.setattr(judge, "read_training", lambda paths, variant: {"seeds": {"0": {}}})
     for oracle in (Oracle, SeesCarsInTheSky):
-        monkeypatch.setattr(judge, "load_segmenter", lambda folder, oracle=oracle: oracle())
+        train_as_judge(monkeypatch, oracle())
         judge.run(settings(), paths=project, item="seediff")
         metrics = read(project.report("judge", "seediff") / "metrics.json")
         pixels = [
