@@ -1,4 +1,6 @@
-"""What stage `memorization` measures on copies: training images as a generator would draw that knows them by heart.
+"""What stage `memorization` measures on copies.
+
+Copies are training images as a generator would draw them that has learnt them by heart.
 
     python benchmarks/memorization_control.py --count 100
 
@@ -14,9 +16,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from seggen_core.evaluation.memorization import nearest_images, reduce_image
+from seggen_core.evaluation.memorization import TrainingSet
+from seggen_core.evaluation.nearest import nearest_images, reduce_image
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.stages.memorization import read_training_set
 from seggen_core.store.reader import SampleStore
 
 BATCH_SIZE = 20
@@ -44,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     paths, device = ProjectPaths(options.root), torch.device("cpu")
     train, val = SampleStore(paths.real("train")), SampleStore(paths.real("val"))
-    training = read_training_set(train, num_classes=1, with_masks=False, num_threads=1)
+    training = TrainingSet.read(train, num_classes=1, with_masks=False, num_threads=1)
     vae = AutoencoderKL.from_pretrained(
         paths.model("foundation"), subfolder="vae", torch_dtype=torch.float32
     ).eval()
@@ -54,25 +56,27 @@ def main() -> None:
     for start in range(0, len(positions), BATCH_SIZE):
         images = np.stack([train.read_image(int(p)) for p in positions[start : start + BATCH_SIZE]])
         copies += [reduce_image(image) for image in round_trip(images, vae=vae)]
-    found = nearest_images(
+    near = nearest_images(
         np.stack(copies), training=training.images, neighbors=NEIGHBORS, device=device
     )
     unseen = np.stack([reduce_image(val.read_image(key)) for key in val.keys()])  # noqa: SIM118
     reference = nearest_images(unseen, training=training.images, neighbors=NEIGHBORS, device=device)
 
-    print(
-        f"{len(positions)} copies; {(found.rms.index == positions).mean():.0%} are nearest to their original by RMS, ",
-        end="",
+    by_rms, by_structure = (
+        f"{(measure.index == positions).mean():.0%}" for measure in (near.rms, near.structure)
     )
-    print(f"{(found.structure.index == positions).mean():.0%} by correlation\n")
+    print(
+        f"{len(positions)} copies; {by_rms} are nearest to their original by RMS, "
+        f"{by_structure} by correlation\n"
+    )
     print("| measure | median | largest | nearer than validation samples |\n|---|---:|---:|---:|")
-    for name, own, other in (
-        ("RMS", found.rms.distance, reference.rms.distance),
-        ("relative", found.relative, reference.relative),
-        ("1 - correlation", found.structure.distance, reference.structure.distance),
+    for name, distances, other in (
+        ("RMS", near.rms.distance, reference.rms.distance),
+        ("relative", near.relative, reference.relative),
+        ("1 - correlation", near.structure.distance, reference.structure.distance),
     ):
-        nearer = (own < np.percentile(other, 1)).mean()
-        print(f"| {name} | {np.median(own):.4f} | {own.max():.4f} | {nearer:.0%} |")
+        nearer = (distances < np.percentile(other, 1)).mean()
+        print(f"| {name} | {np.median(distances):.4f} | {distances.max():.4f} | {nearer:.0%} |")
 
 
 if __name__ == "__main__":

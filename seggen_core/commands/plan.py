@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
     from seggen_core.project.paths import ProjectPaths
 
-SUMMARY = "reckon samples, hours, disk and stages before anything is spent"
+SUMMARY = "estimate samples, hours, disk and stages before anything is spent"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
-    """Print the plan; ConfigError where there is no such profile, or the dataset's size can't be known."""
+    """Print the plan.
+
+    Raises:
+        ConfigError: there is no such profile, or the dataset's size can't be known.
+    """
     from seggen_core.config import load_config
-    from seggen_core.reports.plan import foundation_family, load_rates, plan_project
+    from seggen_core.reports.plan import load_rates, plan_project
+    from seggen_core.reports.plan_inputs import foundation_family
 
     if arguments.profile:
         config = load_config(paths.root / "profiles" / arguments.profile / "params.yaml")

@@ -131,11 +131,9 @@ def measure_memorization(
     (percentiles) and "min", and under "synthetic" also "below_reference": the percentage of samples
     nearer than the reference's first percentile, 1 for samples that are as new as real ones.
     "source_is_nearest" is the percentage of samples made from a real one whose image is the nearest
-    (by "image_rms"). "masks" is "own", or says why masks aren't compared: "real" where they are
-    real by design (ImgSyn), "one_class" where they label one class at a time and come from a method
-    that has seen no mask (SeeDiff, DiffuMask). Validation samples that were trained on, too
-    (`dataset.keep_val_in_train`), aren't compared with themselves; "reference_in_train" is their
-    number.
+    (by "image_rms"). "masks" is "own", or says why masks aren't compared (`_compared_masks`).
+    Validation samples that were trained on, too (`dataset.keep_val_in_train`), aren't compared with
+    themselves; "reference_in_train" is their number.
 
     Args:
         samples: the synthetic samples.
@@ -145,11 +143,7 @@ def measure_memorization(
         num_threads: threads that read samples.
         device: where image distances are computed.
     """
-    masks = "own"
-    if samples.method in _REAL_MASKS:
-        masks = "real"
-    elif samples.label_one_class:
-        masks = "one_class"
+    masks = _compared_masks(samples)
     training = TrainingSet.read(
         train, num_classes=num_classes, with_masks=masks == "own", num_threads=num_threads
     )
@@ -179,6 +173,17 @@ def measure_memorization(
         metrics["source_is_nearest"] = round(100 * float(is_source[has_source].mean()), 4)
     pairs = _nearest_pairs(distances, samples=samples, train=train, count=settings.num_pictures)
     return Memorization(metrics, distances, reference, pairs)
+
+
+def _compared_masks(samples: MethodSamples) -> str:
+    """Return "own" where masks are compared, else why they aren't.
+
+    "real": they are real by design (ImgSyn). "one_class": they label one class at a time and come
+    from a method that has seen no mask (SeeDiff, DiffuMask).
+    """
+    if samples.method in _REAL_MASKS:
+        return "real"
+    return "one_class" if samples.label_one_class else "own"
 
 
 def summarize_distances(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:

@@ -147,14 +147,13 @@ def _overlaps(truth: PanopticMap, prediction: PanopticMap) -> _Overlaps:
     # A hash table: three times as fast as the sort of np.unique.
     pair_of_run, pairs = pd.factorize(runs)
     areas = np.bincount(pair_of_run, np.diff(starts, append=len(starts_run))).astype(np.int64)
-    ids = [
-        np.where(classes == IGNORE_INDEX, IGNORE_INDEX << 16, classes << 16 | instances)
-        for classes, instances in (
-            (pairs >> 48, pairs >> 32 & 0xFFFF),
-            (pairs >> 16 & 0xFFFF, pairs & 0xFFFF),
-        )
-    ]
-    return _Overlaps(*ids, areas)
+    return _Overlaps(_segment_ids(pairs >> 32), _segment_ids(pairs & 0xFFFFFFFF), areas)
+
+
+def _segment_ids(ids: np.ndarray) -> np.ndarray:
+    """Return ids, class * 65536 + instance, with one id for all ignored pixels."""
+    void = IGNORE_INDEX << 16
+    return np.where(ids >> 16 == IGNORE_INDEX, void, ids)
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,7 +122,10 @@ def per_class_table(
 
 
 def per_class_delta(per_class: pd.DataFrame, *, table: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's per-class IoU less that of the arm it is compared with; arms without one are left out."""
+    """Return each arm's per-class IoU less that of the arm it is compared with.
+
+    Arms that are compared with none are left out.
+    """
     compared = table.set_index("variant")["compared_with"].dropna()
     return per_class.loc[compared.index] - per_class.loc[compared].to_numpy()
 

@@ -1,4 +1,7 @@
-"""Charts of the ablation. Drawn without pyplot, so nothing global is touched and no display is needed."""
+"""Charts of the ablation.
+
+They are drawn without pyplot, so nothing global is touched and no display is needed.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +18,10 @@ if TYPE_CHECKING:
 
 _INK, _SOFT, _FAINT = "#1f2933", "#6b7785", "#dfe4ea"
 _SATURATED = 85
-"""Percentile of the differences from which on colours are full: the upper bound's would pale all others."""
+"""Percentile of the differences from which on colours are full.
+
+The upper bound's difference would make all others pale.
+"""
 
 _CLEAR = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}
 _COLORS = {
@@ -41,46 +47,15 @@ def ablation_figure(
 
     figure = Figure(figsize=(9, 1.5 + 0.46 * len(table)), dpi=150, layout="constrained")
     axes = figure.subplots()
-    kinds = [_kind(row, baseline=baseline) for _, row in table.iterrows()]
     labelled: set[str] = set()
-    reference = float(table.loc[table["variant"] == baseline, "miou"].iloc[0])
     right = 0.0
-    for y, (kind, (_, row)) in enumerate(zip(kinds, table.iterrows(), strict=True)):
-        spread = 0.0 if pd.isna(row["miou_std"]) else float(row["miou_std"])
-        axes.barh(
-            y,
-            row["miou"],
-            height=0.66,
-            color=_COLORS[kind],
-            label=None if kind in labelled else kind,
-            zorder=2,
-        )
+    for y, (_, row) in enumerate(table.iterrows()):
+        kind = _kind(row, baseline=baseline)
+        scores = seeds.loc[seeds["variant"] == row["variant"], "miou"].to_numpy()
+        label = None if kind in labelled else kind
+        right = max(right, _draw_arm(axes, row, y=y, scores=scores, kind=kind, label=label))
         labelled.add(kind)
-        if spread:
-            axes.errorbar(
-                row["miou"], y, xerr=spread, color=_INK, linewidth=1.2, capsize=3.5, zorder=4
-            )
-        values = seeds.loc[seeds["variant"] == row["variant"], "miou"].to_numpy()
-        offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.scatter(
-            values, y + offsets, s=17, facecolor="white", edgecolor=_INK, linewidth=0.8, zorder=5
-        )
-        end = max([*values, float(row["miou"]) + spread])
-        text = f"{row['miou']:.1f}" + (
-            f"  ({row['delta_miou']:+.1f})" if pd.notna(row["delta_miou"]) else ""
-        )
-        axes.annotate(
-            text,
-            (end, y),
-            (7, 0),
-            textcoords="offset points",
-            va="center",
-            color=_INK,
-            fontsize=9,
-            bbox=_CLEAR,
-            zorder=6,
-        )
-        right = max(right, end)
+    reference = float(table.loc[table["variant"] == baseline, "miou"].iloc[0])
     axes.axvline(
         reference, color=_COLORS["baseline"], linewidth=1.1, linestyle=(0, (4, 3)), zorder=3
     )
@@ -90,9 +65,10 @@ def ablation_figure(
     )
     axes.invert_yaxis()
     axes.set_xlim(0, right * 1.2 or 1.0)
-    seeds_text = f"{table['num_seeds'].max()} seeds" if table["num_seeds"].max() > 1 else "1 seed"
+    num_seeds = table["num_seeds"].max()
     axes.set_xlabel(
-        f"mIoU on the held-out test split (%), mean of up to {seeds_text}; dots: seeds, whiskers: ± 1 std",
+        "mIoU on the held-out test split (%), mean of up to "
+        f"{num_seeds} seed{'s' if num_seeds > 1 else ''}; dots: seeds, whiskers: ± 1 std",
         color=_SOFT,
     )
     axes.set_title(title, loc="left", color=_INK, fontsize=12, fontweight="bold")
@@ -104,6 +80,43 @@ def ablation_figure(
     return figure
 
 
+def _draw_arm(
+    axes: "Axes", row: pd.Series, *, y: int, scores: np.ndarray, kind: str, label: str | None
+) -> float:
+    """Draw an arm's bar, whisker, dots and text; return where the text begins.
+
+    Args:
+        axes: where to draw.
+        row: of `ablation.ablation_table`.
+        y: position of the bar.
+        scores: mIoU of each seed.
+        kind: key of _COLORS.
+        label: name in the legend; None where the legend has it already.
+    """
+    spread = 0.0 if pd.isna(row["miou_std"]) else float(row["miou_std"])
+    axes.barh(y, row["miou"], height=0.66, color=_COLORS[kind], label=label, zorder=2)
+    if spread:
+        axes.errorbar(row["miou"], y, xerr=spread, color=_INK, linewidth=1.2, capsize=3.5, zorder=4)
+    offsets = np.linspace(-0.16, 0.16, len(scores)) if len(scores) > 1 else np.zeros(1)
+    axes.scatter(
+        scores, y + offsets, s=17, facecolor="white", edgecolor=_INK, linewidth=0.8, zorder=5
+    )
+    end = max([*scores, float(row["miou"]) + spread])
+    delta = f"  ({row['delta_miou']:+.1f})" if pd.notna(row["delta_miou"]) else ""
+    axes.annotate(
+        f"{row['miou']:.1f}{delta}",
+        (end, y),
+        (7, 0),
+        textcoords="offset points",
+        va="center",
+        color=_INK,
+        fontsize=9,
+        bbox=_CLEAR,
+        zorder=6,
+    )
+    return end
+
+
 def per_class_figure(
     per_class: pd.DataFrame,
     *,
@@ -112,7 +125,7 @@ def per_class_figure(
     taxonomy: Taxonomy,
     title: str,
 ) -> "Figure":
-    """Draw IoU per class and arm, and beside it the difference to the arm that each is compared with.
+    """Draw IoU per class and arm, and beside it the difference to the arm it is compared with.
 
     Args:
         per_class: `ablation.per_class_table`.

@@ -46,7 +46,7 @@ def picture_scale(image_size: int, *, side: int) -> int:
 
 
 def overlay(image: np.ndarray, color: np.ndarray, alpha: float) -> np.ndarray:
-    """Return ``(1 - alpha) * image + alpha * color``, rounded; all uint8 [H, W, 3], alpha 0 to 1."""
+    """Return ``(1 - alpha) * image + alpha * color``, rounded: uint8 [H, W, 3], alpha in [0, 1]."""
     if image.shape != color.shape or not 0 <= alpha <= 1:
         raise ValueError(
             f"can't lay {color.shape} over {image.shape} with alpha {alpha}; "

@@ -129,8 +129,10 @@ def nearest_grid(
     rows: list[list[np.ndarray]] = []
     labels: list[str] = []
     for measure, shown in pairs.items():
-        for column in zip(*shown, strict=True):
-            rows.append([p if p.ndim == 3 else colorize(p, palette) for p in column])
+        rows += [
+            [picture if picture.ndim == 3 else colorize(picture, palette) for picture in row]
+            for row in zip(*shown, strict=True)
+        ]
         labels += [MEASURES[measure], "  training sample"]
     return image_grid(rows, scale=picture_scale(image_size, side=_PICTURE_SIDE), labels=labels)
 

@@ -11,7 +11,7 @@ from seggen_core.errors import ConfigError
 from seggen_core.project.rng import derive_seed, torch_generator
 from seggen_core.segmentation.arms import Arm, Batch
 from seggen_core.segmentation.augment import AugmentConfig, augment_batch
-from seggen_core.segmentation.mixing import phase_lengths
+from seggen_core.segmentation.mixing import TrainingSeed, phase_lengths
 from seggen_core.segmentation.noise_filter import NoiseFilter
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.training.loop import LoopSettings, OnStep, Training, make_accelerator, train
@@ -74,28 +74,8 @@ def train_segmenter(
         ConfigError: the loss is no longer finite.
         StorageError: the state can't be saved.
     """
-    augmentation = AugmentConfig(
-        config.random_flip, config.random_scale, config.color_jitter, config.crop_size
-    )
-
-    def loss(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        images, segmentation_maps = augment_batch(
-            batch.images.to(device),
-            segmentation_maps=batch.segmentation_maps.to(device),
-            config=augmentation,
-            generator=torch_generator(*arm.seed.name("augment", batch.step)),
-        )
-        if noise_filter is not None:
-            segmentation_maps = noise_filter(
-                images, segmentation_maps, synthetic=batch.is_synthetic
-            )
-        torch.manual_seed(derive_seed(*arm.seed.name("model", batch.step)))
-        return module(images, segmentation_maps=segmentation_maps)
-
     groups = parameter_groups(
-        segmenter,
-        weight_decay=config.weight_decay,
-        backbone_multiplier=config.backbone_multiplier,
+        segmenter, weight_decay=config.weight_decay, backbone_multiplier=config.backbone_multiplier
     )
     training = Training(
         name=config.model,
@@ -103,7 +83,7 @@ def train_segmenter(
         optimizer=torch.optim.AdamW(groups, fused=True),
         learning_rate=learning_rate(config),
         read=arm.read,
-        loss=loss,
+        loss=_StepLoss(config, seed=arm.seed, noise_filter=noise_filter),
         error=ConfigError,
         advice="lower train_seg.learning_rate",
     )
@@ -121,6 +101,34 @@ def train_segmenter(
             state_folder=state_folder,
             on_step=on_step,
         )
+
+
+class _StepLoss:
+    """The loss of a step: its batch is augmented, filtered and given to the segmenter."""
+
+    def __init__(
+        self, config: SegmenterConfig, *, seed: TrainingSeed, noise_filter: NoiseFilter | None
+    ) -> None:
+        self._augmentation = AugmentConfig(
+            config.random_flip, config.random_scale, config.color_jitter, config.crop_size
+        )
+        self._seed, self._noise_filter = seed, noise_filter
+
+    def __call__(self, segmenter: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the loss, a scalar, of a segmenter in training mode."""
+        device = next(segmenter.parameters()).device
+        images, segmentation_maps = augment_batch(
+            batch.images.to(device),
+            segmentation_maps=batch.segmentation_maps.to(device),
+            config=self._augmentation,
+            generator=torch_generator(*self._seed.name("augment", batch.step)),
+        )
+        if self._noise_filter is not None:
+            segmentation_maps = self._noise_filter(
+                images, segmentation_maps, synthetic=batch.is_synthetic
+            )
+        torch.manual_seed(derive_seed(*self._seed.name("model", batch.step)))
+        return segmenter(images, segmentation_maps=segmentation_maps)
 
 
 def parameter_groups(

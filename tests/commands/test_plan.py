@@ -8,7 +8,8 @@ import pytest
 from seggen_core.cli import main
 from seggen_core.config import load_config
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.reports.plan import Plan, foundation_family, load_rates, plan_project
+from seggen_core.reports.plan import Plan, load_rates, plan_project
+from seggen_core.reports.plan_inputs import foundation_family
 
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/params.yaml"))

@@ -1,4 +1,7 @@
-"""A tiny project: real splits and synthetic partitions of plain pictures, 16 pixels square, three classes."""
+"""A tiny project: real splits and synthetic partitions of plain pictures.
+
+They are 16 pixels square and show three classes.
+"""
 
 import json
 from pathlib import Path
@@ -18,7 +21,10 @@ SUBSETS = {"0": TRAIN_KEYS[:3], "1": TRAIN_KEYS[2:5]}
 
 
 def picture(*name: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a noisy picture of sky over grass with a car, and its mask: image uint8 [16, 16, 3], mask uint8 [16, 16]."""
+    """Return a noisy picture of sky over grass with a car, and its mask.
+
+    image uint8 [16, 16, 3], mask uint8 [16, 16].
+    """
     rng = np.random.default_rng(name)
     mask = np.zeros((SIZE, SIZE), np.uint8)
     horizon, left = int(rng.integers(4, 9)), int(rng.integers(0, 10))
@@ -36,7 +42,10 @@ def write_store(
     stream: int,
     ignore_others_than: int | None = None,
 ) -> None:
-    """Write samples of (key, source key) to a new store; the pictures are named by `stream` and the position."""
+    """Write samples of (key, source key) to a new store.
+
+    The pictures are named by `stream` and the position.
+    """
     with SampleStoreWriter(folder, num_classes=len(TAXONOMY)) as writer:
         for position, (key, source_key) in enumerate(samples):
             image, mask = picture(stream, position)
@@ -49,7 +58,10 @@ def write_store(
 
 @pytest.fixture
 def project(tmp_path: Path) -> ProjectPaths:
-    """Return a project with real data, MaskSyn and ImgSyn (two samples a source) and SeeDiff (two a class)."""
+    """Return a project with real data, MaskSyn, ImgSyn and SeeDiff.
+
+    MaskSyn and ImgSyn have two samples a source, SeeDiff two a class.
+    """
     paths = ProjectPaths(tmp_path)
     paths.data.mkdir()
     for stream, (split, keys) in enumerate(

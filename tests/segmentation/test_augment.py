@@ -7,7 +7,10 @@ SIZE = 32
 
 
 def blocks(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images whose first channel tells the class (10 times the id), in blocks of 8 pixels, and their maps."""
+    """Return images whose first channel is 10 times the class id, and their maps.
+
+    Classes come in blocks of 8 pixels.
+    """
     maps = (
         torch.arange(16, dtype=torch.uint8)
         .reshape(4, 4)

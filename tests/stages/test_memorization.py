@@ -1,4 +1,4 @@
-"""The stage `memorization` on tiny stores: planted copies, methods without masks of their own, the reference."""
+"""The stage `memorization` on tiny stores: planted copies, masks that aren't compared, reference."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def write(
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProjectPaths:
-    """Return a project in which MaskSyn has copied train-1, and the mirror image of train-2 a little darker."""
+    """Return a project in which MaskSyn has copied train-1, and train-2 mirrored and darker."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     paths = ProjectPaths(tmp_path)
     paths.data.mkdir()
