@@ -1,4 +1,4 @@
-"""The stage `memorization` on tiny stores: planted copies, masks that aren't compared, reference."""
+"""The stage `memorization` on tiny stores: planted copies, masks left out, and the reference."""
 
 import json
 import shutil
