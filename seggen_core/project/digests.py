@@ -2,8 +2,13 @@
 
 import hashlib
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+LARGE_BYTES = 1 << 24
+"""Files from this size on take long enough to hash that their digests are worth keeping."""
 
 
 def json_digest(value: Any, *, length: int = 16) -> str:
@@ -11,17 +16,41 @@ def json_digest(value: Any, *, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:length]
 
 
-def content_digest(path: Path) -> str:
-    """Return an md5 of a file's bytes, a sample store's manifest and index, or a folder's files.
+def content_digest(path: Path, *, cache: Path | None = None) -> str:
+    """Return an md5 of what is at `path`.
 
-    For a file it equals DVC's md5. Raises FileNotFoundError where there is nothing.
+    That is of a file's bytes (it equals DVC's md5), of a sample store's manifest and index, or of a
+    folder's files.
+
+    Args:
+        path: file or folder.
+        cache: folder of the md5s of large files, known by place, size and time; None for none.
+
+    Raises:
+        FileNotFoundError: there is nothing.
     """
     if path.is_file():
-        with path.open("rb") as handle:
-            return hashlib.file_digest(
-                handle, lambda: hashlib.md5(usedforsecurity=False)
-            ).hexdigest()
+        return _file_digest(path, cache=cache)
     manifest = path / "manifest.json"
     members = [manifest, path / "index.parquet"] if manifest.is_file() else sorted(path.iterdir())
-    lines = [f"{m.name} {content_digest(m)}\n" for m in members if m.exists()]
+    lines = [f"{m.name} {content_digest(m, cache=cache)}\n" for m in members if m.exists()]
     return hashlib.md5("".join(lines).encode(), usedforsecurity=False).hexdigest()
+
+
+def _file_digest(path: Path, *, cache: Path | None) -> str:
+    stat = path.stat()
+    note = None
+    if cache is not None and stat.st_size >= LARGE_BYTES:
+        identity = [str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns]
+        note = cache / json_digest(identity)
+        if note.is_file():
+            return note.read_text(encoding="ascii")
+    with path.open("rb") as handle:
+        md5 = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if note is not None:
+        with suppress(OSError):  # a full disk costs time, not the digest
+            note.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = note.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(md5, encoding="ascii")
+            unfinished.replace(note)
+    return md5
