@@ -20,8 +20,9 @@ class RuntimeConfig(Section):
     num_threads: Positive = 1
     """CPU threads of one stage; independent stages run side by side."""
     tracking_uri: str | None = None
-    """MLflow server or database; None is sqlite in the project folder. MLFLOW_TRACKING_URI
-    overrides it. "disk" keeps everything in .seggen/metrics until `seggen track --replay`.
+    """MLflow server or database that `seggen track` sends to; None is sqlite in the project folder.
+    MLFLOW_TRACKING_URI overrides it. "disk" sends nothing. Stages write to .seggen/metrics in every
+    case.
     """
 
 

@@ -1,4 +1,4 @@
-"""The steps of a training as its user sees them: a progress bar, and metrics of every tenth step."""
+"""The steps of a training as a user sees them: a progress bar, and metrics of each tenth step."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,9 @@ LOG_EVERY = 10
 def tracked_steps(
     tracked: StageRun, *, total: int, description: str, prefix: str
 ) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """Give a function to be told (steps done, metrics) after every step; a resumed training may begin at any step.
+    """Yield a function to call with (steps done, metrics) after every step.
+
+    A resumed training may begin at any step.
 
     Args:
         tracked: the run that gets the metrics.
