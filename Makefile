@@ -58,12 +58,13 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and print the ablation table
 	@git rev-parse --git-dir >/dev/null 2>&1 || git init --quiet  # DVC wants git; a downloaded archive has none
-	# The tracking database is made once: processes that meet a fresh one side by side fail.
-	python -m seggen_core track
-	# Stages leave what they track on disk and one replay sends it: importing MLflow in each of them costs minutes.
+	# Stages write what they track to the disk; one process sends it to MLflow, and ends with the last of it.
+	python -m seggen_core track --follow & follower=$$!
+	trap 'kill $$follower 2>/dev/null || true' EXIT
 	status=0
-	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-disk} python -m dagster_dvc.repro --jobs $(JOBS) ablation || status=$$?
-	python -m seggen_core track --replay
+	python -m dagster_dvc.repro --jobs $(JOBS) ablation || status=$$?
+	kill $$follower 2>/dev/null || true
+	wait $$follower || python -m seggen_core track || true
 	[[ $$status == 0 ]] || exit $$status
 	python -m seggen_core report
 	@echo

@@ -254,6 +254,9 @@ def start(
         argv = ["dagster_project.serve", "mlflow", *store, "--port", str(mlflow_port), *also]
         page = f"http://{HOST}:{mlflow_port}/health"
         services.append(Service("MLflow", argv=argv, page=page, env=env, log=logs / "mlflow.log"))
+    # Stages only write to the disk; this sends it. It ends after Dagster, whose runs it sends.
+    argv = ["seggen_core", "--params", str(root / "params.yaml"), "track", "--follow"]
+    services.append(Service("Follower", argv=argv, env=env, log=logs / "follower.log"))
     socket_path, workspace = sockets / "code.sock", sockets / "workspace.yaml"
     grpc_server = {
         "host": "localhost",

@@ -11,6 +11,9 @@ import dagster as dg
 from dagster_dvc.events import PICTURES, StageReader, metrics_metadata, picture_metadata
 from dagster_dvc.manifest import StageNode
 from dagster_project.defs.resources import DEFAULT_MLFLOW_UI, MLFLOW_UI_VARIABLE, MlflowClient
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.tracking.follow import mlflow_run_id
+from seggen_core.tracking.log import Metrics, read_chunk, run_files
 
 SHARE = "share_"
 BAR_WIDTH = 24
@@ -45,23 +48,19 @@ class SegGenReader(StageReader):
         metadata: dict[str, Any] = pictures | figures | dict(super().metadata(root, node))
         if rows:
             metadata["dagster/row_count"] = rows
-        if run_id := last_mlflow_run(root, node.name):
+        if run_id := mlflow_run_id(ProjectPaths(root), node.name):
             mlflow = MlflowClient(ui=os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI))
             metadata["mlflow_run"] = dg.MetadataValue.url(mlflow.run_page(run_id))
         return metadata
 
     def progress(self, root: Path, node: StageNode) -> str | None:
         """The newest metrics that a running stage has logged, or how many samples it has committed."""
-        steps = [
-            event
-            for event in last_events(root, node.name)
-            if event.get("event") == "metrics" and event.get("step")
-        ]
-        if steps:
-            values = ", ".join(
-                f"{name} {float(value):.4g}" for name, value in steps[-1]["metrics"].items()
-            )
-            return f"{node.name}: step {steps[-1]['step']}, {values}"
+        for file in run_files(ProjectPaths(root).metrics_log, node.name)[:1]:
+            tail = read_chunk(file, max(file.stat().st_size - TAIL_BYTES, 0))
+            steps = [e for e in tail.events if isinstance(e, Metrics) and e.step]
+            if steps:
+                values = ", ".join(f"{key} {value:.4g}" for key, value in steps[-1].metrics.items())
+                return f"{node.name}: step {steps[-1].step}, {values}"
         if node.key is None:
             return None
         from seggen_core.project.paths import ProjectPaths
@@ -92,28 +91,6 @@ def histogram_metadata(shares: Mapping[str, float]) -> dict[str, dg.MetadataValu
     ]
     table = "\n".join(["| class | pixels | |", "|---|---:|---|", *rows])
     return {"class_histogram": dg.MetadataValue.md(table)}
-
-
-def last_mlflow_run(root: Path, stage: str) -> str | None:
-    """The id of the newest MLflow run of a stage, from the log that the stage keeps on disk; None where it went nowhere."""
-    for event in reversed(last_events(root, stage)):
-        if event.get("event") == "delivered" and event.get("run_id"):
-            return str(event["run_id"])
-    return None
-
-
-def last_events(root: Path, stage: str) -> list[dict[str, Any]]:
-    """The newest events in a stage's metrics log; a line that is being written is left out."""
-    path = root / ".seggen" / "metrics" / f"{stage}.jsonl"
-    try:
-        with path.open("rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(size - TAIL_BYTES, 0))
-            lines = log.read().split(b"\n")
-    except FileNotFoundError:
-        return []
-    complete = lines[:-1] if size <= TAIL_BYTES else lines[1:-1]
-    return [json.loads(line) for line in complete if line]
 
 
 def _read_json(path: Path) -> Any:
