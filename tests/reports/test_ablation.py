@@ -26,6 +26,7 @@ from seggen_core.reports.scores import Arm, JudgeScores, SeedScores
 from seggen_core.reports.tables import NO_VALUE
 from seggen_core.stages import ablation
 from seggen_core.taxonomy import Taxonomy
+from seggen_core.tracking.log import run_files
 
 TAXONOMY = Taxonomy.from_names(stuff=["sky", "road"], things=["car", "potted plant"])
 
@@ -254,7 +255,7 @@ def test_the_stage_writes_tables_charts_and_what_dvc_shows(config, project):
     for name in ("ablation.png", "per_class.png"):
         picture = np.asarray(Image.open(project.ablation / name).convert("RGB"))
         assert min(picture.shape[:2]) > 300 and picture.std() > 10
-    logged = (project.metrics_log / "ablation.jsonl").read_text()
+    logged = run_files(project.metrics_log, "ablation")[0].read_text()
     assert '"masksyn/miou":58.0' in logged and '"status":"FINISHED"' in logged
 
     before = {p.name: p.read_bytes() for p in project.ablation.iterdir()}

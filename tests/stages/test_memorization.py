@@ -16,6 +16,7 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import memorization
 from seggen_core.store.reader import Sample, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
+from seggen_core.tracking.log import run_files
 
 SIZE = 40
 TAXONOMY = Taxonomy.from_names(stuff=["sky", "grass"], things=["car"])
@@ -150,7 +151,7 @@ def test_copies_are_found_and_new_samples_are_as_far_as_validation_samples(
     assert metrics["source_is_nearest"] == 25.0
     shown = np.asarray(Image.open(project.report("memorization", "masksyn") / "nearest.png"))
     assert shown.shape[0] > 8 * 2 * SIZE
-    logged = (project.metrics_log / "memorization@masksyn.jsonl").read_text()
+    logged = run_files(project.metrics_log, "memorization@masksyn")[0].read_text()
     assert (
         '"synthetic/mask_distance/min":0.0' in logged
         and "nearest.png" in logged
