@@ -236,6 +236,7 @@ def test_a_run_that_a_user_has_deleted_does_not_come_back(prepared, tracked):
     for _ in range(2):
         report = replay(prepared, OWN)
         assert (report.num_events, report.problems) == (0, {})
+        shutil.rmtree(prepared.metrics_log / "sent")
     assert runs_in(prepared)[1] == []
 
 
