@@ -19,9 +19,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from seggen_core.project.digests import content_digest
 
@@ -33,8 +40,16 @@ CHUNK_BYTES = 1 << 18
 MAX_UNWRITTEN_BYTES = 1 << 24
 """What a stage keeps in memory while the disk is full; later events are lost."""
 
+
+def _as_unicode(text: Any) -> Any:
+    return text.encode(errors="backslashreplace").decode() if isinstance(text, str) else text
+
+
 Integer = Annotated[int, Field(gt=-(1 << 63), lt=1 << 63)]
 """What a database holds."""
+
+Text = Annotated[str, BeforeValidator(_as_unicode)]
+"""Any text; bytes of a file name that are no UTF-8 become escapes."""
 
 
 class _Event(BaseModel):
@@ -50,12 +65,12 @@ class Start(_Event):
     event: Literal["start"] = "start"
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     """The run's uid."""
-    name: str
-    stage: str
-    item: str | None
-    experiment: str
-    params: dict[str, str]
-    tags: dict[str, str]
+    name: Text
+    stage: Text
+    item: Text | None
+    experiment: Text
+    params: dict[Text, Text]
+    tags: dict[Text, Text]
 
 
 class Metrics(_Event):
@@ -70,15 +85,15 @@ class Tags(_Event):
     """Tags that the run got later."""
 
     event: Literal["tags"] = "tags"
-    tags: dict[str, str]
+    tags: dict[Text, Text]
 
 
 class Input(_Event):
     """An artifact that the run read, with its md5 by DVC ("dvc") or by us ("content")."""
 
     event: Literal["input"] = "input"
-    name: str
-    path: str
+    name: Text
+    path: Text
     digest: str
     digest_from: Literal["dvc", "content"]
 
@@ -87,7 +102,7 @@ class Artifact(_Event):
     """A picture or table; `file` is its copy below artifacts/."""
 
     event: Literal["artifact"] = "artifact"
-    path: str
+    path: Text
     file: Annotated[str, Field(pattern=r"^[0-9a-f]{32}/[^/]*[^/.][^/]*$")]
 
 
@@ -132,7 +147,7 @@ class RunLog:
     def copy_artifact(self, source: Path) -> str | None:
         """Copy a file below artifacts/; return where it is in there, None for a full disk."""
         try:
-            file = f"{content_digest(source)}/{source.name}"
+            file = f"{content_digest(source)}/{_as_unicode(source.name)}"
             copy = self._folder / "artifacts" / file
             if not copy.is_file():
                 copy.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +222,9 @@ def is_being_written(path: Path) -> bool:
 def run_files(folder: Path, name: str | None = None) -> list[Path]:
     """Return the files of all runs, or of those of one stage ("masksyn@car"), newest first."""
     files = sorted((folder / "runs").glob("*.jsonl"), reverse=True)
-    return [f for f in files if name in {None, f.name.split(".", 1)[1].rsplit(".", 2)[0]}]
+    if name is None:
+        return files
+    return [file for file in files if file.name.split(".", 1)[1].rsplit(".", 2)[0] == name]
 
 
 @contextmanager

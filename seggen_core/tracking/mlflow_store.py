@@ -13,7 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
@@ -69,10 +69,12 @@ class MlflowStore:
         """Return the store's id of the run that a start announces, and whether it is deleted."""
         name, query = start.experiment, f"tags.`{UID_TAG}` = '{start.run}'"
         with _bounded(CALL_SECONDS):
-            if self._client.get_experiment_by_name(name) is None:
-                with suppress(MlflowException):  # another follower may create it meanwhile
-                    self._client.create_experiment(name, self._target.artifact_root)
-            experiment_id = self._client.get_experiment_by_name(name).experiment_id
+            known = self._client.get_experiment_by_name(name)
+            experiment_id = (
+                self._client.create_experiment(name, self._target.artifact_root)
+                if known is None
+                else known.experiment_id
+            )
             for run in self._client.search_runs([experiment_id], query, ViewType.ALL):
                 return str(run.info.run_id), run.info.lifecycle_stage == "deleted"
             run = self._client.create_run(

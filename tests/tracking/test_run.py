@@ -170,6 +170,28 @@ def test_a_large_input_without_an_entry_in_the_lock_is_hashed_once(project, trac
     assert len(set(digests)) == 2 and len(set(digests[:3])) == 1
 
 
+def test_a_name_that_is_no_unicode_stops_nothing(project, tracked):
+    picture = project.root / "\udcff.png"
+    picture.write_bytes(b"png")
+
+    def fail(run):
+        run.log_artifact(picture)
+        run.log_input(name="picture", path=picture)
+        run.set_tags({"file": "a\udcff.png"})
+        raise OSError("bad \udcff.png")
+
+    with pytest.raises(OSError, match="bad"), tracked(folder="\udcff") as run:
+        fail(run)
+    (artifact,) = events_of(project, Artifact)
+    assert (project.metrics_log / "artifacts" / artifact.file).name == "\\udcff.png"
+    assert (project.metrics_log / "artifacts" / artifact.file).read_bytes() == b"png"
+    assert events_of(project, Start)[0].params == {"folder": "\\udcff"}
+    assert [e.tags for e in events_of(project, Tags)] == [
+        {"file": "a\\udcff.png"},
+        {"seggen.error": "OSError: bad \\udcff.png"},
+    ]
+
+
 def test_misuse_is_said_at_once(project, tracked):
     with tracked() as run:
         with pytest.raises(AssertionError, match="iou@car"):
