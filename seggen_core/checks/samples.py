@@ -9,7 +9,7 @@ import numpy as np
 from seggen_core.checks.finding import Finding, read_taxonomy
 from seggen_core.config import ChecksConfig
 from seggen_core.datasets.reader import SPLITS
-from seggen_core.datasets.validate import check_store
+from seggen_core.datasets.validate_store import check_store
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
 

@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     import yaml
 
     from seggen_core.config import SegGenConfig, load_config
-    from seggen_core.datasets.reader import SPLITS, open_dataset
+    from seggen_core.datasets.open import open_dataset
+    from seggen_core.datasets.reader import SPLITS
     from seggen_core.errors import ConfigError
 
     # 1. From which profile, to where.

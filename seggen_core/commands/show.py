@@ -69,7 +69,7 @@ def _classes(
 ) -> tuple[list[str], "np.ndarray"]:
     """Return names and colours of the classes: the dataset's; of a store also where the dataset itself isn't on this machine."""
     from seggen_core.colors.semantic import class_palette
-    from seggen_core.datasets.reader import open_dataset
+    from seggen_core.datasets.open import open_dataset
     from seggen_core.errors import ConfigError, DatasetError
     from seggen_core.taxonomy import Taxonomy
 
@@ -87,7 +87,7 @@ def _samples(
     arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths"
 ) -> Iterator["SheetSample"]:
     """Yield what is to be shown, from the dataset's own files or from a store."""
-    from seggen_core.datasets.reader import open_dataset
+    from seggen_core.datasets.open import open_dataset
     from seggen_core.reports.contact_sheet import SheetSample
     from seggen_core.store.reader import SampleStore
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader, things_only
+from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+from seggen_core.datasets.ids import things_only
 from seggen_core.taxonomy import Taxonomy
 
 
@@ -43,7 +44,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
 def _instance_ids(
     instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy
 ) -> np.ndarray:
-    """Red is the category of the 100 things, green the number of the instance (ade20k's ade_instance maps)."""
-    found = instances[..., 0].astype(np.int64) * 256 + instances[..., 1]
-    found[instances[..., 1] == 0] = 0
-    return things_only(found, segmentation_map=segmentation_map, taxonomy=taxonomy)
+    """Read an ade_instance map: red is the category of the 100 things, green the instance."""
+    instance_ids = instances[..., 0].astype(np.int64) * 256 + instances[..., 1]
+    instance_ids[instances[..., 1] == 0] = 0
+    return things_only(instance_ids, segmentation_map=segmentation_map, taxonomy=taxonomy)

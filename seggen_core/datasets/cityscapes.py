@@ -4,7 +4,7 @@
     and *_gtFine_instanceIds.png   and the same for val
 
 labelIds become train ids as cityscapesScripts maps them. instanceIds hold 1000 * labelId + number
-for single objects and the bare labelId for groups that couldn't be told apart, which are no
+for single objects and the bare labelId for groups that nobody could take apart, which are no
 instances. Labels of the test split aren't public: `dataset.splits: val_as_test`; validation samples
 are then whole stretches of a city's drive.
 """
@@ -18,7 +18,8 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader, things_only
+from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+from seggen_core.datasets.ids import things_only
 from seggen_core.taxonomy import Taxonomy
 
 _FIRST_INSTANCE = 1000
@@ -50,8 +51,8 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
 def _instance_ids(
     instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy
 ) -> np.ndarray:
-    found = np.where(instances >= _FIRST_INSTANCE, instances, 0).astype(np.int64)
-    return things_only(found, segmentation_map=segmentation_map, taxonomy=taxonomy)
+    instance_ids = np.where(instances >= _FIRST_INSTANCE, instances, 0).astype(np.int64)
+    return things_only(instance_ids, segmentation_map=segmentation_map, taxonomy=taxonomy)
 
 
 def _city(key: str) -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""The classes of a dataset on disk: which id in its files is which class, and the dataset's own colours."""
+"""The classes of a dataset on disk: the id of each in the files, and the dataset's colours."""
 
 import csv
 import io
 import json
+import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -12,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from seggen_core.colors.semantic import class_palette
+from seggen_core.datasets.files import read_text
+from seggen_core.datasets.strict_json import parse_json
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
 
 _EXPECTED = (
-    "a JSON list of {id, name, is_thing, color, ignore} or a CSV table with these columns (id and name are required; color is "
-    "[r, g, b], in CSV r g b)"
+    "a JSON list of {id, name, is_thing, color, ignore} or a CSV table with these columns (id and "
+    "name are required; color is [r, g, b], in CSV r g b)"
 )
+_NUM_IDS = 1 << 16
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", ""}
 
 
@@ -31,8 +36,8 @@ class ClassTable:
         ids: the id of each class in the dataset's files.
         ignored_ids: ids in the files that belong to no class.
         colors: (r, g, b) of each class, for pictures; generators have a palette of their own
-            (`color_map.class_palette`).
-        has_own_colors: the colours are the dataset's, not made up.
+            (`colors.semantic.class_palette`).
+        has_own_colors: the colours are the dataset's, not those of `class_palette`.
     """
 
     taxonomy: Taxonomy
@@ -73,16 +78,19 @@ def load_class_table(name: str) -> ClassTable:
 def make_class_table(
     rows: Sequence[Mapping[str, Any]], *, ignored_ids: Sequence[int] = ()
 ) -> ClassTable:
-    """Build a table of rows {"id", "name", "is_thing", "color"}; without colours it gets those of `class_palette`.
+    """Build a table of rows {"id", "name", "is_thing", "color"}.
+
+    Without a colour for every class it gets those of `class_palette`.
 
     Raises:
         ConfigError: two rows share an id or a slug, or there are none or more than 255.
     """
     ids = [int(row["id"]) for row in rows]
-    repeated = sorted({i for i in (*ids, *ignored_ids) if (*ids, *ignored_ids).count(i) > 1})
+    repeated = sorted(i for i, count in Counter([*ids, *ignored_ids]).items() if count > 1)
     if repeated:
         raise ConfigError(
-            f"the class list gives id {', '.join(map(str, repeated[:5]))} twice; expected one class an id"
+            f"the class list gives id {', '.join(map(str, repeated[:5]))} twice; expected one "
+            "class an id"
         )
     taxonomy = Taxonomy(
         [
@@ -90,12 +98,17 @@ def make_class_table(
             for i, row in enumerate(rows)
         ]
     )
-    given = [row.get("color") for row in rows]
-    colors = [(c[0], c[1], c[2]) for c in given if c is not None]
-    own = len(colors) == len(rows)
-    if not own:
-        colors = [(r, g, b) for r, g, b in class_palette(len(rows)).tolist()]
-    return ClassTable(taxonomy, tuple(ids), tuple(map(int, ignored_ids)), tuple(colors), own)
+    colors = [row["color"] for row in rows if row.get("color") is not None]
+    has_own_colors = len(colors) == len(rows)
+    if not has_own_colors:
+        colors = class_palette(len(rows)).tolist()
+    return ClassTable(
+        taxonomy,
+        tuple(ids),
+        tuple(map(int, ignored_ids)),
+        tuple((r, g, b) for r, g, b in colors),
+        has_own_colors,
+    )
 
 
 def read_class_file(path: Path) -> ClassTable:
@@ -107,24 +120,11 @@ def read_class_file(path: Path) -> ClassTable:
     Raises:
         DatasetError: the file is missing, or isn't such a list; the message says in which row.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DatasetError(
-            f"{path} is missing; expected the class list, {_EXPECTED}: set dataset.classes_file"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{path} can't be read as UTF-8 text: {error}; expected {_EXPECTED}"
-        ) from None
-    rows = (
-        _json_rows(text, path=path)
-        if path.suffix.lower() == ".json"
-        else list(csv.DictReader(io.StringIO(text)))
-    )
-    checked = [
-        _check_row(row, number=number, path=path) for number, row in enumerate(rows, start=1)
-    ]
+    text = read_text(path, expected=f"the class list, {_EXPECTED}: set dataset.classes_file")
+    rows = _json_rows(text, path=path) if path.suffix.lower() == ".json" else _csv_rows(text, path)
+    if len(rows) > _NUM_IDS:
+        raise DatasetError(f"{path} has {len(rows)} rows; expected at most one an id, {_NUM_IDS}")
+    checked = [_check_row(row, number=i, path=path) for i, row in enumerate(rows, start=1)]
     classes = [row for row in checked if not row["ignore"]]
     ignored = {row["id"] for row in checked if row["ignore"]}
     if IGNORE_INDEX not in {row["id"] for row in classes}:
@@ -135,9 +135,20 @@ def read_class_file(path: Path) -> ClassTable:
         raise DatasetError(f"{path}: {error}") from None
 
 
+def _csv_rows(text: str, path: Path) -> list[Any]:
+    try:
+        table = csv.DictReader(io.StringIO(text))
+        repeated = [c for c, count in Counter(table.fieldnames or ()).items() if count > 1]
+        if repeated:
+            raise csv.Error(f"column {repeated[0]!r} stands twice in the first line")
+        return list(table)
+    except csv.Error as error:
+        raise DatasetError(f"{path} is no CSV table: {error}; expected {_EXPECTED}") from None
+
+
 def _json_rows(text: str, *, path: Path) -> list[Any]:
     try:
-        tree = json.loads(text)
+        tree = parse_json(text)
     except ValueError as error:
         raise DatasetError(f"{path} is not valid JSON: {error}; expected {_EXPECTED}") from None
     if isinstance(tree, dict):  # {"1": "wall"}, as transformers' id2label
@@ -149,24 +160,32 @@ def _json_rows(text: str, *, path: Path) -> list[Any]:
 
 def _check_row(row: Any, *, number: int, path: Path) -> dict[str, Any]:
     where = f"{path}, row {number}"
-    if not isinstance(row, dict) or row.get("id") in (None, "") or row.get("name") in (None, ""):
-        raise DatasetError(f"{where} is {row!r}; expected {_EXPECTED}")
+    if (
+        not isinstance(row, dict)
+        or row.get("id") in (None, "")
+        or not isinstance(row.get("name"), str | int | float)
+        or row["name"] == ""
+    ):
+        raise DatasetError(f"{where} is {reprlib.repr(row)}; expected {_EXPECTED}")
     try:
         file_id = int(row["id"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         file_id = -1
-    if not 0 <= file_id < 1 << 16:
-        raise DatasetError(f"{where} has id {row['id']!r}; expected a whole number from 0 to 65535")
+    if not 0 <= file_id < _NUM_IDS:
+        raise DatasetError(
+            f"{where} has id {reprlib.repr(row['id'])}; expected a whole number from 0 to "
+            f"{_NUM_IDS - 1}"
+        )
     color = row.get("color") or None
     if isinstance(color, str):
         color = color.replace(",", " ").split()
     try:
         color = None if color is None else [int(c) for c in color]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         color = []
     if color is not None and (len(color) != 3 or not all(0 <= c <= 255 for c in color)):
         raise DatasetError(
-            f"{where} has color {row['color']!r}; expected three numbers from 0 to 255"
+            f"{where} has color {reprlib.repr(row['color'])}; expected three numbers from 0 to 255"
         )
     flags = {flag: _flag(row.get(flag), flag=flag, where=where) for flag in ("is_thing", "ignore")}
     return {"id": file_id, "name": str(row["name"]).strip(), "color": color, **flags}
@@ -175,7 +194,7 @@ def _check_row(row: Any, *, number: int, path: Path) -> dict[str, Any]:
 def _flag(value: Any, *, flag: str, where: str) -> bool:
     word = str("" if value is None else value).strip().lower()
     if word not in _TRUE | _FALSE:
-        raise DatasetError(f"{where} has {flag} {value!r}; expected true or false")
+        raise DatasetError(f"{where} has {flag} {reprlib.repr(value)}; expected true or false")
     return word in _TRUE
 
 

@@ -8,10 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seggen_core.datasets.decode import CHECK
-from seggen_core.datasets.files import IMAGE_SUFFIXES, FileListing, inside, list_files, normal
-from seggen_core.datasets.json_stream import read_element, stream_arrays
+from seggen_core.datasets.files import (
+    IMAGE_SUFFIXES,
+    FileListing,
+    inside,
+    is_file,
+    list_files,
+    normal,
+)
+from seggen_core.datasets.json_stream import Element, read_elements, stream_arrays
+from seggen_core.datasets.sample import CHECK
 from seggen_core.errors import DatasetError
+
+_MAX_CATEGORIES = 1 << 16
 
 
 class CocoImage(NamedTuple):
@@ -31,6 +40,7 @@ class CocoIndex:
         path: the file.
         images: the folder, listed.
         entries: by key, the image's stem; several where a name is taken twice.
+        categories: the file's own class list: {"id", "name", ...} each, as it stands there.
         image_ids: int64 [A], sorted, of each annotation.
         starts: int64 [A], first byte of each annotation.
         lengths: int64 [A], bytes of each annotation.
@@ -40,6 +50,7 @@ class CocoIndex:
     path: Path
     images: FileListing
     entries: dict[str, list[CocoImage]]
+    categories: list[Any]
     image_ids: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
@@ -56,34 +67,53 @@ class CocoIndex:
         return any(not self.crowds[low:high].all() for low, high in spans)
 
     def image(self, key: str, *, root: Path) -> tuple[Path, CocoImage]:
-        """Return the image file and entry of `key`; DatasetError where either is missing or doubled."""
+        """Return the image file and entry of `key`.
+
+        Raises:
+            DatasetError: either is missing or doubled, or the file lies outside of `root`.
+        """
         entries = self.entries.get(key, [])
         if not entries:
-            found = next(iter(self.images.paths(key)), key)
+            image = next(iter(self.images.paths(key)), key)
             raise DatasetError(
-                f"{found} has no annotation; expected an entry for it in {self.path} {CHECK}"
+                f"{image} has no annotation; expected an entry for it in {self.path} {CHECK}"
             )
         if len(entries) > 1:
             listed = ", ".join(f"{e.file_name} (id {e.image_id})" for e in entries)
             raise DatasetError(
-                f"{self.path} has {len(entries)} images called {key} ({listed}); expected one: remove the others"
+                f"{self.path} has {len(entries)} images called {key} ({listed}); expected one: "
+                "remove the others"
             )
         path = inside(self.images.folder / entries[0].file_name, root=root)
-        # The name may be written in another Unicode form, or be missing.
-        return (
-            path if path.is_file() else self.images.only(key, root=root, counterpart=None)
-        ), entries[0]
+        if not is_file(path):  # missing, or written in another Unicode form
+            path = self.images.only(key, root=root, counterpart=None)
+        return path, entries[0]
 
-    def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
+    def annotations(self, image_id: int) -> Iterator[Any]:
         """Yield the annotations of an image, parsed again from the file."""
-        low, high = self._span(image_id)
-        for i in range(low, high):
-            yield read_element(self.path, start=int(self.starts[i]), length=int(self.lengths[i]))
+        rows = slice(*self._span(image_id))
+        spans = zip(self.starts[rows].tolist(), self.lengths[rows].tolist(), strict=True)
+        return read_elements(self.path, spans=spans)
 
     def _span(self, image_id: int) -> tuple[int, int]:
-        return int(np.searchsorted(self.image_ids, image_id)), int(
-            np.searchsorted(self.image_ids, image_id, side="right")
-        )
+        low = np.searchsorted(self.image_ids, image_id, side="left")
+        high = np.searchsorted(self.image_ids, image_id, side="right")
+        return int(low), int(high)
+
+
+class _Columns(NamedTuple):
+    """The columns of a `CocoIndex`, 8 bytes a number, where a list takes 40."""
+
+    image_ids: array
+    starts: array
+    lengths: array
+    crowds: array
+
+    def add(self, element: Element) -> None:
+        self.image_ids.append(int(element.value["image_id"]))
+        self.starts.append(element.start)
+        self.lengths.append(element.length)
+        self.crowds.append(int(element.value.get("iscrowd", 0)))
 
 
 def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
@@ -94,30 +124,37 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
     """
     images = list_files(image_folder, kind="image", suffixes=IMAGE_SUFFIXES)
     entries: dict[str, list[CocoImage]] = {}
-    of_image, starts, lengths, crowds = (
-        array("q") for _ in range(4)
-    )  # 8 bytes a number, where a list takes 40
-    for element in stream_arrays(annotations, arrays={"images", "annotations"}):
+    categories: list[Any] = []
+    columns = _Columns(*(array("q") for _ in _Columns._fields))
+    for element in stream_arrays(annotations, arrays={"images", "annotations", "categories"}):
         try:
             if element.array == "images":
-                name = str(element.value["file_name"])
-                key = normal(PurePosixPath(name).stem)
-                size = [int(element.value.get(side, 0)) for side in ("width", "height")]
-                entries.setdefault(key, []).append(CocoImage(int(element.value["id"]), name, *size))
-            else:
-                of_image.append(int(element.value["image_id"]))
-                starts.append(element.start)
-                lengths.append(element.length)
-                crowds.append(int(element.value.get("iscrowd", 0)))
-        except (KeyError, TypeError, ValueError) as error:
+                image = _parse_image(element.value)
+                key = normal(PurePosixPath(image.file_name).stem)
+                entries.setdefault(key, []).append(image)
+            elif element.array == "annotations":
+                columns.add(element)
+            elif len(categories) < _MAX_CATEGORIES:
+                categories.append(element.value)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
-                f"{annotations}, byte {element.start}: {error!r} in an entry of {element.array!r}; expected COCO's JSON with "
-                "id and file_name of images, image_id of annotations"
+                f"{annotations}, byte {element.start}: {error!r} in an entry of "
+                f"{element.array!r}; expected COCO's JSON with id and file_name of images, "
+                "image_id of annotations, and ids below 2^63"
             ) from None
     if not entries:
         raise DatasetError(
-            f"{annotations} lists no images; expected COCO's JSON with an array 'images': check dataset.files"
+            f"{annotations} lists no images; expected COCO's JSON with an array 'images': check "
+            "dataset.files"
         )
-    order = np.argsort(np.array(of_image), kind="stable")
-    sorted_by_image = (np.array(numbers)[order] for numbers in (of_image, starts, lengths, crowds))
-    return CocoIndex(annotations, images, entries, *sorted_by_image)
+    order = np.argsort(np.array(columns.image_ids), kind="stable")
+    sorted_columns = (np.array(column)[order] for column in columns)
+    return CocoIndex(annotations, images, entries, categories, *sorted_columns)
+
+
+def _parse_image(value: Any) -> CocoImage:
+    width, height = (int(value.get(side, 0)) for side in ("width", "height"))
+    image_id = int(value["id"])
+    if not -(1 << 63) <= image_id < 1 << 63:
+        raise OverflowError(f"id {str(image_id)[:20]}...")
+    return CocoImage(image_id, str(value["file_name"]), width, height)

@@ -20,7 +20,11 @@ _CLASS_FILES = ("classes.json", "classes.csv")
 
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
-    """Read the class list and list the splits; DatasetError where a folder or the list is missing."""
+    """Read the class list and list the splits.
+
+    Raises:
+        DatasetError: a folder or the list is missing.
+    """
     names = (config.classes_file,) if config.classes_file else _CLASS_FILES
     table = read_class_file(
         next((root / name for name in names if (root / name).is_file()), root / names[0])

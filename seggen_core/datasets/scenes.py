@@ -2,14 +2,14 @@
 
 Scene `index` of a split comes from the random stream (seed, "scenes", split, index). The
 foundation's pretraining stream has another name, so it never draws a scene of any split
-(`scene_stream`).
+(`scenes.stream`).
 """
 
 import numpy as np
 
 from seggen_core.colors.semantic import class_palette
 from seggen_core.config import DatasetConfig, Split
-from seggen_core.datasets.reader import RawSample
+from seggen_core.datasets.sample import RawSample
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.rng import numpy_rng
 from seggen_core.scenes.layout import SCENES_TAXONOMY, sample_layout
@@ -18,23 +18,30 @@ from seggen_core.taxonomy import Taxonomy
 
 
 class ScenesReader:
-    """Scenes of several objects, at `image_size` pixels, with semantic map, instance ids and their own description."""
+    """Scenes of several objects, at `image_size` pixels, with instances and a description."""
 
     def __init__(self, config: DatasetConfig, *, seed: int) -> None:
-        """Raise ConfigError where a split has no size, or where the settings of a dataset on disk are given."""
+        """Check the sizes of the splits.
+
+        Raises:
+            ConfigError: a split has no size, or settings of a dataset on disk are given.
+        """
         counts = {"train": config.num_train, "val": config.num_val, "test": config.num_test}
         missing = [f"dataset.num_{split}" for split, count in counts.items() if count is None]
         if missing:
             raise ConfigError(
-                f"{', '.join(missing)} not set; scenes are endless, so each split needs a number of samples"
+                f"{', '.join(missing)} not set; scenes are endless, so each split needs a number "
+                "of samples"
             )
         if config.root is not None:
             raise ConfigError(
-                f"dataset.root is {str(config.root)!r}, but scenes are procedural and read from no folder; remove it"
+                f"dataset.root is {str(config.root)!r}, but scenes are procedural and read from no "
+                "folder; remove it"
             )
         if config.splits != "published":
             raise ConfigError(
-                f"dataset.splits is {config.splits!r}, but scenes have three splits of their own; remove it"
+                f"dataset.splits is {config.splits!r}, but scenes have three splits of their own; "
+                "remove it"
             )
         self._counts: dict[str, int] = {
             split: count for split, count in counts.items() if count is not None
@@ -81,5 +88,6 @@ class ScenesReader:
     def _check(self, split: Split, key: str) -> None:
         if not key.isdecimal() or int(key) >= self._counts[split]:
             raise DatasetError(
-                f"scenes has no {split} sample {key!r}; expected 00000 to {self._counts[split] - 1:05d}"
+                f"scenes has no {split} sample {key!r}; expected 00000 to "
+                f"{self._counts[split] - 1:05d}"
             )

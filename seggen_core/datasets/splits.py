@@ -1,8 +1,8 @@
-"""From the splits that a dataset publishes to train, val and test, with held-out samples and limits."""
+"""From the splits that a dataset publishes to train, val and test."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-from seggen_core.config import DatasetConfig, Split
+from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.subset import hold_out, limit
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.rng import numpy_rng
@@ -15,8 +15,20 @@ Runs = Callable[[Sequence[str]], list[list[str]]]
 
 
 def published_splits(config: DatasetConfig) -> tuple[Split, ...]:
-    """Return the published splits whose files are needed: all three, or no test where val stands in for it."""
+    """Return the published splits whose files are needed.
+
+    They are all three, or train and val where val stands in for test.
+    """
     return ("train", "val") if config.splits == "val_as_test" else ("train", "val", "test")
+
+
+def places(
+    config: DatasetConfig, *, split: Split, layout: Mapping[Split, SplitFiles]
+) -> SplitFiles:
+    """Return where the files of a published split are: `layout`, changed by `dataset.files`."""
+    return layout[split].model_copy(
+        update=config.files.get(split, SplitFiles()).model_dump(exclude_none=True)
+    )
 
 
 def plan_splits(
@@ -40,7 +52,8 @@ def plan_splits(
     for split, keys in published.items():
         if not keys:
             raise DatasetError(
-                f"{dataset} has no {split} samples; expected at least one: check dataset.root and dataset.files"
+                f"{dataset} has no {split} samples; expected at least one: check dataset.root and "
+                "dataset.files"
             )
     chosen: dict[Split, tuple[Split, list[str]]]
     if config.splits == "published":
@@ -52,7 +65,8 @@ def plan_splits(
             held = hold_out(runs(train), count=count, seed=seed)
         elif count >= len(train):
             raise ConfigError(
-                f"dataset.num_val is {count}, but it is taken out of {len(train)} training samples; lower it"
+                f"dataset.num_val is {count}, but it is taken out of {len(train)} training "
+                "samples; lower it"
             )
         else:
             held = {

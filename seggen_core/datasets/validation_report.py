@@ -1,4 +1,4 @@
-"""What a validation found, as tables to read and as JSON."""
+"""The findings of a validation, as tables to read and as JSON."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, and what was found and expected."""
+    """One fault: where it is, and what is wrong with what is there."""
 
     where: str
     what: str
@@ -144,7 +144,7 @@ class ValidationReport:
         return rows
 
     def write(self, path: Path) -> None:
-        """Write everything found to a file: as JSON, or as text where the name doesn't end in .json."""
+        """Write all findings to a file: as JSON if its name ends in .json, else as text."""
         if path.suffix.lower() == ".json":
             text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
         else:

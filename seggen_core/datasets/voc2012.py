@@ -1,4 +1,6 @@
-"""PASCAL VOC 2012 (Everingham et al. 2010), with the SBD masks of Hariharan et al. 2011 where `dataset.use_sbd` is set.
+"""PASCAL VOC 2012 (Everingham et al. 2010).
+
+`dataset.use_sbd` trains on the SBD masks of Hariharan et al. 2011.
 
     root/JPEGImages/*.jpg   root/SegmentationClass/*.png   root/SegmentationObject/*.png
     root/ImageSets/Segmentation/*.txt root/SegmentationClassAug/*.png   and trainaug.txt beside the

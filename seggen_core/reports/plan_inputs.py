@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from seggen_core.config import PretrainConfig, SegGenConfig
-from seggen_core.datasets.reader import SPLITS, open_dataset
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.paths import ProjectPaths
 

@@ -49,7 +49,7 @@ def write_pairs(
     names: dict[str, str] | None = None,
     more: dict[str, tuple[list[int], Any]] | None = None,
 ) -> None:
-    """Write all samples; `image`, `mask` and the keys of `more` are paths with {split} and {stem}."""
+    """Write all samples; `image`, `mask` and the keys of `more` are paths with {split}, {stem}."""
     for split, stems in STEMS.items():
         for i, stem in enumerate(stems):
             at = {"split": (names or {}).get(split, split), "stem": stem, "city": stem[0]}
@@ -154,7 +154,8 @@ def folder(root: Path) -> dict[str, Any]:
         values=[7, 9, 9, 255, 7, 0],
     )
     (root / "classes.csv").write_text(
-        "id,name,is_thing,color,ignore\n7,wall,no,10 20 30,\n9,hot dog,yes,1 2 3,\n0,nothing,,,yes\n"
+        "id,name,is_thing,color,ignore\n"
+        "7,wall,no,10 20 30,\n9,hot dog,yes,1 2 3,\n0,nothing,,,yes\n"
     )
     return {"name": "folder"}
 

@@ -1,4 +1,7 @@
-"""Bad files of every kind in every layout: listed, refused with file and reason, counted by validation and by the stage."""
+"""Bad files of every kind in every layout.
+
+They are listed, refused with file and reason, and counted by validation and by the stage.
+"""
 
 import json
 import os
@@ -12,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import DatasetConfig
+from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.decode import MAX_PIXELS
-from seggen_core.datasets.reader import SPLITS, DatasetReader, Split, open_dataset
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.errors import DatasetError
 from tests.datasets.layouts import WRITERS
 
@@ -301,7 +305,7 @@ def test_a_huge_jpeg_is_decoded_at_a_fraction_of_its_size(
     mask[240:] = 1
     Image.fromarray(mask).save(tmp_path / "a.png")
     monkeypatch.setattr(decode, "DRAFT_PIXELS", 160 * 120)
-    found = decode.read_files(tmp_path / "a.jpg", mask_path=tmp_path / "a.png")
+    found = decode.read_files(decode.SampleFiles(tmp_path / "a.jpg", tmp_path / "a.png"))
     assert (
         found.image.shape == (120, 160, 3)
         and found.ids.shape == (120, 160)

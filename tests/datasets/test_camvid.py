@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import DatasetConfig
+from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.reader import SPLITS, DatasetReader, Split, open_dataset
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 

@@ -1,4 +1,7 @@
-"""Every reader on a tiny dataset laid out as the real one, and on the real files where SEGGEN_REAL_DATA says they are."""
+"""Every reader on a tiny dataset laid out as the real one.
+
+Where SEGGEN_REAL_DATA names a folder of real samples, they are read too.
+"""
 
 import json
 import os
@@ -11,7 +14,9 @@ import pytest
 from PIL import Image
 
 from seggen_core.config import DatasetConfig
-from seggen_core.datasets.reader import SPLITS, DatasetReader, RawSample, open_dataset
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.reader import SPLITS, DatasetReader
+from seggen_core.datasets.sample import RawSample
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 from tests.datasets.layouts import BLOCK, HEIGHT, STEMS, WIDTH, WRITERS, blocks, save
@@ -224,7 +229,10 @@ def test_coco_instances_lie_on_top_of_larger_ones_and_crowds_are_ignored(tmp_pat
         path.write_text(json.dumps(tree | {"annotations": annotations}))
         reader = open_(tmp_path, section)
         assert reader.keys("train") == STEMS["train"][1:]
-        words = "1 images of instances_train2017.json have no instance, or a crowd alone, and are no part of the task"
+        words = (
+            "1 images of instances_train2017.json have no instance, or a crowd alone, and are no part "
+            "of the task"
+        )
         assert reader.notes == [words]
 
 

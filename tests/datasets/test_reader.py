@@ -1,4 +1,4 @@
-"""Every kind of bad file is one DatasetError that names the file, what was found and what was expected."""
+"""Every kind of bad file is one DatasetError: the file, what it is and what was expected."""
 
 import os
 import pickle
@@ -6,15 +6,18 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from seggen_core.config import DatasetConfig
-from seggen_core.datasets.decode import MAX_PIXELS, read_files
+from seggen_core.datasets.decode import MAX_PIXELS, SampleFiles, read_files
+from seggen_core.datasets.fit import fit_sample
 from seggen_core.datasets.id_maps import IdMapReader
-from seggen_core.datasets.reader import RawSample, fit_square, open_dataset
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.sample import RawSample
 from seggen_core.errors import ConfigError, DatasetError
 
 STEM = "0016E5_00300"
@@ -184,14 +187,14 @@ def test_grey_image_becomes_rgb(camvid_root: Path) -> None:
 def _read_rotated(
     folder: Path, *, orientation: int, mask_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write and read an image that is 40x20 on disk, its left half white, with an EXIF tag; and an all-sky mask."""
+    """Write and read an image of 40x20, its left half white, with an EXIF tag, and its mask."""
     stored = np.zeros((20, 40, 3), np.uint8)
     stored[:, :20] = 255
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(stored).save(folder / "a.jpg", exif=exif, quality=95)
     Image.new("L", mask_size).save(folder / "a.png")
-    decoded = read_files(folder / "a.jpg", mask_path=folder / "a.png")
+    decoded = read_files(SampleFiles(folder / "a.jpg", folder / "a.png"))
     return decoded.image, decoded.ids
 
 
@@ -232,7 +235,11 @@ def test_relative_root_starts_from_base(camvid_root: Path) -> None:
     assert len(open_dataset(config, seed=0, base=camvid_root.parent).keys("test")) == 4
 
 
-def test_fit_square_stretch_keeps_the_whole_frame_and_centre_crop_its_middle() -> None:
+def _scenes(image_size: int, fit: Literal["stretch", "center_crop"]) -> DatasetConfig:
+    return DatasetConfig(name="scenes", image_size=image_size, fit=fit)
+
+
+def test_fit_stretch_keeps_the_whole_frame_and_centre_crop_its_middle() -> None:
     segmentation_map = (
         np.repeat(np.array([[0, 1, 2, 3, 4, 5, 6, 7]], np.uint8), 4, axis=0)
         .repeat(6, 0)
@@ -241,7 +248,7 @@ def test_fit_square_stretch_keeps_the_whole_frame_and_centre_crop_its_middle() -
     instances = segmentation_map.astype(np.uint16) * 300
     image = np.stack([segmentation_map * 30] * 3, axis=-1)
     sample = RawSample(image, segmentation_map, instances, {})  # 48 wide, 24 high
-    stretched = fit_square(sample, size=8, fit="stretch")
+    stretched = fit_sample(sample, config=_scenes(8, "stretch"))
     assert stretched.image.shape == (8, 8, 3)
     np.testing.assert_array_equal(
         stretched.segmentation_map, np.tile(np.arange(8, dtype=np.uint8), (8, 1))
@@ -251,26 +258,25 @@ def test_fit_square_stretch_keeps_the_whole_frame_and_centre_crop_its_middle() -
     np.testing.assert_array_equal(
         stretched.instance_map, stretched.segmentation_map.astype(np.uint16) * 300
     )
-    cropped = fit_square(sample, size=4, fit="center_crop")
+    cropped = fit_sample(sample, config=_scenes(4, "center_crop"))
     np.testing.assert_array_equal(
         cropped.segmentation_map, np.tile(np.array([2, 3, 4, 5], np.uint8), (4, 1))
     )
     np.testing.assert_allclose(
         cropped.image[:, :, 0], cropped.segmentation_map * 30.0, atol=16
     )  # Lanczos rings at steps
-    assert fit_square(stretched, size=8, fit="stretch") is stretched
+    assert fit_sample(stretched, config=_scenes(8, "stretch")) is stretched
 
 
-def test_fit_square_invents_no_label_between_two_others() -> None:
+def test_fit_invents_no_label_between_two_others() -> None:
     segmentation_map = np.where(np.random.default_rng(0).random((50, 70)) < 0.5, 2, 10).astype(
         np.uint8
     )
     image = np.zeros((50, 70, 3), np.uint8)
     for size in (13, 33, 101):
-        fitted = fit_square(
+        fitted = fit_sample(
             RawSample(image, segmentation_map, segmentation_map.astype(np.uint16), {}),
-            size=size,
-            fit="center_crop",
+            config=_scenes(size, "center_crop"),
         )
         assert set(np.unique(fitted.segmentation_map)) == {2, 10}
         np.testing.assert_array_equal(fitted.instance_map, fitted.segmentation_map)

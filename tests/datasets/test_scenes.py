@@ -1,10 +1,14 @@
-"""Procedural scenes: functions of (seed, split, index), apart from each other and from the pretraining stream."""
+"""Procedural scenes are functions of (seed, split, index).
+
+No scene of a split is one of another split or of the pretraining stream.
+"""
 
 import numpy as np
 import pytest
 
 from seggen_core.config import DatasetConfig
-from seggen_core.datasets.reader import SPLITS, open_dataset
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.rng import numpy_rng
 from seggen_core.scenes.layout import sample_layout

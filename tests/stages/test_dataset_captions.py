@@ -11,7 +11,9 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig
 from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.reader import SPLITS, fit_square, open_dataset
+from seggen_core.datasets.fit import fit_sample
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.reader import SPLITS
 from seggen_core.datasets.subset import draw_subset, rarest_class_partition
 from seggen_core.errors import CaptionError, ConfigError, DatasetError
 from seggen_core.project.paths import ProjectPaths
@@ -57,7 +59,7 @@ def paths(tmp_path: Path) -> ProjectPaths:
 
 @pytest.fixture
 def camvid(paths: ProjectPaths) -> dict[str, Any]:
-    """Write a CamVid of 16 train and 3 val frames, 48x36, and return the dataset section that reads it."""
+    """Write a CamVid of 16 train and 3 val frames, 48x36; return the section that reads it."""
     root = paths.root / "camvid"
     for folder, count in (("train", 16), ("val", 3)):
         for name in (folder, f"{folder}annot"):
@@ -144,7 +146,7 @@ def test_camvid_is_resized_and_its_held_out_split_is_the_val_folder(
         "file": "val/0001TP_000030.jpg",
         "recording": "0001TP",
     }
-    expected = fit_square(reader.read("test", "0001TP_000030"), size=24, fit="stretch")
+    expected = fit_sample(reader.read("test", "0001TP_000030"), config=config.dataset)
     np.testing.assert_array_equal(sample.image, expected.image)
     np.testing.assert_array_equal(sample.segmentation_map, expected.segmentation_map)
     assert str(paths.root).encode() not in b"".join(_tree(paths.data).values()), (
@@ -161,7 +163,8 @@ def test_bad_samples_stop_the_stage_unless_they_are_allowed(
     bad.write_bytes(bad.read_bytes()[:500])
     with pytest.raises(
         DatasetError,
-        match=r"1 of the first 3 test samples are bad, dataset\.max_bad allows 0:\n.*000000\.jpg can't be decoded",
+        match=r"1 of the first 3 test samples are bad, dataset\.max_bad allows 0:\n"
+        r".*000000\.jpg can't be decoded",
     ):
         dataset.run(_config(camvid), paths=paths, item=None)
     assert _tree(paths.data) == made, "what was made before is untouched"
