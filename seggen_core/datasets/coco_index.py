@@ -153,8 +153,8 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
 
 
 def _parse_image(value: Any) -> CocoImage:
-    width, height = (int(value.get(side, 0)) for side in ("width", "height"))
     image_id = int(value["id"])
+    width, height = (int(value.get(side, 0)) for side in ("width", "height"))
     if not -(1 << 63) <= image_id < 1 << 63:
         raise OverflowError(f"id {str(image_id)[:20]}...")
     return CocoImage(image_id, str(value["file_name"]), width, height)

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,6 @@ MAX_PIXELS = 1 << 26
 
 A few bytes on disk can claim any size (decompression bomb).
 """
-
-MAX_FILE_BYTES = 8 * MAX_PIXELS
-"""Largest picture file that is read: `MAX_PIXELS` of 16-bit RGBA, uncompressed."""
 
 DRAFT_PIXELS = 1 << 25
 """JPEGs with more pixels are decoded at a half, a quarter or an eighth of their size.
@@ -100,24 +96,22 @@ def open_picture(
     Args:
         path: the file.
         modes: Pillow's modes that it may have.
-        header_only: the pixels won't be decoded, so the rest of the file isn't read; else it is,
-            and the checksums of a PNG file are compared.
+        header_only: the pixels won't be decoded, so the rest of the file isn't read; otherwise
+            the checksums of a PNG file are compared.
 
     Raises:
         DatasetError: the file is missing, empty, no such picture, damaged, too large or of another
             mode; or what is done with it inside the block fails as decoding of a damaged file does.
     """
     try:
-        size = regular_size(path)
-        if size == 0:
+        if regular_size(path) == 0:
             raise DatasetError(
                 f"{path} is empty (0 bytes); expected a JPEG or PNG file: copy it again {CHECK}"
             )
-        if size > MAX_FILE_BYTES:
-            raise DatasetError(
-                f"{path} has {size} bytes; expected at most {MAX_FILE_BYTES}: reduce it {CHECK}"
-            )
-        with Image.open(path if header_only else _read_whole(path), formats=_FORMATS) as image:
+        with path.open("rb") as file:
+            if not header_only:
+                check_png(file)
+            image = Image.open(file, formats=_FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(
                     f"{path} is {image.width}x{image.height}; expected at most {MAX_PIXELS} "
@@ -141,12 +135,6 @@ def open_picture(
             f"{path} can't be decoded ({error}); expected a whole JPEG or PNG file: "
             f"copy it again {CHECK}"
         ) from None
-
-
-def _read_whole(path: Path) -> BytesIO:
-    data = path.read_bytes()
-    check_png(data)
-    return BytesIO(data)
 
 
 def read_files(files: SampleFiles) -> DecodedFiles:

@@ -27,7 +27,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     """
     names = (config.classes_file,) if config.classes_file else _CLASS_FILES
     table = read_class_file(
-        next((root / name for name in names if (root / name).is_file()), root / names[0])
+        next((root / name for name in names if (root / name).exists()), root / names[0])
     )
     splits: tuple[Split, ...] = ("train", "val", "test")
     layout = {

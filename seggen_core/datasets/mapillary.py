@@ -36,7 +36,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         DatasetError: a folder or the class list is missing.
     """
     names = (config.classes_file,) if config.classes_file else _CONFIGS
-    path = next((root / name for name in names if (root / name).is_file()), root / names[0])
+    path = next((root / name for name in names if (root / name).exists()), root / names[0])
     table = _read_classes(path)
     folders: dict[Split, str] = {"train": "training", "val": "validation", "test": "testing"}
     layout = {split: _places(root, folder) for split, folder in folders.items()}

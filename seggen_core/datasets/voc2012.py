@@ -43,7 +43,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
             f"{below}ImageSets/Segmentation/trainaug.txt",
             f"{below}ImageSets/SegmentationAug/trainaug.txt",
         )
-        found = next((name for name in lists if (root / name).is_file()), lists[0])
+        found = next((name for name in lists if (root / name).exists()), lists[0])
         layout["train"] = SplitFiles(
             images=f"{below}JPEGImages", masks=f"{below}SegmentationClassAug", keys=found
         )

@@ -5,6 +5,7 @@ They are listed, refused with file and reason, and counted by validation and by 
 
 import json
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import pytest
 from PIL import Image
 
 from seggen_core.config import DatasetConfig, Split
+from seggen_core.datasets import coco_instance
+from seggen_core.datasets.coco_index import index_coco
 from seggen_core.datasets.decode import MAX_PIXELS
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS, DatasetReader
@@ -86,6 +89,18 @@ def link_out(path: Path, root: Path) -> None:
     path.symlink_to(outside)
 
 
+def replace(path: Path, make: Callable[[], Any]) -> None:
+    path.unlink()
+    make()
+
+
+def flip_bit(path: Path) -> None:
+    """Damage the pixels of a PNG file; Pillow alone doesn't see it."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 8] ^= 4
+    path.write_bytes(data)
+
+
 def rotate(path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by half: no size tells whether the mask was drawn before or after
@@ -123,6 +138,17 @@ FILES: dict[str, tuple[Callable[[Path, Path], Any], str, Literal[True] | None]] 
         True,
     ),
     "link out of the root": (link_out, "is a link out of", True),
+    "link in a circle": (
+        lambda p, root: replace(p, lambda: p.symlink_to(p)),
+        "can't be (followed|read)",
+        True,
+    ),
+    "FIFO": (
+        lambda p, root: replace(p, lambda: os.mkfifo(p)),
+        "is a FIFO; expected a regular file",
+        True,
+    ),
+    "folder": (lambda p, root: replace(p, p.mkdir), "has no (image|mask)", True),
     "other size": (
         lambda p, root: Image.open(p).resize((20, 16)).save(p),
         "expected the same size",
@@ -153,6 +179,14 @@ def test_a_bad_file_is_reported_with_file_and_reason(
         raise DatasetError(found[STEM])
     if in_header is not None:
         assert list(bad_samples(reader, headers=True)) == [STEM]
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_flipped_bit_of_a_mask_is_reported(tmp_path: Path, name: str) -> None:
+    section = WRITERS[name](tmp_path)
+    flip_bit(tmp_path / MASKS[name].format(STEM))
+    found = bad_samples(open_(tmp_path, section))
+    assert list(found) == [STEM] and "chunk 'IDAT' at byte" in found[STEM]
 
 
 MODES: dict[str, tuple[Callable[[Path], Any], str, set[str]]] = {
@@ -221,6 +255,12 @@ def test_two_images_of_one_name_are_reported(tmp_path: Path, name: str) -> None:
     )
 
 
+def change_json(path: Path, change: Callable[[dict], Any]) -> None:
+    tree = json.loads(path.read_text())
+    change(tree)
+    path.write_text(json.dumps(tree))
+
+
 @pytest.mark.parametrize("name", ["coco_panoptic", "coco_instance"])
 def test_coco_entries_taken_twice_missing_or_out_of_the_root_are_reported(
     tmp_path: Path, name: str
@@ -258,6 +298,109 @@ def _first_category(tree: dict, image_id: int, category: int) -> None:
     (annotation["segments_info"][0] if "segments_info" in annotation else annotation)[
         "category_id"
     ] = category
+
+
+POLYGON = [0, 0, 8, 0, 8, 8]
+SEGMENTATIONS = {
+    "coordinates far away": ([[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]], r"has the coordinate 1e\+09"),
+    "a coordinate that is no number": ([[*POLYGON, 0, float("nan")]], "has the coordinate nan"),
+    "nested coordinates": ([[POLYGON] * 6], "expected numbers alone"),
+    "runs of another size": ({"size": [1 << 40, 1 << 40], "counts": [1]}, r"expected \[16, 24\]"),
+    "runs that are cut": ({"size": [16, 24], "counts": "oooooo"}, "end in the middle"),
+    "runs that are short": ({"size": [16, 24], "counts": [383]}, "add up to 383; expected 384"),
+    "nothing": (None, "expected polygons or run lengths"),
+}
+
+
+@pytest.mark.parametrize("case", SEGMENTATIONS)
+@pytest.mark.parametrize("is_crowd", [0, 1])
+def test_a_bad_polygon_is_reported_with_its_annotation(
+    tmp_path: Path, case: str, is_crowd: int
+) -> None:
+    section = WRITERS["coco_instance"](tmp_path)
+    segmentation, words = SEGMENTATIONS[case]
+
+    def spoil(tree: dict) -> None:
+        annotation = next(a for a in tree["annotations"] if a["id"] == 62)
+        annotation.update(segmentation=segmentation, iscrowd=is_crowd)
+
+    change_json(tmp_path / "annotations" / "instances_train2017.json", spoil)
+    found = bad_samples(open_(tmp_path, section))
+    assert list(found) == [STEM] and re.search(words, found[STEM])
+    assert "annotation 62 of image 6 (a_000001.jpg)" in found[STEM]
+
+
+def test_the_polygons_of_an_image_have_a_bounded_boundary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = WRITERS["coco_instance"](tmp_path)
+    monkeypatch.setattr(coco_instance, "_MAX_BOUNDARY", 70)  # 64 and 16 pixels
+    found = bad_samples(open_(tmp_path, section))
+    assert len(found) == 5
+    assert "annotation 62 of image 6" in found[STEM] and "boundary of more than 70" in found[STEM]
+
+
+NUMBERS = {
+    "an image id": (lambda t: t["images"][1].update(id=1 << 70), "images"),
+    "an image id without end": (lambda t: t["images"][1].update(id=float("inf")), "images"),
+    "an annotation's image id": (
+        lambda t: t["annotations"][0].update(image_id=-1 << 70),
+        "annotations",
+    ),
+    "iscrowd": (lambda t: t["annotations"][0].update(iscrowd=1 << 70), "annotations"),
+    "an image that is a list": (lambda t: t["images"].append([1]), "images"),
+    "an annotation that is a number": (lambda t: t["annotations"].append(1), "annotations"),
+}
+
+
+@pytest.mark.parametrize("name", ["coco_panoptic", "coco_instance"])
+@pytest.mark.parametrize("case", NUMBERS)
+def test_entries_that_no_index_can_hold_are_refused_with_their_place(
+    tmp_path: Path, name: str, case: str
+) -> None:
+    section = WRITERS[name](tmp_path)
+    spoil, array = NUMBERS[case]
+    change_json(next((tmp_path / "annotations").glob("*_train2017.json")), spoil)
+    with pytest.raises(DatasetError, match=rf"byte \d+: .* in an entry of '{array}'"):
+        open_(tmp_path, section)
+
+
+BAD_IDS = [0, -1, 1.5, "7", 1 << 63, None, [1]]
+
+
+@pytest.mark.parametrize("value", BAD_IDS)
+@pytest.mark.parametrize(
+    "name, key",
+    [("coco_instance", "id"), ("coco_instance", "category_id"), ("coco_panoptic", "id")],
+)
+def test_ids_that_no_map_can_hold_are_reported(
+    tmp_path: Path, name: str, key: str, value: Any
+) -> None:
+    section = WRITERS[name](tmp_path)
+
+    def spoil(tree: dict) -> None:
+        annotation = next(a for a in tree["annotations"] if a["image_id"] == 6)
+        annotation.get("segments_info", [annotation])[0][key] = value
+
+    change_json(next((tmp_path / "annotations").glob("*_train2017.json")), spoil)
+    assert list(bad_samples(open_(tmp_path, section))) == [STEM]
+
+
+def test_names_that_no_file_can_have_are_reported(tmp_path: Path) -> None:
+    section = WRITERS["coco_instance"](tmp_path)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    for name in ("a\0b", "\ud800", "x" * 5000, "../../../etc/passwd", "/dev/zero"):
+        change_json(path, lambda t, name=name: t["images"][1].update(file_name=f"{name}.jpg"))
+        assert STEM in bad_samples(open_(tmp_path, section)), name
+
+
+def test_the_index_keeps_the_files_own_categories(tmp_path: Path) -> None:
+    WRITERS["coco_instance"](tmp_path)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    categories = [{"id": 5, "name": "crack", "supercategory": "wall"}]
+    change_json(path, lambda t: t.update(categories=categories))
+    index = index_coco(path, image_folder=tmp_path / "train2017")
+    assert index.categories == categories
 
 
 def test_panoptic_segments_that_the_file_does_not_describe_are_reported(tmp_path: Path) -> None:
@@ -336,6 +479,11 @@ def test_a_folder_that_links_in_a_circle_ends(tmp_path: Path) -> None:
         ("id,name,color\n1,wall,10 20\n", "has color '10 20'; expected three numbers"),
         ("id,name,is_thing\n1,wall,perhaps\n", "has is_thing 'perhaps'; expected true or false"),
         ("", "1 to 255 classes, got 0"),
+        ("id,name,id\n1,wall,2\n", "column 'id' stands twice"),
+        ("id,name\n1," + "x" * 200_000, "is no CSV table: field larger"),
+        ("id,name\n" + "9" * 5000 + ",wall\n", "row 1 has id '9999"),
+        ("id,name\n" + "".join(f"{i},c{i}\n" for i in range(70_000)), "has 70000 rows"),
+        ("id,name\n" + "".join(f"{i % 300},c{i}\n" for i in range(60_000)), "gives id 0, 1,"),
     ],
 )
 def test_a_bad_class_list_is_reported_with_its_row(
@@ -346,6 +494,108 @@ def test_a_bad_class_list_is_reported_with_its_row(
     with pytest.raises(DatasetError, match=words) as caught:
         open_(tmp_path, section)
     assert "classes.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("[" * 100_000, "it nests too deep"),
+        ('{"1": "wall", "1": "floor"}', "the key '1' stands twice"),
+        ('[{"id": ' + "9" * 5000 + "}]", "4300 digits"),
+        ('[{"id": 1, "name": "wall"}] x', "Extra data"),
+        ('[{"id": 1, "name": ["wall"]}]', "row 1 is"),
+        ('[{"id": 1e999, "name": "wall"}]', "row 1 has id inf"),
+        ('[{"id": 1, "name": "wall", "color": [1e999, 0, 0]}]', "row 1 has color"),
+        ("3", "holds int"),
+    ],
+)
+@pytest.mark.parametrize("name, file", [("folder", "classes.json"), ("mapillary", "config.json")])
+def test_a_bad_json_class_list_is_reported(
+    tmp_path: Path, name: str, file: str, content: str, words: str
+) -> None:
+    section = WRITERS[name](tmp_path)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(DatasetError, match=words if name == "folder" else "config.json") as caught:
+        open_(tmp_path, section)
+    assert file in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    """Class lists, lists of samples and annotations, each in turn a FIFO."""
+    section = WRITERS[name](tmp_path)
+    texts = [p for p in tmp_path.rglob("*") if p.suffix in (".json", ".csv", ".txt")]
+    for path in texts:
+        content = path.read_bytes()
+        replace(path, lambda path=path: os.mkfifo(path))
+        with pytest.raises(DatasetError, match="is a FIFO; expected a regular file"):
+            open_(tmp_path, section)
+        replace(path, lambda path=path, content=content: path.write_bytes(content))
+    open_(tmp_path, section)
+
+
+def write(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (24, 16)).save(path)
+
+
+ABSENT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "another suffix": (
+        lambda p: replace(p, lambda: write(p.with_suffix(".tif"))),
+        r"found there: .*a_000001\S*\.tif \(\.tif is no suffix of a (image|mask)\)",
+    ),
+    "another folder": (
+        lambda p: replace(p, lambda: write(p.parent / "deep" / "er" / p.name)),
+        r"found there: .*a_000001\S* \(in another folder\)",
+    ),
+    "upper case": (
+        lambda p: replace(p, lambda: write(p.with_name(p.name.replace(STEM, STEM.upper())))),
+        r"found there: .*A_000001\S* \(another name: upper and lower case differ",
+    ),
+    "a longer number": (
+        lambda p: replace(p, lambda: write(p.with_name(p.name.replace(STEM, f"{STEM}0")))),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ABSENT)
+@pytest.mark.parametrize("name", MASKS)
+def test_a_message_about_absence_names_what_is_there(tmp_path: Path, name: str, case: str) -> None:
+    section = WRITERS[name](tmp_path)
+    path = tmp_path / MASKS[name].format(STEM)
+    change, words = ABSENT[case]
+    change(path)
+    message = bad_samples(open_(tmp_path, section))[STEM]
+    assert re.search(r"has no (mask|image); expected", message)
+    assert re.search(words, message), message
+    assert f"{STEM}0" not in message
+
+
+def test_coarse_masks_of_cityscapes_are_named_where_the_fine_ones_are_missing(
+    tmp_path: Path,
+) -> None:
+    section = WRITERS["cityscapes"](tmp_path)
+    path = tmp_path / MASKS["cityscapes"].format(STEM)
+    path.rename(path.with_name(path.name.replace("gtFine", "gtCoarse")))
+    message = bad_samples(open_(tmp_path, section))[STEM]
+    assert f"a/{STEM}_gtCoarse_labelIds.png (doesn't end in _gtFine_labelIds)" in message
+
+
+def test_missing_folders_and_files_say_what_lies_there_instead(tmp_path: Path) -> None:
+    section = WRITERS["folder"](tmp_path)
+    (tmp_path / "classes.csv").rename(tmp_path / "labelmap.txt")
+    with pytest.raises(DatasetError, match=r"holds 1 file\(s\): 1 \.txt and folders images, masks"):
+        open_(tmp_path, section)
+    (tmp_path / "labelmap.txt").rename(tmp_path / "classes.csv")
+    (tmp_path / "masks" / "train").rename(tmp_path / "masks" / "training")
+    with pytest.raises(DatasetError, match=r"train is missing.*masks holds folders training, val"):
+        open_(tmp_path, section)
+    (tmp_path / "masks" / "train").mkdir()
+    for path in (tmp_path / "images" / "train").rglob("*.jpg"):
+        path.rename(path.with_suffix(".bmp"))
+    with pytest.raises(DatasetError, match=r"hold no samples.*holds folders a, b; .*holds nothing"):
+        open_(tmp_path, section)
 
 
 @pytest.mark.skipif(

@@ -230,8 +230,8 @@ def test_coco_instances_lie_on_top_of_larger_ones_and_crowds_are_ignored(tmp_pat
         reader = open_(tmp_path, section)
         assert reader.keys("train") == STEMS["train"][1:]
         words = (
-            "1 images of instances_train2017.json have no instance, or a crowd alone, and are no part "
-            "of the task"
+            "1 images of instances_train2017.json have no instance, or a crowd alone, and are no "
+            "part of the task"
         )
         assert reader.notes == [words]
 
