@@ -1,6 +1,6 @@
 """What stands where in a procedural scene: sampling of layouts, and their words.
 
-A layout is drawn from a NumPy generator alone; `scene_painter` turns it into pixels. All
+A layout is drawn from a NumPy generator alone; `scenes.painter` turns it into pixels. All
 coordinates are fractions of the image side, y pointing down.
 """
 
@@ -38,7 +38,7 @@ _EXTENT = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: its class name, foot point (x centre, y baseline), extent and the seed of its looks."""
+    """One object: class name, foot point (x centre, y baseline), extent and seed of its looks."""
 
     name: str
     x: float
@@ -59,7 +59,7 @@ class SceneLayout:
     look: int = 0
 
     def to_json(self) -> dict:
-        """Return plain dicts and lists; this is the scene's own description, kept with the sample."""
+        """Return plain dicts and lists: the scene's description, stored with the sample."""
         return asdict(self)
 
     def counts(self) -> dict[str, int]:
@@ -104,12 +104,12 @@ def sample_layout(
     road = ["none", "band", "perspective"][int(rng.choice(3, p=[0.30, 0.35, 0.35]))]
     if stuff_only:
         return SceneLayout(light, float(rng.uniform(0.15, 0.7)), road, [], int(rng.integers(2**31)))
-    number = (
-        1 if single_object else int(rng.choice([1, 2, 3, 4, 5], p=[0.10, 0.25, 0.30, 0.22, 0.13]))
-    )
+    num_things = 1
+    if not single_object:
+        num_things = int(rng.choice([1, 2, 3, 4, 5], p=[0.10, 0.25, 0.30, 0.22, 0.13]))
     # A scene repeats classes more often than chance would: a row of trees, a group of people.
     names: list[str] = []
-    for _ in range(number):
+    for _ in range(num_things):
         repeat = bool(names) and rng.random() < 0.3
         names.append(names[-1] if repeat else THINGS[int(rng.integers(len(THINGS)))])
     things = [
@@ -121,10 +121,11 @@ def sample_layout(
 
 
 def compose_caption(*, things: dict[str, int], stuff: list[str], suffix: str = "") -> str:
-    """Write a caption in the grammar shared by the `class_list` captioner and the embedded foundation's training captions.
+    """Write a caption in the grammar of the `class_list` captioner.
 
-    "a photo of a car and two trees on grass and road under sky at night": counted things, then
-    grounds after "on", then sky after "under". Without things it is "a photo of grass and sky".
+    The embedded foundation's training captions have the same grammar: "a photo of a car and two
+    trees on grass and road under sky at night". Counted things come first, then grounds after "on",
+    then sky after "under". Without things it is "a photo of grass and sky".
     """
     grounds = [s for s in stuff if s != "sky"]
     sky = [s for s in stuff if s == "sky"]
@@ -140,16 +141,19 @@ def compose_caption(*, things: dict[str, int], stuff: list[str], suffix: str = "
 
 
 def training_caption(layout: SceneLayout, rng: np.random.Generator) -> str:
-    """Write one of a layout's captions for pretraining the foundation: things always, stuff and light sometimes."""
+    """Write one of a layout's captions for pretraining the foundation.
+
+    Things are always named, stuff and light sometimes.
+    """
     counts = layout.counts()
     names = list(counts)
     rng.shuffle(names)
     stuff = ["grass"] + (["road"] if layout.road != "none" else []) + ["sky"]
     mention = {"grass": 0.7, "road": 0.85, "sky": 0.5}
-    kept = [s for s in stuff if rng.random() < mention[s]]
+    named_stuff = [s for s in stuff if rng.random() < mention[s]]
     if len(names) == 1 and counts[names[0]] == 1 and rng.random() < 0.5:
-        kept = []
-    if not names and not kept:
-        kept = [stuff[int(rng.integers(len(stuff)))]]
+        named_stuff = []
+    if not names and not named_stuff:
+        named_stuff = [stuff[int(rng.integers(len(stuff)))]]
     suffix = LIGHT_PHRASES[layout.light] if rng.random() < 0.35 else ""
-    return compose_caption(things={n: counts[n] for n in names}, stuff=kept, suffix=suffix)
+    return compose_caption(things={n: counts[n] for n in names}, stuff=named_stuff, suffix=suffix)

@@ -1,4 +1,4 @@
-"""Endless streams of scenes for pretraining the embedded foundation: images and captions only, never masks.
+"""Endless streams of scenes for pretraining the embedded foundation: images and captions alone.
 
 The streams are seeded apart from the dataset's splits (their names differ), so no held-out scene is
 ever drawn here.
@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 
 from seggen_core.project.rng import numpy_rng
 from seggen_core.scenes.layout import sample_layout, training_caption
-from seggen_core.scenes.painter import SUPERSAMPLE, paint
+from seggen_core.scenes.painter import paint
+from seggen_core.scenes.things import SUPERSAMPLE
 
 
 def stream_scene(

@@ -22,7 +22,8 @@ NUMBER = "(?:an?|two|three|four|five)"
 THING = "|".join([*THINGS, *(pluralize(t) for t in THINGS)])
 COUNTED = f"{NUMBER} (?:{THING})"
 CAPTION = re.compile(
-    rf"a photo of (?:{COUNTED}(?:(?:, {COUNTED})* and {COUNTED})?(?: on (?:grass|road|grass and road))?(?: under sky)?"
+    rf"a photo of (?:{COUNTED}(?:(?:, {COUNTED})* and {COUNTED})?"
+    rf"(?: on (?:grass|road|grass and road))?(?: under sky)?"
     rf"|(?:grass|road|sky|grass and road|grass and sky|road and sky|grass, road and sky))"
     rf"(?: (?:{'|'.join(LIGHT_PHRASES.values())}))?"
 )

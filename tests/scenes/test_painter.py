@@ -142,7 +142,7 @@ def test_things_of_all_classes_take_their_colours_from_one_palette(
         return run
 
     monkeypatch.setattr(
-        scene_painter, "_PAINTERS", {n: watched(n, p) for n, p in scene_painter._PAINTERS.items()}
+        scene_painter, "PAINTERS", {n: watched(n, p) for n, p in scene_painter.PAINTERS.items()}
     )
     for look in range(40):
         for name in THINGS:
