@@ -1,9 +1,9 @@
-"""What data must look like before more is computed from it. Each check reads what a stage made and returns a `Finding`.
+"""What data must look like before more is computed from it.
 
-All take the folder that the stage wrote, the project's paths and the floors, so that whoever runs
-them needn't tell them apart.
+Each check reads what a stage wrote and returns a `Finding`. All take the folder that the stage
+wrote, the project's paths and the floors, so that a caller can treat them alike.
 
-- `samples`: sample stores: decodable, inside the taxonomy, not empty, held-out images kept apart
+- `samples`: sample stores: decodable, inside the taxonomy, held-out images kept apart
 - `synthesis`: synthetic partitions: classes, histogram, agreement of images and masks
 - `scores`: captions, checkpoints and judged methods against their floors
 

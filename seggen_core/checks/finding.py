@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from seggen_core.project.paths import ProjectPaths
-from seggen_core.taxonomy import Taxonomy
+from typing import Self
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         passed: nothing is wrong.
-        summary: one sentence: what was found, and what was expected.
+        summary: one sentence: what the data are like, and what was expected.
         numbers: what it rests on.
         example: the worst case, or the first that fails: where it is and what is wrong with it.
         picture: sample store and key of `example`, where it can be looked at.
@@ -27,7 +25,11 @@ class Finding:
     picture: tuple[Path, str] | None = None
     blocks: bool = True
 
-
-def read_taxonomy(paths: ProjectPaths) -> Taxonomy:
-    """The classes of the real dataset."""
-    return Taxonomy.read(paths.taxonomy)
+    @classmethod
+    def of_sample(
+        cls, passed: bool, summary: str, numbers: dict[str, float], *, folder: Path, key: str
+    ) -> Self:
+        """Return a finding; if it fails, sample `key` of the store `folder` is its example."""
+        if passed:
+            return cls(True, summary, numbers)
+        return cls(False, summary, numbers, example=key, picture=(folder, key))

@@ -1,4 +1,7 @@
-"""Each data check on a small project: what is sound passes, and what it is for fails with numbers and an example."""
+"""Each data check on a small project.
+
+What is sound passes; what a check is for fails with numbers and an example.
+"""
 
 import json
 import shutil
