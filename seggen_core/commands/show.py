@@ -67,7 +67,10 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
 def _classes(
     arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths"
 ) -> tuple[list[str], "np.ndarray"]:
-    """Return names and colours of the classes: the dataset's; of a store also where the dataset itself isn't on this machine."""
+    """Return names and colours of the dataset's classes.
+
+    A store is shown with the taxonomy beside it if the dataset itself isn't on this machine.
+    """
     from seggen_core.colors.semantic import class_palette
     from seggen_core.datasets.open import open_dataset
     from seggen_core.errors import ConfigError, DatasetError
@@ -86,7 +89,7 @@ def _classes(
 def _samples(
     arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths"
 ) -> Iterator["SheetSample"]:
-    """Yield what is to be shown, from the dataset's own files or from a store."""
+    """Yield the samples to show, from the dataset's own files or from a store."""
     from seggen_core.datasets.open import open_dataset
     from seggen_core.reports.contact_sheet import SheetSample
     from seggen_core.store.reader import SampleStore
@@ -108,7 +111,7 @@ def _samples(
         yield SheetSample(title, sample.image, sample.segmentation_map, sample.instance_map)
 
 
-def _spread(keys: list[str], number: int) -> list[str]:
-    """Return `number` keys at even distances, all where there are fewer."""
-    number = min(number, len(keys))
-    return [keys[i * len(keys) // number] for i in range(number)]
+def _spread(keys: list[str], num: int) -> list[str]:
+    """Return `num` keys at even distances; all if there are fewer."""
+    num = min(num, len(keys))
+    return [keys[i * len(keys) // num] for i in range(num)]

@@ -1,4 +1,7 @@
-"""`seggen init`: a parameter file from a profile, with the dataset's place and classes set and every comment kept."""
+"""`seggen init`: a parameter file from a profile.
+
+The dataset's place and classes are set, and every comment is kept.
+"""
 
 import shutil
 from pathlib import Path
@@ -102,7 +105,10 @@ def test_scenes_need_no_root(project: Path) -> None:
 
 
 def test_a_key_is_set_where_it_is_and_nowhere_else() -> None:
-    text = "a: 1\nclasses: [x,\n  y]\n\ndataset:\n  # where\n  root: null # here\n  name: q\nother:\n  root: 5\n"
+    text = (
+        "a: 1\nclasses: [x,\n  y]\n\ndataset:\n  # where\n  root: null # here\n  name: q\n"
+        "other:\n  root: 5\n"
+    )
     changed = set_key(set_key(text, "root", 'a "b" ü', section="dataset"), "classes", ["z"])
     assert yaml.safe_load(changed) == {
         "a": 1,

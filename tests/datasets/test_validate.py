@@ -9,34 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import SegGenConfig
 from seggen_core.datasets.validate import validate_project
 from seggen_core.datasets.validation_report import ValidationReport
 from seggen_core.errors import DatasetError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import Sample, SampleStoreWriter
+from tests.minimal_config import minimal_config
 
 
-def _config(root: Path, **sections: Any) -> SegGenConfig:
-    tree = {
-        "profile": "test",
-        "classes": ["car", "pedestrian"],
-        "dataset": {"name": "camvid", "root": root, "splits": "val_as_test"},
-        "foundation": {"source": "unused"},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 1},
-        "imgsyn": {"samples_per_source": 1},
-        "seediff": {"samples_per_class": 1},
-        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
-    }
-    return SegGenConfig.model_validate(tree | sections)
+def _camvid(root: Path) -> dict[str, Any]:
+    return {"name": "camvid", "root": root, "splits": "val_as_test"}
 
 
 def _validate(root: Path, *, max_bad: int = 0, **sections: Any) -> ValidationReport:
-    return validate_project(
-        _config(root, **sections), paths=ProjectPaths(root.parent), max_bad=max_bad
-    )
+    config = minimal_config(_camvid(root), **sections)
+    return validate_project(config, paths=ProjectPaths(root.parent), max_bad=max_bad)
 
 
 def test_sound_dataset_has_no_problems_and_a_histogram_that_adds_up(camvid_root: Path) -> None:
@@ -123,7 +110,7 @@ def test_headers_alone_find_what_needs_no_pixels(camvid_root: Path) -> None:
     train = sorted((camvid_root / "train").iterdir())
     train[0].write_bytes(b"")
     train[1].write_bytes(train[1].read_bytes()[:-100])  # damage behind the header
-    config = _config(camvid_root)
+    config = minimal_config(_camvid(camvid_root))
     report = validate_project(config, paths=ProjectPaths(camvid_root.parent), headers_only=True)
     assert [p.where.rpartition("/")[2] for p in report.problems] == [train[0].stem]
     assert (

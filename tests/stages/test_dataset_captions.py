@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from seggen_core.config import SegGenConfig
 from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.fit import fit_sample
 from seggen_core.datasets.open import open_dataset
@@ -21,6 +20,7 @@ from seggen_core.scenes.layout import SCENES_TAXONOMY
 from seggen_core.stages import captions, dataset
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
+from tests.minimal_config import minimal_config
 
 CAMVID_TAXONOMY = load_class_table("camvid").taxonomy
 
@@ -33,23 +33,6 @@ SCENES = {
     "subset_size": 5,
     "subset_seeds": [0, 1],
 }
-
-
-def _config(dataset_section: dict[str, Any], **sections: Any) -> SegGenConfig:
-    tree = {
-        "profile": "test",
-        "classes": ["car"],
-        "runtime": {"tracking_uri": "disk"},
-        "dataset": dataset_section,
-        "foundation": {"source": "unused"},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 1},
-        "imgsyn": {"samples_per_source": 1},
-        "seediff": {"samples_per_class": 1},
-        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
-    }
-    return SegGenConfig.model_validate(tree | sections)
 
 
 @pytest.fixture
@@ -89,7 +72,7 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_scenes_become_stores_taxonomy_and_subsets(paths: ProjectPaths) -> None:
-    config = _config(SCENES, seed=3)
+    config = minimal_config(SCENES, seed=3)
     dataset.run(config, paths=paths, item=None)
     reader = open_dataset(config.dataset, seed=3)
     for split, count in zip(SPLITS, (12, 3, 4), strict=True):
@@ -120,22 +103,22 @@ def test_stages_are_byte_deterministic_and_replace_what_was_there(
 ) -> None:
     other = ProjectPaths(tmp_path / "other")
     dataset.run(
-        _config(SCENES | {"num_train": 3, "subset_size": 2}), paths=other, item=None
+        minimal_config(SCENES | {"num_train": 3, "subset_size": 2}), paths=other, item=None
     )  # another dataset first
     (paths.scratch / "dataset" / "train").mkdir(parents=True)
     (paths.scratch / "dataset" / "train" / "shard-00000.tar").write_bytes(
         b"of a run that was killed"
     )
     for p in (paths, other):
-        dataset.run(_config(SCENES), paths=p, item=None)
-        captions.run(_config(SCENES), paths=p, item=None)
+        dataset.run(minimal_config(SCENES), paths=p, item=None)
+        captions.run(minimal_config(SCENES), paths=p, item=None)
     assert _tree(paths.data) == _tree(other.data)
 
 
 def test_camvid_is_resized_and_its_held_out_split_is_the_val_folder(
     paths: ProjectPaths, camvid: dict[str, Any]
 ) -> None:
-    config = _config(camvid)
+    config = minimal_config(camvid)
     dataset.run(config, paths=paths, item=None)
     assert [len(SampleStore(paths.real(s))) for s in SPLITS] == [14, 2, 3]
     assert Taxonomy.from_json(json.loads(paths.taxonomy.read_text())) == CAMVID_TAXONOMY
@@ -157,7 +140,7 @@ def test_camvid_is_resized_and_its_held_out_split_is_the_val_folder(
 def test_bad_samples_stop_the_stage_unless_they_are_allowed(
     paths: ProjectPaths, camvid: dict[str, Any]
 ) -> None:
-    dataset.run(_config(camvid), paths=paths, item=None)
+    dataset.run(minimal_config(camvid), paths=paths, item=None)
     made = _tree(paths.data)
     bad = paths.root / "camvid" / "val" / "0001TP_000000.jpg"
     bad.write_bytes(bad.read_bytes()[:500])
@@ -166,9 +149,9 @@ def test_bad_samples_stop_the_stage_unless_they_are_allowed(
         match=r"1 of the first 3 test samples are bad, dataset\.max_bad allows 0:\n"
         r".*000000\.jpg can't be decoded",
     ):
-        dataset.run(_config(camvid), paths=paths, item=None)
+        dataset.run(minimal_config(camvid), paths=paths, item=None)
     assert _tree(paths.data) == made, "what was made before is untouched"
-    dataset.run(_config(camvid | {"max_bad": 1}), paths=paths, item=None)
+    dataset.run(minimal_config(camvid | {"max_bad": 1}), paths=paths, item=None)
     store = SampleStore(paths.real("test"))
     assert store.keys() == ["test-00001", "test-00002"], "keys don't move up"
     assert list(store.manifest["dropped"]) == ["0001TP_000000"]
@@ -181,19 +164,19 @@ def test_split_without_a_sound_sample_is_refused_even_if_all_may_be_bad(
     for path in (paths.root / "camvid" / "valannot").iterdir():
         path.write_bytes(b"")
     with pytest.raises(DatasetError, match="the test split holds no sound sample of 3"):
-        dataset.run(_config(camvid | {"max_bad": 3}), paths=paths, item=None)
+        dataset.run(minimal_config(camvid | {"max_bad": 3}), paths=paths, item=None)
 
 
 def test_class_that_does_not_exist_is_refused_before_any_work(paths: ProjectPaths) -> None:
     with pytest.raises(
         ConfigError, match="there is no class 'zebra'; this taxonomy has: sky, grass"
     ):
-        dataset.run(_config(SCENES, classes=["car", "zebra"]), paths=paths, item=None)
+        dataset.run(minimal_config(SCENES, classes=["car", "zebra"]), paths=paths, item=None)
     assert not paths.root.exists()
 
 
 def test_captions_has_one_row_a_training_sample(paths: ProjectPaths) -> None:
-    config = _config(SCENES)
+    config = minimal_config(SCENES)
     dataset.run(config, paths=paths, item=None)
     captions.run(config, paths=paths, item=None)
     table = pd.read_parquet(paths.captions)
@@ -206,8 +189,8 @@ def test_captions_has_one_row_a_training_sample(paths: ProjectPaths) -> None:
 
 
 def test_captions_from_a_file_below_the_project(paths: ProjectPaths) -> None:
-    dataset.run(_config(SCENES), paths=paths, item=None)
-    config = _config(SCENES, captions={"captioner": "file", "reads": "mine.csv"})
+    dataset.run(minimal_config(SCENES), paths=paths, item=None)
+    config = minimal_config(SCENES, captions={"captioner": "file", "reads": "mine.csv"})
     rows = [{"sample_key": f"train-{i:05d}", "caption": f"scene number {i}"} for i in range(12)]
     pd.DataFrame(rows[:-1]).to_csv(paths.root / "mine.csv", index=False)
     with pytest.raises(
