@@ -124,7 +124,7 @@ def read_class_file(path: Path) -> ClassTable:
     rows = _json_rows(text, path=path) if path.suffix.lower() == ".json" else _csv_rows(text, path)
     if len(rows) > _NUM_IDS:
         raise DatasetError(f"{path} has {len(rows)} rows; expected at most one an id, {_NUM_IDS}")
-    checked = [_check_row(row, number=i, path=path) for i, row in enumerate(rows, start=1)]
+    checked = [_check_row(row, row_number=i, path=path) for i, row in enumerate(rows, start=1)]
     classes = [row for row in checked if not row["ignore"]]
     ignored = {row["id"] for row in checked if row["ignore"]}
     if IGNORE_INDEX not in {row["id"] for row in classes}:
@@ -158,8 +158,8 @@ def _json_rows(text: str, *, path: Path) -> list[Any]:
     return tree
 
 
-def _check_row(row: Any, *, number: int, path: Path) -> dict[str, Any]:
-    where = f"{path}, row {number}"
+def _check_row(row: Any, *, row_number: int, path: Path) -> dict[str, Any]:
+    where = f"{path}, row {row_number}"
     if (
         not isinstance(row, dict)
         or row.get("id") in (None, "")

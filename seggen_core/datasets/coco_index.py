@@ -11,6 +11,7 @@ import numpy as np
 from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
     FileListing,
+    brief,
     inside,
     is_file,
     list_files,
@@ -76,13 +77,13 @@ class CocoIndex:
         if not entries:
             image = next(iter(self.images.paths(key)), key)
             raise DatasetError(
-                f"{image} has no annotation; expected an entry for it in {self.path} {CHECK}"
+                f"{brief(image)} has no annotation; expected an entry for it in {self.path} {CHECK}"
             )
         if len(entries) > 1:
-            listed = ", ".join(f"{e.file_name} (id {e.image_id})" for e in entries)
+            listed = brief(", ".join(f"{e.file_name} (id {e.image_id})" for e in entries))
             raise DatasetError(
-                f"{self.path} has {len(entries)} images called {key} ({listed}); expected one: "
-                "remove the others"
+                f"{self.path} has {len(entries)} images called {brief(key)} ({listed}); expected "
+                "one: remove the others"
             )
         path = inside(self.images.folder / entries[0].file_name, root=root)
         if not is_file(path):  # missing, or written in another Unicode form

@@ -8,6 +8,7 @@ instance, or with crowds alone (1,021 of train2017's 118,287), are no part of th
 counted in the notes. Labels of the test split aren't public: `dataset.splits: val_as_test`.
 """
 
+import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,7 +131,8 @@ class CocoInstanceReader(CocoReader):
         annotations = list(index.annotations(entry.image_id))
         for annotation in annotations:
             missing = {"id", "category_id", "segmentation"} - annotation.keys()
-            where = f"{index.path}, annotation {annotation.get('id')} of image {entry.image_id}"
+            annotation_id = reprlib.repr(annotation.get("id"))
+            where = f"{index.path}, annotation {annotation_id} of image {entry.image_id}"
             if missing:
                 raise DatasetError(
                     f"{where} lacks {', '.join(sorted(missing))}; expected COCO's instances {CHECK}"
@@ -138,7 +140,9 @@ class CocoInstanceReader(CocoReader):
             category = annotation["category_id"]
             if not isinstance(category, int) or category not in self._table.train_ids:
                 allowed = self._table.allowed(self.dataset)
-                raise DatasetError(f"{where} has category_id {category!r:.40}; {allowed} {CHECK}")
+                raise DatasetError(
+                    f"{where} has category_id {reprlib.repr(category)}; {allowed} {CHECK}"
+                )
             if not isinstance(annotation["id"], int) or not 0 < annotation["id"] < 1 << 63:
                 raise DatasetError(
                     f"{where}: expected ids to be whole numbers from 1 to 2^63 - 1 {CHECK}"

@@ -24,6 +24,7 @@ MAX_TEXT_BYTES = 1 << 26
 """Largest class list or list of samples that is read: 64 MiB."""
 
 _MAX_NAMED = 3
+_MAX_NAME_LENGTH = 300
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class FileListing:
         paths = self.paths(key)
         if not paths:
             raise DatasetError(
-                f"{counterpart or f'sample {key}'} has no {self.kind}; expected "
-                f"{key}{self.ending}{'|'.join(self.suffixes)} in {self.folder}"
+                f"{counterpart or f'sample {brief(key)}'} has no {self.kind}; expected "
+                f"{brief(key)}{self.ending}{'|'.join(self.suffixes)} in {self.folder}"
                 f"{self._similar(key)} {CHECK}"
             )
         if len(paths) > 1:
@@ -107,6 +108,12 @@ class FileListing:
         return sorted((_file_key(name), name) for name in names)
 
 
+def brief(name: object) -> str:
+    """Write a name for a message; lists of samples may hold names of any length."""
+    text = str(name)
+    return text if len(text) <= _MAX_NAME_LENGTH else f"{text[:_MAX_NAME_LENGTH]}..."
+
+
 def inside(path: Path, *, root: Path) -> Path:
     """Return `path`; DatasetError if a link, or dots in a list of files, leads out of `root`."""
     try:
@@ -114,12 +121,13 @@ def inside(path: Path, *, root: Path) -> Path:
     # RuntimeError is Python 3.11's word for a loop, ValueError a name that no file can have.
     except (OSError, RuntimeError, ValueError) as error:
         raise DatasetError(
-            f"{path} can't be followed ({error}); expected a file or a link to one {CHECK}"
+            f"{brief(path)} can't be followed ({brief(error)}); expected a file or a link to one "
+            f"{CHECK}"
         ) from None
     if not is_inside:
         raise DatasetError(
-            f"{path} is a link out of {root}; expected a file inside it: copy the file there "
-            f"{CHECK}"
+            f"{brief(path)} is a link out of {root}; expected a file inside it: copy the file "
+            f"there {CHECK}"
         )
     return path
 

@@ -43,9 +43,9 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
             f"{below}ImageSets/Segmentation/trainaug.txt",
             f"{below}ImageSets/SegmentationAug/trainaug.txt",
         )
-        found = next((name for name in lists if (root / name).exists()), lists[0])
+        key_list = next((name for name in lists if (root / name).exists()), lists[0])
         layout["train"] = SplitFiles(
-            images=f"{below}JPEGImages", masks=f"{below}SegmentationClassAug", keys=found
+            images=f"{below}JPEGImages", masks=f"{below}SegmentationClassAug", keys=key_list
         )
     form = IdMapFormat(
         dataset="voc2012",
