@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .ONESHELL:
-.PHONY: help setup demo test lint format ui lock clean
+.PHONY: help setup demo test coverage digests lint format ui lock clean
 
 VENV := .venv
 STAMP := $(VENV)/.seggen-installed
@@ -73,9 +73,20 @@ demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and pri
 test: setup ## Run the tests
 	pytest --numprocesses $(JOBS) --dist loadfile
 
-lint: setup ## Check style, types and imports
+coverage: setup ## Run the tests and print which lines they reach (half as much CPU again)
+	pytest --numprocesses $(JOBS) --dist loadfile --cov --cov-report=term
+
+digests: setup ## Run the pipeline at smoke size (2 minutes) and print the digest of every file it makes
+	@folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	pytest --quiet --basetemp "$$folder/run" tests/test_pipeline.py -k ends_in_a_table >&2
+	cd "$$folder"/run/workspace0
+	find data -type f ! -name .gitignore -exec sha256sum {} + | LC_ALL=C sort -k 2
+
+lint: setup ## Check style, spelling, types and imports
 	ruff check
 	ruff format --check
+	codespell
 	mypy
 	lint-imports
 
@@ -92,5 +103,5 @@ lock: ## Resolve requirements.lock anew, keeping the versions that still fit
 		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
 
 clean: ## Remove the environment and the caches of the tools; data, runs and unfinished work stay
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .coverage* build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
