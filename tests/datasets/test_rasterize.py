@@ -1,10 +1,14 @@
 """Polygons and run lengths as COCO draws them, and what its implementation may not be given."""
 
+import json
+import os
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from seggen_core.datasets.rasterize import area, boundary, decode_runs, encode_segmentation
 from seggen_core.errors import DatasetError
@@ -137,3 +141,21 @@ def test_a_message_is_short_whatever_is_refused() -> None:
         with pytest.raises(DatasetError) as caught:
             encode_segmentation(segmentation, height=5, width=4)
         assert len(str(caught.value)) < 200
+
+
+@pytest.mark.skipif(
+    "SEGGEN_REAL_DATA" not in os.environ, reason="SEGGEN_REAL_DATA names no folder of real samples"
+)
+def test_coco_s_own_run_lengths_are_the_segments_of_its_maps() -> None:
+    root = Path(os.environ["SEGGEN_REAL_DATA"]).resolve() / "coco_panoptic_sample"
+    tree = json.loads((root / "panoptic_coco_detection_format.json").read_text())
+    panoptic = json.loads((root / "panoptic_examples.json").read_text())
+    names = {a["image_id"]: a["file_name"] for a in panoptic["annotations"]}
+    assert len(tree["annotations"]) == 50
+    for annotation in tree["annotations"]:
+        path = root / "panoptic_examples" / names[annotation["image_id"]]
+        ids = np.array(Image.open(path)).astype(np.int64) @ [1, 256, 65536]
+        mask = draw(annotation["segmentation"], height=len(ids), width=ids.shape[1])
+        (segment_id,) = np.unique(ids[mask])
+        np.testing.assert_array_equal(mask, ids == segment_id)
+        assert mask.sum() == annotation["area"]
