@@ -110,7 +110,7 @@ def sample_images(
             filling = next(iter(filled.values()))
             items = [filled.get(row, filling) for row in range(len(rows))]
             with autocast(pipeline.unet.device, dtype):
-                latents = _sample_latents(
+                latents = sample_latents(
                     pipeline,
                     config,
                     prompts=[prompts[i] for i in items],
@@ -125,16 +125,16 @@ def sample_images(
     return images
 
 
-def _sample_latents(
+def sample_latents(
     pipeline: Any,
     config: SamplingConfig,
     *,
     prompts: list[str],
     generators: list[torch.Generator],
     image_size: int,
-    control_images: np.ndarray | None,
+    control_images: np.ndarray | None = None,
 ) -> torch.Tensor:
-    """Return scaled latents [B, C, h, w] of one network call."""
+    """Return scaled latents [B, C, h, w] of one network call, made in the precision around it."""
     arguments: dict[str, Any] = {}
     if control_images is not None:
         arguments["image"] = to_condition(control_images).to(pipeline.unet.device)

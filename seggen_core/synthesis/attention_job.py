@@ -10,6 +10,7 @@ import torch
 from seggen_core.attention.capture import AttentionRecorder, capture_attention
 from seggen_core.config import SamplingConfig
 from seggen_core.config.attention import AttentionMethodConfig
+from seggen_core.generators.sampling import sample_latents
 from seggen_core.project.digests import content_digest, json_digest
 from seggen_core.project.rng import derive_seed, torch_generator
 from seggen_core.store.cache import RecordCache
@@ -89,15 +90,13 @@ def run_with_capture(
         ) as recorder,
         autocast(device, resolve_precision(sampling.precision, device)),
     ):
-        latents = pipeline(
-            prompt=[p.text for p in prompts],
-            generator=list(generators),
-            num_inference_steps=sampling.num_inference_steps,
-            guidance_scale=sampling.guidance_scale,
-            height=image_size,
-            width=image_size,
-            output_type="latent",
-        ).images
+        latents = sample_latents(
+            pipeline,
+            sampling,
+            prompts=[p.text for p in prompts],
+            generators=list(generators),
+            image_size=image_size,
+        )
     decoded = pipeline.vae.decode(latents.float() / pipeline.vae.config.scaling_factor).sample
     images = decoded.mul(0.5).add(0.5).clamp(0, 1)
     is_flagged = [False] * len(prompts)
