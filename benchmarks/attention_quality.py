@@ -26,9 +26,12 @@ import torch
 import torch.nn.functional as F
 
 from seggen_core.attention.affinity_net import train_affinity_net
-from seggen_core.attention.capture import capture_attention, list_attention_layers
+from seggen_core.attention.capture import capture_attention
 from seggen_core.attention.diffumask import diffumask_masks
-from seggen_core.attention.seediff import expand_region, rescale, upsample
+from seggen_core.attention.layers import list_attention_layers
+from seggen_core.attention.masks import rescale, upsample
+from seggen_core.attention.pamr import MaskRefiner
+from seggen_core.attention.seediff import expand_region
 from seggen_core.config import DiffuMaskConfig, SeeDiffConfig, SegGenConfig, load_config
 from seggen_core.datasets.scenes import ScenesReader
 from seggen_core.generators.foundation import (
@@ -41,19 +44,29 @@ from seggen_core.generators.sampling import make_scheduler
 from seggen_core.project.rng import torch_generator
 from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.predict import predict_maps
-from seggen_core.synthesis.from_attention import class_masks, run_with_capture
+from seggen_core.synthesis.attention_job import CaptureRequest, run_with_capture
+from seggen_core.synthesis.from_attention import class_masks
 from seggen_core.synthesis.prompts import ClassPrompt, PromptSource
 from seggen_core.taxonomy import SegmentationClass, Taxonomy
-from seggen_core.training.precision import resolve_precision
 
 TIMESTEPS = range(950, 0, -100)
 """Of the noised validation scenes."""
 MIN_SHARE = 0.02
 """A scene counts for a class that covers at least this share of it."""
+PLAIN = {"strategy": "ca", "pamr": False}
+EVERY_LAYER: dict[str, Any] = {
+    "cross_attention_layers": None,
+    "class_cross_attention_layers": {},
+}
 
 
 def auc(maps: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Return the area under the ROC curve of each map float32 [B, s, s] against bool [B, H, W]: float32 [B]."""
+    """Return the area under the ROC curve of each map, float32 [B].
+
+    Args:
+        maps: float32 [B, s, s].
+        truth: bool [B, H, W].
+    """
     values = F.interpolate(
         maps[:, None], size=tuple(truth.shape[-2:]), mode="bilinear", align_corners=False
     ).flatten(1)
@@ -67,7 +80,10 @@ def auc(maps: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 def validation_scenes(
     config: SegGenConfig, *, per_class: int
 ) -> list[tuple[SegmentationClass, np.ndarray, np.ndarray]]:
-    """Return (class, image, mask of the class) of the first `per_class` validation scenes that show each class."""
+    """Return (class, image, mask of the class) of validation scenes that show each class.
+
+    The first `per_class` of them are taken.
+    """
     reader = ScenesReader(config.dataset, seed=config.seed)
     scenes = [reader.read("val", key) for key in reader.keys("val")]
     chosen = []
@@ -83,7 +99,7 @@ def validation_scenes(
 def localisation(
     pipeline: Any, *, config: SegGenConfig, per_class: int, batch_size: int
 ) -> list[dict[str, Any]]:
-    """Return one row per map: its name, resolution, mean AUC over classes and the AUC of each class, in percent."""
+    """Return one row per map: name, resolution, mean AUC and the AUC of each class in percent."""
     scenes = validation_scenes(config, per_class=per_class)
     size = config.dataset.image_size
     taxonomy = ScenesReader(config.dataset, seed=config.seed).taxonomy
@@ -185,7 +201,7 @@ class Generated:
             for start in range(0, per_class, micro):
                 numbers = range(start, start + micro)
                 asked: list[ClassPrompt] = [source[i] for i in numbers]
-                decoded, _, recorder = run_with_capture(
+                captured = run_with_capture(
                     pipeline,
                     prompts=asked,
                     generators=[
@@ -193,11 +209,11 @@ class Generated:
                     ],
                     sampling=settings.sampling,
                     image_size=size,
-                    dtype=resolve_precision(settings.sampling.precision, pipeline.unet.device),
-                    per_layer=True,
+                    request=CaptureRequest(per_layer=True),
                 )
+                recorder = captured.recorder
                 real = min(micro, per_class - start)
-                pixels = decoded[:real].mul(255).round()
+                pixels = captured.pixels[:real]
                 predicted = predict_maps(
                     segmenter,
                     images=pixels.permute(0, 2, 3, 1).to(torch.uint8).numpy(),
@@ -217,7 +233,10 @@ class Generated:
         self.scores = torch.cat(self.mean_cross)
 
     def cross_map(self, config: SeeDiffConfig) -> torch.Tensor:
-        """Return the mean of each class's chosen layers' maps at the chosen resolution: float32 [B, s, s]."""
+        """Return the mean of each class's chosen layers' maps: float32 [B, s, s].
+
+        They are those of the chosen resolution.
+        """
         r, target = config.cross_attention_resolution, torch.tensor(self.target)
         maps = []
         for c in self.classes:
@@ -270,17 +289,15 @@ class Generated:
                 pixels = images.mul(255).round().to(torch.uint8)
                 name = (self.config.seed, "diffumask", c.slug)
                 network = train_affinity_net(pixels, soft, config=settings.affinity_net, name=name)
-            made = diffumask_masks(
+            result = diffumask_masks(
                 soft,
-                images,
+                refiner=MaskRefiner(images, settings.pamr_iterations, settings.pamr_dilations),
                 thresholds=settings.thresholds,
                 background_score=settings.background_score,
                 affinity_net=network,
                 refine=settings.pamr,
-                pamr_iterations=settings.pamr_iterations,
-                pamr_dilations=settings.pamr_dilations,
             )
-            masks[own] = made.binary
+            masks[own] = result.binary
         return masks
 
     def _finest(self, names: Sequence[str]) -> torch.Tensor:
@@ -290,22 +307,8 @@ class Generated:
 
 def options(generated: Generated) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the tables of options: title, then name to changes of params.yaml's `seediff`."""
-    own = generated.config.seediff
-    plain = {"strategy": "ca", "pamr": False}
-    every_layer: dict[str, Any] = {
-        "cross_attention_layers": None,
-        "class_cross_attention_layers": {},
-    }
-    layers: dict[str, dict[str, Any]] = {
-        "as in params.yaml": {},
-        "all of the resolution": every_layer,
-    }
-    for name, maps in generated.layers.items():
-        if maps.shape[-1] == own.cross_attention_resolution:
-            layers[name.removesuffix(".transformer_blocks.0.attn2")] = every_layer | {
-                "cross_attention_layers": (name,)
-            }
     sides = sorted({m.shape[-1] for m in generated.layers.values()})
+    layers = layer_options(generated)
     return {
         "Modules (Table 2 of SeeDiff)": {
             "CAA": {"strategy": "ca"},
@@ -314,31 +317,9 @@ def options(generated: Generated) -> dict[str, dict[str, dict[str, Any]]]:
             "CAA + CRE + IRE + BE": {},
         },
         "Cross-attention resolution (Table 4; all layers of it)": {
-            f"{r}": {"cross_attention_resolution": r, **every_layer} for r in sides
+            f"{r}": {"cross_attention_resolution": r, **EVERY_LAYER} for r in sides
         },
-        "Strategy (Table 5, S4)": {
-            **{f"CA, threshold {b}": {**plain, "beta": b} for b in (0.3, 0.4, 0.5, 0.6)},
-            **{
-                f"CA, threshold {b}, PAMR": {"strategy": "ca", "beta": b, "pamr": True}
-                for b in (0.3, 0.4, 0.5, 0.6)
-            },
-            **{
-                f"CA x SA^4, threshold {b}": {"strategy": "ca_sa", "beta": b, "pamr": False}
-                for b in (0.3, 0.6)
-            },
-            **{
-                f"CA x SA, threshold {b}": {
-                    "strategy": "ca_sa",
-                    "power": 1,
-                    "beta": b,
-                    "pamr": False,
-                }
-                for b in (0.3, 0.6)
-            },
-            "CA x SA^4, threshold 0.6, PAMR": {"strategy": "ca_sa", "beta": 0.6, "pamr": True},
-            "SeeDiff": {"pamr": False},
-            "SeeDiff, PAMR": {"pamr": True},
-        },
+        "Strategy (Table 5, S4)": strategy_options(),
         "Affinity (equation 7)": {
             f"{a}{', no background' * (not b)}": {"affinity": a, "background_expansion": b}
             for a in ("rows", "columns", "cosine")
@@ -356,9 +337,40 @@ def options(generated: Generated) -> dict[str, dict[str, dict[str, Any]]]:
         },
         "Cross-attention layers": layers,
         "Cross-attention layers, plain threshold 0.5": {
-            name: {**plain, "beta": 0.5, **c} for name, c in layers.items()
+            name: {**PLAIN, "beta": 0.5, **c} for name, c in layers.items()
         },
     }
+
+
+def strategy_options() -> dict[str, dict[str, Any]]:
+    """Return SeeDiff and the strategies that it is compared with."""
+    thresholds = (0.3, 0.4, 0.5, 0.6)
+    propagated = {"strategy": "ca_sa", "pamr": False}
+    return {
+        **{f"CA, threshold {b}": {**PLAIN, "beta": b} for b in thresholds},
+        **{
+            f"CA, threshold {b}, PAMR": {"strategy": "ca", "beta": b, "pamr": True}
+            for b in thresholds
+        },
+        **{f"CA x SA^4, threshold {b}": {**propagated, "beta": b} for b in (0.3, 0.6)},
+        **{f"CA x SA, threshold {b}": {**propagated, "power": 1, "beta": b} for b in (0.3, 0.6)},
+        "CA x SA^4, threshold 0.6, PAMR": {"strategy": "ca_sa", "beta": 0.6, "pamr": True},
+        "SeeDiff": {"pamr": False},
+        "SeeDiff, PAMR": {"pamr": True},
+    }
+
+
+def layer_options(generated: Generated) -> dict[str, dict[str, Any]]:
+    """Return the layers of params.yaml, all of its resolution, and each of them alone."""
+    layers: dict[str, dict[str, Any]] = {
+        "as in params.yaml": {},
+        "all of the resolution": EVERY_LAYER,
+    }
+    for name, maps in generated.layers.items():
+        if maps.shape[-1] == generated.config.seediff.cross_attention_resolution:
+            short = name.removesuffix(".transformer_blocks.0.attn2")
+            layers[short] = EVERY_LAYER | {"cross_attention_layers": (name,)}
+    return layers
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -370,43 +382,26 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run both parts and print them."""
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--foundation", type=Path, default=Path("profiles/scenes/foundation"))
-    parser.add_argument(
-        "--judge",
-        type=Path,
-        default=Path("data/checkpoints/full_real/seed0"),
-        help="a trained segmenter",
-    )
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument(
-        "--scenes",
-        type=int,
-        default=8,
-        help="validation scenes per class; 0 leaves the first part out",
-    )
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=8,
-        help="generated images per class; 0 leaves the second part out",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        help="another seed than that of params.yaml: fresh images of the same options",
-    )
-    parser.add_argument(
-        "--no-diffumask",
-        action="store_true",
-        help="leave DiffuMask out: it trains one network a class",
-    )
-    parser.add_argument("--out", type=Path, help="write all numbers to this JSON file")
-    arguments = parser.parse_args()
+    add = parser.add_argument
+    add("--foundation", type=Path, default=Path("profiles/scenes/foundation"))
+    add("--params", type=Path, default=Path("params.yaml"))
+    add("--judge", type=Path, default=Path("data/checkpoints/full_real/seed0"), help="a segmenter")
+    add("--scenes", type=int, default=8, help="validation scenes per class; 0 skips the first part")
+    add("--images", type=int, default=8, help="images per class; 0 skips the second part")
+    add("--seed", type=int, help="instead of that of params.yaml: fresh images, same options")
+    add("--no-diffumask", action="store_true", help="it trains one network a class")
+    add("--out", type=Path, help="write all numbers to this JSON file")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run both parts and print them."""
+    arguments = read_arguments()
     torch.set_num_threads(1)
     config = load_config(arguments.params)
     if arguments.seed is not None:
@@ -417,34 +412,40 @@ def main() -> None:
     if arguments.scenes:
         rows = localisation(pipeline, config=config, per_class=arguments.scenes, batch_size=8)
         results["localisation"] = sorted(rows, key=lambda row: -row["mean"])
-        print(
-            f"## AUC in percent, {arguments.scenes} noised validation scenes per class\n\n{table(results['localisation'])}\n"
-        )
+        print(f"## AUC in percent, {arguments.scenes} noised validation scenes per class\n")
+        print(f"{table(results['localisation'])}\n")
     if arguments.images:
-        sides = {a.resolution for a in list_attention_layers(pipeline.unet) if a.is_cross}
-        latent = config.dataset.image_size // vae_scale_factor(pipeline)
-        print(f"## Mask IoU in percent with the judge, {arguments.images} images per class\n")
-        print(f"latents {latent}x{latent}, cross-attention at {sorted(sides)}\n")
-        generated = Generated(
-            pipeline, config=config, per_class=arguments.images, judge=arguments.judge
-        )
-        for title, choices in options(generated).items():
-            rows = [
-                {"option": name, **generated.score(generated.masks(changes))}
-                for name, changes in choices.items()
-            ]
-            results[title] = rows
-            print(f"### {title}\n\n{table(rows)}\n", flush=True)
-        if not arguments.no_diffumask:
-            rows = [
-                {"option": name, **generated.score(generated.diffumask(affinity_net=flag))}
-                for name, flag in (("V by PAMR", False), ("V by AffinityNet", True))
-            ]
-            results["DiffuMask"] = rows
-            print(f"### DiffuMask\n\n{table(rows)}\n")
+        results |= measure_masks(pipeline, config=config, arguments=arguments)
     print(f"{time.process_time() - started:.0f} s of CPU")
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_masks(
+    pipeline: Any, *, config: SegGenConfig, arguments: argparse.Namespace
+) -> dict[str, list[dict[str, Any]]]:
+    """Score the masks of every option with the judge, print the tables and return their rows."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    sides = {a.resolution for a in list_attention_layers(pipeline.unet) if a.is_cross}
+    latent = config.dataset.image_size // vae_scale_factor(pipeline)
+    print(f"## Mask IoU in percent with the judge, {arguments.images} images per class\n")
+    print(f"latents {latent}x{latent}, cross-attention at {sorted(sides)}\n")
+    generated = Generated(
+        pipeline, config=config, per_class=arguments.images, judge=arguments.judge
+    )
+    for title, choices in options(generated).items():
+        results[title] = [
+            {"option": name, **generated.score(generated.masks(changes))}
+            for name, changes in choices.items()
+        ]
+        print(f"### {title}\n\n{table(results[title])}\n", flush=True)
+    if not arguments.no_diffumask:
+        results["DiffuMask"] = [
+            {"option": name, **generated.score(generated.diffumask(affinity_net=flag))}
+            for name, flag in (("V by PAMR", False), ("V by AffinityNet", True))
+        ]
+        print(f"### DiffuMask\n\n{table(results['DiffuMask'])}\n")
+    return results
 
 
 if __name__ == "__main__":

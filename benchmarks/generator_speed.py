@@ -293,7 +293,6 @@ def measure_sampling(
         runs["SeeDiff, sampling with masks"] = lambda: generate_from_attention(
             pipeline,
             config=seediff,
-            dtype=torch.bfloat16,
             **(arguments | {"prompts": [car] * batch}),
         )
     latents = torch.randn(batch, 4, *(image_size // vae_scale_factor(pipeline),) * 2, device=device)

@@ -5,16 +5,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import SegGenConfig
 from seggen_core.errors import AttentionError, ConfigError
-from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import diffumask as stage
 from seggen_core.store.cache import RecordCache, count_added
 from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis import diffumask as candidates_room
-from seggen_core.taxonomy import Taxonomy
+from tests.stages import attention_project
+from tests.stages.attention_project import contents, make_project
 
-TAXONOMY = Taxonomy.from_names(stuff=["grass"], things=["car", "bus"])
 NETWORK = {
     "feature_size": 8,
     "channels": 8,
@@ -27,48 +25,22 @@ NOISE = {"num_folds": 2, "drop_share": 0.25, "num_steps": 2, "batch_size": 2, "c
 
 
 def make_config(**diffumask):
-    sampling = {"num_inference_steps": 2, "micro_batch_size": 4, "precision": "fp32"}
     settings = {
         "samples_per_class": 5,
-        "sampling": sampling,
+        "sampling": {"num_inference_steps": 2, "micro_batch_size": 4, "precision": "fp32"},
         "thresholds": [0.4, 0.5, 0.6],
         "affinity_net": NETWORK,
         "noise_learning": NOISE,
         "pamr_iterations": 2,
         "pamr_dilations": [1],
     }
-    training, synthesis = {"num_steps": 1}, {"samples_per_source": 1}
-    return SegGenConfig.model_validate(
-        {
-            "profile": "test",
-            "seed": 7,
-            "classes": ["grass", "car", "bus"],
-            "runtime": {"device": "cpu", "tracking_uri": "disk"},
-            "dataset": {"name": "scenes", "image_size": 32},
-            "foundation": {"source": "data/models/foundation"},
-            "text2mask": training,
-            "mask2img": training,
-            "masksyn": synthesis,
-            "imgsyn": synthesis,
-            "seediff": {"samples_per_class": 1},
-            "diffumask": None if diffumask.get("absent") else settings | diffumask,
-            "variants": {"baseline": {"reads": ["data/real/subsets.json", "data/real/train"]}},
-        }
-    )
+    return attention_project.make_config(diffumask=settings | diffumask)
 
 
 @pytest.fixture
 def paths(tiny_foundation_folder, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    made = ProjectPaths(tmp_path / "project")
-    made.taxonomy.parent.mkdir(parents=True)
-    made.taxonomy.write_text(json.dumps(TAXONOMY.to_json()))
-    shutil.copytree(tiny_foundation_folder, made.model("foundation"))
-    return made
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return make_project(tmp_path / "project", foundation=tiny_foundation_folder)
 
 
 def test_a_partition_is_written_and_the_least_confident_dropped(paths, monkeypatch):
@@ -186,7 +158,7 @@ def test_listed_prompts_lie_in_the_project(paths):
 
 def test_what_cannot_be_done_is_named(paths):
     with pytest.raises(ConfigError, match="no section 'diffumask'"):
-        stage.run(make_config(absent=True), paths=paths, item="car")
+        stage.run(attention_project.make_config(), paths=paths, item="car")
     with pytest.raises(ConfigError, match="there is no class 'tram'"):
         stage.run(make_config(), paths=paths, item="tram")
     nothing = {

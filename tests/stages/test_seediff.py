@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import SegGenConfig
 from seggen_core.errors import AttentionError, ConfigError, FoundationError, StorageError
-from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import seediff as stage
 from seggen_core.stages import stage as stage_context
 from seggen_core.store.cache import RecordCache
@@ -16,44 +14,19 @@ from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis import attention_partition
 from seggen_core.synthesis import seediff as attempts_room
 from seggen_core.taxonomy import Taxonomy
-from tests.attention.tiny_pipeline import build_pipeline
-
-TAXONOMY = Taxonomy.from_names(stuff=["grass"], things=["car", "bus"])
+from tests.stages import attention_project
+from tests.stages.attention_project import TAXONOMY, contents, make_project
 
 
 def make_config(**seediff):
-    sampling = {"num_inference_steps": 2, "micro_batch_size": 2, "precision": "fp32"}
     settings = {
         "samples_per_class": 4,
-        "sampling": sampling,
+        "sampling": {"num_inference_steps": 2, "micro_batch_size": 2, "precision": "fp32"},
         "cross_attention_resolution": 8,
         "pamr_iterations": 2,
         "batch_size": 2,
     }
-    training, synthesis = {"num_steps": 1}, {"samples_per_source": 1}
-    return SegGenConfig.model_validate(
-        {
-            "profile": "test",
-            "seed": 7,
-            "classes": ["grass", "car", "bus"],
-            "runtime": {"device": "cpu", "tracking_uri": "disk"},
-            "dataset": {"name": "scenes", "image_size": 32},
-            "foundation": {"source": "data/models/foundation"},
-            "text2mask": training,
-            "mask2img": training,
-            "masksyn": synthesis,
-            "imgsyn": synthesis,
-            "seediff": settings | seediff,
-            "variants": {"baseline": {"reads": ["data/real/subsets.json", "data/real/train"]}},
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def foundation(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "foundation"
-    build_pipeline().save_pretrained(folder)
-    return folder
+    return attention_project.make_config(seediff=settings | seediff)
 
 
 @pytest.fixture(autouse=True)
@@ -62,20 +35,12 @@ def _no_store(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def project(foundation, tmp_path_factory):
+def project(tiny_foundation_folder, tmp_path_factory):
     def make(name, taxonomy=TAXONOMY):
-        paths = ProjectPaths(tmp_path_factory.mktemp(name))
-        paths.taxonomy.parent.mkdir(parents=True)
-        paths.taxonomy.write_text(json.dumps(taxonomy.to_json()))
-        paths.model("foundation").parent.mkdir(parents=True)
-        shutil.copytree(foundation, paths.model("foundation"))
-        return paths
+        root = tmp_path_factory.mktemp(name)
+        return make_project(root, foundation=tiny_foundation_folder, taxonomy=taxonomy)
 
     return make
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")
