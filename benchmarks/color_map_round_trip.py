@@ -89,11 +89,20 @@ def blur_and_noise(color_map: np.ndarray, *, blur: float, noise: float, seed: in
 
 
 def autoencoder_round_trip(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that sends a colour map through an autoencoder: encode, take the mean, decode."""
-    import torch
-    from diffusers import AutoencoderKL
+    """Return a function that sends a colour map through an autoencoder: encode, take the mean, decode.
 
-    autoencoder: Any = AutoencoderKL.from_pretrained(folder).eval()
+    Args:
+        folder: an AutoencoderKL or an AutoencoderTiny, as diffusers saves them.
+    """
+    import diffusers
+    import torch
+
+    kind = json.loads((folder / "config.json").read_text())["_class_name"]
+    if kind not in ("AutoencoderKL", "AutoencoderTiny"):
+        raise SystemExit(
+            f"{folder} holds a {kind}; expected an AutoencoderKL or an AutoencoderTiny"
+        )
+    autoencoder: Any = getattr(diffusers, kind).from_pretrained(folder).eval()
     factor = 2 ** (len(autoencoder.config.block_out_channels) - 1)
 
     @torch.no_grad()
@@ -103,11 +112,9 @@ def autoencoder_round_trip(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
             color_map, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge"
         )
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1
-        decoded = (
-            autoencoder.decode(autoencoder.encode(pixels).latent_dist.mean)
-            .sample[0]
-            .permute(1, 2, 0)
-        )
+        encoded = autoencoder.encode(pixels)
+        latents = encoded.latents if kind == "AutoencoderTiny" else encoded.latent_dist.mean
+        decoded = autoencoder.decode(latents).sample[0].permute(1, 2, 0)
         return ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()[:height, :width]
 
     return send
@@ -147,7 +154,7 @@ def datasets(wanted: list[str]) -> Iterator[tuple[str, np.ndarray, list[Panoptic
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vae", type=Path, help="folder of an AutoencoderKL")
+    parser.add_argument("--vae", type=Path, help="folder of an AutoencoderKL or AutoencoderTiny")
     parser.add_argument("--data", nargs="+", choices=["scenes", "coco"], default=["scenes", "coco"])
     parser.add_argument("--edge-widths", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument(

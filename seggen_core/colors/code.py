@@ -4,19 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seggen_core.colors.palette import IGNORE_COLOR
 from seggen_core.colors.panoptic import (
-    EDGE_COLOR,
     MAX_CLASSES,
     PanopticMap,
-    color_to_panoptic,
+    decode_panoptic_colors,
+    join_segments,
     panoptic_palette,
     panoptic_to_color,
 )
 from seggen_core.colors.semantic import class_palette, color_to_mask, mask_to_color
 from seggen_core.config import ColorMapKind
 from seggen_core.errors import ConfigError
-from seggen_core.taxonomy import Taxonomy
+from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +23,15 @@ class DecodedMasks:
     """B colour maps turned back into masks.
 
     Attributes:
-        segmentation_maps: uint8 [B, H, W], train ids; with panoptic colour maps IGNORE_INDEX too.
+        segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
         instance_maps: one per map, uint16 [H, W], 0 where there is no instance; None with semantic
             colour maps.
-        distance: float32 [B, H, W], Euclidean distance in RGB to the nearest colour that the code
-            has.
+        ambiguous: bool [B, H, W], pixels that no colour explains; they are IGNORE_INDEX.
     """
 
     segmentation_maps: np.ndarray
     instance_maps: list[np.ndarray] | None
-    distance: np.ndarray
+    ambiguous: np.ndarray
 
 
 class ColorCode:
@@ -42,6 +40,7 @@ class ColorCode:
     Attributes:
         kind: "semantic" or "panoptic".
         palette: uint8 [num_classes, 3].
+        things: bool [num_classes].
     """
 
     def __init__(self, taxonomy: Taxonomy, *, kind: ColorMapKind) -> None:
@@ -55,7 +54,7 @@ class ColorCode:
         self.palette = (
             class_palette(len(taxonomy)) if kind == "semantic" else panoptic_palette(len(taxonomy))
         )
-        self._things = np.array([c.is_thing for c in taxonomy])
+        self.things = np.array([c.is_thing for c in taxonomy])
 
     def encode(
         self, segmentation_map: np.ndarray, *, instance_map: np.ndarray | None
@@ -78,20 +77,22 @@ class ColorCode:
                 "sample: set dataset.color_map to 'semantic'"
             )
         panoptic = PanopticMap(segmentation_map, instance_map)
-        return panoptic_to_color(panoptic, palette=self.palette, things=self._things)
+        return panoptic_to_color(panoptic, palette=self.palette, things=self.things)
 
     def decode(self, color_maps: np.ndarray) -> DecodedMasks:
         """Decode colour maps, uint8 [B, H, W, 3]."""
         if self.kind == "semantic":
-            decoded = color_to_mask(color_maps, palette=self.palette)
-            return DecodedMasks(decoded.segmentation_map, None, decoded.distance)
-        maps = [
-            color_to_panoptic(color_map, palette=self.palette, things=self._things)
-            for color_map in color_maps
+            decoded = [color_to_mask(color_map, palette=self.palette) for color_map in color_maps]
+            return DecodedMasks(
+                np.stack([d.segmentation_map for d in decoded]),
+                None,
+                np.stack([d.ambiguous for d in decoded]),
+            )
+        pixels = [
+            decode_panoptic_colors(color_map, palette=self.palette) for color_map in color_maps
         ]
-        colors = np.concatenate([self.palette, np.array([EDGE_COLOR, IGNORE_COLOR], np.uint8)])
-        return DecodedMasks(
-            np.stack([m.segmentation_map for m in maps]),
-            [m.instance_map for m in maps],
-            color_to_mask(color_maps, palette=colors).distance,
-        )
+        maps = [join_segments(p.ids, things=self.things) for p in pixels]
+        classes = np.stack([m.segmentation_map for m in maps])
+        # Fragments of ambiguous pixels have gone to the segments around them.
+        ambiguous = np.stack([p.ambiguous for p in pixels]) & (classes == IGNORE_INDEX)
+        return DecodedMasks(classes, [m.instance_map for m in maps], ambiguous)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from seggen_core.colors.decoding import nearest_ids
+from seggen_core.colors.ambiguity import resolve_colors
 from seggen_core.colors.palette import CORNERS, IGNORE_COLOR, class_palette
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
@@ -19,6 +19,8 @@ from seggen_core.taxonomy import IGNORE_INDEX
 MAX_CLASSES = IGNORE_INDEX - 1
 """Classes that an instance-aware colour map can tell apart: one colour is the edges'."""
 EDGE_COLOR = CORNERS[-1]
+PANOPTIC_BLOCK_SHARE = 1 / 20_000
+"""Of `resolve_colors`: outlines take their share of every segment, and parts that are too small go later (`join_segments`)."""
 Outline = Literal["segments", "things"]
 
 
@@ -104,22 +106,62 @@ def panoptic_to_color(
     return color_map
 
 
-def color_to_panoptic(
-    color_map: np.ndarray, *, palette: np.ndarray, things: np.ndarray, min_area: int | None = None
-) -> PanopticMap:
-    """Recover classes and instances from a colour map with outlines.
+@dataclass(frozen=True, eq=False)
+class PanopticColors:
+    """A colour map with outlines, decoded pixel by pixel.
 
-    1. Every pixel gets the nearest of the class colours, white (an edge) and grey (ignored).
-    2. The connected parts of a class (pixels that share a side) are segments of their own.
-    3. Parts below `min_area`, and thin ones, which hold no 2x2 square, are no segments: blends of
-       two colours look like a third.
-    4. Their pixels and those of edges go to the nearest segment (Euclidean distance).
-    5. Parts of things are numbered 1, 2, ... in reading order; parts of one stuff class are one
-       segment.
+    Attributes:
+        ids: uint8 [H, W]: train ids, `num_classes` for edges, `num_classes + 1` for ignored pixels.
+        ambiguous: bool [H, W], pixels that no colour explains; they are ignored.
+    """
+
+    ids: np.ndarray
+    ambiguous: np.ndarray
+
+
+def decode_panoptic_colors(color_map: np.ndarray, *, palette: np.ndarray) -> PanopticColors:
+    """Decode every pixel to a class, an edge (white) or an ignored pixel (grey, or explained by no colour).
 
     Args:
         color_map: uint8 [H, W, 3].
         palette: uint8 [num_classes, 3], from `panoptic_palette`.
+    """
+    colors = np.concatenate([palette, np.array([EDGE_COLOR, IGNORE_COLOR], np.uint8)])
+    edge, void = len(palette), len(palette) + 1
+    ids, ambiguous = resolve_colors(
+        color_map, colors=colors, block_share=PANOPTIC_BLOCK_SHARE, always=[edge], never_thin=[void]
+    )
+    ids[ambiguous] = void
+    return PanopticColors(ids, ambiguous)
+
+
+def color_to_panoptic(
+    color_map: np.ndarray, *, palette: np.ndarray, things: np.ndarray, min_area: int | None = None
+) -> PanopticMap:
+    """Recover classes and instances from a colour map, uint8 [H, W, 3], with outlines.
+
+    `decode_panoptic_colors` decodes its pixels, `join_segments` makes segments of them; see there
+    for the arguments.
+    """
+    ids = decode_panoptic_colors(color_map, palette=palette).ids
+    return join_segments(ids, things=things, min_area=min_area)
+
+
+def join_segments(
+    ids: np.ndarray, *, things: np.ndarray, min_area: int | None = None
+) -> PanopticMap:
+    """Make segments of decoded pixels.
+
+    1. The connected parts of a class (pixels that share a side) are segments of their own; ignored
+       pixels are a class here.
+    2. Parts below `min_area`, and thin ones, which hold no 2x2 square, are no segments: blends of
+       two colours look like a third.
+    3. Their pixels and those of edges go to the nearest segment (Euclidean distance).
+    4. Parts of things are numbered 1, 2, ... in reading order; parts of one stuff class are one
+       segment.
+
+    Args:
+        ids: uint8 [H, W]: train ids, `num_classes` for edges, `num_classes + 1` for ignored pixels.
         things: bool [num_classes].
         min_area: smallest segment in pixels; None is a 5000th of the map, at least 8
             (docs/color_maps.md). Where no part is as large, the largest stays.
@@ -127,44 +169,30 @@ def color_to_panoptic(
     from scipy import ndimage
 
     if min_area is None:
-        min_area = max(8, color_map.shape[0] * color_map.shape[1] // 5000)
+        min_area = max(8, ids.size // 5000)
+    edge, void = len(things), len(things) + 1
 
-    # 1. Classes.
-    colors = np.concatenate([palette, np.array([EDGE_COLOR, IGNORE_COLOR], np.uint8)])
-    edge, void = len(palette), len(palette) + 1
-    ids = nearest_ids(color_map, palette=colors)
-
-    # 2. Connected parts, numbered from 1 over all classes.
-    parts, class_of = np.zeros(ids.shape, np.int32), [edge]
-    for found in np.unique(ids):
-        if found != edge:
-            labels, number = ndimage.label(ids == found)
-            parts += np.where(labels > 0, labels + len(class_of) - 1, 0).astype(np.int32)
-            class_of += [int(found)] * number
+    # 1. Connected parts.
+    parts, class_of = _connected_parts(ids, edge=edge)
     if len(class_of) == 1:  # white all over
         return PanopticMap(
             np.full(ids.shape, IGNORE_INDEX, np.uint8), np.zeros(ids.shape, np.uint16)
         )
 
-    # 3. Fragments.
+    # 2. Fragments.
     areas = np.bincount(parts.ravel(), minlength=len(class_of))
     areas[0] = 0
-    thick = np.zeros(len(class_of), bool)
-    square = parts[:-1, :-1]
-    thick[
-        square[(square == parts[1:, :-1]) & (square == parts[:-1, 1:]) & (square == parts[1:, 1:])]
-    ] = True
-    kept = (areas >= min_area) & thick
-    if not kept.any():
-        kept[areas.argmax()] = True
+    is_segment = (areas >= min_area) & _holds_a_square(parts, num_parts=len(class_of))
+    if not is_segment.any():
+        is_segment[areas.argmax()] = True
 
-    # 4. What is no segment goes to the nearest one.
+    # 3. What is no segment goes to the nearest one.
     nearest = ndimage.distance_transform_edt(
-        ~kept[parts], return_distances=False, return_indices=True
+        ~is_segment[parts], return_distances=False, return_indices=True
     )
     parts = parts[tuple(nearest)]
 
-    # 5. Numbers.
+    # 4. Numbers.
     is_thing = np.append(np.asarray(things, bool), [False, False])
     part_classes = np.array(class_of)
     segments, first = np.unique(parts, return_index=True)
@@ -174,3 +202,28 @@ def color_to_panoptic(
     instances[countable] = np.arange(1, len(countable) + 1)
     classes = np.where(part_classes == void, IGNORE_INDEX, part_classes).astype(np.uint8)
     return PanopticMap(classes[parts], instances[parts])
+
+
+def _connected_parts(ids: np.ndarray, *, edge: int) -> tuple[np.ndarray, list[int]]:
+    """Return the connected parts of all classes, int32 [H, W], numbered from 1, and their classes.
+
+    Edges are part 0.
+    """
+    from scipy import ndimage
+
+    parts, class_of = np.zeros(ids.shape, np.int32), [edge]
+    for class_id in np.unique(ids):
+        if class_id != edge:
+            labels, num_labels = ndimage.label(ids == class_id)
+            parts += np.where(labels > 0, labels + len(class_of) - 1, 0).astype(np.int32)
+            class_of += [int(class_id)] * num_labels
+    return parts, class_of
+
+
+def _holds_a_square(parts: np.ndarray, *, num_parts: int) -> np.ndarray:
+    """Return which parts hold a square of 2x2 pixels, bool [num_parts]."""
+    thick = np.zeros(num_parts, bool)
+    corner = parts[:-1, :-1]
+    same = (corner == parts[1:, :-1]) & (corner == parts[:-1, 1:]) & (corner == parts[1:, 1:])
+    thick[corner[same]] = True
+    return thick

@@ -1,16 +1,18 @@
 """Masks as RGB colour maps and back (SegGen 3.2 and A.2, f_mask->color and f_color->mask)."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
-from seggen_core.colors.decoding import nearest_ids, palette_distances
+from seggen_core.colors.ambiguity import resolve_colors
 from seggen_core.colors.palette import IGNORE_COLOR, class_palette
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 
 __all__ = ["DecodedColorMap", "class_palette", "color_to_mask", "mask_to_color"]
+
+SEMANTIC_BLOCK_SHARE = 1 / 10_000
+"""Of `resolve_colors`: at 768 pixels a class needs 59 blocks, an area of about 10x10 pixels (docs/color_maps.md)."""
 
 
 def mask_to_color(segmentation_map: np.ndarray, *, palette: np.ndarray) -> np.ndarray:
@@ -43,26 +45,28 @@ class DecodedColorMap:
     """A colour map turned back into train ids.
 
     Attributes:
-        segmentation_map: uint8 [..., H, W].
-        color_map: uint8 [..., H, W, 3], what it was decoded from.
-        palette: uint8 [num_classes, 3].
+        segmentation_map: uint8 [H, W], train ids or IGNORE_INDEX.
+        ambiguous: bool [H, W], pixels that no colour explains; they are IGNORE_INDEX.
     """
 
     segmentation_map: np.ndarray
-    color_map: np.ndarray
-    palette: np.ndarray
-
-    @cached_property
-    def distance(self) -> np.ndarray:
-        """Euclidean distance in RGB to the chosen colour, float32 [..., H, W]; computed at first use."""
-        return palette_distances(self.color_map, palette=self.palette, ids=self.segmentation_map)
+    ambiguous: np.ndarray
 
 
 def color_to_mask(color_map: np.ndarray, *, palette: np.ndarray) -> DecodedColorMap:
-    """Decode each pixel to the class of the nearest colour (SegGen A.2); ties go to the smaller train id.
+    """Decode a colour map to train ids, the inverse of `mask_to_color`: SegGen A.2, and grey is IGNORE_INDEX.
+
+    Which pixels take another colour than the nearest one, and which none, is said in
+    `color_ambiguity.resolve_colors`.
 
     Args:
-        color_map: uint8 [..., H, W, 3].
+        color_map: uint8 [H, W, 3].
         palette: uint8 [num_classes, 3].
     """
-    return DecodedColorMap(nearest_ids(color_map, palette=palette), color_map, palette)
+    colors = np.concatenate([palette, np.array([IGNORE_COLOR], np.uint8)])
+    void = len(palette)
+    ids, ambiguous = resolve_colors(
+        color_map, colors=colors, block_share=SEMANTIC_BLOCK_SHARE, never_thin=[void]
+    )
+    ids[(ids == void) | ambiguous] = IGNORE_INDEX
+    return DecodedColorMap(ids, ambiguous)

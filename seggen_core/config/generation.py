@@ -205,7 +205,10 @@ class SegGenSynthesisConfig(Section):
     """Sampler of the colour maps (paper: EDM, 200 steps); unused by ImgSyn."""
     mask2img: SamplingConfig = SamplingConfig()
     """Sampler of the images (paper: EDM, 40 steps)."""
-    max_palette_distance: float = 60.0
-    """Pixels further than this from every palette colour count as off-palette."""
+    max_ambiguous: Probability = 1.0
+    """Largest share of pixels of a drawn colour map that no colour explains (docs/color_maps.md).
+    A sample with more is rejected: counted in the metrics, listed in the manifest, not replaced. 1
+    rejects none, since all pixels of a hardly trained Text2Mask may be ambiguous. Unused by ImgSyn.
+    """
     batch_size: Positive = 16
     """Samples in flight, rounded to whole sources; changes memory and speed, never bytes."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from seggen_core.attention.masks import ACCEPTED
 from seggen_core.colors.code import ColorCode
 from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
 from seggen_core.generators.sampling import sample_images
 from seggen_core.project.rng import derive_seed, torch_generator
+from seggen_core.taxonomy import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -70,26 +70,17 @@ class PairMasks:
     """The masks of B pairs.
 
     Attributes:
-        status: "accepted" for each mask, or why it can't be used.
         segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
         instance_maps: one per pair, uint16 [H, W], 0 where there is no instance; None with semantic
             colour maps.
-        quality: scores by name, one dict per pair.
+        quality: scores by name, one dict per pair. MaskSyn has "void", the share of pixels that are
+            IGNORE_INDEX, and "ambiguous", the share that is so because no colour explains what was
+            drawn; the rest of "void" was drawn grey.
     """
 
-    status: Sequence[str]
     segmentation_maps: np.ndarray
     instance_maps: Sequence[np.ndarray | None]
     quality: Sequence[dict[str, float]]
-
-    def pick(self, places: Sequence[int]) -> "PairMasks":
-        """Return the masks at some places."""
-        return PairMasks(
-            [self.status[k] for k in places],
-            self.segmentation_maps[list(places)],
-            [self.instance_maps[k] for k in places],
-            [self.quality[k] for k in places],
-        )
 
 
 def with_even_calls(config: SamplingConfig, *, samples_per_source: int) -> SamplingConfig:
@@ -112,19 +103,18 @@ def draw_masks(tasks: Sequence[SynthesisTask], *, text2mask: Any, recipe: PairRe
         recipe: sampler and colour code.
 
     Returns:
-        Masks with the score off_palette: the share of the pixels further than
-        `max_palette_distance` from every colour of the code.
+        Masks with the scores void and ambiguous.
     """
     settings = recipe.settings
     drawn = _sample(text2mask, tasks, purpose="mask", sampler=settings.text2mask, recipe=recipe)
     decoded = recipe.code.decode(drawn)
-    far = (decoded.distance > settings.max_palette_distance).mean(axis=(1, 2))
     unknown: list[np.ndarray | None] = [None] * len(tasks)
+    void = (decoded.segmentation_maps == IGNORE_INDEX).mean(axis=(1, 2))
+    ambiguous = decoded.ambiguous.mean(axis=(1, 2))
     return PairMasks(
-        [ACCEPTED] * len(tasks),
         decoded.segmentation_maps,
         unknown if decoded.instance_maps is None else decoded.instance_maps,
-        [{"off_palette": float(share)} for share in far],
+        [{"void": float(v), "ambiguous": float(a)} for v, a in zip(void, ambiguous, strict=True)],
     )
 
 
@@ -133,7 +123,8 @@ def draw_images(
 ) -> np.ndarray:
     """Draw images that show the masks of B tasks (SegGen, equation 2).
 
-    The condition is painted from the masks: clean colours, as in training.
+    The condition is painted from the masks: clean colours, as in training. Ambiguous pixels are
+    grey in it, like all ignored ones, so the stored mask gives the condition again.
 
     Args:
         tasks: B tasks.

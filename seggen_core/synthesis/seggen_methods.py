@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from seggen_core.attention.masks import ACCEPTED
 from seggen_core.config import SegGenConfig, SegGenSynthesisConfig
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.store.reader import SampleStore
@@ -24,6 +23,8 @@ class SegGenMethod(ABC):
     name: ClassVar[str]
     models: ClassVar[tuple[str, ...]]
     """Folders of `ProjectPaths.model` that its samples depend on."""
+    rejects: ClassVar[bool] = False
+    """Whether `max_ambiguous` may reject samples: real masks have no ambiguous pixel."""
 
     def __init__(self, context: PartitionContext, store: SampleStore) -> None:
         self.context, self.store = context, store
@@ -47,6 +48,7 @@ class MaskSyn(SegGenMethod):
 
     name = "masksyn"
     models = ("foundation", "text2mask", "mask2img")
+    rejects = True
 
     @staticmethod
     def settings(config: SegGenConfig) -> SegGenSynthesisConfig:
@@ -87,7 +89,6 @@ class ImgSyn(SegGenMethod):
         def read(tasks: Sequence[SynthesisTask]) -> PairMasks:
             keys = [task.source_key for task in tasks]
             return PairMasks(
-                [ACCEPTED] * len(keys),
                 np.stack([self.store.read_mask(key) for key in keys]),
                 [self.store.read_instances(key) if shows_instances else None for key in keys],
                 [{} for _ in keys],

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +38,9 @@ from seggen_core.taxonomy import Taxonomy
 logger = logging.getLogger(__name__)
 
 _NUM_PICTURES = 10
+
+AMBIGUOUS = "ambiguous"
+"""Score of a sample, and the reason why one with too much of it is rejected."""
 
 
 def list_tasks(
@@ -96,6 +98,10 @@ def synthesize_partition(
         cache: what earlier runs have made.
         folder: emptied, and filled with the store.
 
+    MaskSyn's samples with more ambiguous pixels than `max_ambiguous` are left out: the manifest
+    lists their keys, the metrics count them ("rejected"). The cache keeps them, so another limit
+    costs no drawing.
+
     Raises:
         CaptionError: a source has no caption.
         ConfigError: there is no such class.
@@ -133,7 +139,7 @@ class _PairMaker:
         self.model_hashes = {
             name: content_digest(context.paths.model(name)) for name in method.models
         }
-        # Neither the batch size nor other samples change a sample's bytes.
+        # Neither the batch size, nor what is rejected, nor other samples change a sample's bytes.
         common = [
             method.name,
             context.config.seed,
@@ -141,7 +147,7 @@ class _PairMaker:
             context.config.dataset.color_map,
             context.taxonomy.to_json(),
             self.model_hashes,
-            self.settings.model_dump(mode="json", exclude={"batch_size"}),
+            self.settings.model_dump(mode="json", exclude={"batch_size", "max_ambiguous"}),
             context.device.type,
             code_identity(context),
         ]
@@ -169,12 +175,15 @@ class _PairMaker:
                 progress.update(len(batch))
 
     def outcome(self, task: SynthesisTask) -> Outcome:
-        """Return what became of `task`; it is made anew where its record is damaged."""
+        """Return what became of `task`; a sample whose record is damaged is made again."""
         record = self.cache.find(self.digest(task))
         if record is None:
             self._make([task])
             record = self.cache.read_back(self.digest(task))
-        return Outcome.from_record(record)
+        outcome = Outcome.from_record(record)
+        if outcome.quality.get(AMBIGUOUS, 0.0) > self.settings.max_ambiguous:
+            return Outcome(AMBIGUOUS, outcome.quality, None)
+        return outcome
 
     def _make(self, tasks: Sequence[SynthesisTask]) -> None:
         for task, outcome in self._outcomes(tasks):
@@ -185,13 +194,6 @@ class _PairMaker:
         if not tasks:
             return
         masks = self._mask_source(tasks)
-        usable = [k for k, status in enumerate(masks.status) if status == ACCEPTED]
-        for k, (status, quality) in enumerate(zip(masks.status, masks.quality, strict=True)):
-            if k not in usable:
-                yield tasks[k], Outcome(status, quality, None)
-        if not usable:
-            return
-        tasks, masks = [tasks[k] for k in usable], masks.pick(usable)
         images = draw_images(tasks, masks=masks, mask2img=self._mask2img, recipe=self._recipe)
         for k, task in enumerate(tasks):
             metadata: dict[str, Any] = {
@@ -240,14 +242,12 @@ def _write_store(
     """Write the samples in the order of their tasks, then metrics and pictures."""
     shutil.rmtree(folder, ignore_errors=True)
     context, digests = maker.context, {}
-    rejected: Counter[str] = Counter()
-    others = []
+    rejected: dict[str, str] = {}
     with SampleStoreWriter(folder, num_classes=len(context.taxonomy)) as writer:
         for task in tasks:
             outcome = maker.outcome(task)
             if outcome.sample is None:
-                rejected[outcome.status] += 1
-                others.append(maker.digest(task))
+                rejected[task.key(maker.method.name)] = maker.digest(task)
             else:
                 writer.append(outcome.sample)
                 digests[outcome.sample.key] = maker.digest(task)
@@ -258,26 +258,31 @@ def _write_store(
             "seed": context.config.seed,
             "model_hashes": maker.model_hashes,
         }
-        if rejected:
-            manifest["rejected"] = dict(sorted(rejected.items()))
-            logger.warning(
-                "%s %s: of %d samples, %s",
-                maker.method.name,
-                context.class_slug,
-                len(tasks),
-                ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items())),
-            )
+        if maker.method.rejects:
+            manifest["rejected"] = list(rejected)
         writer.finish(manifest=manifest)
     store = SampleStore(folder)
     metrics = partition_metrics(store, taxonomy=context.taxonomy)
-    metrics |= {f"rejected_{reason}": float(n) for reason, n in sorted(rejected.items())}
+    if maker.method.rejects:
+        metrics["rejected"] = float(len(rejected))
+    if rejected:
+        logger.warning(
+            "%s %s: %d of %d samples rejected, more than %.1f%% of their pixels show no class "
+            "(%s.max_ambiguous)",
+            maker.method.name,
+            context.class_slug,
+            len(rejected),
+            len(tasks),
+            100 * maker.settings.max_ambiguous,
+            maker.method.name,
+        )
     write_json(folder / "metrics.json", metrics)
     if len(store):
         every = max(1, len(store) // _NUM_PICTURES)
         shown = [store[k] for k in range(0, len(store), every)][:_NUM_PICTURES]
         palette = class_palette(len(context.taxonomy))
         pair_grid(shown, palette=palette, num_columns=5, scale=2).save(folder / "previews.png")
-    return FinishedPartition(folder, metrics, digests, others)
+    return FinishedPartition(folder, metrics, digests, list(rejected.values()))
 
 
 def partition_metrics(store: SampleStore, *, taxonomy: Taxonomy) -> dict[str, float]:

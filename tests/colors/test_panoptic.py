@@ -183,7 +183,7 @@ def test_scenes_come_back_clean_and_blurred() -> None:
         truth = PanopticMap(sample.segmentation_map, sample.instance_map)
         color_map = code.encode(sample.segmentation_map, instance_map=sample.instance_map)
         decoded = code.decode(np.stack([color_map, blurred(color_map, position)]))
-        assert decoded.instance_maps is not None and not decoded.distance[0].any()
+        assert decoded.instance_maps is not None and not decoded.ambiguous.any()
         for way in (0, 1):
             found = PanopticMap(decoded.segmentation_maps[way], decoded.instance_maps[way])
             one = count_panoptic(found, truth=truth, num_classes=8)

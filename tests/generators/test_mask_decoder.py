@@ -5,9 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+from seggen_core.colors.code import ColorCode
 from seggen_core.config import Text2MaskConfig
+from seggen_core.generators.latent_cache import cache_latents
 from seggen_core.generators.mask_decoder import ColorMapCrops, degrade, train_mask_decoder
 from seggen_core.generators.pixels import to_pixels
+from seggen_core.scenes.layout import SCENES_TAXONOMY
+from seggen_core.taxonomy import IGNORE_INDEX
 from tests.attention.tiny_pipeline import build_pipeline
 from tests.generators.training_fixtures import caches, color_map
 
@@ -82,6 +86,41 @@ def test_it_learns_to_draw_clean_maps_from_degraded_latents(tmp_path: Path) -> N
         "post_quant_conv",
     }
     assert not any(p.requires_grad for p in pipeline.vae.parameters())
+
+
+def test_the_colour_of_void_is_learnt_like_the_others(tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    code = ColorCode(SCENES_TAXONOMY, kind="semantic")
+    rng = np.random.default_rng(0)
+    ids = np.append(np.arange(8), IGNORE_INDEX)[rng.integers(0, 9, (2, 8, 8))]
+    masks = np.kron(ids, np.ones((8, 8), np.int64)).astype(np.uint8)
+    painted = [code.encode(mask, instance_map=None) for mask in masks]
+    vae: Any = AutoencoderKL.from_pretrained("profiles/scenes/foundation/vae")
+    maps = cache_latents(
+        vae,
+        read_image=painted.__getitem__,
+        num_images=2,
+        file=tmp_path / "latents.npy",
+        batch_size=2,
+    )
+    changes = {"batch_size": 2, "decoder_steps": 8, "decoder_learning_rate": 1e-3}
+    config = CONFIG.model_copy(update=changes)
+    train_mask_decoder(
+        vae,
+        ColorMapCrops(latents=maps, read_color_map=painted.__getitem__, config=config, seed=0),
+        state_folder=tmp_path / "state",
+        on_step=lambda *_: None,
+    )
+    with torch.no_grad():
+        latents = vae.encode(to_pixels(np.stack(painted))).latent_dist.mean
+        generator = torch.Generator().manual_seed(5)
+        noisy = degrade(latents, noise=0.1 * latents.std().item(), generator=generator)
+        drawn = (127.5 * (vae.decode(noisy).sample.clamp(-1, 1) + 1)).round().to(torch.uint8)
+    decoded = code.decode(drawn.permute(0, 2, 3, 1).numpy()).segmentation_maps
+    shares = {int(c): float((decoded[masks == c] == c).mean()) for c in np.unique(masks)}
+    void = shares.pop(IGNORE_INDEX)
+    assert void > 0.9 and void > np.mean(list(shares.values())) - 0.05
 
 
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ JUDGES = [
         samples=600,
         miou=61.25,
         per_class_iou={"sky": 90.0},
-        further={"off_palette": 1.5},
+        further={"ambiguous": 1.5},
     )
 ]
 
@@ -163,7 +163,7 @@ def test_markdown_is_a_table_with_the_marks_explained():
     assert cells[-1] == "masksyn 61.2"
     assert all(len(line) == len(first) for line in lines[4:12] if line.startswith("|"))
     assert f"m2f {OTHER_MODEL}" in text and f"{OTHER_MODEL} trains another model than hrnet" in text
-    assert "potted plant" in text and "off_palette" in text and "nan" not in text
+    assert "potted plant" in text and "ambiguous" in text and "nan" not in text
     plain = tables([ARMS[0], ARMS[1]], [])
     text = ablation_markdown(
         plain[1], per_class=per_class[:2], judges=[], taxonomy=TAXONOMY, title="x"

@@ -21,8 +21,9 @@ from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.predict import predict_maps
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.stages import evaluate, judge, train_seg
-from seggen_core.store.reader import SampleStore
-from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY
+from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
+from seggen_core.taxonomy import IGNORE_INDEX
+from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY, TRAIN_KEYS
 from tests.segmentation.tiny import TINY_HRNET, TINY_MASK2FORMER
 
 REAL = "data/real/train/index.parquet"
@@ -282,6 +283,36 @@ def test_judge_scores_pairs_and_shows_the_extremes(
     }
     scores = pd.read_csv(out / "scores.csv")
     assert len(scores) == 12 and scores["score"].is_monotonic_decreasing
+
+
+def test_judge_of_a_partition_whose_masks_are_ignored_all_over(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "load_segmenter", lambda folder: Oracle())
+    monkeypatch.setattr(judge, "read_training", lambda paths, variant: {"seeds": {"0": {}}})
+    shutil.rmtree(project.synthetic("masksyn", "car"))
+    with SampleStoreWriter(project.synthetic("masksyn", "car"), num_classes=3) as writer:
+        mask = np.full((SIZE, SIZE), IGNORE_INDEX, np.uint8)
+        writer.add(
+            Sample(
+                "void",
+                np.zeros((SIZE, SIZE, 3), np.uint8),
+                mask,
+                None,
+                {"source_key": TRAIN_KEYS[0]},
+            )
+        )
+        writer.finish(manifest={})
+    judge.run(settings(), paths=project, item="masksyn")
+    text = (project.report("judge", "masksyn") / "metrics.json").read_text()
+    assert "NaN" not in text
+    metrics = json.loads(text)
+    assert (
+        metrics["partitions"]["car"] == {"samples": 1, "miou": None, "pixel_accuracy": None}
+        and metrics["miou"] > 99
+    )
+    scores = pd.read_csv(project.report("judge", "masksyn") / "scores.csv")
+    assert scores["key"].iloc[-1] == "void" and scores["score"].isna().sum() == 1
 
 
 def test_judge_compares_the_masks_of_attention_methods_over_full_images(

@@ -38,7 +38,7 @@ def make_sample(index: int) -> Sample:
         "seed": 2**62 + index,
         "prompt": f"a phöto of {index} cars",
         "model_hash": "abc",
-        "quality": {"score": index / 7, "off_palette": 0} if index % 2 else {"score": 1},
+        "quality": {"score": index / 7, "ambiguous": 0} if index % 2 else {"score": 1},
         "layout": {"things": [{"x": 0.5}]},
     }
     instance_map = rng.integers(0, 60_000, (40, 48), np.uint16) if index % 3 else None
@@ -135,7 +135,7 @@ def test_index_columns(finished: Path) -> None:
         for what in ("offset", "bytes", "crc32")
     ]
     metadata = ["source_key", "class_slug", "seed", "prompt", "model_hash"]
-    quality = ["quality_off_palette", "quality_score"]
+    quality = ["quality_ambiguous", "quality_score"]
     assert list(index.columns) == [
         "key",
         "shard",
@@ -144,7 +144,7 @@ def test_index_columns(finished: Path) -> None:
         "class_pixel_counts",
         *quality,
     ]
-    assert index["quality_off_palette"].isna().tolist() == [
+    assert index["quality_ambiguous"].isna().tolist() == [
         position % 2 == 0 for position in range(NUM_SAMPLES)
     ]
     for position, row in enumerate(index.to_dict("records")):

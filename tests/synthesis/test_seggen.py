@@ -11,6 +11,7 @@ from seggen_core.config import SamplingConfig, SegGenSynthesisConfig
 from seggen_core.generators.foundation import load_mask2img
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.rng import derive_seed, torch_generator
+from seggen_core.synthesis import seggen
 from seggen_core.synthesis.seggen import (
     PairMasks,
     PairRecipe,
@@ -153,19 +154,37 @@ def test_imgsyn_keeps_the_real_masks_and_draws_what_they_show(mask2img: Any) -> 
     assert same == [True] * 3 + [False] * 3
 
 
-def test_masksyn_masks_hold_classes_and_say_how_far_off_the_palette_they_were(
-    mask2img: Any, tiny_pipeline: Any
+def test_masksyn_masks_hold_classes_or_void_and_say_how_much_of_it(
+    mask2img: Any, tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs = synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline)
-    assert set(np.unique(pairs.masks.segmentation_maps)) <= {0, 1, 2}
+    masks = synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline).masks
+    assert set(np.unique(masks.segmentation_maps)) <= {0, 1, 2, IGNORE_INDEX}
+    void = [float((mask == IGNORE_INDEX).mean()) for mask in masks.segmentation_maps]
+    assert min(void) > 0.5  # random weights draw greys
+    assert [q["void"] for q in masks.quality] == void
     assert all(
-        q.keys() == {"off_palette"} and 0.5 < q["off_palette"] <= 1 for q in pairs.masks.quality
-    )  # random weights draw greys
-    lax = CONFIG.model_copy(update={"max_palette_distance": 500.0})
-    assert [
-        q["off_palette"]
-        for q in synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline, config=lax).masks.quality
-    ] == [0, 0]
+        q.keys() == {"void", "ambiguous"} and q["ambiguous"] <= q["void"] for q in masks.quality
+    )
+
+    # Grey, blue, and a quarter of red, which no class has.
+    drawn = np.full((2, 32, 32, 3), 128, np.uint8)
+    drawn[:, 16:], drawn[:, 16:, 16:] = CODE.palette[0], (255, 0, 0)
+    conditions: list[np.ndarray] = []
+
+    def draw(pipeline: Any, **arguments: Any) -> np.ndarray:
+        if arguments.get("control_images") is not None:
+            conditions.extend(arguments["control_images"])
+        return drawn
+
+    monkeypatch.setattr(seggen, "sample_images", draw)
+    masks = synthesize(TASKS[:2], mask2img, text2mask=tiny_pipeline).masks
+    rim = 2 * 16 + 2 * 14  # pixels that have grey or blue near take the nearer of them
+    assert [q["ambiguous"] for q in masks.quality] == [(16 * 16 - rim) / 32**2] * 2
+    for mask, condition in zip(masks.segmentation_maps, conditions, strict=True):
+        assert (mask[18:, 18:] == IGNORE_INDEX).all()
+        assert (mask[16:, :16] == 0).all()
+        assert (mask[:16] == IGNORE_INDEX).all()
+        assert (condition == CODE.encode(mask, instance_map=None)).all()
 
 
 def test_another_seed_makes_other_pairs(mask2img: Any) -> None:

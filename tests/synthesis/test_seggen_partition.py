@@ -25,7 +25,7 @@ from seggen_core.store.cache import RecordCache, count_added
 from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis import seggen_partition
 from seggen_core.synthesis.seggen import PairMasks
-from seggen_core.synthesis.seggen_methods import ImgSyn
+from seggen_core.synthesis.seggen_methods import MaskSyn
 from seggen_core.synthesis.seggen_partition import list_tasks
 from tests.synthesis.conftest import PARAMS, write_config
 
@@ -81,9 +81,8 @@ def test_panoptic_colour_maps_make_instances(make_project: Project) -> None:
             sample.instance_map is not None and (sample.instance_map == source.instance_map).all()
         )
     for sample in made:
-        assert sample.instance_map is not None and sample.metadata["quality"].keys() == {
-            "off_palette"
-        }
+        assert sample.instance_map is not None
+        assert sample.metadata["quality"].keys() == {"void", "ambiguous"}
         things = np.isin(
             sample.segmentation_map, [c.train_id for c in SCENES_TAXONOMY if c.is_thing]
         )
@@ -117,7 +116,8 @@ def test_a_partition_holds_so_many_samples_of_each_source(
             if method == "imgsyn":
                 assert (sample.segmentation_map == real.read_mask(source)).all()
         assert store.index["seed"].is_unique
-        assert ("quality_off_palette" in store.index.columns) == (method == "masksyn")
+        for name in ("void", "ambiguous"):
+            assert (f"quality_{name}" in store.index.columns) == (method == "masksyn")
 
 
 def test_metrics_and_pictures_come_with_it(whole: ProjectPaths, cars: list[str]) -> None:
@@ -127,9 +127,9 @@ def test_metrics_and_pictures_come_with_it(whole: ProjectPaths, cars: list[str])
     shares = [metrics[f"share_{slug}"] for slug in SCENES_TAXONOMY.slugs]
     counts = np.sum(store.index["class_pixel_counts"].tolist(), axis=0)
     assert shares == pytest.approx(counts / counts.sum(), abs=1e-5)
-    assert metrics["off_palette"] == pytest.approx(
-        store.index["quality_off_palette"].mean(), abs=1e-5
-    )
+    for name in ("void", "ambiguous"):
+        assert metrics[name] == pytest.approx(store.index[f"quality_{name}"].mean(), abs=1e-5)
+    assert metrics["rejected"] == 0 and store.manifest["rejected"] == []
     with Image.open(out / "previews.png") as picture:
         assert picture.width > 5 * 64
     assert not (whole.scratch / "masksyn" / "car").exists()
@@ -312,42 +312,65 @@ def test_a_batch_size_costs_nothing_and_a_seed_everything(
         assert len(drawn) == num_drawn, changes
 
 
-def test_rejected_samples_are_counted_and_not_made_again(
-    whole: ProjectPaths,
-    make_project: Project,
-    cars: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    paths = make_project("rejected")
-    config = write_config(paths)
-    open_masks = ImgSyn.open_masks
-    asked: list[str] = []
+@pytest.fixture
+def ambiguous_thirds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Say that none, half and all pixels of a source's three samples are ambiguous.
 
-    def reject_second(method: Any, recipe: Any) -> Any:
+    Random weights draw plain grey. Returns the keys of the samples that are drawn.
+    """
+    open_masks = MaskSyn.open_masks
+    drawn: list[str] = []
+
+    def say(method: Any, recipe: Any) -> Any:
         source = open_masks(method, recipe)
 
         def read(tasks: Any) -> PairMasks:
-            asked.extend(t.key("imgsyn") for t in tasks)
-            status = ["too_odd" if t.number == 1 else "accepted" for t in tasks]
-            return replace(source(tasks), status=status)
+            drawn.extend(task.key("masksyn") for task in tasks)
+            masks = source(tasks)
+            quality = [
+                q | {"ambiguous": task.number / 2}
+                for task, q in zip(tasks, masks.quality, strict=True)
+            ]
+            return replace(masks, quality=quality)
 
         return read
 
-    monkeypatch.setattr(ImgSyn, "open_masks", reject_second)
-    imgsyn.run(config, paths=paths, item="car")
-    assert len(asked) == 2 * len(cars)
-    assert f"imgsyn car: of {2 * len(cars)} samples, {len(cars)} too_odd" in caplog.text
-    out = paths.synthetic("imgsyn", "car")
-    store = SampleStore(out)
-    assert store.keys() == [f"imgsyn-{key}-000" for key in cars]
-    assert store.manifest["rejected"] == {"too_odd": len(cars)}
-    assert json.loads((out / "metrics.json").read_text())["rejected_too_odd"] == len(cars)
-    accepted = SampleStore(whole.synthetic("imgsyn", "car"))
-    assert all((sample.image == accepted[sample.key].image).all() for sample in store)
-    asked.clear()
-    imgsyn.run(config, paths=paths, item="car")
-    assert asked == [] and SampleStore(out).keys() == store.keys()
+    monkeypatch.setattr(MaskSyn, "open_masks", say)
+    return drawn
+
+
+def test_samples_with_too_many_ambiguous_pixels_are_rejected(
+    whole: ProjectPaths,
+    make_project: Project,
+    ambiguous_thirds: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    every = SampleStore(whole.synthetic("masksyn", "car"))
+    paths = make_project("rejected")
+    masksyn.run(write_config(paths, masksyn={"max_ambiguous": 0.5}), paths=paths, item="car")
+    store = SampleStore(paths.synthetic("masksyn", "car"))
+    rejected = [key for key in every.keys() if key.endswith("-002")]  # noqa: SIM118
+    assert store.keys() == [key for key in every.keys() if key not in rejected]  # noqa: SIM118
+    assert all((s.image == every[s.key].image).all() for s in store)
+    assert store.manifest["rejected"] == rejected
+    metrics = json.loads((store.folder / "metrics.json").read_text())
+    assert metrics["rejected"] == len(rejected)
+    said = f"masksyn car: {len(rejected)} of {len(every)} samples rejected, more than 50.0% of"
+    assert said in caplog.text
+    assert len(ambiguous_thirds) == len(every)
+
+
+def test_another_limit_draws_nothing(make_project: Project, ambiguous_thirds: list[str]) -> None:
+    paths = make_project("limit")
+    folder = paths.synthetic("masksyn", "car")
+    masksyn.run(write_config(paths), paths=paths, item="car")
+    before, num_samples = contents(folder), len(SampleStore(folder))
+    ambiguous_thirds.clear()
+    masksyn.run(write_config(paths, masksyn={"max_ambiguous": 0.5}), paths=paths, item="car")
+    assert len(SampleStore(folder)) == num_samples * 2 / 3
+    masksyn.run(write_config(paths), paths=paths, item="car")
+    assert contents(folder) == before
+    assert ambiguous_thirds == []
 
 
 def test_a_class_without_sources_is_an_empty_partition(
@@ -359,7 +382,8 @@ def test_a_class_without_sources_is_an_empty_partition(
     masksyn.run(write_config(paths), paths=paths, item="sky")
     store = SampleStore(paths.synthetic("masksyn", "sky"))
     assert len(store) == 0 and store.keys() == []
-    assert json.loads((store.folder / "metrics.json").read_text()) == {"samples": 0.0}
+    metrics = json.loads((store.folder / "metrics.json").read_text())
+    assert metrics == {"samples": 0.0, "rejected": 0.0}
     assert not (store.folder / "previews.png").exists()
 
 
