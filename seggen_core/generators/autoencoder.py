@@ -25,7 +25,8 @@ _FLAT_SHARE = 0.3
 _CROPPED_SHARE = 0.75
 """Share of the steps, the first ones, that see half-size crops."""
 _NUM_SCALING_SCENES = 512
-_CHECKPOINT_EVERY = 500
+CHECKPOINT_EVERY = 500
+"""Steps between the states that an interrupted run goes on from."""
 
 
 def build_autoencoder(config: PretrainConfig) -> "AutoencoderKL":
@@ -181,7 +182,7 @@ def train_autoencoder(
         dtype=resolve_precision(config.precision, accelerator.device),
         ema_decay=0.998,
         ema_warmup=11,
-        checkpoint_every=_CHECKPOINT_EVERY,
+        checkpoint_every=CHECKPOINT_EVERY,
     )
     train(
         training,

@@ -1,4 +1,4 @@
-"""What a foundation is made from."""
+"""The inputs of a foundation: its training images, and all that identifies it."""
 
 from pathlib import Path
 from typing import Any

@@ -20,7 +20,7 @@ def make_schedule(
 ) -> LambdaLR:
     """Set the learning rate of `first_step` and return what `advance` moves on to the next one.
 
-    The "lr" that a parameter group is made with multiplies `learning_rate`: 1.0, or less for a
+    The initial "lr" of a parameter group multiplies `learning_rate`: 1.0, or less for a
     group that is to learn more slowly.
     """
     for group in optimizer.param_groups:
@@ -93,7 +93,7 @@ def polynomial(peak: float, *, num_steps: int, power: float = 0.9) -> LearningRa
 def phases(
     peak: float, *, kind: str, warmup_steps: int, phase_lengths: Sequence[int]
 ) -> LearningRate:
-    """Return warm-up times a decay that begins anew in each phase of a training.
+    """Return warm-up times a decay, which both restart in each phase of a training.
 
     Args:
         peak: the largest learning rate.

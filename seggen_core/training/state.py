@@ -94,8 +94,8 @@ class TrainingState:
     def _restore_moments(self, moments: dict[str, dict[str, torch.Tensor]]) -> None:
         names = {id(parameter): name for name, parameter in self._trained().items()}
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        # Moments take the memory layout of their parameter (channels last), as the optimiser would
-        # have made them. The optimiser itself moves them to the device.
+        # Moments take the memory layout of their parameter (channels last), as in a run that wasn't
+        # interrupted. The optimiser itself moves them to the device.
         state = {
             position: {
                 key: torch.empty_like(parameter).copy_(value) if value.ndim else value
@@ -116,11 +116,11 @@ class TrainingState:
 
 
 def _check_names(
-    found: set[str], *, expected: set[str], moments: dict[str, dict[str, torch.Tensor]]
+    names: set[str], *, expected: set[str], moments: dict[str, dict[str, torch.Tensor]]
 ) -> None:
-    found = {name for name in found if not name.startswith("optimizer|")}
+    others = {name for name in names if not name.startswith("optimizer|")}
     known = {name.removeprefix("model|") for name in expected}
-    if wrong := sorted((found ^ expected) | (set(moments) - known)):
+    if wrong := sorted((others ^ expected) | (set(moments) - known)):
         raise ValueError(f"it holds other tensors than this training has, e.g. {wrong[0]}")
 
 

@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 
 from seggen_core.config import PretrainConfig, SegGenConfig
 from seggen_core.errors import FoundationError
-from seggen_core.generators import pretrain
+from seggen_core.generators import autoencoder, pretrain
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.foundation_inputs import located
 from seggen_core.generators.pixels import to_pixels
@@ -251,6 +251,31 @@ def test_finished_parts_are_kept_and_a_torn_one_is_made_again(
         assert (tmp_path / "torn" / "vae" / name).read_bytes() == (
             work / "work" / "vae" / name
         ).read_bytes()
+
+
+def test_an_interrupted_autoencoder_ends_in_the_same_bytes(
+    work: Path, accelerator: Accelerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoencoder, "CHECKPOINT_EVERY", 2)
+
+    def run(kill_after: int | None) -> tuple[dict[str, torch.Tensor], list[int]]:
+        steps: list[int] = []
+
+        def on_step(step: int, _: dict[str, float]) -> None:
+            steps.append(step)
+            if step == kill_after:
+                raise KeyboardInterrupt
+
+        vae = autoencoder.train_autoencoder(
+            CONFIG, seed=0, accelerator=accelerator, state_folder=tmp_path, on_step=on_step
+        )
+        return vae.state_dict(), steps
+
+    with pytest.raises(KeyboardInterrupt):
+        run(kill_after=3)
+    weights, steps = run(kill_after=None)
+    whole = AutoencoderKL.from_pretrained(work / "work" / "vae").state_dict()
+    assert steps == [3, 4] and all(torch.equal(weights[k], v) for k, v in whole.items())
 
 
 def pretrain_on_scenes(config: PretrainConfig, *, folder: Path, accelerator: Accelerator) -> None:
