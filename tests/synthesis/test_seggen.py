@@ -70,12 +70,11 @@ def synthesize(
         masks = draw_masks(tasks, text2mask=text2mask, recipe=recipe)
     else:
         shown = real[[int(t.source_key[-1]) for t in tasks]]
-        masks = PairMasks(["accepted"] * len(tasks), shown, [None] * len(tasks), [{}] * len(tasks))
+        masks = PairMasks(shown, [None] * len(tasks), [{}] * len(tasks))
     images = draw_images(tasks, masks=masks, mask2img=mask2img, recipe=recipe)
     assert images.shape == (len(tasks), 32, 32, 3) and images.dtype == np.uint8
     maps = masks.segmentation_maps
     assert maps.shape == (len(tasks), 32, 32) and maps.dtype == np.uint8
-    assert masks.status == ["accepted"] * len(tasks)
     return Pairs(masks, images)
 
 
