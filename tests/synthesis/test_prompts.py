@@ -105,7 +105,10 @@ def test_a_bad_line_is_named(tmp_path, line):
 def test_a_template_has_to_name_the_class():
     with pytest.raises(ValueError, match="names no class"):
         SeeDiffConfig(samples_per_class=1, prompts=("a photo of a car",))
-    with pytest.raises(ValueError, match=r"uncertainty_threshold is 0\.5, beta 0\.3"):
+    with pytest.raises(
+        ValueError,
+        match=r"uncertainty_threshold is 0\.5; it must be lower than beta, which is 0\.3",
+    ):
         SeeDiffConfig(samples_per_class=1, uncertainty_threshold=0.5)
 
 
@@ -124,7 +127,7 @@ def test_dvc_has_to_track_the_prompts_that_are_used(tmp_path):
             reads="seggen_core/synthesis/prompt_templates.py",
         )
     with pytest.raises(
-        ValueError, match=r"there is no prompt_file: .* write prompt_file: mine\.jsonl too"
+        ValueError, match=r"there is no prompt_file, .* write prompt_file: mine\.jsonl too"
     ):
         SeeDiffConfig(samples_per_class=1, reads="mine.jsonl")
     config = SeeDiffConfig(samples_per_class=1, prompt_file="./mine.jsonl", reads="mine.jsonl")
