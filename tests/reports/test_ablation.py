@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import SegGenConfig
 from seggen_core.errors import SegGenError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.ablation import (
@@ -21,12 +20,14 @@ from seggen_core.reports.ablation import (
     seed_table,
 )
 from seggen_core.reports.ablation_markdown import ablation_markdown
+from seggen_core.reports.comparison import Comparison
 from seggen_core.reports.figures import ablation_figure
 from seggen_core.reports.scores import Arm, JudgeScores, SeedScores
 from seggen_core.reports.tables import NO_VALUE
 from seggen_core.stages import ablation
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking.log import run_files
+from tests.minimal_config import minimal_config
 
 TAXONOMY = Taxonomy.from_names(stuff=["sky", "road"], things=["car", "potted plant"])
 
@@ -184,20 +185,7 @@ VARIANTS = {
 
 @pytest.fixture
 def config():
-    tree = {
-        "profile": "tiny",
-        "classes": ["car"],
-        "runtime": {"tracking_uri": "disk"},
-        "dataset": {"name": "scenes"},
-        "foundation": {"source": "folder"},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 1},
-        "imgsyn": {"samples_per_source": 1},
-        "seediff": {"samples_per_class": 1},
-        "variants": VARIANTS,
-    }
-    return SegGenConfig.model_validate(tree)
+    return minimal_config({"name": "scenes"}, variants=VARIANTS)
 
 
 @pytest.fixture
@@ -261,6 +249,24 @@ def test_the_stage_writes_tables_charts_and_what_dvc_shows(config, project):
     before = {p.name: p.read_bytes() for p in project.ablation.iterdir()}
     ablation.run(config, paths=project, item=None)
     assert {p.name: p.read_bytes() for p in project.ablation.iterdir()} == before
+
+
+def test_files_of_a_killed_run_are_not_published(config, project, monkeypatch):
+    write_all = Comparison.write
+
+    def dies(self, folder):
+        write_all(self, folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Comparison, "write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        ablation.run(config, paths=project, item=None)
+    assert list(project.scratch.rglob("judge.csv")) and not project.ablation.exists()
+    monkeypatch.undo()
+    (project.report("judge", "masksyn") / "metrics.json").unlink()
+    ablation.run(config, paths=project, item=None)
+    assert not (project.ablation / "judge.csv").exists()
+    assert not list(project.scratch.rglob("*.csv"))
 
 
 NEAREST = {

@@ -23,7 +23,8 @@ from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.stages import evaluate, judge, train_seg
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX
-from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY, TRAIN_KEYS
+from tests.minimal_config import minimal_config
+from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY, TRAIN_KEYS, write_store
 from tests.segmentation.tiny import TINY_HRNET, TINY_MASK2FORMER
 
 REAL = "data/real/train/index.parquet"
@@ -31,16 +32,7 @@ REAL = "data/real/train/index.parquet"
 
 def settings(**sections: Any) -> SegGenConfig:
     tree = {
-        "profile": "test",
         "classes": TAXONOMY.slugs,
-        "runtime": {"tracking_uri": "disk"},
-        "dataset": {"name": "scenes", "image_size": SIZE, "subset_seeds": [0, 1]},
-        "foundation": {"source": "unused"},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 2},
-        "imgsyn": {"samples_per_source": 2},
-        "seediff": {"samples_per_class": 2},
         "train_seg": {
             "num_steps": 6,
             "batch_size": 4,
@@ -66,7 +58,8 @@ def settings(**sections: Any) -> SegGenConfig:
         },
         "evaluate": {"num_pictures": 2},
     }
-    return SegGenConfig.model_validate(tree | sections)
+    dataset = {"name": "scenes", "image_size": SIZE, "subset_seeds": [0, 1]}
+    return minimal_config(dataset, **(tree | sections))
 
 
 def read(path: Path) -> Any:
@@ -117,6 +110,26 @@ def test_train_seg_makes_a_segmenter_per_subset_without_the_test_split(
         np.mean([metrics["seeds"][s]["val_miou"] for s in "01"]), abs=1e-3
     )
     assert not list((project.scratch / "train_seg").iterdir())
+
+
+def test_scores_without_a_labelled_pixel_are_null(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (project.real("val"), project.real("test"), project.synthetic("masksyn", "car")):
+        source = "train-00000" if folder.parent.name == "masksyn" else None
+        shutil.rmtree(folder)
+        write_store(folder, [("key", source)], stream=0, ignore_others_than=9)
+    train_seg.run(settings(), paths=project, item="baseline")
+    metrics = read(project.checkpoint("baseline") / "metrics.json")
+    assert metrics["val_miou"] is None and metrics["seeds"]["0"]["val_miou"] is None
+    evaluate.run(settings(), paths=project, item="baseline")
+    metrics = read(project.report("evaluate", "baseline") / "metrics.json")
+    assert metrics["miou"] is None and metrics["miou_std"] is None
+    train_as_judge(monkeypatch, Oracle())
+    judge.run(settings(), paths=project, item="masksyn")
+    partitions = read(project.report("judge", "masksyn") / "metrics.json")["partitions"]
+    assert partitions["car"] == {"samples": 1, "miou": None, "pixel_accuracy": None}
+    assert partitions["grass"]["miou"] > 99
 
 
 def test_a_killed_stage_goes_on_to_the_same_bytes(

@@ -17,28 +17,18 @@ from seggen_core.stages import memorization
 from seggen_core.store.reader import Sample, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 from seggen_core.tracking.log import run_files
+from tests.minimal_config import minimal_config
 
 SIZE = 40
 TAXONOMY = Taxonomy.from_names(stuff=["sky", "grass"], things=["car"])
-REAL = ["data/real/train/index.parquet", "data/real/val/index.parquet"]
 
 
 def settings(**changes: Any) -> SegGenConfig:
-    tree = {
-        "profile": "tiny",
-        "classes": ["car", "grass"],
-        "runtime": {"tracking_uri": "disk"},
-        "dataset": {"name": "scenes", "image_size": SIZE},
-        "foundation": {"source": "unused"},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 1},
-        "imgsyn": {"samples_per_source": 1},
-        "seediff": {"samples_per_class": 1},
-        "variants": {"baseline": {"reads": REAL}},
-        "memorization": {"neighbors": 3, "batch_size": 2, "num_pictures": 2} | changes,
-    }
-    return SegGenConfig.model_validate(tree)
+    return minimal_config(
+        {"name": "scenes", "image_size": SIZE},
+        classes=["car", "grass"],
+        memorization={"neighbors": 3, "batch_size": 2, "num_pictures": 2} | changes,
+    )
 
 
 def picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
