@@ -1,24 +1,24 @@
-"""Run and describe a DVC pipeline from Python, and as assets of Dagster. Knows nothing of the project whose pipeline it is.
+"""Run and describe a DVC pipeline from Python, and as assets of Dagster.
+
+It knows nothing of the project whose pipeline it is. README.md says how to use it.
 
 DVC:
-- `manifest`: what dvc.yaml and params.yaml define, and which stages have changed
-- `lock`: what DVC recorded of each stage's last run
-- `execution`: one stage through DVC, in its own process group
-- `fork_server`: the process that those are forked from, with DVC already imported
-- `lock_writer`: lets it write one stage into dvc.lock without taking the others apart
-- `params`: parameters of one run, checked before DVC sees them
-- `experiment`: one stage with other parameters, recorded as a DVC experiment
-- `schedule`: the order in which stages run, and which needn't be looked at
-- `repro`: the whole pipeline, several stages at a time
+- `graph`: stages as plain data; `manifest`: makes them from dvc.yaml and params.yaml
+- `repo`: opens a project with DVC's own classes; `busy`: DVC's locks, and who holds them
+- `lock`: what DVC recorded of each stage's last run; `status`: which stages have changed
+- `process`: `dvc` in a process group of its own
+- `schedule`: the order in which stages run; `result`: how one ended; `durations`: how long it took
+- `runner`: runs a schedule, several stages at a time
+- `repro`: the command line
+- `params`: parameters of one run, checked before DVC sees them; `experiment`: a run with them
 
 Dagster:
 - `translator`: how a group of stages becomes an asset, one method per property; `partitions`: its
-  items as partitions
-- `provenance`: data and code versions from DVC's records; `bridge`: what Dagster has heard of them
+  items as partitions; `versions`: data and code versions from DVC's records
 - `assets`, `checks`, `jobs`, `sensor`: definitions made of a manifest
-- `gate`: whether a failed check holds a stage up
-- `events`: what is told of a stage that has ended
+- `follow`: runs stages inside of a Dagster run; `events`: what is told of a stage that has ended
+- `verdicts`: what blocking checks found, for the stages downstream
 - `resource`: the project as a resource; `component`: all of it from a few lines of YAML
 
-`errors`: what can go wrong.
+`errors`: what can go wrong; `files`: small JSON files.
 """

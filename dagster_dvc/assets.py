@@ -1,42 +1,39 @@
-"""Assets from a manifest: one per entry of dvc.yaml, materialised by running its stages through DVC."""
+"""Assets from a manifest: one per entry of dvc.yaml, which DVC materialises stage by stage."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from dagster_dvc.checks import StageCheck
+from dagster_dvc.durations import note_durations
 from dagster_dvc.errors import ParamsError
-from dagster_dvc.events import StageReader, stage_failure, stage_metadata, stage_tags
+from dagster_dvc.events import StageReader, may_pass_next_time, stage_failure, stage_metadata
 from dagster_dvc.experiment import experiment_outputs, run_experiment
-from dagster_dvc.gate import failed_inputs
+from dagster_dvc.follow import StageLog, follow
+from dagster_dvc.graph import DvcManifest, StageNode
 from dagster_dvc.lock import read_lock
-from dagster_dvc.manifest import DvcManifest, StageNode
-from dagster_dvc.provenance import data_version
 from dagster_dvc.resource import DvcProject
+from dagster_dvc.result import StageResult
+from dagster_dvc.runner import Runner, single_stage
 from dagster_dvc.translator import DvcTranslator
-
-MAX_LOGGED_LINES = 300
-"""Lines of a stage that become events of the run; all of them are in its stdout."""
+from dagster_dvc.versions import RECORD_TAG, data_version
 
 
 class StageConfig(dg.Config):
-    """What a run may set when it is launched.
-
-    Attributes:
-        params: parameters to run with instead of those of params.yaml. The run then is a DVC
-            experiment: it leaves the workspace alone and is recorded as an observation of the
-            asset, not as its state.
-    """
+    """What a run may set when it is launched."""
 
     params: dict[str, Any] = Field(
         default={},
         description=(
-            "Parameters to use instead of those in params.yaml, e.g. {masksyn.samples_per_source: 4}; only ones that it has. "
-            "The run is recorded as a DVC experiment and leaves the workspace as it is."
+            "Parameters to use instead of those in params.yaml, e.g. "
+            "{masksyn.samples_per_source: 4}; only ones that it has. The run is recorded as a DVC "
+            "experiment and leaves the workspace as it is."
         ),
     )
+    """Parameters to run with instead of those of params.yaml. The run then is a DVC experiment: it
+    leaves the workspace alone, and is an observation of the asset and not its state."""
 
 
 def build_dvc_assets(
@@ -58,42 +55,8 @@ def build_dvc_assets(
     translator, reader = translator or DvcTranslator(), reader or StageReader()
     return [
         _build_asset(manifest, group, checks=checks, translator=translator, reader=reader)
-        for group in manifest.groups
+        for group in manifest.assets
     ]
-
-
-def line_logger(log: dg.DagsterLogManager, *, prefix: str = "") -> Callable[[str], None]:
-    """What takes the lines of a stage: all go to stdout, the first `MAX_LOGGED_LINES` to the run's log too."""
-    count = 0
-
-    def take(line: str) -> None:
-        nonlocal count
-        print(prefix + line, flush=True)
-        if line.strip() and count <= MAX_LOGGED_LINES:
-            count += 1
-            log.info(
-                prefix + line
-                if count <= MAX_LOGGED_LINES
-                else f"{prefix}... further lines are in stdout"
-            )
-
-    return take
-
-
-def progress_logger(
-    log: dg.DagsterLogManager, report: Callable[[], str | None]
-) -> Callable[[], None]:
-    """What is called while a stage says nothing: logs what `report` returns whenever that has changed."""
-    last: str | None = None
-
-    def wait() -> None:
-        nonlocal last
-        current = report()
-        if current is not None and current != last:
-            log.info(current)
-            last = current
-
-    return wait
 
 
 def _build_asset(
@@ -107,6 +70,7 @@ def _build_asset(
     # Skippable: a run as an experiment says nothing about the asset's own state.
     spec = translator.get_asset_spec(manifest, group).replace_attributes(skippable=True)
     stages = {manifest.stages[name].key: manifest.stages[name] for name in manifest.groups[group]}
+    blocking = {check.name for check in checks if check.blocking}
 
     @dg.multi_asset(
         name=spec.key.to_python_identifier(),
@@ -125,54 +89,82 @@ def _build_asset(
                 allow_retries=False,
             )
         node = stages[key]
-        if failed := failed_inputs(
-            context.instance, manifest, node, checks=checks, translator=translator
-        ):
+        verdicts = dvc.verdicts()
+        if failed := verdicts.failed_inputs(manifest, node, root=dvc.root, checks=blocking):
             advice = "put right what is found, then materialise it again or run its checks"
             raise dg.Failure(
                 f"{node.name} isn't run: {'; '.join(failed)} ({advice})", allow_retries=False
             )
         if config.params:
-            yield _observe_experiment(
-                context, node, config=config, dvc=dvc, reader=reader, key=spec.key
-            )
+            yield _observe_experiment(context, node, dvc=dvc, reader=reader, params=config.params)
             return
-        result = dvc.run(
-            node.name,
-            run_id=context.run.run_id,
-            on_line=line_logger(context.log),
-            on_wait=progress_logger(context.log, lambda: reader.progress(dvc.root, node)),
-        )
+        result = _run(context, node, dvc=dvc, reader=reader)
         if not result.ok:
-            raise stage_failure(result)
+            policy = translator.get_retry_policy(manifest, group)
+            raise _failure(result, policy=policy, attempt=context.retry_number + 1)
         locked = read_lock(dvc.root, only={node.name})[node.name]
         yield dg.MaterializeResult(
             asset_key=spec.key,
             metadata=stage_metadata(dvc.root, node, locked=locked, reader=reader, result=result),
             data_version=dg.DataVersion(data_version(locked)),
-            tags=stage_tags(locked),
+            tags={RECORD_TAG: locked.digest},
         )
 
     return run_stage
+
+
+def _run(
+    context: dg.AssetExecutionContext, node: StageNode, *, dvc: DvcProject, reader: StageReader
+) -> StageResult:
+    """Run a stage, first the hidden ones that it reads from; return its result, or a failed one."""
+    runner = Runner(dvc.root, env=dvc.environment(context.run.run_id), say=context.log.info)
+    log = StageLog(context.log)
+    schedule = single_stage(dvc.root, node.name)
+    for _ in follow(runner, schedule, log=log, reader=reader):
+        pass
+    note_durations(dvc.state, schedule.results.values())
+    failed = [result for result in schedule.results.values() if not result.ok]
+    return failed[0] if failed else schedule.results[node.name]
+
+
+def _failure(result: StageResult, *, policy: dg.RetryPolicy | None, attempt: int) -> Exception:
+    """What to raise for a failed stage: a request for another try where that may end well.
+
+    The policy isn't the op's own: Dagster would follow that when a run is cancelled, too.
+
+    Args:
+        result: how the stage ended.
+        policy: how often and when to try again; None for never.
+        attempt: 1 for the first try.
+    """
+    if policy is None or not may_pass_next_time(result):
+        return stage_failure(result, advice="not tried again: it would end the same way")
+    if attempt > policy.max_retries:
+        return stage_failure(result, advice=f"given up after {attempt} tries")
+    request = dg.RetryRequested(policy.max_retries, policy.calculate_delay(attempt))
+    request.__cause__ = stage_failure(
+        result, advice=f"this was try {attempt} of {policy.max_retries + 1}"
+    )
+    return request
 
 
 def _observe_experiment(
     context: dg.AssetExecutionContext,
     node: StageNode,
     *,
-    config: StageConfig,
     dvc: DvcProject,
     reader: StageReader,
-    key: dg.AssetKey,
+    params: dict[str, Any],
 ) -> dg.AssetObservation:
     """Run `node` with the parameters of the launchpad; returns what came out of it."""
+    run_id, log = context.run.run_id, StageLog(context.log)
     try:
         result, experiment = run_experiment(
             dvc,
             node,
-            params=config.params,
-            run_id=context.run.run_id,
-            on_line=line_logger(context.log),
+            params=params,
+            run_id=run_id,
+            on_line=lambda line: log.take(node.name, line),
         )
     except ParamsError as error:
         raise dg.Failure(
@@ -180,20 +172,21 @@ def _observe_experiment(
         ) from error
     if experiment is None:
         raise stage_failure(result)
-    context.instance.add_run_tags(context.run.run_id, {"dvc/experiment": experiment.name})
-    with experiment_outputs(dvc, node, experiment=experiment, run_id=context.run.run_id) as folder:
+    context.instance.add_run_tags(run_id, {"dvc/experiment": experiment.name})
+    with experiment_outputs(dvc, node, experiment=experiment) as folder:
         metadata = stage_metadata(
             folder, node, locked=experiment.locked, reader=reader, result=result
         )
     metadata |= {
-        "dvc/outcome": "run as an experiment: params.yaml, dvc.lock and the workspace are as they were",
+        "dvc/outcome": "run as an experiment: params.yaml, dvc.lock and the workspace are as they "
+        "were",
         "dvc/experiment": experiment.name,
-        "dvc/experiment_params": dg.MetadataValue.json(config.params),
+        "dvc/experiment_params": dg.MetadataValue.json(params),
         "dvc/adopt": dg.MetadataValue.md(f"`dvc exp apply {experiment.name}`"),
     }
     context.log.info(f"recorded as DVC experiment {experiment.name}; the asset itself is unchanged")
     return dg.AssetObservation(
-        asset_key=key,
+        asset_key=context.asset_key,
         partition=node.key,
         metadata=metadata,
         tags={"dvc/data_version": data_version(experiment.locked)},

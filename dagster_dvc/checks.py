@@ -4,21 +4,17 @@ A `StageCheck` says what it looks at and how; `build_stage_checks` makes Dagster
 Every asset gets one more, `dvc_status`: what DVC itself says of its stages.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
-)
 
-from dagster_dvc.errors import DvcBusyError
-from dagster_dvc.lock import LockedStage, read_lock
-from dagster_dvc.manifest import DvcManifest, StageNode, changed_stages
-from dagster_dvc.provenance import definition_changes
+from dagster_dvc.graph import DvcManifest, StageNode
+from dagster_dvc.lock import read_lock
 from dagster_dvc.resource import DvcProject
+from dagster_dvc.status import lock_status, stage_changes
 from dagster_dvc.translator import DvcTranslator
 
 DVC_STATUS = "dvc_status"
@@ -40,6 +36,11 @@ class CheckOutcome:
     description: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it failed, and not as a mere warning."""
+        return not self.passed and self.severity == dg.AssetCheckSeverity.ERROR
 
 
 @dataclass(frozen=True)
@@ -64,80 +65,53 @@ class StageCheck:
 def build_stage_checks(
     manifest: DvcManifest, checks: Sequence[StageCheck], *, translator: DvcTranslator | None = None
 ) -> list[dg.AssetChecksDefinition]:
-    """All checks of each asset, and `dvc_status`: one step per asset and run. They want the resource "dvc".
+    """All checks of each asset, and `dvc_status`: one step per asset and run.
 
-    In the run of one partition, that partition is looked at; without one, every partition that was
-    made. What is found of each is in the event log beside the result for the asset, for `gate` to
-    read.
+    They want the resource "dvc". In the run of one partition, that partition is looked at; without
+    one, every partition that was made.
     """
     translator = translator or DvcTranslator()
-    definitions = []
-    for group in manifest.groups:
-        applying = [check for check in checks if check.applies(group)]
-        definitions.append(_build_checks(manifest, group, checks=applying, translator=translator))
-    return definitions
-
-
-def check_evaluation(
-    instance: dg.DagsterInstance,
-    asset: dg.AssetKey,
-    *,
-    check: StageCheck,
-    node: StageNode,
-    outcome: CheckOutcome,
-    blocking: bool | None = None,
-) -> dg.AssetCheckEvaluation:
-    """The event that says what a check found of one stage, as a finding on the stage's last materialization.
-
-    Where `blocking` is true and the finding an error, the step that yields it fails at its end.
-    """
-    wanted = dg.AssetRecordsFilter(
-        asset_key=asset, asset_partitions=[node.key] if node.key is not None else None
-    )
-    records = instance.fetch_materializations(wanted, limit=1).records
-    target = None
-    if records:
-        last = records[0]
-        target = AssetCheckEvaluationTargetMaterializationData(
-            storage_id=last.storage_id, run_id=last.run_id, timestamp=last.timestamp
+    return [
+        _build_checks(
+            manifest,
+            group,
+            checks=[check for check in checks if check.applies(group)],
+            translator=translator,
         )
-    return dg.AssetCheckEvaluation(
-        asset_key=asset,
-        check_name=check.name,
-        passed=outcome.passed,
-        metadata=outcome.metadata,
-        target_materialization_data=target,
-        severity=outcome.severity,
-        description=outcome.description,
-        blocking=blocking,
-        partition=node.key,
-    )
+        for group in manifest.assets
+    ]
 
 
-def evaluate_stages(check: StageCheck, *, root: Path, nodes: Iterable[StageNode]) -> CheckOutcome:
-    """One outcome for several stages: the first failure (errors before warnings), with what each stage got."""
-    return summarize(
-        {node.name: check.evaluate(root, node) for node in nodes if is_made(root, node)}
-    )
+def evaluate_stage(
+    checks: Iterable[StageCheck], *, dvc: DvcProject, node: StageNode
+) -> dict[str, CheckOutcome]:
+    """What checks find of a stage, by their names; nothing where its outputs aren't all there.
 
-
-def is_made(root: Path, node: StageNode) -> bool:
-    """Whether all outputs of a stage are there."""
-    return all((root / out).exists() for out in node.outs)
+    What blocking checks find is kept in `dvc.verdicts()`.
+    """
+    if not all((dvc.root / out).exists() for out in node.outs):
+        return {}
+    outcomes = {}
+    locked = read_lock(dvc.root, only={node.name}).get(node.name)
+    for check in checks:
+        outcome = outcomes[check.name] = check.evaluate(dvc.root, node)
+        if check.blocking and locked is not None:
+            problem = outcome.description if outcome.is_error else None
+            dvc.verdicts().note(node, locked=locked, check=check.name, problem=problem)
+    return outcomes
 
 
 def summarize(outcomes: Mapping[str, CheckOutcome]) -> CheckOutcome:
-    """One outcome for what a check found of several stages, by their names."""
+    """One outcome for what a check found of several stages, by their names.
+
+    It is the first failure (errors before warnings), with what each stage got.
+    """
     if not outcomes:
         return CheckOutcome(passed=True, description="nothing was made yet")
-    failed = {name: outcome for name, outcome in outcomes.items() if not outcome.passed}
     if len(outcomes) == 1:
         return next(iter(outcomes.values()))
-    errors = {
-        name: outcome
-        for name, outcome in failed.items()
-        if outcome.severity == dg.AssetCheckSeverity.ERROR
-    }
+    failed = {name: outcome for name, outcome in outcomes.items() if not outcome.passed}
+    errors = {name: outcome for name, outcome in failed.items() if outcome.is_error}
     rows = [
         dg.TableRecord({"stage": name, "passed": outcome.passed, "found": outcome.description})
         for name, outcome in outcomes.items()
@@ -157,54 +131,10 @@ def summarize(outcomes: Mapping[str, CheckOutcome]) -> CheckOutcome:
     )
 
 
-def stage_changes(manifest: DvcManifest, *, root: Path) -> dict[str, list[Any]]:
-    """What `dvc status` says of changed stages; while a stage is running, which keeps DVC from answering, `lock_status`."""
-    try:
-        return changed_stages(root)
-    except DvcBusyError:
-        return lock_status(manifest, read_lock(root), root=root)
-
-
-def lock_status(
-    manifest: DvcManifest,
-    lock: Mapping[str, LockedStage],
-    *,
-    root: Path,
-    only: Collection[str] | None = None,
-) -> dict[str, list[Any]]:
-    """What dvc.lock alone says of changed stages, in the words of `changed_stages`: reads no data, and never has to wait.
-
-    Looks at the stages in `only`, or at all. Misses what only a look at the data shows: outputs
-    that were altered by hand, and whether a folder of several stages' outputs has changed since it
-    was read.
-    """
-    changed: dict[str, list[Any]] = {}
-    outs = {path: out.md5 for stage in lock.values() for path, out in stage.outs.items()}
-    for name, node in manifest.stages.items():
-        if only is not None and name not in only:
-            continue
-        if name not in lock:
-            changed[name] = [{"changed outs": dict.fromkeys(node.outs, "never made")}]
-            continue
-        reasons = definition_changes(manifest, node, locked=lock[name])
-        inputs = {
-            path: "modified" for path, md5 in lock[name].deps.items() if outs.get(path, md5) != md5
-        }
-        missing = {path: "deleted" for path in node.outs if not (root / path).exists()}
-        reasons += [
-            {kind: paths}
-            for kind, paths in (("changed deps", inputs), ("changed outs", missing))
-            if paths
-        ]
-        if reasons:
-            changed[name] = reasons
-    return changed
-
-
 def dvc_status_outcome(
     manifest: DvcManifest, group: str, *, changed: Mapping[str, Sequence[Any]]
 ) -> CheckOutcome:
-    """DVC's verdict on one asset, from `changed_stages` or `lock_status`; a warning that blocks nothing."""
+    """DVC's verdict on one asset, from `stage_changes`; a warning that blocks nothing."""
     names = manifest.groups[group]
     stale = {name: list(changed[name]) for name in names if name in changed}
     upstream = manifest.select(names) - set(names)
@@ -221,8 +151,12 @@ def dvc_status_outcome(
             else f"up to date with its inputs, but {', '.join(behind[:3])} changed upstream"
         )
         return CheckOutcome(passed=True, description=description, metadata=metadata)
-    shown = ", ".join(list(stale)[:3]) + (", ..." if len(stale) > 3 else "")
-    description = f"{len(stale)} of {len(names)} stages changed: {shown} (materialise them, or run: dvc repro {shown})"
+    first = list(stale)[:3]
+    shown = ", ".join(first) + (", ..." if len(stale) > 3 else "")
+    description = (
+        f"{len(stale)} of {len(names)} stages changed: {shown} "
+        f"(materialise them, or run: dvc repro {' '.join(first)})"
+    )
     return CheckOutcome(
         passed=False,
         description=description,
@@ -235,49 +169,37 @@ def _build_checks(
     manifest: DvcManifest, group: str, *, checks: Sequence[StageCheck], translator: DvcTranslator
 ) -> dg.AssetChecksDefinition:
     key = translator.get_asset_key(manifest, group)
-    by_name = {check.name: check for check in checks}
     specs = [
         dg.AssetCheckSpec(c.name, asset=key, description=c.description, blocking=c.blocking)
         for c in checks
     ]
-    specs.append(
-        dg.AssetCheckSpec(
-            DVC_STATUS, asset=key, description="DVC calls none of its stages changed (dvc status)"
-        )
+    status = dg.AssetCheckSpec(
+        DVC_STATUS, asset=key, description="DVC calls none of its stages changed (dvc status)"
     )
     nodes = {manifest.stages[name].key: manifest.stages[name] for name in manifest.groups[group]}
 
-    @dg.multi_asset_check(name=f"{key.to_python_identifier()}_checks", specs=specs, can_subset=True)
+    @dg.multi_asset_check(
+        name=f"{key.to_python_identifier()}_checks", specs=[*specs, status], can_subset=True
+    )
     def check_stages(
         context: dg.AssetCheckExecutionContext, dvc: dg.ResourceParam[DvcProject]
-    ) -> Iterable[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
+    ) -> Iterable[dg.AssetCheckResult]:
         run = context.op_execution_context
+        selected = {check_key.name for check_key in context.selected_asset_check_keys}
         wanted = [nodes[run.partition_key]] if run.has_partition_key else list(nodes.values())
-        made_here = key in (run.run.asset_selection or ())
-        for spec in specs:
-            if spec.key not in context.selected_asset_check_keys:
-                continue
-            if spec.name == DVC_STATUS:
-                outcome = _look_at_status(group, dvc=dvc, made_here=made_here)
-            else:
-                check = by_name[spec.name]
-                outcomes = {
-                    node.name: check.evaluate(dvc.root, node)
-                    for node in wanted
-                    if is_made(dvc.root, node)
-                }
-                outcome = summarize(outcomes)
-                # Dagster keeps one result of a check for all of an asset: a sound partition must
-                # not speak for a broken one.
-                for node in (
-                    node for node in wanted if node.key is not None and node.name in outcomes
-                ):
-                    yield check_evaluation(
-                        run.instance, key, check=check, node=node, outcome=outcomes[node.name]
-                    )
+        chosen = [check for check in checks if check.name in selected]
+        found = {node.name: evaluate_stage(chosen, dvc=dvc, node=node) for node in wanted}
+        outcomes = {
+            check.name: summarize({n: by[check.name] for n, by in found.items() if by})
+            for check in chosen
+        }
+        if DVC_STATUS in selected:
+            made_here = key in (run.run.asset_selection or ())
+            outcomes[DVC_STATUS] = _look_at_status(group, dvc=dvc, made_here=made_here)
+        for name, outcome in outcomes.items():
             yield dg.AssetCheckResult(
                 passed=outcome.passed,
-                check_name=spec.name,
+                check_name=name,
                 asset_key=key,
                 severity=outcome.severity,
                 description=outcome.description,
@@ -294,9 +216,8 @@ def _look_at_status(group: str, *, dvc: DvcProject, made_here: bool) -> CheckOut
     if made_here:
         own = set(current.groups[group])
         read = {parent for name in own for parent in current.stages[name].upstream}
-        changed = lock_status(
-            current, read_lock(dvc.root, only=own | read), root=dvc.root, only=own
-        )
+        lock = read_lock(dvc.root, only=own | read)
+        changed = lock_status(current, lock, root=dvc.root, only=own)
     else:
         changed = stage_changes(current, root=dvc.root)
     return dvc_status_outcome(current, group, changed=changed)

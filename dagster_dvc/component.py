@@ -21,8 +21,10 @@ from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDef
 from dagster_dvc.assets import build_dvc_assets
 from dagster_dvc.checks import build_stage_checks
 from dagster_dvc.events import StageReader
+from dagster_dvc.files import write_json
+from dagster_dvc.graph import DvcManifest
 from dagster_dvc.jobs import build_dvc_job
-from dagster_dvc.manifest import DvcManifest, load_manifest, write_json
+from dagster_dvc.manifest import load_manifest
 from dagster_dvc.params import ParamsValidator
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.sensor import build_outside_runs_sensor
@@ -77,7 +79,7 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
 
     @property
     def validate_params(self) -> ParamsValidator | None:
-        """Checks params.yaml as a launch would have it; None takes every value for the parameters that it has."""
+        """Checks params.yaml as a launch would have it; None takes every value."""
         return None
 
     def write_state_to_path(self, state_path: Path) -> None:

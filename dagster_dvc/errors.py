@@ -1,35 +1,30 @@
-"""Every error that dvc_assets raises for something a user can put right.
+"""Every error of this package that a user can put right.
 
-    DvcAssetsError
-    ├── DvcProjectError    the folder is no DVC project, or DVC can't read its dvc.yaml or params.yaml
-    ├── DvcBusyError       another DVC process is writing what has to be read; try again when it has ended
+    DagsterDvcError
+    ├── DvcProjectError    the folder is no DVC project, or DVC can't read one of its files
+    ├── DvcBusyError       another DVC process holds what has to be read
     ├── UnknownStageError  a target names no stage and no group
-    ├── ParamsError        parameters that were given for one run are refused
-    └── DvcServerError     the process that stages are forked from has died
+    └── ParamsError        parameters that were given for one run are refused
 
-A stage that fails is no error but a `StageResult`, since other stages may be running beside it.
+A stage that fails raises nothing: it has a `StageResult`, since other stages may run beside it.
 """
 
 
-class DvcAssetsError(Exception):
+class DagsterDvcError(Exception):
     """Base of all errors of this package; anything else that escapes is a bug."""
 
 
-class DvcProjectError(DvcAssetsError):
-    """The folder is no DVC project, or DVC can't read its dvc.yaml or params.yaml."""
+class DvcProjectError(DagsterDvcError):
+    """The folder is no DVC project, or DVC can't read one of its files."""
 
 
-class DvcBusyError(DvcAssetsError):
-    """Another DVC process is writing what has to be read."""
+class DvcBusyError(DagsterDvcError):
+    """Another DVC process holds what has to be read."""
 
 
-class UnknownStageError(DvcAssetsError):
+class UnknownStageError(DagsterDvcError):
     """A target names no stage and no group of stages."""
 
 
-class ParamsError(DvcAssetsError):
+class ParamsError(DagsterDvcError):
     """Parameters that were given for one run are refused."""
-
-
-class DvcServerError(DvcAssetsError):
-    """The process that stages are forked from has died."""

@@ -10,33 +10,34 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_dvc.execution import Outcome, StageResult
+from dagster_dvc.graph import StageNode
 from dagster_dvc.lock import LockedStage
-from dagster_dvc.manifest import StageNode
-from dagster_dvc.provenance import INPUTS_TAG, inputs_version
+from dagster_dvc.result import Outcome, StageResult
+from dagster_dvc.versions import DATA_VERSION_TAG, RECORD_TAG, data_version
 
 OUTCOME_TEXTS: dict[Outcome | None, str] = {
     "ran": "ran",
-    "cached": "cached: DVC restored it from its run cache, nothing was computed",
+    "restored": "restored: DVC had it in its cache, nothing was computed",
     "unchanged": "unchanged: it was up to date, nothing was done",
     None: "run outside of Dagster",
 }
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 MAX_PICTURE_BYTES = 400_000
-"""A larger picture is made smaller: it is kept in Dagster's event log, once for each materialization."""
+"""A larger picture is made smaller: Dagster's event log keeps it, once a materialization."""
 SMALL_PICTURE_SIDE = 1200
 MAX_METRICS = 40
 
-_RETRYABLE = re.compile(
-    r"Unable to acquire lock|out of memory|OutOfMemoryError|exited with (-9|137)\b", re.IGNORECASE
+_MEMORY = re.compile(
+    r"out of memory|OutOfMemoryError|MemoryError|exited with (-9|137)\b", re.IGNORECASE
 )
+"""What stages print when memory is full, and what DVC prints of a command that was killed."""
 
 
 class StageReader:
-    """What can be said of a stage beyond DVC's own records; override it for files that DVC knows nothing of."""
+    """What can be said of a stage beyond DVC's records; override it for a project's own files."""
 
     def metadata(self, root: Path, node: StageNode) -> Mapping[str, Any]:
-        """Metadata of a finished stage. This one takes DVC's metrics, and pictures among the outputs.
+        """Metadata of a finished stage: here DVC's metrics, and pictures among the outputs.
 
         Args:
             root: the folder that the paths of `node` start from.
@@ -51,13 +52,16 @@ class StageReader:
                 metadata[Path(path).stem] = picture_metadata(root / path)
         return metadata
 
-    def progress(self, root: Path, node: StageNode) -> str | None:  # noqa: ARG002 (for those who override it)
-        """One line on how far a running stage is, logged when it changes; None where nothing is known."""
+    def progress(self, root: Path, node: StageNode) -> str | None:  # noqa: ARG002 (for subclasses)
+        """One line on how far a running stage is; None where nothing is known."""
         return None
 
 
 def metrics_metadata(tree: Any, *, prefix: str = "metrics/") -> dict[str, float]:
-    """Nested numbers as flat metadata, which Dagster plots over time: {"metrics/miou": 50.7}; at most `MAX_METRICS`."""
+    """Nested numbers as flat metadata, which Dagster plots over time: {"metrics/miou": 50.7}.
+
+    There are at most `MAX_METRICS`.
+    """
     flat: dict[str, float] = {}
 
     def visit(value: Any, name: str) -> None:
@@ -76,7 +80,7 @@ def metrics_metadata(tree: Any, *, prefix: str = "metrics/") -> dict[str, float]
 
 
 def picture_metadata(path: Path) -> dg.MetadataValue:
-    """A PNG or JPEG as Markdown that holds it whole, so that it is shown wherever the page is opened."""
+    """A PNG or JPEG as Markdown that holds it whole, so that every page can show it."""
     data, kind = path.read_bytes(), PICTURES[path.suffix]
     if len(data) > MAX_PICTURE_BYTES:
         from PIL import Image
@@ -111,9 +115,10 @@ def stage_metadata(
     if result is not None:
         metadata |= {
             "dvc/seconds": round(result.seconds, 1),
-            "dvc/command_cpu_seconds": result.command_cpu_seconds,
             "dvc/overhead_cpu_seconds": result.dvc_cpu_seconds,
         }
+        if result.command_cpu_seconds is not None:
+            metadata["dvc/command_cpu_seconds"] = result.command_cpu_seconds
     metadata |= reader.metadata(root, node)
     outs = [
         dg.TableRecord(
@@ -129,30 +134,31 @@ def stage_metadata(
     return metadata
 
 
-def stage_tags(locked: LockedStage) -> dict[str, str]:
-    """Tags of a materialization, beside those that Dagster makes of the data version."""
-    return {INPUTS_TAG: inputs_version(locked)}
+def materialization(
+    key: dg.AssetKey, node: StageNode, *, locked: LockedStage, metadata: Mapping[str, Any]
+) -> dg.AssetMaterialization:
+    """The event that tells Dagster of a stage that no asset of its own has run."""
+    tags = {DATA_VERSION_TAG: data_version(locked), RECORD_TAG: locked.digest}
+    return dg.AssetMaterialization(asset_key=key, partition=node.key, metadata=metadata, tags=tags)
 
 
-def stage_failure(result: StageResult) -> dg.Failure:
-    """Why a stage failed, with its last lines; retried only where that may help (a lock that was held, memory that was full)."""
+def may_pass_next_time(result: StageResult) -> bool:
+    """Whether a second try of a failed stage may end well: memory was full.
+
+    DVC itself is killed by nobody but the kernel, when memory is full. Another DVC that holds a
+    lock fails no stage, since the runner waits for it.
+    """
+    return result.exit_code < 0 or _MEMORY.search("\n".join(result.tail)) is not None
+
+
+def stage_failure(result: StageResult, *, advice: str = "") -> dg.Failure:
+    """Why a stage failed, with its last lines; no retry policy of Dagster's applies to it."""
     shown = "\n".join(result.tail)
-    # DVC itself is killed by nobody but the kernel, when memory is full.
-    retryable = result.exit_code is None or bool(_RETRYABLE.search(shown))
-    advice = (
-        "tried again, as the asset's retry policy says"
-        if retryable
-        else "not tried again: it would end the same way"
-    )
+    killed = f"DVC itself was ended by signal {-result.exit_code}"
     metadata: dict[str, Any] = {
         "dvc/stage": result.name,
-        "dvc/exit_code": result.exit_code
-        if result.exit_code is not None
-        else "DVC itself was killed",
+        "dvc/exit_code": result.exit_code if result.exit_code >= 0 else killed,
         "dvc/last_lines": dg.MetadataValue.md(f"```\n{shown}\n```"),
     }
-    return dg.Failure(
-        f"stage {result.name} {result.outcome}; {advice}",
-        metadata=metadata,
-        allow_retries=retryable,
-    )
+    text = f"stage {result.name} {result.outcome}{advice and f'; {advice}'}"
+    return dg.Failure(text, metadata=metadata, allow_retries=False)

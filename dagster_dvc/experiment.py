@@ -1,4 +1,6 @@
-"""A stage run with other parameters, as a DVC experiment: params.yaml, dvc.lock and the workspace stay as they are.
+"""A stage run with other parameters, as a DVC experiment.
+
+params.yaml, dvc.lock and the workspace stay as they are.
 
 `dvc exp run --temp` runs in a copy of the project, records parameters, code and the hashes of all
 outputs as a commit below refs/exps, and leaves the outputs in DVC's cache: `dvc exp show` lists it,
@@ -17,14 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_dvc.errors import DvcProjectError
-from dagster_dvc.execution import StageResult
 from dagster_dvc.lock import LockedStage, parse_lock
 from dagster_dvc.params import param_overrides
+from dagster_dvc.process import run_dvc
+from dagster_dvc.result import StageResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dagster_dvc.manifest import StageNode
+    from dagster_dvc.graph import StageNode
     from dagster_dvc.resource import DvcProject
 
 
@@ -44,23 +47,11 @@ class Experiment:
 
 
 def experiment_argv(stage: str, *, overrides: Sequence[str], name: str, message: str) -> list[str]:
-    """Arguments of `dvc` that run `stage`, and what is upstream of it, with the `overrides` that `param_overrides` has made."""
-    settings = [argument for override in overrides for argument in ("--set-param", override)]
-    # --no-hydra: a project's own Hydra configuration would compose another params.yaml than the one
-    # that was checked.
-    return [
-        "--wait-for-lock",
-        "exp",
-        "run",
-        "--temp",
-        "--no-hydra",
-        "--name",
-        name,
-        "--message",
-        message,
-        *settings,
-        stage,
-    ]
+    """Arguments of `dvc` that run `stage` and what is upstream; see `param_overrides`."""
+    argv = ["--wait-for-lock", "exp", "run", "--temp"]
+    # A project's own Hydra configuration would compose another params.yaml than the checked one.
+    argv += ["--no-hydra", "--name", name, "--message", message]
+    return [*argv, *(a for override in overrides for a in ("--set-param", override)), stage]
 
 
 def run_experiment(
@@ -71,60 +62,71 @@ def run_experiment(
     run_id: str,
     on_line: Callable[[str], None],
 ) -> tuple[StageResult, Experiment | None]:
-    """Run `node` with `params` as an experiment named after the Dagster run; no experiment where it failed.
+    """Run `node` with `params` as an experiment named after the Dagster run.
+
+    Returns:
+        How the stage ended, and the experiment; no experiment where the stage failed.
 
     Raises:
         DvcProjectError: the project has no commit for an experiment to start from, or DVC recorded
             none.
         ParamsError: `params` are refused.
     """
+    dvc.manifest()  # it refuses stages that aren't safe to run
     overrides = param_overrides(dvc.root, params, validate=dvc.validate_params)
     if _git(dvc.root, "rev-parse", "--verify", "--quiet", "HEAD") is None:
         raise DvcProjectError(
-            f"a run with other parameters is a DVC experiment, which needs a commit to start from: {dvc.root}"
-            " has none (run: git commit)"
+            "a run with other parameters is a DVC experiment, which needs a commit to start from: "
+            f"{dvc.root} has none (run: git commit)"
         )
     name = f"dagster-{run_id.partition('-')[0]}-{node.name.replace('@', '-')}"
     message = f"{node.name} with {json.dumps(dict(params))}, Dagster run {run_id}"
     argv = experiment_argv(node.name, overrides=overrides, name=name, message=message)
-    result = dvc.run(node.name, run_id=run_id, on_line=on_line, argv=argv)
-    if not result.ok and result.exit_code != 0:
-        return result, None
-    listed = _git(dvc.root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps") or ""
-    found = [
-        line.split()[1] for line in listed.splitlines() if line.split()[0].endswith(f"/{name}")
-    ]
-    text = _git(dvc.root, "show", f"{found[0]}:dvc.lock") if found else None
-    if text is None:
-        raise DvcProjectError(
-            f"DVC ended well but recorded no experiment {name}; look at: dvc exp show"
-        )
-    return result, Experiment(
-        name, found[0], parse_lock(text, where=f"dvc.lock of experiment {name}")[node.name]
+    process = run_dvc(dvc.root, argv, env=dvc.environment(run_id), on_line=on_line)
+    assert process.exit_code is not None
+    result = StageResult(
+        name=node.name,
+        outcome="failed" if process.exit_code else "ran",
+        exit_code=process.exit_code,
+        seconds=process.seconds,
+        dvc_cpu_seconds=process.dvc_cpu_seconds,
+        command_cpu_seconds=process.command_cpu_seconds,
+        changed_outs=(),
+        tail=tuple(process.tail),
     )
+    return result, _read_experiment(dvc.root, name, stage=node.name) if result.ok else None
 
 
 @contextmanager
 def experiment_outputs(
-    dvc: "DvcProject", node: "StageNode", *, experiment: Experiment, run_id: str
+    dvc: "DvcProject", node: "StageNode", *, experiment: Experiment
 ) -> "Iterator[Path]":
-    """A temporary folder that holds the stage's outputs as the experiment made them, below their usual paths."""
+    """A temporary folder with the outputs that the experiment made, below their usual paths."""
     with tempfile.TemporaryDirectory() as folder:
         for path in node.outs:
             target = Path(folder, path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            argv = [
-                "get",
-                str(dvc.root),
-                path,
-                "--rev",
-                experiment.revision,
-                "--out",
-                str(target),
-                "--quiet",
-            ]
-            dvc.run(node.name, run_id=run_id, on_line=print, argv=argv)
+            argv = ["get", str(dvc.root), path, "--rev", experiment.revision]
+            run_dvc(dvc.root, [*argv, "--out", str(target), "--quiet"], on_line=print)
         yield Path(folder)
+
+
+def _read_experiment(root: Path, name: str, *, stage: str) -> Experiment:
+    """Return what git has of an experiment that DVC has just recorded.
+
+    Raises:
+        DvcProjectError: it has nothing.
+    """
+    listed = _git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps") or ""
+    refs = dict(line.split() for line in listed.splitlines())
+    revision = next((commit for ref, commit in refs.items() if ref.endswith(f"/{name}")), None)
+    text = _git(root, "show", f"{revision}:dvc.lock") if revision else None
+    if revision is None or text is None:
+        raise DvcProjectError(
+            f"DVC ended well but recorded no experiment {name}; look at: dvc exp show"
+        )
+    locked = parse_lock(text, where=f"dvc.lock of experiment {name}")[stage]
+    return Experiment(name, revision, locked)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -2,37 +2,35 @@
 
 Dagster's own asset jobs run assets of one set of partitions; a pipeline has several (classes,
 ablation arms). Such a job is one op that runs stages as `Schedule` orders them and tells Dagster of
-each as it ends. Starting a process and loading definitions is paid once instead of once a
-partition.
+each as it ends. A process is started and definitions are loaded once, not once a partition.
 """
 
-import queue
-import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from typing import TypeAlias
 
 import dagster as dg
 from pydantic import Field
 
-from dagster_dvc.assets import line_logger, progress_logger
-from dagster_dvc.bridge import ProvenanceBridge
-from dagster_dvc.checks import StageCheck, check_evaluation, evaluate_stages, stage_changes
-from dagster_dvc.events import StageReader, stage_failure, stage_metadata
-from dagster_dvc.execution import StageResult, StageRun
+from dagster_dvc.checks import StageCheck, evaluate_stage
+from dagster_dvc.durations import note_durations, read_durations
+from dagster_dvc.events import StageReader, materialization, stage_failure, stage_metadata
+from dagster_dvc.follow import StageLog, follow
+from dagster_dvc.graph import DvcManifest
 from dagster_dvc.lock import read_lock
-from dagster_dvc.manifest import DvcManifest, StageNode
-from dagster_dvc.resource import DvcProject, follow
+from dagster_dvc.resource import DvcProject
+from dagster_dvc.result import StageResult
+from dagster_dvc.runner import Runner, first_hidden_stages
 from dagster_dvc.schedule import Schedule
 from dagster_dvc.sensor import PIPELINE_TAG
+from dagster_dvc.status import stage_changes
 from dagster_dvc.translator import DvcTranslator
+
+Event: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
 class PipelineConfig(dg.Config):
-    """How a pipeline job runs.
-
-    Attributes:
-        jobs: stages at a time; those of one pool are limited by the pool as well.
-    """
+    """How a pipeline job runs."""
 
     jobs: int = Field(
         default=2,
@@ -51,10 +49,10 @@ def build_dvc_job(
     reader: StageReader | None = None,
     tags: dict[str, str] | None = None,
 ) -> dg.JobDefinition:
-    """A job that brings `targets` and everything upstream of them up to date; it wants the resource "dvc".
+    """A job that brings `targets` and everything upstream of them up to date.
 
-    Blocking checks are evaluated as each stage ends; what is downstream of one that fails isn't
-    run, and the run fails.
+    It wants the resource "dvc". Blocking checks are evaluated as each stage ends; what is
+    downstream of one that fails isn't run, and the run fails.
 
     Args:
         name: of the job.
@@ -70,11 +68,9 @@ def build_dvc_job(
     @dg.op(name=f"{name}_stages", out=dg.Out(dg.Nothing), description=description)
     def run_stages(
         context: dg.OpExecutionContext, config: PipelineConfig, dvc: dg.ResourceParam[DvcProject]
-    ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
-        pipeline = Pipeline(
-            context, dvc=dvc, targets=targets, checks=checks, translator=translator, reader=reader
-        )
-        yield from pipeline.run(jobs=config.jobs)
+    ) -> Iterator[Event]:
+        pipeline = Pipeline(context, dvc=dvc, checks=checks, translator=translator, reader=reader)
+        yield from pipeline.run(targets, jobs=config.jobs)
 
     @dg.job(
         name=name,
@@ -94,7 +90,7 @@ class Pipeline:
     Args:
         context: of the op.
         dvc: the project.
-        targets, checks, translator, reader: as for `build_dvc_job`.
+        checks, translator, reader: as for `build_dvc_job`.
     """
 
     def __init__(
@@ -102,169 +98,141 @@ class Pipeline:
         context: dg.OpExecutionContext,
         *,
         dvc: DvcProject,
-        targets: Sequence[str],
         checks: Sequence[StageCheck],
         translator: DvcTranslator,
         reader: StageReader,
     ) -> None:
-        """Ask DVC what has changed."""
+        """Run nothing yet."""
         self._context = context
         self._dvc = dvc
         self._checks = checks
         self._translator = translator
         self._reader = reader
-        self._manifest: DvcManifest = dvc.manifest()
-        changed = set(stage_changes(self._manifest, root=dvc.root))
-        self._schedule = Schedule(
-            self._manifest, selected=self._manifest.select(targets), changed=changed, durations={}
+        self._manifest = DvcManifest({}, {})
+        self._limits = pool_limits(context.instance)
+        self._log = StageLog(context.log, with_names=True)
+        self._runner = Runner(
+            dvc.root, env=dvc.environment(context.run_id), say=context.log.warning
         )
-        self._ended: queue.Queue[StageResult | BaseException] = queue.Queue()
-        self._running: dict[str, StageRun] = {}
         self._sound: dict[str, bool] = {}
-        self._bridge = ProvenanceBridge(
-            context.instance, manifest=self._manifest, translator=translator
-        )
+        self._events: list[Event] = []
 
-    def run(self, *, jobs: int) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    def run(self, targets: Sequence[str], *, jobs: int) -> Iterator[Event]:
         """Run until all is up to date and yield what to tell Dagster.
 
         Raises:
             Failure: a stage or a blocking check has failed; what was running beside it has been let
                 end.
         """
-        due = self._schedule.due()
-        self._context.log.info(
-            f"{len(due)} of {len(self._schedule.selected)} stages to bring up to date"
-        )
-        limits = self._pool_limits()
-        failed: list[StageResult] = []
-        try:
-            while True:
-                while not failed and len(self._running) < jobs:
-                    name = self._schedule.pop(lambda name: self._has_slot(name, limits))
-                    if name is None:
-                        break
-                    if (yield from self._reads_sound_data(name)):
-                        self._start(name)
-                if not self._running:
-                    break
-                result = self._next_result()
-                if result is None:
-                    continue
-                del self._running[result.name]
-                self._context.log.info(f"{result.name} {result.outcome} in {result.seconds:.1f} s")
-                if not result.ok:
-                    failed.append(result)
-                else:
-                    yield from self._tell(result)
-                    self._sound[result.name] = yield from self._check(
-                        self._manifest.stages[result.name]
-                    )
-                self._schedule.finish(result)
-        except BaseException:
-            stops = [threading.Thread(target=stage.stop) for stage in self._running.values()]
-            for stop in stops:
-                stop.start()
-            for stop in stops:
-                stop.join()
-            raise
+        failed = yield from self._run_all(first_hidden_stages(self._dvc.root), jobs=jobs)
+        if not failed:
+            self._manifest = self._dvc.manifest()
+            schedule = Schedule(
+                self._manifest,
+                selected=self._manifest.select(targets),
+                changed=set(stage_changes(self._manifest, root=self._dvc.root)),
+                durations=read_durations(self._dvc.state),
+            )
+            due, total = len(schedule.due()), len(schedule.selected)
+            self._context.log.info(f"{due} of {total} stages to bring up to date")
+            failed = yield from self._run_all(schedule, jobs=jobs)
         if failed:
             raise stage_failure(failed[0])
-        if unsound := [name for name, sound in self._sound.items() if not sound]:
-            names = ", ".join(unsound)
+        if unsound := [name for name, is_sound in self._sound.items() if not is_sound]:
             raise dg.Failure(
-                f"blocking checks of {names} failed; nothing that reads them was run",
+                f"blocking checks of {', '.join(unsound)} failed; nothing that reads them was run",
                 allow_retries=False,
             )
 
-    def _start(self, name: str) -> None:
-        stage = self._running[name] = self._dvc.start(name, run_id=self._context.run_id)
-        take = line_logger(self._context.log, prefix=f"[{name}] ")
-        node = self._manifest.stages[name]
-        wait = progress_logger(
-            self._context.log, lambda: self._reader.progress(self._dvc.root, node)
-        )
+    def _run_all(
+        self, schedule: Schedule, *, jobs: int
+    ) -> Generator[Event, None, list[StageResult]]:
+        """Run a schedule, yield what to tell Dagster, and return what failed."""
+        self._manifest = schedule.manifest
+        for run in follow(
+            self._runner,
+            schedule,
+            log=self._log,
+            reader=self._reader,
+            jobs=jobs,
+            may_start=lambda name: self._has_slot(name) and self._reads_sound_data(name),
+        ):
+            result = run.result
+            assert result is not None
+            self._context.log.info(f"{run.name} {result.outcome} in {result.seconds:.1f} s")
+            if result.ok and not run.node.is_hidden:
+                self._note_materialization(result)
+                self._sound[run.name] = self._check(run.name)
+            yield from self._take_events()
+        yield from self._take_events()
+        results = schedule.results.values()
+        note_durations(self._dvc.state, results)
+        return [result for result in results if not result.ok]
 
-        def read() -> None:
-            try:
-                self._ended.put(follow(stage, on_line=take, on_wait=wait))
-            except BaseException as error:
-                self._ended.put(error)
+    def _take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
 
-        self._context.log.info(f"{name} started")
-        threading.Thread(target=read, name=f"stage {name}", daemon=True).start()
+    def _has_slot(self, name: str) -> bool:
+        """Whether the pool of a stage has room for it."""
+        stages = self._manifest.stages
+        pools = {
+            n: self._translator.get_pool(self._manifest, stages[n].group)
+            for n in (name, *self._runner.running)
+        }
+        pool = pools.pop(name)
+        taken = Counter(pools.values())[pool]
+        limit = self._limits.get(pool or "", self._limits.get(""))
+        return pool is None or limit is None or taken < limit
 
-    def _next_result(self) -> StageResult | None:
-        """The next stage that has ended; waits in steps, so that a cancelled run is noticed."""
-        try:
-            result = self._ended.get(timeout=1.0)
-        except queue.Empty:
-            return None
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    def _has_slot(self, name: str, limits: dict[str, int]) -> bool:
-        pool = self._translator.get_pool(self._manifest, self._manifest.stages[name].group)
-        taken = Counter(
-            self._translator.get_pool(self._manifest, self._manifest.stages[n].group)
-            for n in self._running
-        )
-        return pool is None or taken[pool] < limits.get(pool, limits[""])
-
-    def _pool_limits(self) -> dict[str, int]:
-        """Slots of each pool that has a limit of its own; "" is for all others."""
-        storage = self._context.instance.event_log_storage
-        default = self._context.instance.get_concurrency_config().pool_config.default_pool_limit
-        limits = {"": default if default is not None else len(self._manifest.stages)}
-        if storage.supports_global_concurrency_limits:
-            limits |= {
-                limit.name: limit.limit
-                for limit in storage.get_pool_limits()
-                if not limit.from_default
-            }
-        return limits
-
-    def _tell(self, result: StageResult) -> Iterator[dg.AssetMaterialization]:
-        """Yield the materialization of a stage that has ended well, unless Dagster knows it already."""
+    def _note_materialization(self, result: StageResult) -> None:
+        """Note the materialization of a stage that has ended well, if it did anything."""
+        if result.outcome == "unchanged":
+            return
         node, root = self._manifest.stages[result.name], self._dvc.root
         locked = read_lock(root, only={node.name})[node.name]
-        if result.outcome != "unchanged" or not self._bridge.is_told(
-            node, locked=locked, outdated=frozenset()
-        ):
-            metadata = stage_metadata(root, node, locked=locked, reader=self._reader, result=result)
-            yield self._bridge.materialization(
-                node, locked=locked, outdated=frozenset(), metadata=metadata
-            )
-            self._bridge.refresh(node.group, only=node.name)
+        metadata = stage_metadata(root, node, locked=locked, reader=self._reader, result=result)
+        key = self._translator.get_asset_key(self._manifest, node.group)
+        self._events.append(materialization(key, node, locked=locked, metadata=metadata))
 
-    def _reads_sound_data(self, name: str) -> Generator[dg.AssetCheckEvaluation, None, bool]:
+    def _reads_sound_data(self, name: str) -> bool:
         """Whether no blocking check of anything that a stage reads has failed.
 
-        Each is evaluated once a run, also for what an earlier run made: it may have been stopped by
-        it.
+        Each is evaluated once a run, also for what an earlier run made.
         """
-        for parent in self._manifest.stages[name].upstream:
+        parents = self._manifest.visible_upstream(name)
+        for parent in parents:
             if parent not in self._sound:
-                self._sound[parent] = yield from self._check(self._manifest.stages[parent])
-        return all(self._sound[parent] for parent in self._manifest.stages[name].upstream)
+                self._sound[parent] = self._check(parent)
+        return all(self._sound[parent] for parent in parents)
 
-    def _check(self, node: StageNode) -> Generator[dg.AssetCheckEvaluation, None, bool]:
-        """Yield the evaluations of a stage's checks and return whether no blocking one failed."""
-        passes = True
-        for check in self._checks:
-            if not check.applies(node.group):
-                continue
-            outcome = evaluate_stages(check, root=self._dvc.root, nodes=[node])
-            error = not outcome.passed and outcome.severity == dg.AssetCheckSeverity.ERROR
-            passes = passes and not (check.blocking and error)
-            asset = self._bridge.asset_key(node.group)
-            yield check_evaluation(
-                self._context.instance,
-                asset,
-                check=check,
-                node=node,
-                outcome=outcome,
-                blocking=check.blocking,
+    def _check(self, name: str) -> bool:
+        """Note what the checks of a stage find; returns whether no blocking one failed."""
+        node = self._manifest.stages[name]
+        checks = {check.name: check for check in self._checks if check.applies(node.group)}
+        outcomes = evaluate_stage(checks.values(), dvc=self._dvc, node=node)
+        self._events += [
+            dg.AssetCheckEvaluation(
+                asset_key=self._translator.get_asset_key(self._manifest, node.group),
+                check_name=check,
+                passed=outcome.passed,
+                metadata=outcome.metadata,
+                severity=outcome.severity,
+                description=outcome.description,
+                partition=node.key,
             )
-        return passes
+            for check, outcome in outcomes.items()
+        ]
+        return not any(checks[c].blocking and outcome.is_error for c, outcome in outcomes.items())
+
+
+def pool_limits(instance: dg.DagsterInstance) -> dict[str, int]:
+    """Slots of each pool that has a limit of its own; "" is for all others, where they have one."""
+    storage = instance.event_log_storage
+    default = instance.get_concurrency_config().pool_config.default_pool_limit
+    limits = {} if default is None else {"": default}
+    if storage.supports_global_concurrency_limits:
+        limits |= {
+            limit.name: limit.limit for limit in storage.get_pool_limits() if not limit.from_default
+        }
+    return limits

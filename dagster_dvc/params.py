@@ -17,13 +17,13 @@ from typing import Any, TypeAlias
 from dagster_dvc.errors import ParamsError
 
 ParamsValidator: TypeAlias = Callable[[Path], object]
-"""Reads a params.yaml and raises an exception, with a message for people, where the project can't be run with it."""
+"""Reads a params.yaml; raises an exception, with a message for people, where it can't be run."""
 
 PARAMS_FILE = "params.yaml"
 KEY_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 TEMPLATE = re.compile(r"\$\{([^}]*)\}")
 PLAIN = re.compile(r"(?![/-])(?!.*(^|/)\.\.(/|$))[A-Za-z0-9_./-]*")
-"""Text that means itself wherever dvc.yaml puts it: in a command, and as a path below the project folder."""
+"""Text that means itself wherever dvc.yaml puts it: in a command, and as a path in the project."""
 
 
 def param_overrides(
@@ -69,7 +69,8 @@ def param_overrides(
             raise ParamsError(f"DVC can't set {', '.join(values)}: {error}") from error
         if _typed(_read(trial)) != _typed(expected):
             raise ParamsError(
-                f"DVC would read something else into {', '.join(values)} or params.yaml; no ${{...}} is taken there"
+                f"DVC would read something else into {', '.join(values)} or params.yaml; "
+                "no ${...} is taken there"
             )
         if validate is not None:
             try:
@@ -86,7 +87,8 @@ def _leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             KEY_PART.fullmatch(part) for part in name.split(".")
         ):
             raise ParamsError(
-                f"{key!r} is no key of params.yaml; expected names joined by dots, such as masksyn.seed"
+                f"{key!r} is no key of params.yaml; expected names joined by dots, such as "
+                "masksyn.seed"
             )
         if isinstance(value, Mapping):
             if not value:
@@ -112,7 +114,7 @@ def _set(tree: Any, key: str, value: Any) -> None:
 
 
 def _check_templates(root: Path, key: str, value: Any) -> None:
-    """Refuse text that would mean something to a shell or as a path, where dvc.yaml puts the parameter into its stages."""
+    """Refuse text that a shell or a path would read as more, where dvc.yaml uses the parameter."""
     names = {
         re.split(r"[\[\s]", name.strip(), maxsplit=1)[0]
         for name in TEMPLATE.findall((root / "dvc.yaml").read_text("utf-8"))
@@ -121,8 +123,8 @@ def _check_templates(root: Path, key: str, value: Any) -> None:
         for text in _texts(value):
             if not PLAIN.fullmatch(text):
                 raise ParamsError(
-                    f"the parameter {key!r} is used in dvc.yaml, so its text may hold letters, digits, '_', '.', '-' and '/' and"
-                    f" no path out of the project, not {text!r}"
+                    f"the parameter {key!r} is used in dvc.yaml, so its text may hold letters, "
+                    f"digits, '_', '.', '-' and '/' and no path out of the project, not {text!r}"
                 )
 
 
@@ -153,7 +155,8 @@ def _hydra(value: Any, *, key: str) -> str:
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) and KEY_PART.fullmatch(name) for name in value):
             raise ParamsError(
-                f"the parameter {key!r} holds a mapping whose keys aren't plain names: {list(value)}"
+                f"the parameter {key!r} holds a mapping whose keys aren't plain names: "
+                f"{list(value)}"
             )
         return f"{{{','.join(f'{name}:{_hydra(item, key=key)}' for name, item in value.items())}}}"
     if value is None or isinstance(value, bool | int | float):

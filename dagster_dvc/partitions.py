@@ -1,11 +1,11 @@
-"""Partitions of a group of stages from its items, and how the partitions of two groups hang together from DVC's edges."""
+"""Partitions of a group of stages from its items, and their mappings from DVC's edges."""
 
 from collections import defaultdict
 
 import dagster as dg
 
 from dagster_dvc.errors import DvcProjectError
-from dagster_dvc.manifest import DvcManifest
+from dagster_dvc.graph import DvcManifest
 
 
 def partitions_of(manifest: DvcManifest, group: str) -> dg.StaticPartitionsDefinition | None:
@@ -21,14 +21,15 @@ def partitions_of(manifest: DvcManifest, group: str) -> dg.StaticPartitionsDefin
         return dg.StaticPartitionsDefinition([key for key in keys if key is not None])
     except dg.DagsterError as error:
         raise DvcProjectError(
-            f"items of {group} in dvc.yaml can't key partitions: {error}; use letters, digits, - and _"
+            f"items of {group} in dvc.yaml can't key partitions: {error}; "
+            "use letters, digits, - and _"
         ) from error
 
 
 def partition_mapping(
     manifest: DvcManifest, *, downstream: str, upstream: str
 ) -> dg.PartitionMapping | None:
-    """Which partitions of `upstream` each partition of `downstream` reads; None where `upstream` has no partitions.
+    """Which partitions of `upstream` each one of `downstream` reads; None where it has none.
 
     Same item by same item is an identity; all or the same few for everyone are said so, since
     Dagster draws and computes those at once; anything else is listed.
@@ -38,11 +39,9 @@ def partition_mapping(
         return None
     read: dict[str | None, frozenset[str]] = {}
     for name in manifest.groups[downstream]:
-        node = manifest.stages[name]
-        read[node.key] = frozenset(
-            key
-            for key, parent in upstream_keys.items()
-            if key is not None and parent in node.upstream
+        parents = set(manifest.visible_upstream(name))
+        read[manifest.stages[name].key] = frozenset(
+            key for key, parent in upstream_keys.items() if key is not None and parent in parents
         )
     if all(keys == {key} for key, keys in read.items()) and read.keys() == upstream_keys.keys():
         return dg.IdentityPartitionMapping()

@@ -1,19 +1,20 @@
 """The order in which stages run, and which needn't be looked at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
-from dagster_dvc.execution import StageResult
-from dagster_dvc.manifest import DvcManifest
+from dagster_dvc.graph import DvcManifest, overlaps
+from dagster_dvc.result import StageResult
 
 
 @dataclass
 class Schedule:
-    """Decides which stage comes next, and which needn't be looked at.
+    """Chooses the next stage to run and skips stages whose inputs did not change.
 
-    A stage is due when it has changed itself or when something upstream of it was made anew. Of the
-    stages that are ready, the one with the longest path still ahead of it goes first.
+    A stage is due when DVC calls it changed, or when a stage upstream wrote something else than
+    before into what it reads. Of the stages that are ready, the one with the longest path still
+    ahead of it goes first.
 
     Args:
         manifest: the whole graph.
@@ -24,20 +25,21 @@ class Schedule:
     """
 
     manifest: DvcManifest
-    selected: set[str]
-    changed: set[str]
-    durations: dict[str, float]
-    results: dict[str, StageResult] = field(default_factory=dict)
-    up_to_date: set[str] = field(default_factory=set)
+    selected: Set[str]
+    changed: Set[str]
+    durations: Mapping[str, float] = field(default_factory=dict)
+    results: dict[str, StageResult] = field(default_factory=dict, init=False)
+    up_to_date: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
+        """Find the longest path ahead of each stage."""
         self._ready: list[str] = []
+        self._renewed: set[str] = set()
         self._sorter = TopologicalSorter({name: self._upstream(name) for name in self.selected})
         self._sorter.prepare()
         self._path: dict[str, float] = {}
         for name in reversed(self.manifest.topological_order()):
-            own = self.expected_seconds(name)
-            self._path[name] = self._path.get(name, 0.0) + own
+            self._path[name] = self._path.get(name, 0.0) + self.expected_seconds(name)
             for upstream in self.manifest.stages[name].upstream:
                 self._path[upstream] = max(self._path.get(upstream, 0.0), self._path[name])
 
@@ -53,21 +55,25 @@ class Schedule:
                 else:
                     self.up_to_date.add(name)
                     self._sorter.done(name)
-        candidates = [name for name in self._ready if may_start(name)]
-        if not candidates:
-            return None
-        name = max(candidates, key=lambda candidate: (self._path[candidate], candidate))
-        self._ready.remove(name)
-        return name
+        self._ready.sort(key=lambda name: (self._path[name], name), reverse=True)
+        chosen = next(filter(may_start, self._ready), None)
+        if chosen is not None:
+            self._ready.remove(chosen)
+        return chosen
+
+    def put_back(self, name: str) -> None:
+        """Let a stage that was popped be popped again."""
+        self._ready.append(name)
 
     def finish(self, result: StageResult) -> None:
         """Note how a stage has ended."""
         self.results[result.name] = result
         if result.ok:
+            self._renewed.update(result.changed_outs)
             self._sorter.done(result.name)
 
     def expected_seconds(self, name: str) -> float:
-        """What the stage will take, going by what it or its group took before; 1 where nothing is known."""
+        """What the stage will take, going by it or its group; 1 where nothing is known."""
         if name in self.durations:
             return self.durations[name]
         members = self.manifest.groups[self.manifest.stages[name].group]
@@ -75,7 +81,7 @@ class Schedule:
         return sum(known) / len(known) if known else 1.0
 
     def due(self) -> list[str]:
-        """The stages that would run if everything downstream of a change were made anew, in a possible order."""
+        """The stages that would run if every stage wrote something new, in a possible order."""
         due: set[str] = set()
         for name in self.manifest.topological_order():
             if name in self.selected and (
@@ -92,7 +98,6 @@ class Schedule:
         )
 
     def _is_due(self, name: str) -> bool:
-        renewed = {
-            done for done, result in self.results.items() if result.outcome in ("ran", "cached")
-        }
-        return name in self.changed or not renewed.isdisjoint(self._upstream(name))
+        return name in self.changed or any(
+            overlaps(dep, out) for dep in self.manifest.stages[name].deps for out in self._renewed
+        )

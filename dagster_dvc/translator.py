@@ -3,8 +3,10 @@
 What DVC has no word for is read from `meta` in dvc.yaml:
 
     masksyn:
-      meta: {dagster: {group: synthesis, kinds: [pytorch, diffusers], owners: ["team:data"], pool:
-      gpu}}
+      meta:
+        dagster: {group: synthesis, kinds: [pytorch, diffusers], owners: ["team:data"], pool: gpu}
+
+`hidden: true` makes no asset of a stage: others run it when they need it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +15,11 @@ from typing import Any
 import dagster as dg
 
 from dagster_dvc.errors import DvcProjectError
-from dagster_dvc.manifest import DvcManifest, StageNode
+from dagster_dvc.graph import DvcManifest, StageNode
 from dagster_dvc.partitions import partition_mapping, partitions_of
-from dagster_dvc.provenance import code_version
+from dagster_dvc.versions import code_version
 
-META_KEYS = {"group", "kinds", "owners", "pool", "tags"}
+META_KEYS = {"group", "hidden", "kinds", "owners", "pool", "tags"}
 
 
 class DvcTranslator:
@@ -82,13 +84,11 @@ class DvcTranslator:
         return partition_mapping(manifest, downstream=downstream, upstream=upstream)
 
     def get_retry_policy(self, manifest: DvcManifest, group: str) -> dg.RetryPolicy | None:  # noqa: ARG002
-        """Two more tries, after 20 s and 40 s, give or take; only failures that a retry can mend ask for it."""
-        return dg.RetryPolicy(
-            max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-        )
+        """Two more tries, after 20 s and 40 s, for a failure that another try may mend."""
+        return dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.LINEAR)
 
     def get_backfill_policy(self, manifest: DvcManifest, group: str) -> dg.BackfillPolicy | None:  # noqa: ARG002
-        """None, Dagster's own: one run a partition, so that each is cancelled, retried and looked at alone.
+        """None, Dagster's own: one run a partition, so that each can be cancelled alone.
 
         (`multi_run(1)` isn't that: its runs have a range of partitions, with one in it, and no
         partition key.)
@@ -103,7 +103,7 @@ class DvcTranslator:
         self, manifest: DvcManifest, group: str
     ) -> dg.AutomationCondition | None:
         """Run again once what it reads has been made anew and has passed its blocking checks."""
-        if not any(manifest.stages[name].upstream for name in manifest.groups[group]):
+        if not any(manifest.visible_upstream(name) for name in manifest.groups[group]):
             return None
         condition = dg.AutomationCondition.any_deps_updated().since_last_handled()
         waiting = (
@@ -122,7 +122,7 @@ class DvcTranslator:
         upstream = {
             manifest.stages[parent].group
             for name in manifest.groups[group]
-            for parent in manifest.stages[name].upstream
+            for parent in manifest.visible_upstream(name)
         }
         deps = [
             dg.AssetDep(
@@ -157,7 +157,8 @@ class DvcTranslator:
         meta = _first(manifest, group).meta.get("dagster", {})
         if not isinstance(meta, dict) or not meta.keys() <= META_KEYS:
             raise DvcProjectError(
-                f"meta.dagster of {group} in dvc.yaml is {meta!r}; known keys: {', '.join(sorted(META_KEYS))}"
+                f"meta.dagster of {group} in dvc.yaml is {meta!r}; "
+                f"known keys: {', '.join(sorted(META_KEYS))}"
             )
         return meta
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 from urllib.error import URLError
 
-from dagster_project.defs.resources import MLFLOW_UI_VARIABLE, PROJECT_VARIABLE, project_root
+from dagster_project.resources import MLFLOW_UI_VARIABLE, PROJECT_VARIABLE, project_root
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0

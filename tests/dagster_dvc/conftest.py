@@ -1,16 +1,19 @@
-"""A toy pipeline of the project's own shape: a matrix over classes, a `foreach` over a dict of arms, fan-in at the end."""
+"""A toy pipeline: a matrix over classes, a `foreach` over a dict of arms, fan-in at the end."""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
 
-from dagster_dvc.execution import DvcServer
 from dagster_dvc.repro import main
+from dagster_dvc.result import StageResult
+from dagster_dvc.runner import Runner, single_stage
 
 PARAMS = {
     "classes": ["car", "bus"],
@@ -50,10 +53,12 @@ stages:
     metrics: [data/ablation.json]
 """
 # Notes when it starts and ends; fails, hangs or waits for another stage's start where a file asks
-# it to. What it writes doesn't depend on what it reads.
+# it to. What it writes doesn't depend on what it reads. The loop takes CPU time enough for the
+# kernel to count it.
 STAGE = """
 name=$1; shift
 mkdir -p trace
+turns=0; while [ $turns -lt 60000 ]; do turns=$((turns + 1)); done
 echo "$name says hello"
 date +%s.%N > trace/$name.start
 if [ -e trace/$name.hang ]; then echo $$ > trace/$name.pid; sleep 300; fi
@@ -71,7 +76,7 @@ date +%s.%N > trace/$name.end
 
 
 def make_project(root: Path, *, classes: list[str]) -> None:
-    """Write the toy project with these class partitions; nothing has run yet. No commit is made: DVC needs none."""
+    """Write the toy project with these class partitions; nothing has run or is committed."""
     (root / "trace").mkdir(parents=True)
     (root / ".dvc").mkdir()
     (root / "params.yaml").write_text(
@@ -87,9 +92,15 @@ def make_project(root: Path, *, classes: list[str]) -> None:
     subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
 
 
+@pytest.fixture(autouse=True)
+def own_load_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Dagster forget how it loaded definitions: runs in this process set that for good."""
+    monkeypatch.setattr(DefinitionsLoadContext, "_instance", None)
+
+
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy project after a full run, two stages at a time; copied by `project`, never used itself.
+    """The toy project after a full run, two stages at a time; `project` copies it.
 
     Each of the two partitions of masksyn waits for the other to start: the run fails unless they
     run side by side.
@@ -112,10 +123,35 @@ def project(finished_project: Path, tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[DvcServer]:
-    with DvcServer() as server:
-        yield server
+def run_stage(
+    root: Path, name: str, *, env: dict[str, str] | None = None
+) -> tuple[StageResult, list[str]]:
+    """Run one stage to its end; returns how it ended and what it printed."""
+    runner, lines = Runner(root, env=env), []
+    with closing(runner.run(single_stage(root, name))) as runs:
+        for ended in runs:
+            for run in (*runner.running.values(), *([ended] if ended else [])):
+                lines += run.process.take_lines()
+            if ended is not None and ended.name == name:
+                assert ended.result is not None
+                return ended.result, lines
+    raise AssertionError(f"{name} never ended")
+
+
+def wait_for_file(path: Path) -> str:
+    """Wait until a file has a content and return it."""
+    deadline = time.monotonic() + 300
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.05)
+    return path.read_text()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace some text in a file that has it."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
 def is_alive(pid: int) -> bool:

@@ -6,10 +6,12 @@ import dagster as dg
 import pytest
 
 from dagster_dvc.assets import build_dvc_assets
-from dagster_dvc.checks import CheckOutcome, StageCheck, build_stage_checks, evaluate_stages
+from dagster_dvc.checks import CheckOutcome, StageCheck, build_stage_checks, summarize
+from dagster_dvc.graph import StageNode
 from dagster_dvc.jobs import build_dvc_job
-from dagster_dvc.manifest import StageNode, changed_stages, load_manifest
+from dagster_dvc.manifest import load_manifest
 from dagster_dvc.resource import DvcProject
+from dagster_dvc.status import changed_stages
 
 
 def look(root: Path, node: StageNode) -> CheckOutcome:
@@ -111,6 +113,6 @@ def test_several_stages_at_once(project: Path, words: tuple[str, str], expected:
         path = project / node.outs[0]
         path.unlink()  # it is a link into DVC's cache
         path.write_text(word)
-    outcome = evaluate_stages(CHECK, root=project, nodes=nodes)
+    outcome = summarize({node.name: look(project, node) for node in nodes})
     assert expected in outcome.description
     assert outcome.severity == dg.AssetCheckSeverity.ERROR

@@ -7,7 +7,8 @@ import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from dagster_dvc.component import DvcProjectComponent
-from dagster_dvc.manifest import DvcManifest, load_manifest
+from dagster_dvc.graph import DvcManifest
+from dagster_dvc.manifest import load_manifest
 
 
 def test_assets_from_yaml(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,13 @@
 """dvc.lock as data."""
 
+from pathlib import Path
+
 import pytest
 
 from dagster_dvc.errors import DvcProjectError
 from dagster_dvc.lock import LockedOut, _cut_out, parse_lock
+from dagster_dvc.repro import main
+from dagster_dvc.status import changed_stages
 
 TEXT = """schema: '2.0'
 stages:
@@ -54,7 +58,46 @@ def test_a_part_reads_as_it_does_in_the_whole(names: set[str]) -> None:
     assert part == {name: stage for name, stage in whole.items() if name in names}
 
 
-@pytest.mark.parametrize("text", ["stages: [1", "stages: {a: {outs: []}}", "- a"])
-def test_what_is_no_lock_file_is_said(text: str) -> None:
-    with pytest.raises(DvcProjectError, match=r"dvc\.lock is no lock file"):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stages: [1",
+        "stages: {a: {outs: []}}",
+        "- a",
+        TEXT[: TEXT.index("      md5: a123")],
+        "a:\tb",
+    ],
+)
+def test_a_damaged_file_is_named_with_the_cure(text: str) -> None:
+    with pytest.raises(DvcProjectError, match=r"dvc\.lock is damaged or cut off.* delete it"):
         parse_lock(text, where="dvc.lock")
+
+
+@pytest.mark.parametrize("text", ["", "\n", " "])
+def test_an_empty_file_is_named_with_the_cure(text: str) -> None:
+    with pytest.raises(DvcProjectError, match=r"dvc\.lock is empty.* delete it"):
+        parse_lock(text, where="dvc.lock")
+
+
+def test_a_record_has_a_digest_of_all_that_it_holds() -> None:
+    digests = {
+        parse_lock(text, where="dvc.lock")["dataset"].digest
+        for text in (TEXT, TEXT.replace("a123", "b"), TEXT.replace("seed: 0", "seed: 1"))
+    }
+    assert len(digests) == 3
+
+
+def test_a_lock_that_was_cut_anywhere_is_read_or_named_and_the_cure_works(project: Path) -> None:
+    """DVC writes dvc.lock in place. DVC reads what is left of it, or one message says why."""
+    text = (project / "dvc.lock").read_text()
+    messages = set()
+    for offset in range(0, len(text), len(text) // 23):
+        (project / "dvc.lock").write_text(text[:offset])
+        try:
+            changed_stages(project)
+        except DvcProjectError as error:
+            messages.add(str(error).partition("else delete it. Then run again")[1])
+    assert messages == {"else delete it. Then run again"}
+    (project / "dvc.lock").unlink()
+    assert main(["--cd", str(project)]) == 0
+    assert (project / "dvc.lock").read_text() == text

@@ -1,5 +1,6 @@
 import contextlib
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import yaml
 from dagster_dvc import manifest as manifest_module
 from dagster_dvc import repro
 from dagster_dvc.errors import DvcProjectError, UnknownStageError
-from dagster_dvc.execution import DvcServer
 from dagster_dvc.lock import read_lock
-from dagster_dvc.manifest import changed_stages, load_manifest
+from dagster_dvc.manifest import CACHE_FILE, load_manifest
+from dagster_dvc.runner import Runner, single_stage
+from dagster_dvc.status import changed_stages
+from tests.dagster_dvc.conftest import edit
 
 
 def test_stages_and_groups_are_those_of_dvc_yaml(project: Path) -> None:
@@ -170,9 +173,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("item", HOSTILE)
 def test_an_item_that_a_shell_would_read_is_refused_before_dvc_runs_anything(
-    project: Path, server: DvcServer, item: str, capsys: pytest.CaptureFixture[str]
+    project: Path, item: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     params = yaml.safe_load((project / "params.yaml").read_text())
+    schedules = [single_stage(project, "dataset") for _ in range(2)]
     for changed in (
         params | {"classes": ["bus", item]},
         params | {"variants": {**params["variants"], item: params["variants"]["baseline"]}},
@@ -181,7 +185,9 @@ def test_an_item_that_a_shell_would_read_is_refused_before_dvc_runs_anything(
         with pytest.raises(DvcProjectError, match=r"letters, digits|read the project"):
             load_manifest(project)
         with pytest.raises(DvcProjectError):
-            server.run(project, "dataset")
+            single_stage(project, "dataset")
+        with pytest.raises(DvcProjectError):
+            next(Runner(project).run(schedules.pop()))
         assert repro.main(["--cd", str(project)]) == 2
         assert "params.yaml" in capsys.readouterr().err
         assert not list(project.rglob("owned"))
@@ -225,3 +231,65 @@ def test_what_params_yaml_puts_into_a_command(
         else pytest.raises(DvcProjectError, match="a shell would")
     ):
         assert set(load_manifest(project).stages) == {"one", "two"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"fingerprint": 3}', "\x00"])
+def test_a_damaged_cache_is_made_anew(project: Path, text: str) -> None:
+    manifest = load_manifest(project)
+    (project / CACHE_FILE).write_text(text)
+    assert load_manifest(project) == manifest
+    fingerprint = json.loads((project / CACHE_FILE).read_text())
+    (project / CACHE_FILE).write_text(json.dumps(fingerprint | {"manifest": {"stages": [{}]}}))
+    assert load_manifest(project) == manifest
+
+
+@pytest.mark.parametrize("text", [None, "", "stages:\n", "metrics: []\n"])
+def test_a_dvc_yaml_without_stages_is_an_error(project: Path, text: str | None) -> None:
+    if text is None:
+        (project / "dvc.yaml").unlink()
+    else:
+        (project / "dvc.yaml").write_text(text)
+    with pytest.raises(DvcProjectError, match=r"dvc\.yaml.*git checkout"):
+        load_manifest(project)
+
+
+HIDDEN = """
+  digests:
+    meta: {dagster: {hidden: true}}
+    cmd: mkdir -p data && cp dataset.txt data/digest
+    deps: [dataset.txt]
+    outs: [data/digest]
+"""
+
+
+@pytest.fixture
+def with_hidden(project: Path) -> Path:
+    """The toy project with a hidden stage that masksyn reads from."""
+    (project / "dvc.yaml").write_text((project / "dvc.yaml").read_text() + HIDDEN)
+    edit(project / "dvc.yaml", "[stage.sh, data/real/train]", "[stage.sh, data/digest]")
+    return project
+
+
+def test_hidden_stages_are_no_assets_and_what_they_write_is_a_source(with_hidden: Path) -> None:
+    manifest = load_manifest(with_hidden)
+    assert "digests" in manifest.groups and "digests" not in manifest.assets
+    assert manifest.stages["masksyn@car"].upstream == ("digests",)
+    assert manifest.visible_upstream("masksyn@car") == ()
+    assert manifest.hidden_upstream("masksyn@car") == {"digests"}
+    assert "data/digest" not in manifest.sources
+    (with_hidden / "data" / "digest").write_text("first\n")
+    assert load_manifest(with_hidden).sources["data/digest"] == hashlib.md5(b"first\n").hexdigest()
+
+
+def test_a_single_stage_gets_its_hidden_inputs_first(with_hidden: Path) -> None:
+    runner = Runner(with_hidden)
+
+    def outcomes() -> dict[str, str]:
+        runs = runner.run(single_stage(with_hidden, "masksyn@car"))
+        return {run.name: run.result.outcome for run in runs if run is not None and run.result}
+
+    assert list(outcomes()) == ["digests", "masksyn@car"]
+    assert outcomes() == {"masksyn@car": "unchanged"}
+    edit(with_hidden / "dataset.txt", "first", "second")
+    assert list(outcomes()) == ["digests", "masksyn@car"]
+    assert "masksyn@car" not in changed_stages(with_hidden)

@@ -3,14 +3,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from dagster_dvc.manifest import changed_stages
+from dagster_dvc.files import STATE_FOLDER
 from dagster_dvc.repro import main
-from tests.dagster_dvc.conftest import dvc, is_alive
+from dagster_dvc.status import changed_stages
+from tests.dagster_dvc.conftest import dvc, edit, is_alive, wait_for_file
 
 
 def outcomes(output: str) -> dict[str, str]:
@@ -24,9 +24,7 @@ def times(project: Path, name: str) -> tuple[float, float]:
 
 
 def edit_params(project: Path, old: str, new: str) -> None:
-    text = (project / "params.yaml").read_text()
-    assert old in text
-    (project / "params.yaml").write_text(text.replace(old, new))
+    edit(project / "params.yaml", old, new)
 
 
 def test_a_full_run(finished_project: Path) -> None:
@@ -39,11 +37,12 @@ def test_a_full_run(finished_project: Path) -> None:
     assert max(car[0], bus[0]) <= min(car[1], bus[1]), "the two partitions did not run side by side"
     assert max(car[1], bus[1]) <= arm[0]
 
-    log = (finished_project / ".seggen" / "logs" / "masksyn@car.log").read_text()
+    log = (finished_project / STATE_FOLDER / "logs" / "masksyn@car.log").read_text()
     assert "masksyn@car says hello" in log
-    durations = json.loads((finished_project / ".seggen" / "durations.json").read_text())
+    durations = json.loads((finished_project / STATE_FOLDER / "durations.json").read_text())
     assert set(durations["stages"]) == {
-        "dataset", "masksyn@car", "masksyn@bus", "train_seg@baseline", "train_seg@masksyn", "ablation"
+        "dataset", "masksyn@car", "masksyn@bus", "train_seg@baseline", "train_seg@masksyn",
+        "ablation",
     }  # fmt: skip
     assert all(seconds > 0 for seconds in durations["stages"].values())
     assert [(row["stage"], row["ran"]) for row in durations["last_run"]["groups"]] == [
@@ -71,14 +70,16 @@ def test_a_changed_param_runs_what_depends_on_it(
         "ablation",
     ]
     assert main(["--cd", str(project), "-j", "2"]) == 0
-    # The stages' output doesn't depend on p_aug, so that DVC finds nothing new for the table.
+    # The stages' output doesn't depend on p_aug, so that there is nothing new for the table.
     assert outcomes(capsys.readouterr().out) == {
-        "train_seg@baseline": "ran", "train_seg@masksyn": "ran", "ablation": "unchanged"
-    }  # fmt: skip
+        "train_seg@baseline": "ran",
+        "train_seg@masksyn": "ran",
+    }
+    assert changed_stages(project) == {}
     # What was made before comes back from the run cache.
     edit_params(project, "p_aug: 0.5", "p_aug: 0.6")
     assert main(["--cd", str(project), "-j", "2", "train_seg@baseline"]) == 0
-    assert outcomes(capsys.readouterr().out) == {"train_seg@baseline": "cached"}
+    assert outcomes(capsys.readouterr().out) == {"train_seg@baseline": "restored"}
 
 
 def test_a_new_class_runs_its_partition_and_what_reads_it(
@@ -86,16 +87,14 @@ def test_a_new_class_runs_its_partition_and_what_reads_it(
 ) -> None:
     edit_params(project, "- bus\n", "- bus\n- tree\n")
     assert main(["--cd", str(project), "-j", "2"]) == 0
-    assert outcomes(capsys.readouterr().out) == {
-        "masksyn@tree": "ran", "train_seg@masksyn": "ran", "ablation": "unchanged"
-    }  # fmt: skip
+    assert outcomes(capsys.readouterr().out) == {"masksyn@tree": "ran", "train_seg@masksyn": "ran"}
 
 
 def test_a_log_that_cannot_be_written_does_not_hold_the_stage_up(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit_params(project, "p_aug: 0.6", "p_aug: 0.5")
-    log = project / ".seggen" / "logs" / "train_seg@baseline.log"
+    log = project / STATE_FOLDER / "logs" / "train_seg@baseline.log"
     log.unlink()
     log.symlink_to("/dev/full")
     assert main(["--cd", str(project), "train_seg@baseline"]) == 0
@@ -117,7 +116,7 @@ def test_a_failure_lets_others_end_and_starts_nothing_new(
     assert not {"train_seg@masksyn", "ablation"} & outcomes(out).keys()
     assert "Stage masksyn@car failed" in err
     assert "the disk is full" in err
-    assert str(project / ".seggen" / "logs" / "masksyn@car.log") in err
+    assert str(project / STATE_FOLDER / "logs" / "masksyn@car.log") in err
 
     (project / "trace" / "masksyn@car.fail").unlink()
     assert main(["--cd", str(project), "-j", "2"]) == 0
@@ -137,12 +136,10 @@ def test_interrupted_it_ends_everything_and_dvc_can_go_on(
         [*command, "masksyn"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     pid_files = [project / "trace" / f"{name}.pid" for name in ("masksyn@car", "masksyn@bus")]
-    deadline = time.monotonic() + 60
-    while not all(file.exists() and file.read_text() for file in pid_files):
-        assert time.monotonic() < deadline, "the stages have not started"
-        time.sleep(0.05)
+    for file in pid_files:
+        wait_for_file(file)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "stopping" in out
     assert "running this again goes on from here" in err
@@ -164,3 +161,71 @@ def test_user_errors_are_one_line(
     )
     assert main(["--cd", str(tmp_path)]) == 2
     assert "has no .dvc folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"stages": 3}', '{"stages": {"a": "b"}}'])
+def test_damaged_durations_are_worth_nothing(project: Path, text: str) -> None:
+    edit_params(project, "p_aug: 0.6", "p_aug: 0.5")
+    durations = project / STATE_FOLDER / "durations.json"
+    durations.write_text(text)
+    assert main(["--cd", str(project), "train_seg@baseline"]) == 0
+    assert set(json.loads(durations.read_text())["stages"]) == {"train_seg@baseline"}
+
+
+def test_half_a_dvc_yaml_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text[: text.index("  train_seg:")])
+    assert main(["--cd", str(project)]) == 0
+    err = capsys.readouterr().err
+    assert "has stages that dvc.yaml doesn't define: ablation, train_seg" in err
+    assert "git checkout dvc.yaml" in err
+
+
+@pytest.mark.parametrize("file", ["dvc.yaml", "dvc.lock"])
+def test_an_empty_file_is_one_message(
+    project: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / file).write_text("")
+    assert main(["--cd", str(project)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert f"git checkout {file}" in err
+
+
+def start(project: Path, *targets: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dagster_dvc.repro", "--cd", str(project), *targets]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_two_runs_at_once_share_the_work(project: Path) -> None:
+    """The second says for whom it waits, and finds the stage done."""
+    edit_params(project, "p_aug: 0.6", "p_aug: 0.5")
+    (project / "trace" / "train_seg@baseline.meet").write_text("trace/release")
+    first = start(project, "train_seg@baseline")
+    wait_for_file(project / "trace" / "train_seg@baseline.start")
+    second = start(project, "train_seg@baseline")
+    assert second.stdout is not None
+    said = [second.stdout.readline(), second.stdout.readline()]
+    assert said[0].startswith("1 stage to bring up to date")
+    assert said[1].startswith("train_seg@baseline waits for process ")
+    (project / "trace" / "release").touch()
+    assert "train_seg@baseline  ran" in first.communicate(timeout=300)[0]
+    assert "train_seg@baseline  unchanged" in second.communicate(timeout=300)[0]
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+def test_what_a_killed_runner_left_is_waited_for(project: Path) -> None:
+    edit_params(project, "p_aug: 0.6", "p_aug: 0.5")
+    (project / "trace" / "train_seg@baseline.meet").write_text("trace/release")
+    killed = start(project, "train_seg@baseline")
+    wait_for_file(project / "trace" / "train_seg@baseline.start")
+    killed.kill()
+    killed.wait()
+    second = start(project, "train_seg@baseline")
+    assert second.stdout is not None
+    said = [second.stdout.readline(), second.stdout.readline()]
+    assert said[1].startswith("train_seg@baseline waits for process ")
+    (project / "trace" / "release").touch()
+    second.communicate(timeout=300)
+    assert second.returncode == 0
+    assert "train_seg@baseline" not in changed_stages(project)

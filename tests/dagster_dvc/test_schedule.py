@@ -1,17 +1,34 @@
-from dagster_dvc.execution import StageResult
-from dagster_dvc.manifest import DvcManifest, StageNode
+import dataclasses
+
+import pytest
+
+from dagster_dvc.graph import DvcManifest, StageNode
+from dagster_dvc.result import StageResult
 from dagster_dvc.schedule import Schedule
 
 
 def node(name: str, *upstream: str) -> StageNode:
     group, _, key = name.partition("@")
     return StageNode(
-        name, group, key or None, {}, ("true",), ("true",), (), (), (), (), {}, None, {}, upstream
+        name=name,
+        group=group,
+        key=key or None,
+        dimensions={},
+        cmd=("true",),
+        template=("true",),
+        deps=tuple(f"data/{parent}" for parent in upstream),
+        outs=(f"data/{name}",),
+        metrics=(),
+        plots=(),
+        params={},
+        desc=None,
+        meta={},
+        upstream=upstream,
     )
 
 
-def ended(name: str, outcome: str = "ran") -> StageResult:
-    return StageResult(name, outcome, 0, 1.0, 0.1, 0.9, ())  # type: ignore[arg-type]
+def ended(name: str, *changed_outs: str) -> StageResult:
+    return StageResult(name, "ran", 0, 1.0, 0.1, 0.9, changed_outs, ())
 
 
 def make_schedule(
@@ -44,14 +61,31 @@ def test_a_stage_without_a_duration_is_like_its_group() -> None:
     assert [schedule.expected_seconds(name) for name in ("m@a", "m@c", "n")] == [4.0, 6.0, 1.0]
 
 
-def test_only_what_has_changed_or_follows_something_new_is_due() -> None:
+@pytest.mark.parametrize("renewed", [True, False])
+def test_only_what_has_changed_or_reads_something_new_is_due(renewed: bool) -> None:
     nodes = [node("a"), node("b", "a"), node("c", "b"), node("d", "a"), node("e", "d")]
     schedule = make_schedule(*nodes, changed={"b"})
     assert schedule.due() == ["b", "c"]
     assert schedule.pop() == "b"
     assert schedule.pop() is None
     assert schedule.up_to_date == {"a", "d", "e"}
-    # DVC found on a closer look that b was as it should be: c isn't even looked at.
-    schedule.finish(ended("b", "unchanged"))
-    assert schedule.pop() is None
-    assert schedule.up_to_date == {"a", "c", "d", "e"}
+    # Where b wrote what it had written before, c isn't even looked at.
+    schedule.finish(ended("b", *(["data/b"] if renewed else [])))
+    assert schedule.pop() == ("c" if renewed else None)
+    assert schedule.up_to_date == {"a", "d", "e"} | (set() if renewed else {"c"})
+
+
+def test_a_folder_is_new_when_a_part_of_it_is() -> None:
+    whole = dataclasses.replace(node("whole", "m@a", "m@b"), deps=("data/m",))
+    parts = [dataclasses.replace(node(f"m@{k}"), outs=(f"data/m/{k}",)) for k in "ab"]
+    schedule = make_schedule(*parts, whole, changed={"m@a"})
+    assert schedule.pop() == "m@a"
+    schedule.finish(ended("m@a", "data/m/a"))
+    assert schedule.pop() == "whole"
+
+
+def test_a_stage_that_was_put_back_comes_again() -> None:
+    schedule = make_schedule(node("a"), node("b"), changed={"a", "b"}, durations={"a": 2.0})
+    assert schedule.pop() == "a"
+    schedule.put_back("a")
+    assert [schedule.pop(lambda name: name != "a"), schedule.pop()] == ["b", "a"]

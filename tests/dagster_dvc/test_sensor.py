@@ -1,4 +1,4 @@
-"""What is run outside of Dagster arrives in it, and both agree on what is stale."""
+"""What is run outside of Dagster arrives in it once, and `dvc_status` says what DVC says."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,17 +6,16 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.data_version import CachingStaleStatusResolver
-from dagster._core.loader import LoadingContextForTest
 
 from dagster_dvc.assets import build_dvc_assets
 from dagster_dvc.checks import DVC_STATUS, build_stage_checks
-from dagster_dvc.execution import DvcServer
 from dagster_dvc.jobs import build_dvc_job
 from dagster_dvc.lock import read_lock
-from dagster_dvc.manifest import changed_stages, load_manifest
+from dagster_dvc.manifest import load_manifest
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.sensor import build_outside_runs_sensor
+from dagster_dvc.status import changed_stages
+from tests.dagster_dvc.conftest import edit, run_stage
 
 
 def definitions(root: Path) -> dg.Definitions:
@@ -32,7 +31,7 @@ def definitions(root: Path) -> dg.Definitions:
 
 
 class Dagster:
-    """A Dagster instance that looks at a project through freshly loaded definitions, as after a reload."""
+    """A Dagster instance that looks at a project through freshly loaded definitions."""
 
     def __init__(self, instance: dg.DagsterInstance, root: Path) -> None:
         self.instance = instance
@@ -52,29 +51,28 @@ class Dagster:
         assert isinstance(answer, dg.SkipReason)
         return answer.skip_message or ""
 
-    def stale(self) -> dict[str, list[str]]:
-        """Stages that Dagster calls stale or missing, and why."""
-        graph = definitions(self.root).resolve_asset_graph()
-        resolver = CachingStaleStatusResolver(
-            self.instance, graph, LoadingContextForTest(self.instance)
-        )
+    def status(self, asset: str) -> str:
+        """What the last evaluation of dvc_status says of an asset."""
+        key = dg.AssetCheckKey(dg.AssetKey(asset), DVC_STATUS)
+        record = self.instance.get_latest_asset_check_evaluation_record(key)
+        assert record is not None and record.evaluation is not None
+        return record.evaluation.description or ""
+
+    def stale(self) -> set[str]:
+        """Assets that dvc_status warns of."""
+        assets = load_manifest(self.root).assets
+        return {asset for asset in assets if not self.status(asset).startswith("up to date")}
+
+    def versions(self) -> dict[str, str]:
+        """The data version of each stage in its last materialization, by Dagster."""
         found = {}
         for name, node in load_manifest(self.root).stages.items():
-            key = dg.AssetKey(node.group)
-            status = resolver.get_status(key, node.key).value
-            if status != "FRESH":
-                found[name] = [
-                    status,
-                    *(cause.reason for cause in resolver.get_stale_causes(key, node.key)),
-                ]
+            partitions = [node.key] if node.key else None
+            wanted = dg.AssetRecordsFilter(dg.AssetKey(node.group), asset_partitions=partitions)
+            records = self.instance.fetch_materializations(wanted, limit=1).records
+            assert records[0].asset_materialization is not None
+            found[name] = (records[0].asset_materialization.tags or {})["dagster/data_version"]
         return found
-
-    def run(self, job: str, **kwargs: Any) -> dg.ExecuteInProcessResult:
-        return (
-            definitions(self.root)
-            .resolve_job_def(job)
-            .execute_in_process(instance=self.instance, **kwargs)
-        )
 
 
 @pytest.fixture
@@ -83,89 +81,70 @@ def dagster(project: Path) -> Iterator[Dagster]:
         yield Dagster(instance, project)
 
 
-def repro(server: DvcServer, root: Path, *names: str) -> None:
-    for name in names:
-        stage = server.run(root, name)
-        list(stage.lines())
-        assert stage.result.ok, stage.result.tail
+def groups(stages: Any) -> set[str]:
+    return {name.partition("@")[0] for name in stages}
 
 
-def replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def test_what_ran_in_a_shell_arrives_and_staleness_agrees(
-    dagster: Dagster, server: DvcServer
-) -> None:
+def test_what_ran_in_a_shell_arrives_once_and_dvc_status_agrees(dagster: Dagster) -> None:
     root = dagster.root
     assert dagster.tick() == "reported 6 materializations"
-    assert dagster.stale() == {} == changed_stages(root)
+    assert dagster.stale() == set() == groups(changed_stages(root))
     assert dagster.tick() == "nothing has changed"
-    record = dagster.instance.fetch_materializations(dg.AssetKey("masksyn"), limit=1).records[0]
-    assert (
-        record.asset_materialization is not None and record.asset_materialization.tags is not None
-    )
-    locked = read_lock(root)[f"masksyn@{record.partition_key}"]
-    assert (
-        record.asset_materialization.tags["dagster/data_version"]
-        == next(iter(locked.outs.values())).md5
-    )
+    versions = dagster.versions()
+    for name, locked in read_lock(root).items():
+        if len(locked.outs) == 1:
+            assert versions[name] == next(iter(locked.outs.values())).md5
 
-    # A parameter: everything that reads it, whatever wrote params.yaml.
-    replace(root / "params.yaml", "seed: 0", "seed: 1")
-    dagster.tick()
-    assert (
-        set(dagster.stale())
-        == set(changed_stages(root))
-        == {"dataset", "masksyn@car", "masksyn@bus"}
-    )
-    repro(server, root, "dataset", "masksyn@car")
-    dagster.tick()
-    assert set(dagster.stale()) == set(changed_stages(root)) == {"masksyn@bus"}
-    repro(server, root, "masksyn@bus")
-    dagster.tick()
-    assert dagster.stale() == {} == changed_stages(root)
+    # A parameter was changed and nothing ran: there is nothing to report.
+    edit(root / "params.yaml", "seed: 0", "seed: 1")
+    assert dagster.tick() == "reported 0 materializations"
+    assert dagster.stale() == {"dataset", "masksyn"} == groups(changed_stages(root))
+    edit(root / "stage.sh", 'echo "{}" > $out', 'echo "{$name}" > $out')
+    for name in ("dataset", "masksyn@car"):
+        assert run_stage(root, name)[0].ok
+    assert dagster.tick() == "reported 2 materializations"
+    assert dagster.stale() == groups(changed_stages(root))
+    assert dagster.versions()["masksyn@car"] != versions["masksyn@car"]
+    assert dagster.versions()["masksyn@bus"] == versions["masksyn@bus"]
 
 
-def test_an_input_of_other_content_makes_stale_what_reads_it(
-    dagster: Dagster, server: DvcServer
-) -> None:
-    root = dagster.root
+def test_a_fresh_sensor_reports_nothing_that_dagster_knows(dagster: Dagster) -> None:
     dagster.tick()
-    replace(root / "stage.sh", 'echo "{}" > $out', 'echo "{$name}" > $out')
-    repro(server, root, "dataset", "masksyn@car")
-    dagster.tick()
-    assert set(dagster.stale()) == set(changed_stages(root))
-    assert "masksyn@car" not in dagster.stale()
-    assert any("data version" in reason for reason in dagster.stale()["train_seg@masksyn"])
+    dagster.cursor = None
+    assert dagster.tick() == "reported 0 materializations"
+    dagster.cursor = '{"told": "by an earlier version"}'
+    assert dagster.tick() == "reported 0 materializations"
+
+
+def test_outputs_that_were_altered_are_not_reported(dagster: Dagster) -> None:
+    path = dagster.root / "data/synthetic/masksyn/car"
+    path.unlink()
+    path.write_text("altered by hand")
+    assert dagster.tick() == "reported 5 materializations"
 
 
 def test_the_pipeline_job_brings_everything_up_to_date(dagster: Dagster) -> None:
     root = dagster.root
     dagster.tick()
-    replace(root / "params.yaml", "seed: 0", "seed: 1")
-    result = dagster.run("everything")
+    edit(root / "params.yaml", "seed: 0", "seed: 1")
+    job = definitions(root).resolve_job_def("everything")
+    result = job.execute_in_process(instance=dagster.instance)
     told = {
         e.asset_key.to_user_string()
         for e in result.filter_events(lambda event: event.is_step_materialization)
     }
     assert told == {"dataset", "masksyn"}
     assert changed_stages(root) == {}
-    dagster.tick()
-    assert dagster.stale() == {}
+    assert dagster.tick() == "reported 0 materializations"
+    assert dagster.stale() == set()
 
 
 def test_dvc_status_is_told_when_it_changes(dagster: Dagster) -> None:
     dagster.tick()
-    replace(dagster.root / "params.yaml", "p_aug: 0.6", "p_aug: 0.5")
+    assert dagster.status("train_seg") == "up to date"
+    edit(dagster.root / "params.yaml", "p_aug: 0.6", "p_aug: 0.5")
     dagster.tick()
-    key = dg.AssetCheckKey(dg.AssetKey("train_seg"), DVC_STATUS)
-    latest = dagster.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
-    assert latest.event is not None and latest.event.dagster_event is not None
-    evaluation: Any = latest.event.dagster_event.event_specific_data
-    assert not evaluation.passed
-    assert evaluation.description.startswith(
+    assert dagster.status("train_seg").startswith(
         "2 of 2 stages changed: train_seg@baseline, train_seg@masksyn"
     )
+    assert dagster.status("ablation").startswith("up to date with its inputs, but")

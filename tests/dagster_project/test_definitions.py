@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from dagster_project.defs import build_definitions
+from dagster_project.definitions import build_definitions
 from tests.dagster_project.conftest import ROOT, copy_pipeline
 
 SNAPSHOT = Path(__file__).parent / "asset_graph.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dagster_dvc.lock import read_lock
-from dagster_dvc.manifest import changed_stages
+from dagster_dvc.status import changed_stages
 from tests.dagster_dvc.conftest import dvc, is_alive, make_project
 from tests.dagster_project.live import END_STATES, LiveDagster, wait_until
 

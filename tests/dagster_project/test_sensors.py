@@ -8,8 +8,8 @@ import yaml
 
 from dagster_dvc.manifest import load_manifest
 from dagster_dvc.resource import DvcProject
-from dagster_project.defs.resources import WeakClassPolicy
-from dagster_project.defs.sensors import build_weak_class_sensor, weakest_classes
+from dagster_project.defs.evaluation import build_weak_class_sensor, weakest_classes
+from dagster_project.resources import WeakClassPolicy
 
 
 def evaluate(root: Path, cursor: str | None) -> tuple[list[dg.RunRequest], str | None]:

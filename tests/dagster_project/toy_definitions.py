@@ -11,7 +11,7 @@ from dagster_dvc.jobs import build_dvc_job
 from dagster_dvc.manifest import load_manifest
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.sensor import build_outside_runs_sensor
-from dagster_project.defs.reader import SegGenReader
+from dagster_project.reader import SegGenReader
 
 
 @dg.definitions

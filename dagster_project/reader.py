@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 
 from dagster_dvc.events import PICTURES, StageReader, metrics_metadata, picture_metadata
-from dagster_dvc.manifest import StageNode
-from dagster_project.defs.resources import DEFAULT_MLFLOW_UI, MLFLOW_UI_VARIABLE, MlflowClient
+from dagster_dvc.graph import StageNode
+from dagster_project.resources import DEFAULT_MLFLOW_UI, MLFLOW_UI_VARIABLE, MlflowClient
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking.follow import mlflow_run_id
 from seggen_core.tracking.log import Metrics, read_chunk, run_files

@@ -1,4 +1,4 @@
-"""What a failed blocking check stops in runs that come after: in a backfill, and in automation."""
+"""What a failed blocking check stops in later runs: in a backfill, in automation, and by hand."""
 
 import logging
 import os
@@ -17,10 +17,12 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
-from dagster_dvc.gate import failed_inputs
-from dagster_dvc.manifest import changed_stages, load_manifest
-from dagster_dvc.translator import DvcTranslator
+from dagster_dvc.lock import read_lock
+from dagster_dvc.manifest import load_manifest
+from dagster_dvc.resource import DvcProject
+from dagster_dvc.status import changed_stages
 from tests.dagster_dvc import test_checks
+from tests.dagster_dvc.conftest import edit, run_stage
 from tests.dagster_dvc.test_checks import make_write
 
 MAX_ITERATIONS = 6
@@ -188,14 +190,13 @@ def test_checks_by_hand_renew_what_is_known_of_each_partition(
 ) -> None:
     manifest = load_manifest(project)
     node = manifest.stages["train_seg@masksyn"]
+    verdicts = DvcProject(str(project)).verdicts()
 
-    def held_up_by() -> list[str]:
-        return failed_inputs(
-            instance, manifest, node, checks=[test_checks.CHECK], translator=DvcTranslator()
-        )
+    def held_up_by(*checks: str) -> list[str]:
+        found = verdicts.failed_inputs(manifest, node, root=project, checks=checks)
+        return [line.partition(":")[0] for line in found]
 
-    instance.report_runless_asset_event(dg.AssetMaterialization("masksyn", partition="car"))
-    assert held_up_by() == []
+    assert held_up_by("sound") == []
     checks = {dg.AssetCheckKey(dg.AssetKey("masksyn"), "sound")}
     job = test_checks.definitions(project).resolve_implicit_global_asset_job_def()
     by_hand = job.get_subset(asset_selection=set(), asset_check_selection=checks)
@@ -205,7 +206,20 @@ def test_checks_by_hand_renew_what_is_known_of_each_partition(
         path.unlink()  # it is a link into DVC's cache
         path.write_text(word)
         by_hand.execute_in_process(instance=instance, raise_on_error=False)
-        assert [line.partition(":")[0] for line in held_up_by()] == expected
-    # What was found of data that was made anew since counts no more.
-    instance.report_runless_asset_event(dg.AssetMaterialization("masksyn", partition="car"))
-    assert held_up_by() == []
+        assert held_up_by("sound") == expected
+    assert held_up_by("another") == []
+    # What was found of an earlier content counts no more.
+    edit(project / "stage.sh", 'echo "{}"', 'echo "{1}"')
+    assert run_stage(project, "masksyn@car")[0].changed_outs
+    assert held_up_by("sound") == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"failed": 3}'])
+def test_damaged_verdicts_are_worth_nothing(project: Path, text: str) -> None:
+    manifest, locked = load_manifest(project), read_lock(project)["masksyn@car"]
+    verdicts = DvcProject(str(project)).verdicts()
+    node = manifest.stages["masksyn@car"]
+    verdicts.note(node, locked=locked, check="sound", problem="broken")
+    assert verdicts.failed("masksyn@car", locked=locked) == {"sound": "broken"}
+    (verdicts.folder / "masksyn@car.json").write_text(text)
+    assert verdicts.failed("masksyn@car", locked=locked) == {}

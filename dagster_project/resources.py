@@ -12,6 +12,8 @@ from dagster_dvc.resource import DvcProject, fixed_resource
 
 PROJECT_VARIABLE = "SEGGEN_PROJECT"
 MLFLOW_UI_VARIABLE = "SEGGEN_MLFLOW_UI"
+STATE_FOLDER = ".seggen"
+"""Where seggen keeps what its tools know of a project; durations are read by `seggen plan`."""
 DEFAULT_MLFLOW_UI = "http://127.0.0.1:5000"
 
 
@@ -60,7 +62,7 @@ def project_root() -> Path:
 
     A function, so that another project can be shown by the same code without touching it.
     """
-    return Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parent.parent.parent).resolve()
+    return Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parent.parent).resolve()
 
 
 @dg.io_manager(config_schema={})
@@ -70,12 +72,17 @@ def in_memory() -> dg.IOManager:
 
 
 def build_resources(root: Path) -> dict[str, Any]:
-    """The resources of the project in `root`, settings taken from the environment when the definitions are loaded.
+    """The resources of the project in `root`; the environment has their settings.
 
     None takes configuration: whoever launches a run may write its configuration.
     """
     mlflow = MlflowClient(ui=os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI))
-    dvc = DvcProject(project_dir=str(root), env=mlflow.environment, validate_params=check_params)
+    dvc = DvcProject(
+        project_dir=str(root),
+        env=mlflow.environment,
+        validate_params=check_params,
+        state_folder=STATE_FOLDER,
+    )
     # No op hands anything to another; Dagster's default would let a run choose the folder that
     # outputs are kept in.
     return {
