@@ -14,7 +14,7 @@ matter. Records of other inputs stay until the next `keep`; nothing finds them.
 
 A killed process leaves whole records and at most one torn one, which the next process doesn't see.
 A record is checked against its checksums when it is read. A damaged one is logged and not used, so
-it is made anew. Deleting the folder costs time and nothing else.
+it is made again. Deleting the folder costs time and nothing else.
 
 Memory: the digest and the place of every record. Disk: a sample lies in the cache until its store
 is finished, and in the published shards afterwards; the links take no space. Where the file system
@@ -65,7 +65,7 @@ class RecordCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open `folder`, made where it doesn't exist, and find its records.
+        """Open `folder`, which is created where it doesn't exist, and find its records.
 
         Raises:
             SampleStoreError: another process has opened it.
@@ -227,7 +227,7 @@ class RecordCache:
         try:
             return reader(*place)
         except (DamagedRecordError, OSError) as error:
-            logger.warning("a record of %s can't be used and is made anew: %s", place[0], error)
+            logger.warning("a record of %s can't be used and is made again: %s", place[0], error)
             del self._places[bytes.fromhex(digest)]
             return None
 

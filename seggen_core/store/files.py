@@ -38,7 +38,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_locked(path: Path) -> int:
-    """Open a file, made where it doesn't exist, that no other process may open this way meanwhile.
+    """Open a file that no other process may open this way meanwhile.
+
+    The file is created where it doesn't exist.
 
     Returns:
         The file's descriptor; the lock lasts until it is closed or the process ends.

@@ -256,7 +256,7 @@ def decode_picture(data: bytes, *, mode: str) -> np.ndarray:
 
 
 def remake_command(folder: Path) -> str:
-    """Return the command that makes the store in `folder` anew, by its place in `ProjectPaths`."""
+    """Return the command that makes the store in `folder` again, by its place in the project."""
     *_, above, parent, name = ("", "", *folder.absolute().parts)
     stage = (
         f"{parent}@{name}"

@@ -1,7 +1,7 @@
 """Writing a sample store: tar shards that grow sample by sample, then index and manifest.
 
 A store is written in one go: the manifest comes last, so a folder without one is worthless and the
-next writer begins it anew. What a killed run had made is found in a `RecordCache`, not here. The
+next writer begins it again. What a killed run had made is found in a `RecordCache`, not here. The
 same samples in the same order give the same bytes, since tar headers hold no time and no owner.
 """
 
@@ -62,7 +62,7 @@ class SampleStoreWriter:
         """Begin a store in `folder`; what an unfinished one left there is deleted.
 
         Args:
-            folder: made where it doesn't exist.
+            folder: created where it doesn't exist.
             num_classes: masks hold 0 to ``num_classes - 1`` or IGNORE_INDEX.
             shard_bytes: a new shard is begun before one would grow past this; a larger sample gets
                 a shard of its own.
@@ -180,7 +180,7 @@ class SampleStoreWriter:
         self.close()
 
     def close(self) -> None:
-        """Give up the files and the lock; a store that isn't finished is begun anew next time."""
+        """Give up the files and the lock; the next writer begins an unfinished store again."""
         for fd in (self._shard, self._rows):
             if fd is not None:
                 os.close(fd)
@@ -195,7 +195,7 @@ class SampleStoreWriter:
     def _begin(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / MANIFEST).exists():
-            raise SampleStoreError(f"{self.folder} is finished; delete the folder to make it anew")
+            raise SampleStoreError(f"{self.folder} is finished; delete the folder to make it again")
         self._rows = open_locked(self.folder / ROWS)
         os.ftruncate(self._rows, 0)
         for shard in self.folder.glob("shard-*.tar"):

@@ -39,16 +39,16 @@ class AttentionMethod(Protocol):
     def attempts(self) -> list[Attempt]:
         """Make the attempts that there are to be, or find them in the job's cache."""
 
-    def sample(self, number: int) -> EncodedSample:
+    def sample(self, index: int) -> EncodedSample:
         """Return the sample of an accepted attempt."""
 
-    def story(self, number: int) -> MaskStory:
+    def story(self, index: int) -> MaskStory:
         """Return what the mask of an accepted attempt came from."""
 
-    def digest(self, number: int) -> str | None:
+    def digest(self, index: int) -> str | None:
         """Return the digest of the attempt's record; None where a later run can't use it."""
 
-    def story_digest(self, number: int) -> str | None:
+    def story_digest(self, index: int) -> str | None:
         """Return the digest of the story's record; None where a later run can't use it."""
 
 
@@ -133,8 +133,8 @@ def _write_store(
     shutil.rmtree(folder, ignore_errors=True)
     accepted = [a.attempt for a in attempts if a.is_accepted]
     with SampleStoreWriter(folder, num_classes=len(job.context.taxonomy)) as writer:
-        for number in accepted:
-            writer.append(method.sample(number))
+        for index in accepted:
+            writer.append(method.sample(index))
         about = {
             "method": job.name,
             "class_slug": job.target.slug,
@@ -146,7 +146,7 @@ def _write_store(
         writer.finish(manifest=about | summary)
     store = SampleStore(folder)
     images = [store.read_image(k) for k in range(len(accepted[:NUM_PICTURES]))]
-    stories = [method.story(number) for number in accepted[:NUM_PICTURES]]
+    stories = [method.story(index) for index in accepted[:NUM_PICTURES]]
     draw_previews(images, stories).save(folder / "previews.png")
     write_attempts(folder / "attempts.jsonl", attempts)
     write_json(folder / "metrics.json", summary)
@@ -163,10 +163,10 @@ def _finish(
     metrics |= {f"quality/{name}": value for name, value in summary["quality"].items()}
     metrics |= {f"rejected/{name}": float(n) for name, n in summary["rejected"].items()}
     accepted = [a.attempt for a in attempts if a.is_accepted]
-    digests = (method.digest(number) for number in accepted)
+    digests = (method.digest(index) for index in accepted)
     keys = SampleStore(folder).keys()
     others = [method.digest(a.attempt) for a in attempts if not a.is_accepted]
-    others += [method.story_digest(number) for number in accepted[:NUM_PICTURES]]
+    others += [method.story_digest(index) for index in accepted[:NUM_PICTURES]]
     return FinishedPartition(
         folder,
         metrics,

@@ -118,30 +118,30 @@ class DiffuMask:
             for k, status in enumerate(labelled.status)
         ]
 
-    def digest(self, number: int) -> str | None:  # noqa: ARG002 (the protocol's)
+    def digest(self, index: int) -> str | None:  # noqa: ARG002 (the protocol's)
         """Return None: see above."""
         return None
 
-    def sample(self, number: int) -> EncodedSample:
+    def sample(self, index: int) -> EncodedSample:
         """Return the sample of an accepted candidate."""
         assert self._candidates is not None
         assert self._labelled is not None
         return self._job.sample(
-            number,
-            image=self._candidates.images[number],
-            labels=self._labelled.labels[number],
-            quality=self._labelled.quality[number],
+            index,
+            image=self._candidates.images[index],
+            labels=self._labelled.labels[index],
+            quality=self._labelled.quality[index],
         )
 
-    def story_digest(self, number: int) -> str | None:  # noqa: ARG002 (the protocol's)
+    def story_digest(self, index: int) -> str | None:  # noqa: ARG002 (the protocol's)
         """Return None: see above."""
         return None
 
-    def story(self, number: int) -> MaskStory:
+    def story(self, index: int) -> MaskStory:
         """Return what the mask of an accepted candidate came from."""
         assert self._labelled is not None
-        maps = {name: m[number] for name, m in self._labelled.maps.items()}
-        return MaskStory.from_soft_maps(maps, self._labelled.labels[number])
+        maps = {name: m[index] for name, m in self._labelled.maps.items()}
+        return MaskStory.from_soft_maps(maps, self._labelled.labels[index])
 
     @torch.no_grad()
     def _make_candidates(self) -> Candidates:
@@ -153,11 +153,11 @@ class DiffuMask:
         records: list[Record] = []
         starts = range(0, len(digests), micro)
         for start in tqdm(starts, desc=f"diffumask {job.target.slug}", unit="call", disable=None):
-            found = [job.cache.find(digest) for digest in digests[start : start + micro]]
-            whole = [record for record in found if record is not None]
+            call = digests[start : start + micro]
+            whole = [record for record in map(job.cache.find, call) if record is not None]
             if len(whole) < micro:
                 whole = self._make_call(range(start, start + micro))
-                for digest, record in zip(digests[start : start + micro], whole, strict=True):
+                for digest, record in zip(call, whole, strict=True):
                     job.cache.add(digest, record)
                 job.cache.commit()
             records += whole

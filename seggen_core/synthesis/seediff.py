@@ -61,82 +61,82 @@ class SeeDiff:
         with tqdm(total=needed, desc=title, unit="image", disable=None) as progress:
             while num_accepted < needed and start < limit:
                 in_flight = min(settings.batch_size, needed - num_accepted, limit - start)
-                numbers = range(start, start + -(-in_flight // micro) * micro)
-                self._make(n for n in numbers if self.digest(n) not in job.cache)
-                for number in numbers:
-                    if number >= limit or num_accepted == needed:
+                batch = range(start, start + -(-in_flight // micro) * micro)
+                self._make(index for index in batch if self.digest(index) not in job.cache)
+                for index in batch:
+                    if index >= limit or num_accepted == needed:
                         break
-                    attempts.append(self._attempt(number))
+                    attempts.append(self._attempt(index))
                     num_accepted += attempts[-1].is_accepted
                     progress.update(int(attempts[-1].is_accepted))
-                start = numbers.stop
+                start = batch.stop
         return attempts
 
-    def digest(self, number: int) -> str:
+    def digest(self, index: int) -> str:
         """Return a digest of all that an attempt depends on."""
-        return self._job.digest(number, self._relevant)
+        return self._job.digest(index, self._relevant)
 
-    def sample(self, number: int) -> EncodedSample:
+    def sample(self, index: int) -> EncodedSample:
         """Return the sample of an accepted attempt."""
-        sample = Outcome.from_record(self._record(self.digest(number), number)).sample
-        assert sample is not None, number
+        sample = Outcome.from_record(self._record(self.digest(index), index)).sample
+        assert sample is not None, index
         return sample
 
-    def story_digest(self, number: int) -> str:
+    def story_digest(self, index: int) -> str:
         """Return a digest of all that the pictures of an attempt depend on."""
-        return json_digest([self.digest(number), "story"], length=32)
+        return json_digest([self.digest(index), "story"], length=32)
 
-    def story(self, number: int) -> MaskStory:
+    def story(self, index: int) -> MaskStory:
         """Return what the mask of an accepted attempt came from."""
-        return MaskStory.from_record(self._record(self.story_digest(number), number))
+        return MaskStory.from_record(self._record(self.story_digest(index), index))
 
-    def _attempt(self, number: int) -> Attempt:
-        info = self._job.cache.info(self.digest(number))
+    def _attempt(self, index: int) -> Attempt:
+        info = self._job.cache.info(self.digest(index))
         if info is None:
-            info = self._record(self.digest(number), number).info
-        prompt = self._job.prompts[number].text
-        return Attempt(number, prompt, info["status"], info["quality"])
+            info = self._record(self.digest(index), index).info
+        prompt = self._job.prompts[index].text
+        return Attempt(index, prompt, info["status"], info["quality"])
 
-    def _record(self, digest: str, number: int) -> Record:
-        """Return a record of an attempt, made anew where there is no whole one."""
+    def _record(self, digest: str, index: int) -> Record:
+        """Return a record of an attempt, made again where there is no whole one."""
         record = self._job.cache.find(digest)
         if record is None:
-            self._make([number], with_story=number)
+            self._make([index], with_story=index)
             record = self._job.cache.read_back(digest)
         return record
 
-    def _make(self, numbers: Iterable[int], *, with_story: int | None = None) -> None:
+    def _make(self, indices: Iterable[int], *, with_story: int | None = None) -> None:
         """Make the network calls that some attempts belong to, and commit what comes of them.
 
         Pictures are kept of the first accepted ones, and of `with_story`.
         """
         micro, job = self._settings.sampling.micro_batch_size, self._job
-        calls = sorted({number // micro for number in numbers})
-        attempts = [number for call in calls for number in range(call * micro, (call + 1) * micro)]
-        if not attempts:
+        calls = sorted({index // micro for index in indices})
+        rows = [index for call in calls for index in range(call * micro, (call + 1) * micro)]
+        if not rows:
             return
-        made = generate_from_attention(
+        generated = generate_from_attention(
             job.pipeline,
-            prompts=[job.prompts[number] for number in attempts],
-            generators=partial(_noise, job, attempts),
+            prompts=[job.prompts[index] for index in rows],
+            generators=partial(_noise, job, rows),
             config=self._settings,
             image_size=job.image_size,
         )
-        for k, number in enumerate(attempts):
-            status, quality = made.status[k], made.quality[k]
+        for k, index in enumerate(rows):
+            status, quality = generated.status[k], generated.quality[k]
             sample = None
             if status == ACCEPTED:
                 sample = job.sample(
-                    number, image=made.images[k], labels=made.labels[k], quality=quality
+                    index, image=generated.images[k], labels=generated.labels[k], quality=quality
                 )
                 self._num_stories += 1
-                if self._num_stories <= NUM_PICTURES or number == with_story:
-                    maps = {name: m[k] for name, m in made.maps.items()}
-                    story = MaskStory.from_soft_maps(maps, made.labels[k])
-                    job.cache.add(self.story_digest(number), story.to_record())
-            job.cache.add(self.digest(number), Outcome(status, quality, sample).to_record())
+                if self._num_stories <= NUM_PICTURES or index == with_story:
+                    maps = {name: m[k] for name, m in generated.maps.items()}
+                    story = MaskStory.from_soft_maps(maps, generated.labels[k])
+                    job.cache.add(self.story_digest(index), story.to_record())
+            job.cache.add(self.digest(index), Outcome(status, quality, sample).to_record())
         job.cache.commit()
 
 
-def _noise(job: AttentionJob, attempts: list[int], k: int) -> torch.Generator:
-    return job.noise(attempts[k])
+def _noise(job: AttentionJob, rows: list[int], k: int) -> torch.Generator:
+    return job.noise(rows[k])

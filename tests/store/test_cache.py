@@ -174,7 +174,7 @@ def test_a_damaged_byte_costs_one_record_and_is_said(
             damaged[place] ^= 0x10
             (folder / "records-00000").write_bytes(damaged)
             assert found(folder) == [i for i in range(NUM_RECORDS) if i != record], place
-            assert "not used" in caplog.text or "can't be used and is made anew" in caplog.text
+            assert "not used" in caplog.text or "can't be used and is made again" in caplog.text
             write_records(folder)
             assert found(folder) == list(range(NUM_RECORDS))
 
@@ -354,7 +354,7 @@ def test_a_damaged_or_missing_published_shard_costs_its_own_samples(
     with RecordCache(tmp_path / "cache") as cache, caplog.at_level(logging.WARNING):
         missing = [key for key, digest in digests.items() if cache.find(digest) is None]
     assert missing == ["s1", *lost]
-    assert "can't be used and is made anew: the" in caplog.text
+    assert "can't be used and is made again: the" in caplog.text
 
 
 def test_without_hard_links_the_shards_are_copied(

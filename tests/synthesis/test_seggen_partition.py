@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from seggen_core.datasets.subset import rarest_class_partition
-from seggen_core.errors import CaptionError, ConfigError
+from seggen_core.errors import CaptionError, ConfigError, StorageError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.scenes.layout import SCENES_TAXONOMY
 from seggen_core.stages import imgsyn, masksyn, stage
@@ -385,6 +385,21 @@ def test_a_class_without_sources_is_an_empty_partition(
     metrics = json.loads((store.folder / "metrics.json").read_text())
     assert metrics == {"samples": 0.0, "rejected": 0.0}
     assert not (store.folder / "previews.png").exists()
+
+
+def test_a_place_that_cant_be_written_is_one_error_and_costs_nothing(
+    whole: ProjectPaths, make_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_project("obstacle")
+    config = write_config(paths)
+    paths.synthetic("imgsyn").parent.mkdir()
+    paths.synthetic("imgsyn").write_text("in the way")
+    with pytest.raises(StorageError, match=r"can't write .*imgsyn.*All that was made is kept in"):
+        imgsyn.run(config, paths=paths, item="car")
+    paths.synthetic("imgsyn").unlink()
+    monkeypatch.setattr(seggen_partition, "load_mask2img", None)  # nothing is drawn again
+    imgsyn.run(config, paths=paths, item="car")
+    assert contents(paths.synthetic("imgsyn", "car")) == contents(whole.synthetic("imgsyn", "car"))
 
 
 def test_it_computes_with_the_threads_it_was_given(make_project: Project) -> None:
