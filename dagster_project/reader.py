@@ -63,7 +63,6 @@ class SegGenReader(StageReader):
                 return f"{node.name}: step {steps[-1].step}, {values}"
         if node.key is None:
             return None
-        from seggen_core.project.paths import ProjectPaths
         from seggen_core.store.cache import count_added
 
         num_samples = count_added(ProjectPaths(root).record_cache(node.group, node.key))
