@@ -1,4 +1,4 @@
-"""Panoptic masks to colour maps and back, as panoptic quality: clean, blurred and noisy, and through an autoencoder.
+"""Panoptic quality of masks after colour maps: clean, blurred, noisy, through an autoencoder.
 
     SEGGEN_REAL_DATA=/path/to/data python benchmarks/color_map_round_trip.py [--vae
     profiles/scenes/foundation/vae]
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from seggen_core.colors.palette import smallest_distance
 from seggen_core.colors.panoptic import (
     PanopticMap,
     color_to_panoptic,
@@ -36,7 +35,7 @@ NOISE = {
     "blur 1, noise 16": (1.0, 16),
     "blur 1.5, noise 24": (1.5, 24),
 }
-"""Standard deviations of a Gaussian blur in pixels and of independent Gaussian noise in 8-bit steps."""
+"""Standard deviations of a Gaussian blur (pixels) and of independent noise (8-bit steps)."""
 
 
 def read_scenes(size: int, number: int) -> tuple[np.ndarray, list[PanopticMap]]:
@@ -55,7 +54,7 @@ def read_scenes(size: int, number: int) -> tuple[np.ndarray, list[PanopticMap]]:
 
 
 def read_coco(folder: Path) -> tuple[np.ndarray, list[PanopticMap]]:
-    """Return which of the 133 classes are things, and the panoptic maps; a crowd is an instance like any other here."""
+    """Return which of the 133 classes are things, and the panoptic maps; a crowd is an instance."""
     categories = sorted(
         json.loads((folder / "panoptic_coco_categories.json").read_text()), key=lambda c: c["id"]
     )
@@ -89,7 +88,7 @@ def blur_and_noise(color_map: np.ndarray, *, blur: float, noise: float, seed: in
 
 
 def autoencoder_round_trip(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that sends a colour map through an autoencoder: encode, take the mean, decode.
+    """Return what sends a colour map through an autoencoder: encode, take the mean, decode.
 
     Args:
         folder: an AutoencoderKL or an AutoencoderTiny, as diffusers saves them.
@@ -169,7 +168,8 @@ def main() -> None:
     options = parser.parse_args()
     send = autoencoder_round_trip(options.vae) if options.vae else None
     print(
-        "| data | outline | edge width | smallest segment | map | PQ (things / stuff) |\n|---|---|---|---|---|---|"
+        "| data | outline | edge width | smallest segment | map | PQ (things / stuff) |\n"
+        "|---|---|---|---|---|---|"
     )
     for name, things, maps in datasets(options.data):
         palette = panoptic_palette(len(things))
@@ -198,13 +198,15 @@ def main() -> None:
                         for k, p in enumerate(ways["autoencoder"])
                     ]
                     print(
-                        f"<!-- covariance of the autoencoder's error: {np.cov(error.T).round(1).tolist()} -->"
+                        "<!-- covariance of the autoencoder's error: "
+                        f"{np.cov(error.T).round(1).tolist()} -->"
                     )
                 for way, sent in ways.items():
                     for area in options.min_areas:
                         score = quality(maps, sent=sent, things=things, min_area=area)
                         print(
-                            f"| {name} | {outline} | {width} | {area or 'default'} | {way} | {score} |",
+                            f"| {name} | {outline} | {width} | {area or 'default'} | {way} "
+                            f"| {score} |",
                             flush=True,
                         )
                     if options.pictures is not None:
@@ -214,7 +216,6 @@ def main() -> None:
                             sent[0],
                             things,
                         )
-    print(f"\nsmallest distance of 133 colours: {smallest_distance(panoptic_palette(133)):.1f}")
 
 
 def _write_picture(path: Path, color_map: np.ndarray, things: np.ndarray) -> None:

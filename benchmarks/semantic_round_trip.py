@@ -1,4 +1,6 @@
-"""Semantic masks to colour maps, through an autoencoder and back: what the nearest colour gives, and what the project's decoding.
+"""Semantic masks to colour maps, through an autoencoder and back, by two ways of decoding.
+
+The two ways are the nearest colour and the project's decoding.
 
     SEGGEN_REAL_DATA=/path/to/data python benchmarks/semantic_round_trip.py --vae
     profiles/scenes/foundation/vae
@@ -39,7 +41,7 @@ def resized(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 def read_ids(folder: Path, *, step: int, size: int, ignored: int, first: int) -> list[np.ndarray]:
-    """Read every `step`-th mask of a folder; the id `ignored` becomes IGNORE_INDEX, `first` becomes train id 0."""
+    """Read every `step`-th mask; the id `ignored` becomes IGNORE_INDEX, `first` train id 0."""
     masks = []
     for path in sorted(folder.glob("*.png"))[::step]:
         ids = np.asarray(Image.open(path)).astype(np.int64)
@@ -75,7 +77,7 @@ def datasets(root: Path | None) -> Iterator[tuple[str, int, list[np.ndarray]]]:
 
 
 def scores(decoded: np.ndarray, *, truth: np.ndarray, num_classes: int) -> str:
-    """Return mIoU | pixel accuracy | IoU of void | classes decoded that are nowhere, as cells of a table."""
+    """Return cells: mIoU, pixel accuracy, IoU of void, number of absent classes decoded."""
     both = [
         np.where(ids == IGNORE_INDEX, num_classes, ids).astype(np.int64) for ids in (truth, decoded)
     ]
@@ -89,11 +91,12 @@ def scores(decoded: np.ndarray, *, truth: np.ndarray, num_classes: int) -> str:
     void = confusion[:, num_classes].sum() + confusion[num_classes].sum() - right[num_classes]
     absent = (labelled.sum(1) == 0) & (labelled[:, :num_classes].sum(0) > 0)
     accuracy = 100 * right[:num_classes].sum() / labelled.sum()
-    return f"{miou:.1f} | {accuracy:.2f} | {'-' if not void else f'{100 * right[num_classes] / void:.1f}'} | {absent.sum()}"
+    void_iou = f"{100 * right[num_classes] / void:.1f}" if void else "-"
+    return f"{miou:.1f} | {accuracy:.2f} | {void_iou} | {absent.sum()}"
 
 
 def table_row(name: str, *, num_classes: int, truth: np.ndarray, sent: list[np.ndarray]) -> str:
-    """Return the row of one dataset: masks uint8 [B, H, W], and their colour maps after the round trip, B of [H, W, 3]."""
+    """Return the row of one dataset: masks uint8 [B, H, W], and B maps after the round trip."""
     palette = class_palette(num_classes)
     colors = np.concatenate([palette, np.array([IGNORE_COLOR], np.uint8)])
     nearest_ids(sent[0], palette=colors)  # makes the table
@@ -114,14 +117,18 @@ def table_row(name: str, *, num_classes: int, truth: np.ndarray, sent: list[np.n
     changed = 100 * ((found != classes) & (truth != IGNORE_INDEX)).mean()
     times = [1e3 * seconds / len(sent) for seconds in (middle - start, end - middle)]
     shares = f"{ambiguous:.2f}% | {changed:.2f}%"
-    return f"| {name} ({len(sent)}) | {first} | {times[0]:.1f} ms | {second} | {shares} | {times[1]:.1f} ms |"
+    return (
+        f"| {name} ({len(sent)}) | {first} | {times[0]:.1f} ms | {second} | {shares} "
+        f"| {times[1]:.1f} ms |"
+    )
 
 
 def measure(send: Send, *, root: Path | None, wanted: str) -> None:
     """Print a row of the table for each dataset whose name begins with `wanted`."""
     cells = "mIoU | accuracy | void | absent classes"
     print(
-        f"| data | nearest: {cells} | time | decoded: {cells} | ambiguous | changed | time |\n|{'---|' * 13}"
+        f"| data | nearest: {cells} | time | decoded: {cells} | ambiguous | changed | time |\n"
+        f"|{'---|' * 13}"
     )
     for name, number, masks in datasets(root):
         if name.startswith(wanted):

@@ -105,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _item_parser(stage: str) -> Callable[[str], str]:
-    """Return what takes an item as it is, or as DVC_STAGE gives it ("masksyn@car", "../dvc.yaml:masksyn@car").
+    """Return what takes an item as it is, or as DVC_STAGE gives it ("masksyn@car").
 
     dvc.yaml hands DVC_STAGE over instead of the item: text of params.yaml in a command would be
     read by a shell.

@@ -148,7 +148,7 @@ def test_edited_captions_concern_the_stage_that_reads_them(project: Path) -> Non
 
 
 def test_a_shell_never_reads_what_params_yaml_calls_a_class(tmp_path: Path) -> None:
-    """`dvc repro` in a shell, where nothing of the project looks at params.yaml before DVC makes commands of it."""
+    """`dvc repro` in a shell: only DVC reads params.yaml before it makes commands of it."""
     tree = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     stages = {
         name: body for name, body in tree["stages"].items() if "matrix" in body or "foreach" in body

@@ -1,4 +1,4 @@
-"""The one way in which a project's generators see masks: semantic colour maps, or panoptic ones with outlined segments."""
+"""How a project's generators see masks: semantic colour maps, or panoptic ones with outlines."""
 
 from dataclasses import dataclass
 
@@ -47,8 +47,8 @@ class ColorCode:
         """Raise ConfigError where the taxonomy has too many classes to keep a colour for edges."""
         if kind == "panoptic" and len(taxonomy) > MAX_CLASSES:
             raise ConfigError(
-                f"dataset.color_map is 'panoptic', which codes {MAX_CLASSES} classes; there are {len(taxonomy)}: "
-                "set it to 'semantic'"
+                f"dataset.color_map is 'panoptic', which codes {MAX_CLASSES} classes; there are "
+                f"{len(taxonomy)}: set it to 'semantic'"
             )
         self.kind: ColorMapKind = kind
         self.palette = (
@@ -73,7 +73,8 @@ class ColorCode:
             return mask_to_color(segmentation_map, palette=self.palette)
         if instance_map is None:
             raise ConfigError(
-                "dataset.color_map is 'panoptic', but a sample has no instance map, only classes; expected instances for every "
+                "dataset.color_map is 'panoptic', but a sample has no instance map, only classes; "
+                "expected instances for every "
                 "sample: set dataset.color_map to 'semantic'"
             )
         panoptic = PanopticMap(segmentation_map, instance_map)

@@ -25,7 +25,8 @@ _CHUNK = 1 << 15
 class ColorTable:
     """The nearest palette colour of every RGB colour; ties are with the smaller id.
 
-    The id of colour (r, g, b) is ``ids[(c >> 1) + ((r & 7) << 6 | (g & 7) << 3 | b & 7) * (c & 1)]`` where
+    The id of colour (r, g, b) is
+    ``ids[(c >> 1) + ((r & 7) << 6 | (g & 7) << 3 | b & 7) * (c & 1)]`` where
     ``c = cells[(r >> 3) << 10 | (g >> 3) << 5 | b >> 3]``.
 
     Attributes:
@@ -162,7 +163,7 @@ def nearest_ids(pixels: np.ndarray, *, palette: np.ndarray) -> np.ndarray:
 
 
 def palette_distances(pixels: np.ndarray, *, palette: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return the Euclidean distance in RGB between every pixel and the palette colour of its id, float32 [...].
+    """Return each pixel's Euclidean distance in RGB to the palette colour of its id, float32 [...].
 
     Args:
         pixels: uint8 [..., 3].

@@ -20,13 +20,13 @@ MAX_CLASSES = IGNORE_INDEX - 1
 """Classes that an instance-aware colour map can tell apart: one colour is the edges'."""
 EDGE_COLOR = CORNERS[-1]
 PANOPTIC_BLOCK_SHARE = 1 / 20_000
-"""Of `resolve_colors`: outlines take their share of every segment, and parts that are too small go later (`join_segments`)."""
+"""Of `resolve_colors`: outlines take a share of segments; `join_segments` drops small parts."""
 Outline = Literal["segments", "things"]
 
 
 @dataclass(frozen=True, eq=False)
 class PanopticMap:
-    """Classes and instances of one image. A segment is the set of pixels that share class and instance id.
+    """Classes and instances of one image. A segment's pixels share class and instance id.
 
     Attributes:
         segmentation_map: uint8 [H, W], train ids or IGNORE_INDEX.
@@ -37,13 +37,13 @@ class PanopticMap:
     instance_map: np.ndarray
 
     def segment_ids(self) -> np.ndarray:
-        """Return one number per segment, int32 [H, W]: class * 65536 + instance; one for all ignored pixels."""
+        """Return a number per segment, int32 [H, W]: class * 65536 + instance; one for void."""
         ids = self.segmentation_map.astype(np.int32) << 16
         return np.where(self.segmentation_map == IGNORE_INDEX, ids, ids | self.instance_map)
 
 
 def panoptic_palette(num_classes: int) -> np.ndarray:
-    """Return the colours of train ids 0..num_classes-1 where white is kept for edges, uint8 [num_classes, 3].
+    """Return the colours of train ids 0..num_classes-1, uint8 [num_classes, 3], without white.
 
     Up to seven classes have the colours they have in semantic maps.
     """
@@ -120,7 +120,7 @@ class PanopticColors:
 
 
 def decode_panoptic_colors(color_map: np.ndarray, *, palette: np.ndarray) -> PanopticColors:
-    """Decode every pixel to a class, an edge (white) or an ignored pixel (grey, or explained by no colour).
+    """Decode each pixel to a class, an edge (white) or void (grey, or explained by no colour).
 
     Args:
         color_map: uint8 [H, W, 3].

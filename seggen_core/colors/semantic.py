@@ -12,7 +12,7 @@ from seggen_core.taxonomy import IGNORE_INDEX
 __all__ = ["DecodedColorMap", "class_palette", "color_to_mask", "mask_to_color"]
 
 SEMANTIC_BLOCK_SHARE = 1 / 10_000
-"""Of `resolve_colors`: at 768 pixels a class needs 59 blocks, an area of about 10x10 pixels (docs/color_maps.md)."""
+"""Of `resolve_colors`: at 768 pixels a class needs 59 blocks, about 10x10 pixels."""
 
 
 def mask_to_color(segmentation_map: np.ndarray, *, palette: np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ class DecodedColorMap:
 
 
 def color_to_mask(color_map: np.ndarray, *, palette: np.ndarray) -> DecodedColorMap:
-    """Decode a colour map to train ids, the inverse of `mask_to_color`: SegGen A.2, and grey is IGNORE_INDEX.
+    """Decode a colour map to train ids (SegGen A.2); grey is IGNORE_INDEX.
 
     Which pixels take another colour than the nearest one, and which none, is said in
     `color_ambiguity.resolve_colors`.

@@ -1,4 +1,4 @@
-"""Decoding of colour maps that aren't clean: noise, an autoencoder, and colours that stand for nothing."""
+"""Decoding of colour maps with noise, of an autoencoder, and with colours of no class."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ COUNTS = [8, 11, 19, 21, 80, 133, 150, 171]
 def blocks(
     num_classes: int, *, number: int = 12, side: int = 12, present: int = 6, seed: int = 0
 ) -> np.ndarray:
-    """A mask of square blocks, a seventh of them ignored, that shows at most `present` of the classes."""
+    """A mask of square blocks, a seventh of them ignored, with at most `present` classes."""
     rng = np.random.default_rng(seed)
     classes = rng.permutation(num_classes)[:present]
     ids = np.append(classes, IGNORE_INDEX)[rng.integers(0, len(classes) + 1, (number, number))]
@@ -36,7 +36,7 @@ def noisy(color_map: np.ndarray, *, sigma: float, seed: int = 0) -> np.ndarray:
 
 
 def recalls(found: np.ndarray, *, truth: np.ndarray) -> tuple[float, float]:
-    """Return the share of the ignored pixels that are ignored, and the mean share of a class's pixels that are its own."""
+    """Return the share of ignored pixels that are ignored, and the mean share of a class."""
     shares = {c: float((found[truth == c] == c).mean()) for c in np.unique(truth)}
     return shares.pop(IGNORE_INDEX), float(np.mean(list(shares.values())))
 
@@ -109,7 +109,7 @@ def test_a_pole_of_one_pixel_survives_blur_and_noise() -> None:
 
 @pytest.mark.parametrize("num_classes", [11, 150])
 def test_an_area_in_a_colour_far_from_all_others_is_ignored(num_classes: int) -> None:
-    """However many classes there are: the colour that is furthest from all of 150 is nearer to one than grey usually is."""
+    """With 150 classes, too: every colour is near to one of them."""
     palette = class_palette(num_classes)
     colors = np.concatenate([palette, np.array([IGNORE_COLOR], np.uint8)]).astype(int)
     cube = np.stack(np.meshgrid(*[np.arange(0, 256, 5)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -131,7 +131,7 @@ def test_an_area_in_a_colour_far_from_all_others_is_ignored(num_classes: int) ->
 
 
 def test_an_area_that_is_moved_as_a_whole_keeps_its_class() -> None:
-    """An autoencoder may move one colour by almost half the distance to the next one, and no pixel of it is close then."""
+    """An autoencoder may move a colour by almost half the distance to the next one."""
     palette = class_palette(150)
     color_map = mask_to_color(np.full((40, 40), 9, np.uint8), palette=palette)
     color_map[10:20, 10:20] = palette[57]

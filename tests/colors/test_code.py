@@ -74,7 +74,7 @@ def test_so_does_one_with_as_few_or_as_many_classes_as_there_can_be(num_classes:
 def test_panoptic_masks_of_compact_segments_come_back_with_their_instances(
     profile: str, data: Any
 ) -> None:
-    """An outline of two pixels covers the rim of every segment: what is left of it has to be connected, 2x2 and 8 pixels.
+    """An outline covers the rim of every segment: the rest has to be connected, 2x2 and 8 pixels.
 
     Blocks of 8x8 pixels are. Segments of any other shape lose what their outlines cover whole.
     """

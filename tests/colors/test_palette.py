@@ -1,14 +1,8 @@
 import numpy as np
 import pytest
 
-from seggen_core.colors.palette import (
-    CORNERS,
-    IGNORE_COLOR,
-    _farthest_points,
-    class_palette,
-    separate_colors,
-    smallest_distance,
-)
+from seggen_core.colors.palette import CORNERS, IGNORE_COLOR, class_palette
+from tools.pack_palettes import _farthest_points, separate_colors, smallest_distance
 
 HELD = np.array([*CORNERS, IGNORE_COLOR])
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from seggen_core.colors.code import ColorCode
-from seggen_core.colors.palette import smallest_distance
 from seggen_core.colors.panoptic import (
     EDGE_COLOR,
     MAX_CLASSES,
@@ -19,6 +18,7 @@ from seggen_core.datasets.scenes import ScenesReader
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.evaluation.panoptic import PanopticCounts, count_panoptic, panoptic_quality
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
+from tools.pack_palettes import smallest_distance
 
 REAL_DATA = os.environ.get("SEGGEN_REAL_DATA")
 THINGS = np.array([False, True, True])
