@@ -143,7 +143,7 @@ def _polish(colors: np.ndarray, *, held: np.ndarray, root: np.ndarray) -> np.nda
 
 
 def main() -> None:
-    """Search all palettes and write them beside `seggen_core.colors.palette`: some 20 minutes of one core."""
+    """Search all palettes and write them: some 20 minutes of one core."""
     rows = []
     for num_classes in range(len(CORNERS) + 1, IGNORE_INDEX + 1):
         palette = separate_colors(num_classes)

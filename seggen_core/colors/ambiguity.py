@@ -15,7 +15,7 @@ from seggen_core.colors.decoding import nearest_ids, palette_distances
 
 BLOCKS = ((3, 0.35), (5, 0.5))
 """A colour is present if squares of so many pixels a side lie within such a share of the distance
-to the next colour: small squares that are close, or larger ones that an autoencoder moved as a whole.
+to the next colour: small squares that are close, or larger ones that were moved as a whole.
 """
 WIDE_MARGIN = 96
 """In 8-bit steps; blends of other colours rarely come as near to a colour (docs/color_maps.md)."""
