@@ -27,6 +27,7 @@ from seggen_core.synthesis.prompt_templates import class_phrase
 from seggen_core.taxonomy import Taxonomy
 from tests.captions.tiny_blip2 import save_blip2
 from tests.datasets.layouts import STEMS, WRITERS, blocks, save
+from tests.segmentation.tiny import TINY_MASK2FORMER
 
 ROOT = Path(__file__).parent.parent
 PARTS = {"foundation": "unet", "text2mask": "unet", "mask2img": "."}
@@ -98,19 +99,7 @@ BACKBONE = {
     "layer_type": "bottleneck",
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
-MASK2FORMER = {
-    "backbone_config": BACKBONE,
-    "feature_size": 32,
-    "mask_feature_size": 32,
-    "hidden_dim": 32,
-    "encoder_feedforward_dim": 32,
-    "dim_feedforward": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 3,
-    "num_attention_heads": 2,
-    "num_queries": 5,
-    "train_num_points": 64,
-}
+MASK2FORMER = TINY_MASK2FORMER | {"backbone_config": BACKBONE, "decoder_layers": 3}
 
 
 def reduced(name: str) -> dict[str, Any]:
