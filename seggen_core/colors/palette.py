@@ -6,7 +6,8 @@ stays free: it shows ignored pixels, and half-blends of opposite corners fall th
 
 More colours are a packing problem. `tools/pack_palettes.py` holds the corners and grey and moves
 the other colours until the smallest distance stops growing. That takes seconds and rounds
-differently on different machines, so the results for 9 to 255 classes are shipped in `class_palettes.npy`.
+differently on different machines, so the results for 9 to 255 classes are shipped in
+`class_palettes.npy`.
 
 Palettes of different sizes share no prefix, because prefix-stable palettes waste a fifth of the
 distance. A model of another number of classes is retrained anyway.
