@@ -40,7 +40,6 @@ def write_store(folder: Path, samples: list[Sample], **manifest: Any) -> Path:
     with SampleStoreWriter(folder, num_classes=len(TAXONOMY)) as writer:
         for one in samples:
             writer.add(one)
-        writer.commit()
         writer.finish(manifest=manifest)
     return folder
 

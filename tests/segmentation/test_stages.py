@@ -301,8 +301,7 @@ def test_judge_scores_pairs_and_shows_the_extremes(
 def test_judge_of_a_partition_whose_masks_are_ignored_all_over(
     project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judge, "load_segmenter", lambda folder: Oracle())
-    monkeypatch.setattr(judge, "read_training", lambda paths, variant: {"seeds": {"0": {}}})
+    train_as_judge(monkeypatch, Oracle())
     shutil.rmtree(project.synthetic("masksyn", "car"))
     with SampleStoreWriter(project.synthetic("masksyn", "car"), num_classes=3) as writer:
         mask = np.full((SIZE, SIZE), IGNORE_INDEX, np.uint8)
