@@ -26,7 +26,7 @@ from seggen_core.colors.panoptic import (
 )
 from seggen_core.config import DatasetConfig
 from seggen_core.datasets.scenes import ScenesReader
-from seggen_core.evaluation.panoptic import count_panoptic, panoptic_quality
+from seggen_core.metrics.panoptic import count_panoptic, panoptic_quality
 from seggen_core.taxonomy import IGNORE_INDEX
 
 NOISE = {

@@ -20,7 +20,7 @@ from unittest import mock
 import numpy as np
 
 from seggen_core.colors.panoptic import PanopticMap
-from seggen_core.evaluation.panoptic import PanopticCounts, count_panoptic
+from seggen_core.metrics.panoptic import PanopticCounts, count_panoptic
 from seggen_core.taxonomy import IGNORE_INDEX
 
 NUM_CLASSES = 133

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from seggen_core.config import EvaluateConfig
-from seggen_core.evaluation.semantic import average, rounded, summarize, zero_shot_scores
+from seggen_core.metrics.semantic import average, rounded, summarize, zero_shot_scores
 from seggen_core.segmentation.arms import TrainedArm
 from seggen_core.segmentation.predict import Prediction, predict_store, score_store
 from seggen_core.store.reader import SampleStore

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from seggen_core.evaluation.methods import MethodSamples
-from seggen_core.evaluation.semantic import (
+from seggen_core.metrics.semantic import (
     confusion_matrix,
     mean_iou,
     pixel_accuracy,

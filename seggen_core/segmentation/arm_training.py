@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from seggen_core.config import SegmenterConfig, VariantConfig
-from seggen_core.evaluation.semantic import mean_iou, rounded
+from seggen_core.metrics.semantic import mean_iou, rounded
 from seggen_core.project.digests import content_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from seggen_core.evaluation.semantic import confusion_matrix
+from seggen_core.metrics.semantic import confusion_matrix
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.store.reader import SampleStore
 

@@ -16,7 +16,7 @@ from seggen_core.colors.panoptic import (
 from seggen_core.config import DatasetConfig
 from seggen_core.datasets.scenes import ScenesReader
 from seggen_core.errors import ConfigError, DatasetError
-from seggen_core.evaluation.panoptic import PanopticCounts, count_panoptic, panoptic_quality
+from seggen_core.metrics.panoptic import PanopticCounts, count_panoptic, panoptic_quality
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 from tools.pack_palettes import smallest_distance
 

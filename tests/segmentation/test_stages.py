@@ -13,7 +13,7 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.evaluation.semantic import confusion_matrix, mean_iou
+from seggen_core.metrics.semantic import confusion_matrix, mean_iou
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation import arm_training
 from seggen_core.segmentation.arms import Arm, TrainedArm

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from seggen_core.errors import ConfigError
-from seggen_core.evaluation.semantic import (
+from seggen_core.metrics.semantic import (
     average,
     class_accuracy,
     class_iou,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from seggen_core.colors.panoptic import PanopticMap
-from seggen_core.evaluation.panoptic import PanopticCounts, count_panoptic, panoptic_quality
+from seggen_core.metrics.panoptic import PanopticCounts, count_panoptic, panoptic_quality
 from seggen_core.taxonomy import IGNORE_INDEX
 
 

@@ -7,7 +7,7 @@ import pytest
 from pycocotools import coco, cocoeval
 from pycocotools import mask as mask_api
 
-from seggen_core.evaluation.instance import AveragePrecision, Instances, average_precision
+from seggen_core.metrics.instance import AveragePrecision, Instances, average_precision
 
 SIZE = (160, 200)
 NUM_CLASSES = 4
