@@ -62,7 +62,7 @@ demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and pri
 	python -m seggen_core track --follow & follower=$$!
 	trap 'kill $$follower 2>/dev/null || true' EXIT
 	status=0
-	python -m dagster_dvc.repro --jobs $(JOBS) ablation || status=$$?
+	python -m dagster_dvc.repro --state-folder .seggen --jobs $(JOBS) ablation || status=$$?
 	kill $$follower 2>/dev/null || true
 	wait $$follower || python -m seggen_core track || true
 	[[ $$status == 0 ]] || exit $$status

@@ -1,4 +1,4 @@
-"""What DVC and Dagster cost on a large pipeline: 150 classes x 4 methods (600 partitions) with commands that do next to nothing.
+"""What DVC and Dagster cost on a large pipeline: 150 classes x 4 methods (600 partitions).
 
     python benchmarks/dagster_overhead.py [--classes 150] [--partitions 4] [--without-bytecode]
 
@@ -22,42 +22,32 @@ from pathlib import Path
 
 import yaml
 
+from dagster_dvc.manifest import CACHE_FILE
+
 ROOT = Path(__file__).parent.parent
 METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 PRELUDE = """
 import sys
 from pathlib import Path
 import dagster as dg
-from dagster_dvc.assets import build_dvc_assets
-from dagster_dvc.checks import build_stage_checks
-from dagster_dvc.jobs import build_dvc_job
-from dagster_dvc.manifest import load_manifest
+from dagster_dvc.definitions import build_dvc_definitions
 from dagster_dvc.resource import DvcProject
-from dagster_dvc.sensor import build_outside_runs_sensor
-root = Path.cwd()
-manifest = load_manifest(root)
-defs = dg.Definitions(
-    assets=build_dvc_assets(manifest),
-    asset_checks=build_stage_checks(manifest, []),
-    jobs=[build_dvc_job("everything", targets=sys.argv[1:2], description="All stages")],
-    sensors=[build_outside_runs_sensor()],
-    resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
-    executor=dg.in_process_executor,
+defs = dg.Definitions.merge(
+    build_dvc_definitions(DvcProject(str(Path.cwd()))),
+    dg.Definitions(executor=dg.in_process_executor),
 )
 defs.get_repository_def().get_all_jobs()
 """
 ONE_RUN = """
 with dg.DagsterInstance.get() as instance:
     job = defs.resolve_implicit_global_asset_job_def()
-    seconds = 0.0
     for partition in sys.argv[2:]:
-        key = dg.AssetKey(sys.argv[1])
-        result = job.execute_in_process(instance=instance, asset_selection=[key], partition_key=partition)
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(sys.argv[1])],
+            partition_key=partition,
+        )
         assert result.success
-        (event,) = result.get_asset_materialization_events()
-        seconds += event.materialization.metadata["dvc/overhead_cpu_seconds"].value
-    # The kernel doesn't add forked stages to the CPU time of this process.
-    print("DVC", seconds)
 """
 
 
@@ -80,12 +70,10 @@ def main() -> int:
     )
     args = parser.parse_args()
     bytecode = "no bytecode at hand" if args.without_bytecode else "bytecode at hand"
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {bytecode}"
-    )
-    print(
-        f"{args.classes} classes x {len(METHODS)} methods = {args.classes * len(METHODS)} partitions\n"
-    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{machine}, {bytecode}")
+    total = args.classes * len(METHODS)
+    print(f"{args.classes} classes x {len(METHODS)} methods = {total} partitions\n")
     with tempfile.TemporaryDirectory(prefix="seggen-dagster-") as folder:
         project, compiled = Path(folder, "project"), Path(folder, "bytecode")
         # Out of the way of what the installation has: both ways of measuring start from nothing.
@@ -165,10 +153,8 @@ def measure(root: Path, *, slugs: list[str], count: int) -> list[tuple[str, floa
     def add(name: str, act: Callable[[], str], *, limit: float | None = None) -> float:
         before = _children_seconds()
         started = time.monotonic()
-        words = act().split()
-        seconds = (
-            _children_seconds() - before + (float(words[-1]) if words[-2:-1] == ["DVC"] else 0.0)
-        )
+        act()
+        seconds = _children_seconds() - before
         rows.append((name, seconds, limit))
         print(
             f"... {name}: {seconds:.2f} s of CPU, {time.monotonic() - started:.1f} s in all",
@@ -189,24 +175,28 @@ def measure(root: Path, *, slugs: list[str], count: int) -> list[tuple[str, floa
         ONE_RUN, "masksyn", slugs[-1]
     )()  # the first run makes Dagster's databases, and compiles modules
     imports = add("import dagster", lambda: run([sys.executable, "-c", "import dagster"], root))
-    (root / ".dvc" / "tmp" / "dvc_assets_manifest.json").unlink(missing_ok=True)
+    (root / CACHE_FILE).unlink(missing_ok=True)
     add("definitions, dvc.yaml has changed (import included)", python(""), limit=5)
     add("definitions, manifest at hand (import included)", python(""), limit=5)
     add("dvc repro, nothing to do", lambda: run(["dvc", "repro", "--quiet"], root), limit=10)
     make_stale("masksyn", 1)
     python(ONE_RUN, "masksyn", slugs[-1])()  # the first run after a change makes the manifest
     one = add("one partition in a process of its own", python(ONE_RUN, "masksyn", slugs[0]))
-    rows.append(("    of it beyond `import dagster`", one - imports, 3))
+    rows.append(("    of it beyond `import dagster`", one - imports, 4))
     many = add(
         f"{count} partitions, a run each, in one process",
         python(ONE_RUN, "masksyn", *slugs[1 : count + 1]),
     )
-    rows.append(("    a partition more", (many - one) / (count - 1), 3))
+    rows.append(("    a partition more", (many - one) / (count - 1), 4))
+    stages = [f"masksyn@{slug}" for slug in slugs[count + 1 : 2 * count + 1]]
+    command = [sys.executable, "-m", "dagster_dvc.repro", *stages]
+    shell = add(f"{count} partitions by dagster_dvc.repro", lambda: run(command, root))
+    rows.append(("    each", shell / count, 4))
     return rows
 
 
 def run(command: list[str], root: Path) -> str:
-    """Run a command in the project and return what it prints; all of its output is shown where it fails."""
+    """Run a command in the project and return what it prints; shows it where the command fails."""
     env = os.environ | {
         "DAGSTER_DISABLE_TELEMETRY": "yes",
         "DAGSTER_HOME": str(root / "home"),

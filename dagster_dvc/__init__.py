@@ -18,7 +18,8 @@ Dagster:
 - `assets`, `checks`, `jobs`, `sensor`: definitions made of a manifest
 - `follow`: runs stages inside of a Dagster run; `events`: what is told of a stage that has ended
 - `verdicts`: what blocking checks found, for the stages downstream
-- `resource`: the project as a resource; `component`: all of it from a few lines of YAML
+- `resource`: the project as a resource; `definitions`: all of it in one call; `component`: all of
+  it from a few lines of YAML
 
 `errors`: what can go wrong; `files`: small JSON files.
 """

@@ -18,16 +18,13 @@ from typing import Annotated
 import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
 
-from dagster_dvc.assets import build_dvc_assets
-from dagster_dvc.checks import build_stage_checks
+from dagster_dvc.definitions import build_dvc_definitions
 from dagster_dvc.events import StageReader
 from dagster_dvc.files import write_json
 from dagster_dvc.graph import DvcManifest
-from dagster_dvc.jobs import build_dvc_job
 from dagster_dvc.manifest import load_manifest
 from dagster_dvc.params import ParamsValidator
 from dagster_dvc.resource import DvcProject
-from dagster_dvc.sensor import build_outside_runs_sensor
 from dagster_dvc.translator import DvcTranslator
 
 
@@ -95,22 +92,13 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
         if state_path is None:
             return dg.Definitions()
         manifest = DvcManifest.from_json(json.loads(state_path.read_text(encoding="utf-8")))
-        translator, reader = self.translator, self.reader
-        return dg.Definitions(
-            assets=build_dvc_assets(manifest, translator=translator, reader=reader),
-            asset_checks=build_stage_checks(manifest, [], translator=translator),
-            jobs=[
-                build_dvc_job(
-                    self.job,
-                    description="Brings the whole pipeline up to date",
-                    translator=translator,
-                    reader=reader,
-                )
-            ],
-            sensors=[build_outside_runs_sensor(translator=translator, reader=reader)],
-            resources={
-                "dvc": DvcProject(
-                    project_dir=self.project, env=self.env, validate_params=self.validate_params
-                ).as_resource()
-            },
+        project = DvcProject(
+            project_dir=self.project, env=self.env, validate_params=self.validate_params
+        )
+        return build_dvc_definitions(
+            project,
+            manifest=manifest,
+            translator=self.translator,
+            reader=self.reader,
+            job=self.job,
         )

@@ -16,6 +16,7 @@ from dagster_dvc.errors import DvcProjectError
 _SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Seven times as fast as the loader in Python, where PyYAML has its C part."""
 
+_HEAD = "schema: '2.0'\nstages:\n"
 _STAGE = re.compile(r"^  (?P<name>[^ \n].*):$", re.MULTILINE)
 """The line that begins a stage in dvc.lock, which DVC writes in block style, two spaces a level."""
 
@@ -83,7 +84,7 @@ def read_held_lock(root: Path, *, only: Collection[str] | None = None) -> dict[s
         return {}
     text = path.read_text(encoding="utf-8", errors="replace")
     if text.strip() and only is not None:
-        text = _cut_out(text, only) or "stages: {}"
+        text = _cut_out(text, only)
     return parse_lock(text, where=str(path))
 
 
@@ -95,6 +96,7 @@ def parse_lock(text: str, *, where: str) -> dict[str, LockedStage]:
     """
     try:
         tree = yaml.load(text, Loader=_SAFE_LOADER)  # noqa: S506 (it is a safe loader)
+        tree["schema"]  # DVC refuses a file without it
         return {name: _locked_stage(stage) for name, stage in tree.get("stages", {}).items()}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         what = "damaged or cut off" if text.strip() else "empty"
@@ -112,7 +114,7 @@ def _cut_out(text: str, names: Collection[str]) -> str:
     blocks = [
         text[start:end] for (start, name), end in zip(starts, ends, strict=True) if name in names
     ]
-    return "stages:\n" + "".join(blocks) if blocks else ""
+    return _HEAD + ("".join(blocks) or "  {}\n")
 
 
 def _locked_stage(stage: Mapping[str, Any]) -> LockedStage:

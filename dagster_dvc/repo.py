@@ -78,6 +78,6 @@ def _causes(error: BaseException | None) -> str:
     """Return the messages of `error` and of its causes; often only a cause has DVC's reason."""
     messages = []
     while error is not None:
-        messages.append(str(error) or type(error).__name__)
+        messages.append(str(error).rstrip(".") or type(error).__name__)
         error = error.__cause__
     return ": ".join(messages)

@@ -210,7 +210,8 @@ class Look:
         active = [status.STARTING, status.STARTED, status.CANCELING]
         groups = {key: group for group, key in self._keys.items()}
         busy: set[str] = set()
-        for run in self._instance.get_runs(filters=dg.RunsFilter(statuses=active)):
+        for record in self._instance.get_run_records(dg.RunsFilter(statuses=active)):
+            run = record.dagster_run
             if PIPELINE_TAG in run.tags:
                 return set(self._manifest.stages)
             partition = run.tags.get("dagster/partition")

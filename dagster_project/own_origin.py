@@ -34,7 +34,7 @@ POLICY_VIOLATION = 1008
 
 
 class OwnOriginOnly:
-    """Passes on to `app` what comes from its own pages or from a program; refuses what comes from a page of another origin.
+    """Passes on to `app` what its own pages and programs send, and refuses pages of other origins.
 
     - Host is that of one of `origins`.
     - Origin, where there is one, is the origin of that host; WebSockets too.
@@ -143,7 +143,7 @@ class OwnOriginOnly:
 
 
 def netlocs(origin: str) -> set[str]:
-    """What Host may be in requests to an origin: with its port and, where that is the scheme's own, without.
+    """What Host may be in requests to an origin: with its port, without one that is the scheme's.
 
     Raises:
         ValueError: it isn't an origin.
@@ -162,7 +162,7 @@ def netlocs(origin: str) -> set[str]:
 
 
 def _unframed(send: Send) -> Send:
-    """`send` that forbids pages of other origins to show the answer in a frame, where clicks could be stolen."""
+    """`send` that forbids other origins to show the answer in a frame, where clicks are stolen."""
 
     async def framed_by_itself_alone(message: Message) -> None:
         if message["type"] == "http.response.start":

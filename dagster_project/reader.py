@@ -1,4 +1,4 @@
-"""What Dagster shows of a stage beyond DVC's records, read from the files that seggen's stages write."""
+"""What Dagster shows of a stage beyond DVC's records, from the files that stages write."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TAIL_BYTES = 16_384
 
 
 class SegGenReader(StageReader):
-    """Metrics, row counts, class histograms, previews and the MLflow run of a stage; and how far a running one is."""
+    """Metrics, row counts, class histograms, previews, MLflow run and progress of a stage."""
 
     def metadata(self, root: Path, node: StageNode) -> Mapping[str, Any]:
         """See `StageReader.metadata`."""
@@ -54,7 +54,7 @@ class SegGenReader(StageReader):
         return metadata
 
     def progress(self, root: Path, node: StageNode) -> str | None:
-        """The newest metrics that a running stage has logged, or how many samples it has committed."""
+        """The newest metrics of a running stage, or how many samples it has made."""
         for file in run_files(ProjectPaths(root).metrics_log, node.name)[:1]:
             tail = read_chunk(file, max(file.stat().st_size - TAIL_BYTES, 0))
             steps = [e for e in tail.events if isinstance(e, Metrics) and e.step]
@@ -80,12 +80,13 @@ def num_rows(folder: Path) -> int:
 
 
 def histogram_metadata(shares: Mapping[str, float]) -> dict[str, dg.MetadataValue]:
-    """The shares of pixels per class among a stage's metrics ({"share_bus": 0.1}) as a table with bars; nothing for none."""
+    """The shares of pixels per class in a stage's metrics ({"share_bus": 0.1}), with bars."""
     if not shares:
         return {}
     largest = max(shares.values()) or 1.0
     rows = [
-        f"| {name.removeprefix(SHARE)} | {share:.2%} | `{'█' * round(BAR_WIDTH * share / largest):<{BAR_WIDTH}}` |"
+        f"| {name.removeprefix(SHARE)} | {share:.2%} "
+        f"| `{'█' * round(BAR_WIDTH * share / largest):<{BAR_WIDTH}}` |"
         for name, share in sorted(shares.items(), key=lambda item: -item[1])
     ]
     table = "\n".join(["| class | pixels | |", "|---|---:|---|", *rows])

@@ -1,4 +1,6 @@
-"""Serves the pages of Dagster or MLflow behind `OwnOriginOnly`: `python -m dagster_project.serve dagster --workspace FILE`.
+"""Serves the pages of Dagster or MLflow behind `OwnOriginOnly`.
+
+    python -m dagster_project.serve dagster --workspace FILE
 
 `dagster-webserver` takes GraphQL mutations by GET from any page, and MLflow's server takes requests
 from pages of every server on this machine; neither has a setting against it. So the applications
@@ -45,8 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
             "--origin",
             action="append",
             default=[],
-            help="where browsers find the server, such as https://dagster.example.org; once for each. Needed beside a --host that"
-            " isn't a loopback address; there it is the only protection against other users, so put authentication in front",
+            help="where browsers find the server, such as https://dagster.example.org; once for "
+            "each. Needed beside a --host that isn't a loopback address; there it is the only "
+            "protection against other users, so put authentication in front",
         )
     return parser
 
@@ -59,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         origins = [*own_origins(args.host, args.port), *args.origin]
         if not origins:
             parser.error(
-                f"--host {args.host} can be reached from elsewhere: name the server's address with --origin"
+                f"--host {args.host} can be reached from elsewhere: name the server's address with "
+                "--origin"
             )
         if args.server == "dagster":
             with dagster_app(args.workspace) as app:

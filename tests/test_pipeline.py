@@ -77,7 +77,16 @@ def repro(workspace: Path, *arguments: str) -> str:
     }
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
-        [sys.executable, "-m", "dagster_dvc.repro", "--jobs", "2", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "dagster_dvc.repro",
+            "--state-folder",
+            ".seggen",
+            "--jobs",
+            "2",
+            *arguments,
+        ],
         cwd=workspace,
         env=environment,
         capture_output=True,

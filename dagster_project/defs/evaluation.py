@@ -1,4 +1,4 @@
-"""Training and evaluation: floors, jobs, the nightly schedule, and more samples for weak classes."""
+"""Training and evaluation: floors, jobs, a nightly schedule, more samples for weak classes."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

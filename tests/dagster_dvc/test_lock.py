@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dagster_dvc.errors import DvcProjectError
-from dagster_dvc.lock import LockedOut, _cut_out, parse_lock
+from dagster_dvc.lock import LockedOut, _cut_out, parse_lock, read_lock
 from dagster_dvc.repro import main
 from dagster_dvc.status import changed_stages
 
@@ -100,4 +100,4 @@ def test_a_lock_that_was_cut_anywhere_is_read_or_named_and_the_cure_works(projec
     assert messages == {"else delete it. Then run again"}
     (project / "dvc.lock").unlink()
     assert main(["--cd", str(project)]) == 0
-    assert (project / "dvc.lock").read_text() == text
+    assert read_lock(project) == parse_lock(text, where="dvc.lock")
