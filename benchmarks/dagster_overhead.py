@@ -182,7 +182,7 @@ def measure(root: Path, *, slugs: list[str], count: int) -> list[tuple[str, floa
     make_stale("masksyn", 1)
     python(ONE_RUN, "masksyn", slugs[-1])()  # the first run after a change makes the manifest
     one = add("one partition in a process of its own", python(ONE_RUN, "masksyn", slugs[0]))
-    rows.append(("    of it beyond `import dagster`", one - imports, 4))
+    rows.append(("    of it beyond `import dagster`", one - imports, 5))
     many = add(
         f"{count} partitions, a run each, in one process",
         python(ONE_RUN, "masksyn", *slugs[1 : count + 1]),

@@ -160,11 +160,7 @@ def _observe_experiment(
     run_id, log = context.run.run_id, StageLog(context.log)
     try:
         result, experiment = run_experiment(
-            dvc,
-            node,
-            params=params,
-            run_id=run_id,
-            on_line=lambda line: log.take(node.name, line),
+            dvc, node, params=params, run_id=run_id, on_line=lambda line: log.take(node.name, line)
         )
     except ParamsError as error:
         raise dg.Failure(

@@ -96,9 +96,5 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
             project_dir=self.project, env=self.env, validate_params=self.validate_params
         )
         return build_dvc_definitions(
-            project,
-            manifest=manifest,
-            translator=self.translator,
-            reader=self.reader,
-            job=self.job,
+            project, manifest=manifest, translator=self.translator, reader=self.reader, job=self.job
         )

@@ -136,11 +136,7 @@ def _at(tree: Any, path: list[str]) -> list[Any]:
 
 
 def _node(
-    stage: "PipelineStage",
-    *,
-    upstream: list[str],
-    params: _ParamsFiles,
-    resolver: "DataResolver",
+    stage: "PipelineStage", *, upstream: list[str], params: _ParamsFiles, resolver: "DataResolver"
 ) -> StageNode:
     from dvc.dependency import ParamsDependency
     from dvc.parsing import MatrixDefinition

@@ -32,10 +32,7 @@ CHECKS: list[StageCheck] = [
     ),
 ]
 JOBS = {
-    "full_ablation": (
-        (ABLATION,),
-        "Every arm of the ablation, and all that it is made from",
-    ),
+    "full_ablation": ((ABLATION,), "Every arm of the ablation, and all that it is made from"),
     "evaluation": (
         EVALUATION,
         "Score every arm on the test split, judge every method and look for copies",

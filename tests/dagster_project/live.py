@@ -1,4 +1,4 @@
-"""A Dagster of its own: webserver, daemon and code server over one project, spoken to by GraphQL."""
+"""A Dagster of its own over one project, spoken to by GraphQL: webserver, daemon, code server."""
 
 import json
 import os
@@ -31,7 +31,13 @@ class LiveDagster:
     """Starts in `with`, and has all of its processes ended after it."""
 
     def __init__(self, project: Path, *, folder: Path, target: list[str]) -> None:
-        """Args: project: SEGGEN_PROJECT of the code server; folder: for logs and DAGSTER_HOME; target: -m or -f, and what."""
+        """Start nothing yet.
+
+        Args:
+            project: SEGGEN_PROJECT of the code server.
+            folder: for logs and DAGSTER_HOME.
+            target: -m or -f, and what.
+        """
         self._project, self.folder, self._target = project, folder, target
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.address = f"http://127.0.0.1:{free_port()}"
@@ -124,7 +130,8 @@ class LiveDagster:
 
     def _is_loaded(self) -> bool:
         try:
-            query = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+            query = """{ workspaceOrError { ... on Workspace {
+                locationEntries { locationOrLoadError { __typename } } } } }"""
             entries = self.ask(query)["workspaceOrError"]["locationEntries"]
         except (URLError, OSError):
             return False
@@ -162,9 +169,10 @@ class LiveDagster:
         return str(answer["run"]["runId"])
 
     def check(self, asset: str) -> str:
-        """Launch a run of all checks of an asset, as the button in the UI does, and return its id."""
-        listing = """query Checks($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
-            assetChecksOrError { ... on AssetChecks { checks { name } } } } } }"""
+        """Launch a run of all checks of an asset, as the button in the UI does; return its id."""
+        listing = """query Checks($key: AssetKeyInput!) {
+            assetNodeOrError(assetKey: $key) { ... on AssetNode {
+                assetChecksOrError { ... on AssetChecks { checks { name } } } } } }"""
         node = self.ask(listing, key={"path": [asset]})["assetNodeOrError"]
         checks = [
             {"assetKey": {"path": [asset]}, "name": check["name"]}
@@ -180,7 +188,8 @@ class LiveDagster:
     def backfill(self, asset: str, partitions: list[str]) -> None:
         """Launch a run for each of some partitions of an asset."""
         launch = """mutation Backfill($params: LaunchBackfillParams!) {
-            launchPartitionBackfill(backfillParams: $params) { __typename ... on PythonError { message } } }"""
+            launchPartitionBackfill(backfillParams: $params) {
+                __typename ... on PythonError { message } } }"""
         params = {"assetSelection": [{"path": [asset]}], "partitionNames": partitions}
         answer = self.ask(launch, params=params)["launchPartitionBackfill"]
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
@@ -214,8 +223,8 @@ class LiveDagster:
     ) -> dict[str | None, tuple[str | None, str | None]]:
         """Data version and staleness of an asset's partitions."""
         query = """query Versions($key: AssetKeyInput!, $partition: String) {
-            assetNodeOrError(assetKey: $key) {
-                ... on AssetNode { dataVersion(partition: $partition) staleStatus(partition: $partition) } } }"""
+            assetNodeOrError(assetKey: $key) { ... on AssetNode {
+                dataVersion(partition: $partition) staleStatus(partition: $partition) } } }"""
         found = {}
         for partition in partitions:
             node = self.ask(query, key={"path": [asset]}, partition=partition)["assetNodeOrError"]

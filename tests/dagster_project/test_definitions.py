@@ -35,7 +35,7 @@ def definitions(project: Path) -> dg.Definitions:
 
 
 def describe(definitions: dg.Definitions) -> dict[str, Any]:
-    """The asset graph as JSON: all that a change of dvc.yaml, or of the code that reads it, may change."""
+    """The asset graph as JSON: all that dvc.yaml, or the code that reads it, may change."""
     graph = definitions.resolve_asset_graph()
     assets = {}
     for key in sorted(graph.get_all_asset_keys()):

@@ -1,4 +1,7 @@
-"""A page of another origin, in a real browser: nothing that it sends to Dagster or MLflow does anything; their own pages work."""
+"""A page of another origin, in a real browser.
+
+Nothing that it sends to Dagster or MLflow does anything; their own pages work.
+"""
 
 import http.server
 import json
@@ -21,7 +24,8 @@ from tests.dagster_project.live import ROOT, LiveDagster, free_port, wait_until
 from tests.dagster_project.test_ui import TOY
 
 LAUNCH = """mutation { launchPipelineExecution(executionParams: {mode: "default", selector: {
-    repositoryLocationName: "project", repositoryName: "__repository__", pipelineName: "everything"}}) {
+    repositoryLocationName: "project", repositoryName: "__repository__",
+    pipelineName: "everything"}}) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 # Each function sends a request in one of the ways that a page has, and returns when it is known
 # that the server has answered.
@@ -42,8 +46,8 @@ ATTACKS = """async ({target, launch}) => {
         const frame = document.createElement('iframe');
         frame.name = 'frame' + Math.random();
         document.body.append(frame);
-        const form = Object.assign(
-            document.createElement('form'), {method: 'POST', action: address, enctype, target: frame.name});
+        const form = Object.assign(document.createElement('form'),
+            {method: 'POST', action: address, enctype, target: frame.name});
         for (const [name, value] of Object.entries(fields))
             form.append(Object.assign(document.createElement('input'), {name, value}));
         document.body.append(form);
@@ -51,27 +55,32 @@ ATTACKS = """async ({target, launch}) => {
         form.submit();
         return end;
     };
-    const sent = (address, options) => fetch(address, options).then(answer => answer.type + ' ' + answer.status, String);
+    const sent = (address, options) => fetch(address, options).then(
+        answer => answer.type + ' ' + answer.status, String);
     const socket = () => new Promise(done => {
         const socket = new WebSocket(target.replace('http', 'ws') + '/graphql', 'graphql-ws');
         socket.onopen = () => {
             socket.send(JSON.stringify({type: 'connection_init'}));
             socket.send(JSON.stringify({id: '1', type: 'start', payload: {query: launch}}));
         };
-        socket.onmessage = event => { if (event.data.includes('"1"')) done('answered ' + event.data); };
+        socket.onmessage = event => {
+            if (event.data.includes('"1"')) done('answered ' + event.data);
+        };
         socket.onclose = () => done('closed');
     });
-    const plain = {'Content-Type': 'text/plain'};
+    const plain = {'Content-Type': 'text/plain'}, typed = {'Content-Type': 'application/json'};
+    const foreign = {method: 'POST', mode: 'no-cors', headers: plain};
+    const field = json.slice(0, -1) + ', "x": "';
     return {
         image: await shown('img', url),
         script: await shown('script', url),
         frame: await shown('iframe', url),
         urlencoded: await form(url, 'application/x-www-form-urlencoded', {query: launch}),
         multipart: await form(target + '/graphql', 'multipart/form-data', {query: launch}),
-        text_form: await form(target + '/graphql', 'text/plain', {[json.slice(0, -1) + ', "x": "']: '"}'}),
-        text: await sent(target + '/graphql', {method: 'POST', mode: 'no-cors', headers: plain, body: json}),
-        text_with_query: await sent(url, {method: 'POST', mode: 'no-cors', headers: plain, body: ''}),
-        json: await sent(target + '/graphql', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: json}),
+        text_form: await form(target + '/graphql', 'text/plain', {[field]: '"}'}),
+        text: await sent(target + '/graphql', {...foreign, body: json}),
+        text_with_query: await sent(url, {...foreign, body: ''}),
+        json: await sent(target + '/graphql', {method: 'POST', headers: typed, body: json}),
         read: await sent(target + '/graphql?query={version}', {}),
         report: await sent(report, {method: 'POST', mode: 'no-cors'}),
         beacon: navigator.sendBeacon(url, ''),
@@ -322,7 +331,8 @@ def test_another_page_changes_nothing_in_mlflow_and_its_own_page_works(
     page: Any, mlflow: str, foreign_port: int
 ) -> None:
     create = """async target => {
-        const address = target + '/ajax-api/2.0/mlflow/experiments/create', body = JSON.stringify({name: 'foreign'});
+        const address = target + '/ajax-api/2.0/mlflow/experiments/create';
+        const body = JSON.stringify({name: 'foreign'});
         const json = {'Content-Type': 'application/json'};
         return [
             await fetch(address, {method: 'POST', body, headers: json}).then(a => a.status, String),

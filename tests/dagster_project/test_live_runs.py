@@ -1,4 +1,7 @@
-"""Runs through a whole Dagster: eight at once, one cancelled, the daemon killed. After each, DVC and Dagster agree."""
+"""Runs through a whole Dagster: eight at once, one cancelled, the daemon killed.
+
+After each, DVC and Dagster agree.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A code location over the toy project that SEGGEN_PROJECT names, with nothing of seggen but its reader of previews."""
+"""A code location over the toy project in SEGGEN_PROJECT, with seggen's reader of previews."""
 
 import os
 from pathlib import Path
