@@ -15,7 +15,8 @@ DVC:
 Dagster:
 - `translator`: how a group of stages becomes an asset, one method per property; `partitions`: its
   items as partitions; `versions`: data and code versions from DVC's records
-- `assets`, `checks`, `jobs`, `sensor`: definitions made of a manifest
+- `blueprint`: a manifest, checks and how Dagster sees them; `assets`, `checks`, `jobs`, `sensor`:
+  definitions made of it
 - `follow`: runs stages inside of a Dagster run; `events`: what is told of a stage that has ended
 - `verdicts`: what blocking checks found, for the stages downstream
 - `resource`: the project as a resource; `definitions`: all of it in one call; `component`: all of

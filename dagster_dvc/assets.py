@@ -1,23 +1,22 @@
 """Assets from a manifest: one per entry of dvc.yaml, which DVC materialises stage by stage."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from dagster_dvc.checks import StageCheck
+from dagster_dvc.blueprint import Blueprint
 from dagster_dvc.durations import note_durations
 from dagster_dvc.errors import ParamsError
 from dagster_dvc.events import StageReader, may_pass_next_time, stage_failure, stage_metadata
 from dagster_dvc.experiment import experiment_outputs, run_experiment
 from dagster_dvc.follow import StageLog, follow
-from dagster_dvc.graph import DvcManifest, StageNode
+from dagster_dvc.graph import StageNode
 from dagster_dvc.lock import read_lock
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.result import StageResult
 from dagster_dvc.runner import Runner, single_stage
-from dagster_dvc.translator import DvcTranslator
 from dagster_dvc.versions import RECORD_TAG, data_version
 
 
@@ -36,41 +35,20 @@ class StageConfig(dg.Config):
     leaves the workspace alone, and is an observation of the asset and not its state."""
 
 
-def build_dvc_assets(
-    manifest: DvcManifest,
-    *,
-    checks: Sequence[StageCheck] = (),
-    translator: DvcTranslator | None = None,
-    reader: StageReader | None = None,
-) -> list[dg.AssetsDefinition]:
+def build_dvc_assets(blueprint: Blueprint) -> list[dg.AssetsDefinition]:
     """One asset per group of stages; they want a `DvcProject` as the resource "dvc".
 
-    Args:
-        manifest: the project's stages.
-        checks: as for `build_stage_checks`; a stage isn't run while a blocking one has failed on
-            what it reads.
-        translator: derives the properties of assets.
-        reader: reads metadata and progress from the files of stages.
+    A stage isn't run while a blocking check has failed on what it reads.
     """
-    translator, reader = translator or DvcTranslator(), reader or StageReader()
-    return [
-        _build_asset(manifest, group, checks=checks, translator=translator, reader=reader)
-        for group in manifest.assets
-    ]
+    return [_build_asset(blueprint, group) for group in blueprint.manifest.assets]
 
 
-def _build_asset(
-    manifest: DvcManifest,
-    group: str,
-    *,
-    checks: Sequence[StageCheck],
-    translator: DvcTranslator,
-    reader: StageReader,
-) -> dg.AssetsDefinition:
+def _build_asset(blueprint: Blueprint, group: str) -> dg.AssetsDefinition:
+    manifest, translator = blueprint.manifest, blueprint.translator
     # Skippable: a run as an experiment says nothing about the asset's own state.
     spec = translator.get_asset_spec(manifest, group).replace_attributes(skippable=True)
     stages = {manifest.stages[name].key: manifest.stages[name] for name in manifest.groups[group]}
-    blocking = {check.name for check in checks if check.blocking}
+    blocking = {check.name for check in blueprint.checks if check.blocking}
 
     @dg.multi_asset(
         name=spec.key.to_python_identifier(),
@@ -96,16 +74,20 @@ def _build_asset(
                 f"{node.name} isn't run: {'; '.join(failed)} ({advice})", allow_retries=False
             )
         if config.params:
-            yield _observe_experiment(context, node, dvc=dvc, reader=reader, params=config.params)
+            yield _observe_experiment(
+                context, node, dvc=dvc, reader=blueprint.reader, params=config.params
+            )
             return
-        result = _run(context, node, dvc=dvc, reader=reader)
+        result = _run(context, node, dvc=dvc, reader=blueprint.reader)
         if not result.ok:
             policy = translator.get_retry_policy(manifest, group)
             raise _failure(result, policy=policy, attempt=context.retry_number + 1)
         locked = read_lock(dvc.root, only={node.name})[node.name]
         yield dg.MaterializeResult(
             asset_key=spec.key,
-            metadata=stage_metadata(dvc.root, node, locked=locked, reader=reader, result=result),
+            metadata=stage_metadata(
+                dvc.root, node, locked=locked, reader=blueprint.reader, result=result
+            ),
             data_version=dg.DataVersion(data_version(locked)),
             tags={RECORD_TAG: locked.digest},
         )

@@ -4,82 +4,28 @@ A `StageCheck` says what it looks at and how; `build_stage_checks` makes Dagster
 Every asset gets one more, `dvc_status`: what DVC itself says of its stages.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from dagster_dvc.blueprint import Blueprint, CheckOutcome, StageCheck
 from dagster_dvc.graph import DvcManifest, StageNode
 from dagster_dvc.lock import read_lock
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.status import lock_status, stage_changes
-from dagster_dvc.translator import DvcTranslator
 
 DVC_STATUS = "dvc_status"
 MAX_LISTED = 50
 
 
-@dataclass(frozen=True)
-class CheckOutcome:
-    """What a check found.
-
-    Attributes:
-        passed: nothing is wrong.
-        description: one sentence for people.
-        metadata: numbers, and where it failed an example.
-        severity: of a failure; only an error holds up what is downstream of a blocking check.
-    """
-
-    passed: bool
-    description: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
-
-    @property
-    def is_error(self) -> bool:
-        """Whether it failed, and not as a mere warning."""
-        return not self.passed and self.severity == dg.AssetCheckSeverity.ERROR
-
-
-@dataclass(frozen=True)
-class StageCheck:
-    """A check of single stages.
-
-    Attributes:
-        name: unique among the checks of an asset.
-        description: what has to hold.
-        blocking: whether a failure holds up what is downstream.
-        applies: whether a group of stages has this check.
-        evaluate: looks at what one stage made; gets the project folder and the stage.
-    """
-
-    name: str
-    description: str
-    blocking: bool
-    applies: Callable[[str], bool]
-    evaluate: Callable[[Path, StageNode], CheckOutcome]
-
-
-def build_stage_checks(
-    manifest: DvcManifest, checks: Sequence[StageCheck], *, translator: DvcTranslator | None = None
-) -> list[dg.AssetChecksDefinition]:
+def build_stage_checks(blueprint: Blueprint) -> list[dg.AssetChecksDefinition]:
     """All checks of each asset, and `dvc_status`: one step per asset and run.
 
     They want the resource "dvc". In the run of one partition, that partition is looked at; without
     one, every partition that was made.
     """
-    translator = translator or DvcTranslator()
-    return [
-        _build_checks(
-            manifest,
-            group,
-            checks=[check for check in checks if check.applies(group)],
-            translator=translator,
-        )
-        for group in manifest.assets
-    ]
+    return [_build_checks(blueprint, group) for group in blueprint.manifest.assets]
 
 
 def evaluate_stage(
@@ -165,10 +111,8 @@ def dvc_status_outcome(
     )
 
 
-def _build_checks(
-    manifest: DvcManifest, group: str, *, checks: Sequence[StageCheck], translator: DvcTranslator
-) -> dg.AssetChecksDefinition:
-    key = translator.get_asset_key(manifest, group)
+def _build_checks(blueprint: Blueprint, group: str) -> dg.AssetChecksDefinition:
+    key, checks = blueprint.key(group), blueprint.checks_of(group).values()
     specs = [
         dg.AssetCheckSpec(c.name, asset=key, description=c.description, blocking=c.blocking)
         for c in checks
@@ -176,7 +120,8 @@ def _build_checks(
     status = dg.AssetCheckSpec(
         DVC_STATUS, asset=key, description="DVC calls none of its stages changed (dvc status)"
     )
-    nodes = {manifest.stages[name].key: manifest.stages[name] for name in manifest.groups[group]}
+    stages = blueprint.manifest.stages
+    nodes = {stages[name].key: stages[name] for name in blueprint.manifest.groups[group]}
 
     @dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks", specs=[*specs, status], can_subset=True

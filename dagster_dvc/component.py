@@ -18,6 +18,7 @@ from typing import Annotated
 import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
 
+from dagster_dvc.blueprint import Blueprint
 from dagster_dvc.definitions import build_dvc_definitions
 from dagster_dvc.events import StageReader
 from dagster_dvc.files import write_json
@@ -95,6 +96,5 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
         project = DvcProject(
             project_dir=self.project, env=self.env, validate_params=self.validate_params
         )
-        return build_dvc_definitions(
-            project, manifest=manifest, translator=self.translator, reader=self.reader, job=self.job
-        )
+        blueprint = Blueprint(manifest, translator=self.translator, reader=self.reader)
+        return build_dvc_definitions(project, blueprint=blueprint, job=self.job)

@@ -12,11 +12,11 @@ from typing import TypeAlias
 import dagster as dg
 from pydantic import Field
 
-from dagster_dvc.checks import StageCheck, evaluate_stage
+from dagster_dvc.blueprint import Blueprint
+from dagster_dvc.checks import evaluate_stage
 from dagster_dvc.durations import note_durations, read_durations
-from dagster_dvc.events import StageReader, materialization, stage_failure, stage_metadata
+from dagster_dvc.events import materialization, stage_failure, stage_metadata
 from dagster_dvc.follow import StageLog, follow
-from dagster_dvc.graph import DvcManifest
 from dagster_dvc.lock import read_lock
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.result import StageResult
@@ -24,7 +24,6 @@ from dagster_dvc.runner import Runner, first_hidden_stages
 from dagster_dvc.schedule import Schedule
 from dagster_dvc.sensor import PIPELINE_TAG
 from dagster_dvc.status import stage_changes
-from dagster_dvc.translator import DvcTranslator
 
 Event: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -40,13 +39,11 @@ class PipelineConfig(dg.Config):
 
 
 def build_dvc_job(
+    blueprint: Blueprint,
     name: str,
     *,
-    targets: Sequence[str] = (),
     description: str,
-    checks: Sequence[StageCheck] = (),
-    translator: DvcTranslator | None = None,
-    reader: StageReader | None = None,
+    targets: Sequence[str] = (),
     tags: dict[str, str] | None = None,
 ) -> dg.JobDefinition:
     """A job that brings `targets` and everything upstream of them up to date.
@@ -55,22 +52,19 @@ def build_dvc_job(
     downstream of one that fails isn't run, and the run fails.
 
     Args:
+        blueprint: its checks, translator and reader count; stages are those that there are when
+            the job runs.
         name: of the job.
-        targets: stages and groups; all stages for none.
         description: for people.
-        checks: as for `build_stage_checks`.
-        translator: gives asset keys and pools.
-        reader: reads metadata of stages.
+        targets: stages and groups; all stages for none.
         tags: of its runs.
     """
-    translator, reader = translator or DvcTranslator(), reader or StageReader()
 
     @dg.op(name=f"{name}_stages", out=dg.Out(dg.Nothing), description=description)
     def run_stages(
         context: dg.OpExecutionContext, config: PipelineConfig, dvc: dg.ResourceParam[DvcProject]
     ) -> Iterator[Event]:
-        pipeline = Pipeline(context, dvc=dvc, checks=checks, translator=translator, reader=reader)
-        yield from pipeline.run(targets, jobs=config.jobs)
+        yield from Pipeline(context, dvc, blueprint).run(targets, jobs=config.jobs)
 
     @dg.job(
         name=name,
@@ -85,35 +79,19 @@ def build_dvc_job(
 
 
 class Pipeline:
-    """One run of a pipeline job.
-
-    Args:
-        context: of the op.
-        dvc: the project.
-        checks, translator, reader: as for `build_dvc_job`.
-    """
+    """One run of a pipeline job."""
 
     def __init__(
-        self,
-        context: dg.OpExecutionContext,
-        *,
-        dvc: DvcProject,
-        checks: Sequence[StageCheck],
-        translator: DvcTranslator,
-        reader: StageReader,
+        self, context: dg.OpExecutionContext, dvc: DvcProject, blueprint: Blueprint
     ) -> None:
         """Run nothing yet."""
         self._context = context
         self._dvc = dvc
-        self._checks = checks
-        self._translator = translator
-        self._reader = reader
-        self._manifest = DvcManifest({}, {})
+        self._blueprint = blueprint
         self._limits = pool_limits(context.instance)
         self._log = StageLog(context.log, with_names=True)
-        self._runner = Runner(
-            dvc.root, env=dvc.environment(context.run_id), say=context.log.warning
-        )
+        env = dvc.environment(context.run_id)
+        self._runner = Runner(dvc.root, env=env, say=context.log.warning)
         self._sound: dict[str, bool] = {}
         self._events: list[Event] = []
 
@@ -126,11 +104,11 @@ class Pipeline:
         """
         failed = yield from self._run_all(first_hidden_stages(self._dvc.root), jobs=jobs)
         if not failed:
-            self._manifest = self._dvc.manifest()
+            manifest = self._dvc.manifest()
             schedule = Schedule(
-                self._manifest,
-                selected=self._manifest.select(targets),
-                changed=set(stage_changes(self._manifest, root=self._dvc.root)),
+                manifest,
+                selected=manifest.select(targets),
+                changed=set(stage_changes(manifest, root=self._dvc.root)),
                 durations=read_durations(self._dvc.state),
             )
             due, total = len(schedule.due()), len(schedule.selected)
@@ -148,12 +126,12 @@ class Pipeline:
         self, schedule: Schedule, *, jobs: int
     ) -> Generator[Event, None, list[StageResult]]:
         """Run a schedule, yield what to tell Dagster, and return what failed."""
-        self._manifest = schedule.manifest
+        self._blueprint = self._blueprint.renewed(schedule.manifest)
         for run in follow(
             self._runner,
             schedule,
             log=self._log,
-            reader=self._reader,
+            reader=self._blueprint.reader,
             jobs=jobs,
             may_start=lambda name: self._has_slot(name) and self._reads_sound_data(name),
         ):
@@ -175,9 +153,9 @@ class Pipeline:
 
     def _has_slot(self, name: str) -> bool:
         """Whether the pool of a stage has room for it."""
-        stages = self._manifest.stages
+        stages, translator = self._blueprint.manifest.stages, self._blueprint.translator
         pools = {
-            n: self._translator.get_pool(self._manifest, stages[n].group)
+            n: translator.get_pool(self._blueprint.manifest, stages[n].group)
             for n in (name, *self._runner.running)
         }
         pool = pools.pop(name)
@@ -189,10 +167,10 @@ class Pipeline:
         """Note the materialization of a stage that has ended well, if it did anything."""
         if result.outcome == "unchanged":
             return
-        node, root = self._manifest.stages[result.name], self._dvc.root
-        locked = read_lock(root, only={node.name})[node.name]
-        metadata = stage_metadata(root, node, locked=locked, reader=self._reader, result=result)
-        key = self._translator.get_asset_key(self._manifest, node.group)
+        node, root = self._blueprint.manifest.stages[result.name], self._dvc.root
+        locked, reader = read_lock(root, only={node.name})[node.name], self._blueprint.reader
+        metadata = stage_metadata(root, node, locked=locked, reader=reader, result=result)
+        key = self._blueprint.key(node.group)
         self._events.append(materialization(key, node, locked=locked, metadata=metadata))
 
     def _reads_sound_data(self, name: str) -> bool:
@@ -200,7 +178,7 @@ class Pipeline:
 
         Each is evaluated once a run, also for what an earlier run made.
         """
-        parents = self._manifest.visible_upstream(name)
+        parents = self._blueprint.manifest.visible_upstream(name)
         for parent in parents:
             if parent not in self._sound:
                 self._sound[parent] = self._check(parent)
@@ -208,12 +186,12 @@ class Pipeline:
 
     def _check(self, name: str) -> bool:
         """Note what the checks of a stage find; returns whether no blocking one failed."""
-        node = self._manifest.stages[name]
-        checks = {check.name: check for check in self._checks if check.applies(node.group)}
+        node = self._blueprint.manifest.stages[name]
+        checks = self._blueprint.checks_of(node.group)
         outcomes = evaluate_stage(checks.values(), dvc=self._dvc, node=node)
         self._events += [
             dg.AssetCheckEvaluation(
-                asset_key=self._translator.get_asset_key(self._manifest, node.group),
+                asset_key=self._blueprint.key(node.group),
                 check_name=check,
                 passed=outcome.passed,
                 metadata=outcome.metadata,

@@ -7,21 +7,20 @@ each asset, whenever that has changed.
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
+from dagster_dvc.blueprint import Blueprint
 from dagster_dvc.checks import DVC_STATUS, dvc_status_outcome
-from dagster_dvc.events import StageReader, materialization, stage_metadata
+from dagster_dvc.events import materialization, stage_metadata
 from dagster_dvc.graph import DvcManifest, StageNode
 from dagster_dvc.lock import LockedStage, digest_of, read_lock
 from dagster_dvc.manifest import CACHE_FILE
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.status import changed_paths, stage_changes
-from dagster_dvc.translator import DvcTranslator
 from dagster_dvc.versions import RECORD_TAG
 
 MAX_EVENTS_PER_TICK = 200
@@ -58,15 +57,13 @@ class Cursor:
 
 
 def build_outside_runs_sensor(
+    blueprint: Blueprint,
     *,
-    translator: DvcTranslator | None = None,
-    reader: StageReader | None = None,
     name: str = "outside_runs",
     minimum_interval_seconds: int = 30,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
 ) -> dg.SensorDefinition:
     """The sensor; it wants a `DvcProject` as the resource "dvc"."""
-    translator, reader = translator or DvcTranslator(), reader or StageReader()
 
     @dg.sensor(
         name=name,
@@ -83,19 +80,9 @@ def build_outside_runs_sensor(
         if state == cursor.state:
             return dg.SkipReason("nothing has changed")
         # Stages that were added since the definitions were loaded wait until they are loaded again.
-        loaded = (
-            context.repository_def.asset_graph.get_all_asset_keys()
-            if context.repository_def
-            else None
-        )
-        look = Look(
-            context.instance,
-            root=dvc.root,
-            manifest=manifest,
-            translator=translator,
-            reader=reader,
-            loaded=loaded,
-        )
+        repository = context.repository_def
+        loaded = repository.asset_graph.get_all_asset_keys() if repository else None
+        look = Look(context.instance, dvc.root, blueprint.renewed(manifest), loaded=loaded)
         num_reported, is_complete = look.report_runs(cursor.records)
         look.report_status(cursor.verdicts)
         # What a run is still at, or what didn't fit into this tick, is looked at again.
@@ -114,30 +101,26 @@ class Look:
     Args:
         instance: what to tell.
         root: the folder that holds dvc.yaml.
-        manifest: the project's stages.
-        translator: gives asset keys.
-        reader: reads metadata of stages.
+        blueprint: the project's stages.
         loaded: keys of the assets that are loaded; None takes all.
     """
 
     def __init__(
         self,
         instance: dg.DagsterInstance,
-        *,
         root: Path,
-        manifest: DvcManifest,
-        translator: DvcTranslator,
-        reader: StageReader,
+        blueprint: Blueprint,
+        *,
         loaded: Collection[dg.AssetKey] | None = None,
     ) -> None:
         """Ask DVC what has changed."""
         self._instance = instance
         self._root = root
-        self._manifest = manifest
-        self._reader = reader
-        keys = {group: translator.get_asset_key(manifest, group) for group in manifest.assets}
+        self._manifest = blueprint.manifest
+        self._reader = blueprint.reader
+        keys = {group: blueprint.key(group) for group in blueprint.manifest.assets}
         self._keys = {g: key for g, key in keys.items() if loaded is None or key in loaded}
-        self._changed: Mapping[str, Sequence[Any]] = stage_changes(manifest, root=root)
+        self._changed = stage_changes(blueprint.manifest, root=root)
 
     def report_runs(self, records: dict[str, str]) -> tuple[int, bool]:
         """Report every stage that DVC knows more of than Dagster.

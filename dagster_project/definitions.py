@@ -4,10 +4,11 @@ from pathlib import Path
 
 import dagster as dg
 
+from dagster_dvc.blueprint import Blueprint
 from dagster_dvc.manifest import load_manifest
 from dagster_project.defs import data, evaluation, pipeline, synthesis
 from dagster_project.reader import SegGenReader
-from dagster_project.resources import build_resources, project_root
+from dagster_project.resources import build_resources, dvc_project, project_root
 
 
 @dg.definitions
@@ -22,14 +23,15 @@ def build_definitions(root: Path) -> dg.Definitions:
     Raises:
         DagsterDvcError: the project can't be read.
     """
-    manifest, reader = load_manifest(root), SegGenReader()
+    manifest = load_manifest(root)
     checks = [*data.CHECKS, *synthesis.build_checks(manifest), *evaluation.CHECKS]
+    blueprint = Blueprint(manifest, checks=checks, reader=SegGenReader())
     return dg.Definitions.merge(
-        pipeline.build_definitions(manifest, checks=checks, reader=reader),
+        pipeline.build_definitions(dvc_project(root), blueprint),
         synthesis.build_definitions(manifest),
-        evaluation.build_definitions(manifest, checks=checks, reader=reader),
+        evaluation.build_definitions(blueprint),
         dg.Definitions(
-            resources=build_resources(root),
+            resources=build_resources(),
             # A run is one stage in most cases: a process a step would cost more than the step.
             executor=dg.in_process_executor,
         ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_dvc.checks import CheckOutcome, StageCheck
+from dagster_dvc.blueprint import CheckOutcome, StageCheck
 from dagster_dvc.events import markdown_picture
 from dagster_dvc.graph import StageNode
 

@@ -71,22 +71,30 @@ def in_memory() -> dg.IOManager:
     return dg.InMemoryIOManager()
 
 
-def build_resources(root: Path) -> dict[str, Any]:
-    """The resources of the project in `root`; the environment has their settings.
+def mlflow_client() -> MlflowClient:
+    """MLflow, as the environment names it."""
+    return MlflowClient(ui=os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI))
 
-    None takes configuration: whoever launches a run may write its configuration.
-    """
-    mlflow = MlflowClient(ui=os.environ.get(MLFLOW_UI_VARIABLE, DEFAULT_MLFLOW_UI))
-    dvc = DvcProject(
+
+def dvc_project(root: Path) -> DvcProject:
+    """The project in `root`."""
+    return DvcProject(
         project_dir=str(root),
-        env=mlflow.environment,
+        env=mlflow_client().environment,
         validate_params=check_params,
         state_folder=STATE_FOLDER,
     )
+
+
+def build_resources() -> dict[str, Any]:
+    """The resources beside the DVC project.
+
+    None takes configuration: whoever launches a run may write its configuration.
+    """
+    mlflow = mlflow_client()
     # No op hands anything to another; Dagster's default would let a run choose the folder that
     # outputs are kept in.
     return {
-        "dvc": dvc.as_resource(),
         "io_manager": in_memory,
         "mlflow": fixed_resource(lambda: nullcontext(mlflow), description="The MLflow server"),
         "weak_class_policy": fixed_resource(

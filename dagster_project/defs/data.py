@@ -1,6 +1,6 @@
 """Real data: checks of what `dataset` and `captions` made."""
 
-from dagster_dvc.checks import StageCheck
+from dagster_dvc.blueprint import StageCheck
 from dagster_project.findings import finding_check
 
 SAMPLES_SOUND = (

@@ -1,12 +1,11 @@
 """Training and evaluation: floors, jobs, a nightly schedule, more samples for weak classes."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from dagster_dvc.checks import StageCheck
-from dagster_dvc.events import StageReader
+from dagster_dvc.blueprint import Blueprint, StageCheck
 from dagster_dvc.graph import DvcManifest
 from dagster_dvc.jobs import build_dvc_job
 from dagster_dvc.resource import DvcProject
@@ -41,17 +40,15 @@ JOBS = {
 """Name, groups to bring up to date, and description."""
 
 
-def build_definitions(
-    manifest: DvcManifest, *, checks: Sequence[StageCheck], reader: StageReader
-) -> dg.Definitions:
+def build_definitions(blueprint: Blueprint) -> dg.Definitions:
     """Jobs, schedule and sensor, as far as dvc.yaml has the stages for them."""
+    manifest = blueprint.manifest
     jobs = {
         name: build_dvc_job(
+            blueprint,
             name,
-            targets=[group for group in groups if group in manifest.assets],
             description=description,
-            checks=checks,
-            reader=reader,
+            targets=[group for group in groups if group in manifest.assets],
             tags={"seggen/scope": name},
         )
         for name, (groups, description) in JOBS.items()

@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import dagster as dg
 
-from dagster_dvc.checks import StageCheck
+from dagster_dvc.blueprint import StageCheck
 from dagster_dvc.graph import DvcManifest, StageNode
 from dagster_dvc.translator import DvcTranslator
 from dagster_project.defs.data import SAMPLES_SOUND

@@ -7,8 +7,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_dvc.assets import build_dvc_assets
-from dagster_dvc.checks import DVC_STATUS, build_stage_checks
+from dagster_dvc.blueprint import Blueprint
+from dagster_dvc.checks import DVC_STATUS
+from dagster_dvc.definitions import build_dvc_definitions
 from dagster_dvc.lock import read_lock
 from dagster_dvc.manifest import load_manifest
 from dagster_dvc.resource import DvcProject
@@ -27,12 +28,10 @@ class QuickRetries(DvcTranslator):
 
 
 def definitions(root: Path) -> dg.Definitions:
-    manifest = load_manifest(root)
-    return dg.Definitions(
-        assets=build_dvc_assets(manifest, translator=QuickRetries()),
-        asset_checks=build_stage_checks(manifest, []),
-        resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
-        executor=dg.in_process_executor,
+    blueprint = Blueprint(load_manifest(root), translator=QuickRetries())
+    return dg.Definitions.merge(
+        build_dvc_definitions(DvcProject(str(root)), blueprint=blueprint),
+        dg.Definitions(executor=dg.in_process_executor),
     )
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_dvc.assets import build_dvc_assets
-from dagster_dvc.checks import CheckOutcome, StageCheck, build_stage_checks, summarize
+from dagster_dvc.blueprint import Blueprint, CheckOutcome, StageCheck
+from dagster_dvc.checks import summarize
+from dagster_dvc.definitions import build_dvc_definitions
 from dagster_dvc.graph import StageNode
-from dagster_dvc.jobs import build_dvc_job
 from dagster_dvc.manifest import load_manifest
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.status import changed_stages
@@ -37,13 +37,13 @@ CHECK = StageCheck(
 
 
 def definitions(root: Path) -> dg.Definitions:
-    manifest = load_manifest(root)
-    return dg.Definitions(
-        assets=build_dvc_assets(manifest, checks=[CHECK]),
-        asset_checks=build_stage_checks(manifest, [CHECK]),
-        jobs=[build_dvc_job("everything", description="All stages", checks=[CHECK])],
-        resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
-        executor=dg.in_process_executor,
+    return dg.Definitions.merge(
+        build_dvc_definitions(
+            DvcProject(str(root)),
+            blueprint=Blueprint(load_manifest(root), [CHECK]),
+            job="everything",
+        ),
+        dg.Definitions(executor=dg.in_process_executor),
     )
 
 

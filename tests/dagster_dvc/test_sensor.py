@@ -7,26 +7,19 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_dvc.assets import build_dvc_assets
-from dagster_dvc.checks import DVC_STATUS, build_stage_checks
-from dagster_dvc.jobs import build_dvc_job
+from dagster_dvc.checks import DVC_STATUS
+from dagster_dvc.definitions import build_dvc_definitions
 from dagster_dvc.lock import read_lock
 from dagster_dvc.manifest import load_manifest
 from dagster_dvc.resource import DvcProject
-from dagster_dvc.sensor import build_outside_runs_sensor
 from dagster_dvc.status import changed_stages
 from tests.dagster_dvc.conftest import edit, run_stage
 
 
 def definitions(root: Path) -> dg.Definitions:
-    manifest = load_manifest(root)
-    return dg.Definitions(
-        assets=build_dvc_assets(manifest),
-        asset_checks=build_stage_checks(manifest, []),
-        jobs=[build_dvc_job("everything", description="All stages")],
-        sensors=[build_outside_runs_sensor()],
-        resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
-        executor=dg.in_process_executor,
+    return dg.Definitions.merge(
+        build_dvc_definitions(DvcProject(str(root)), job="everything"),
+        dg.Definitions(executor=dg.in_process_executor),
     )
 
 
