@@ -48,7 +48,7 @@ class Cursor:
         """The inverse of `dump`; what another version of this sensor left counts as nothing."""
         try:
             return cls(**json.loads(text or "{}"))
-        except TypeError:
+        except (TypeError, ValueError):
             return cls()
 
     def dump(self) -> str:

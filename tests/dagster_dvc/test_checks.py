@@ -37,12 +37,9 @@ CHECK = StageCheck(
 
 
 def definitions(root: Path) -> dg.Definitions:
+    blueprint = Blueprint(load_manifest(root), [CHECK])
     return dg.Definitions.merge(
-        build_dvc_definitions(
-            DvcProject(str(root)),
-            blueprint=Blueprint(load_manifest(root), [CHECK]),
-            job="everything",
-        ),
+        build_dvc_definitions(DvcProject(str(root)), blueprint=blueprint, job="everything"),
         dg.Definitions(executor=dg.in_process_executor),
     )
 
