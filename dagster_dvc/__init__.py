@@ -17,8 +17,8 @@ Dagster:
   items as partitions; `versions`: data and code versions from DVC's records
 - `blueprint`: a manifest, checks and how Dagster sees them; `assets`, `checks`, `jobs`, `sensor`:
   definitions made of it
-- `follow`: runs stages inside of a Dagster run; `events`: what is told of a stage that has ended
-- `verdicts`: what blocking checks found, for the stages downstream
+- `follow`: runs stages inside of a Dagster run; `events`: metadata and failures of a stage
+- `verdicts`: results of blocking checks, for the stages downstream
 - `resource`: the project as a resource; `definitions`: all of it in one call; `component`: all of
   it from a few lines of YAML
 

@@ -69,7 +69,7 @@ def _build_asset(blueprint: Blueprint, group: str) -> dg.AssetsDefinition:
         node = stages[key]
         verdicts = dvc.verdicts()
         if failed := verdicts.failed_inputs(manifest, node, root=dvc.root, checks=blocking):
-            advice = "put right what is found, then materialise it again or run its checks"
+            advice = "mend the data, then materialise it again or run its checks"
             raise dg.Failure(
                 f"{node.name} isn't run: {'; '.join(failed)} ({advice})", allow_retries=False
             )

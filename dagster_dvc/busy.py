@@ -86,7 +86,7 @@ class Claim:
 def read_claims(root: Path) -> list[Claim]:
     """Return what living DVC processes are at; call it while holding DVC's lock.
 
-    A damaged table is deleted: DVC refuses to run a stage with it, and DVC itself makes it anew.
+    A damaged table is deleted: DVC refuses to run a stage with it, and makes a new one by itself.
     """
     import psutil
 

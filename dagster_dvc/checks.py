@@ -33,7 +33,7 @@ def evaluate_stage(
 ) -> dict[str, CheckOutcome]:
     """What checks find of a stage, by their names; nothing where its outputs aren't all there.
 
-    What blocking checks find is kept in `dvc.verdicts()`.
+    `dvc.verdicts()` stores what blocking checks find.
     """
     if not all((dvc.root / out).exists() for out in node.outs):
         return {}

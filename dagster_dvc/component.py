@@ -48,7 +48,7 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
         project: the folder that holds dvc.yaml, relative to the folder of the YAML file.
         job: name of the job that brings the whole pipeline up to date.
         env: environment variables for stages.
-        defs_state: where the manifest is kept.
+        defs_state: where the manifest is stored.
     """
 
     project: ProjectFolder
@@ -60,7 +60,7 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
-        """Where the state is kept; its key names the project's folder."""
+        """Where the state is stored; its key names the project's folder."""
         return DefsStateConfig.from_args(
             self.defs_state, default_key=f"{type(self).__name__}[{Path(self.project).name}]"
         )
@@ -89,7 +89,7 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
         context: dg.ComponentLoadContext,  # noqa: ARG002 (Dagster's signature)
         state_path: Path | None,
     ) -> dg.Definitions:
-        """Definitions from the manifest that was kept; none where there is none yet."""
+        """Definitions from the stored manifest; none before there is one."""
         if state_path is None:
             return dg.Definitions()
         manifest = DvcManifest.from_json(json.loads(state_path.read_text(encoding="utf-8")))

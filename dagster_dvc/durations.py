@@ -29,12 +29,12 @@ def note_durations(
     took = {r.name: round(r.seconds, 1) for r in results if r.outcome == "ran"}
     if not took and last_run is None:
         return
-    kept = read_object(state / FILE_NAME)
-    kept["stages"] = read_durations(state) | took
+    tree = read_object(state / FILE_NAME)
+    tree["stages"] = read_durations(state) | took
     if last_run is not None:
-        kept["last_run"] = last_run
+        tree["last_run"] = last_run
     with suppress(OSError):
-        write_json(state / FILE_NAME, kept)
+        write_json(state / FILE_NAME, tree)
 
 
 def duration_table(

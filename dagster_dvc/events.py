@@ -1,4 +1,4 @@
-"""What Dagster is told of a stage that has ended: metadata, versions, or why it failed."""
+"""What Dagster shows of a stage that has ended: metadata, versions, or why it failed."""
 
 import base64
 import io

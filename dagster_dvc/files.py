@@ -1,4 +1,4 @@
-"""Small JSON files that this package keeps. They are worth nothing: a damaged one is made anew."""
+"""Small JSON files of this package. They are worth nothing: a damaged one counts as missing."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 STATE_FOLDER = Path(".dvc", "tmp", "dagster_dvc")
-"""Where a project keeps logs, durations and results of checks, unless told otherwise."""
+"""The default folder of logs, durations and results of checks."""
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -101,7 +101,7 @@ def parse_lock(text: str, *, where: str) -> dict[str, LockedStage]:
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         what = "damaged or cut off" if text.strip() else "empty"
         raise DvcProjectError(
-            f"{where} is {what}; DVC writes it in place, and was killed or found the disk full "
+            f"{where} is {what}; DVC writes it in place, and was killed or met a full disk "
             "while it did. Where git has the file, bring it back with `git checkout dvc.lock`; "
             "else delete it. Then run again: DVC takes finished results from its run cache"
         ) from error

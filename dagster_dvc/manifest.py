@@ -1,6 +1,6 @@
 """Makes the manifest of a DVC project: its stage graph as plain data.
 
-It is kept as JSON, so that reading it again neither imports DVC nor parses dvc.yaml.
+It is cached as JSON, so that reading it again neither imports DVC nor parses dvc.yaml.
 """
 
 import hashlib
@@ -35,25 +35,25 @@ OPTIONS = f"--{_QUOTED}(?: {_QUOTED})*"
 
 
 def load_manifest(root: Path) -> DvcManifest:
-    """Return the manifest of the DVC project in `root`, the kept one if all behind it is unchanged.
+    """Return the manifest of the project in `root`, the cached one if its sources are unchanged.
 
     Raises:
         DvcProjectError: `root` holds no DVC project, DVC can't read it, or it has no stages.
     """
-    kept = read_object(root / CACHE_FILE)
+    cached = read_object(root / CACHE_FILE)
     try:
-        if kept["fingerprint"] == _fingerprint(root, kept["made_from"], kept["watched"]):
-            return DvcManifest.from_json(kept["manifest"])
+        if cached["fingerprint"] == _fingerprint(root, cached["made_from"], cached["watched"]):
+            return DvcManifest.from_json(cached["manifest"])
     except (AttributeError, KeyError, TypeError, ValueError):
         pass  # none, or a damaged one
     manifest, made_from, watched = _build(root)
-    kept = {
+    cached = {
         "fingerprint": _fingerprint(root, made_from, watched),
         "made_from": made_from,
         "watched": watched,
         "manifest": manifest.to_json(),
     }
-    write_json(root / CACHE_FILE, kept)
+    write_json(root / CACHE_FILE, cached)
     return manifest
 
 
@@ -63,7 +63,7 @@ def _build(root: Path) -> tuple[DvcManifest, list[str], list[str]]:
         graph = repo.index.graph
         names = {stage.name for stage in stages}
         params = _ParamsFiles()
-        # Each stage has a dvcfile of its own, which parses dvc.yaml anew: one has to do for all.
+        # Each stage has its own dvcfile, which parses dvc.yaml again: take one for all.
         resolver = stages[0].dvcfile.resolver
         nodes = []
         for stage in stages:
@@ -104,7 +104,7 @@ def _sources(stages: "list[PipelineStage]", nodes: Collection[StageNode]) -> dic
 
 
 class _ParamsFiles:
-    """Values in parameter files. DVC parses the file anew for every stage: 5 s for 600 stages."""
+    """Values in parameter files. DVC parses the file once a stage: 5 s for 600 stages."""
 
     def __init__(self) -> None:
         self._trees: dict[str, Any] = {}

@@ -168,15 +168,19 @@ def repro(options: Options) -> int:
 def run_all(runner: Runner, schedule: Schedule, *, jobs: int, logs: Logs) -> list[StageResult]:
     """Run a schedule to its end and show how it goes; returns what failed."""
     screen = logs.screen
-    with closing(runner.run(schedule, jobs=jobs)) as runs:
-        for ended in runs:
-            for run in (*runner.running.values(), *([ended] if ended else [])):
-                logs.take(run)
-            if ended is not None and ended.result is not None:
-                screen.show_end(ended.result, schedule)
-                if not ended.result.ok and runner.running:
-                    screen.say(f"{ended.name} failed; letting {', '.join(runner.running)} end")
-            screen.draw(runner, schedule)
+    try:
+        with closing(runner.run(schedule, jobs=jobs)) as runs:
+            for ended in runs:
+                for run in (*runner.running.values(), *([ended] if ended else [])):
+                    logs.take(run)
+                if ended is not None and ended.result is not None:
+                    screen.show_end(ended.result, schedule)
+                    if not ended.result.ok and runner.running:
+                        screen.say(f"{ended.name} failed; letting {', '.join(runner.running)} end")
+                screen.draw(runner, schedule)
+    finally:
+        for run in runner.running.values():  # what an interrupted stage said last
+            logs.take(run)
     return [result for result in schedule.results.values() if not result.ok]
 
 

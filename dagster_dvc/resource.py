@@ -28,7 +28,7 @@ class DvcProject:
         env: environment variables that stages get on top of this process's own.
         validate_params: checks params.yaml as a launch would have it; None takes every value for
             the parameters that it has.
-        state_folder: where durations and results of checks are kept, from `project_dir`.
+        state_folder: folder of durations and results of checks, from `project_dir`.
     """
 
     project_dir: str
@@ -56,7 +56,7 @@ class DvcProject:
         return load_manifest(self.root)
 
     def verdicts(self) -> Verdicts:
-        """What blocking checks have found."""
+        """Results of blocking checks."""
         return Verdicts(self.state / "checks")
 
     def environment(self, run_id: str) -> dict[str, str]:

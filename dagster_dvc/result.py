@@ -8,7 +8,7 @@ Outcome = Literal["ran", "restored", "unchanged", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a stage ended. It is told from DVC's exit code, dvc.lock, the outputs and CPU times.
+    """How a stage ended, from DVC's exit code, dvc.lock, the outputs and CPU times.
 
     Attributes:
         outcome: "unchanged": dvc.lock and the outputs are as they were. "ran": the stage's command

@@ -102,7 +102,7 @@ class DvcTranslator:
     def get_automation_condition(
         self, manifest: DvcManifest, group: str
     ) -> dg.AutomationCondition | None:
-        """Run again once what it reads has been made anew and has passed its blocking checks."""
+        """Run again once an input has a new materialization that has passed its blocking checks."""
         if not any(manifest.visible_upstream(name) for name in manifest.groups[group]):
             return None
         condition = dg.AutomationCondition.any_deps_updated().since_last_handled()
@@ -115,7 +115,7 @@ class DvcTranslator:
             & ~dg.AutomationCondition.in_progress()
             & dg.AutomationCondition.all_deps_blocking_checks_passed()
         )
-        return (condition & ready).with_label("what it reads was made anew")
+        return (condition & ready).with_label("an input is new")
 
     def get_asset_spec(self, manifest: DvcManifest, group: str) -> dg.AssetSpec:
         """All of it together."""

@@ -1,4 +1,4 @@
-"""What blocking checks found of each stage's output, kept by content.
+"""Results of blocking checks, stored with the content that they belong to.
 
 Dagster keeps one result of a check for all of an asset, and has no public way to read the result of
 one partition. Within a run it stops what is downstream of a failed blocking check; its backfill and
@@ -18,7 +18,7 @@ from dagster_dvc.lock import LockedStage, read_lock
 class Verdicts:
     """Failures of blocking checks, one file a stage.
 
-    Each belongs to one record in dvc.lock: nothing bad is known of what was made anew since.
+    A failure belongs to one record in dvc.lock. It doesn't count for another content.
 
     Attributes:
         folder: `checks` in the project's state folder.
@@ -29,7 +29,7 @@ class Verdicts:
     def note(
         self, node: StageNode, *, locked: LockedStage, check: str, problem: str | None
     ) -> None:
-        """Keep what a blocking check found of a stage: why it failed, or None where it passed."""
+        """Store the result of a blocking check: why it failed, or None where it passed."""
         failed = self.failed(node.name, locked=locked)
         if failed.get(check) == problem:
             return
@@ -40,9 +40,9 @@ class Verdicts:
 
     def failed(self, name: str, *, locked: LockedStage) -> dict[str, str]:
         """Return the blocking checks that failed on what a stage made last, and why."""
-        kept = read_object(self._file(name))
-        failed = kept.get("failed")
-        if kept.get("record") != locked.digest or not isinstance(failed, dict):
+        stored = read_object(self._file(name))
+        failed = stored.get("failed")
+        if stored.get("record") != locked.digest or not isinstance(failed, dict):
             return {}
         return {str(check): str(problem) for check, problem in failed.items()}
 

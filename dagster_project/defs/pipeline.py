@@ -13,7 +13,7 @@ def build_definitions(project: DvcProject, blueprint: Blueprint) -> dg.Definitio
         name="refresh_downstream",
         target=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Runs again what is downstream of what was made anew",
+        description="Runs again the stages whose inputs are new",
     )
     return dg.Definitions.merge(
         build_dvc_definitions(project, blueprint=blueprint, job="demo"),

@@ -129,6 +129,8 @@ def test_interrupted_it_ends_everything_and_dvc_can_go_on(
     project: Path, number: signal.Signals
 ) -> None:
     edit_params(project, "seed: 0", "seed: 1")
+    trap = "trap 'echo $name is interrupted; exit 1' INT TERM; echo $$ > "
+    edit(project / "stage.sh", "echo $$ > ", trap)
     for name in ("masksyn@car", "masksyn@bus"):
         (project / "trace" / f"{name}.hang").touch()
     command = [sys.executable, "-m", "dagster_dvc.repro", "--cd", str(project), "-j", "2"]
@@ -144,6 +146,8 @@ def test_interrupted_it_ends_everything_and_dvc_can_go_on(
     assert "stopping" in out
     assert "running this again goes on from here" in err
     assert not any(is_alive(int(file.read_text())) for file in pid_files)
+    log = (project / STATE_FOLDER / "logs" / "masksyn@car.log").read_text()
+    assert "masksyn@car is interrupted" in log
 
     for name in ("masksyn@car", "masksyn@bus"):
         (project / "trace" / f"{name}.hang").unlink()

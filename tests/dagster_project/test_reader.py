@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from dagster_project.defs.reader import SegGenReader
+from dagster_project.reader import SegGenReader
 from PIL import Image
 
-from dagster_dvc.manifest import StageNode
+from dagster_dvc.graph import StageNode
 from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.cache import RecordCache

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from dagster_project.defs.reader import SegGenReader
+from dagster_project.reader import SegGenReader
 
-from dagster_dvc.manifest import StageNode
+from dagster_dvc.graph import StageNode
 from seggen_core.config import RuntimeConfig
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking import track_stage
