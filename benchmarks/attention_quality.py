@@ -44,7 +44,7 @@ from seggen_core.generators.sampling import make_scheduler
 from seggen_core.project.rng import torch_generator
 from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.predict import predict_maps
-from seggen_core.synthesis.attention_job import CaptureRequest, run_with_capture
+from seggen_core.synthesis.captured_images import CaptureRequest, run_with_capture
 from seggen_core.synthesis.from_attention import class_masks
 from seggen_core.synthesis.prompts import ClassPrompt, PromptSource
 from seggen_core.taxonomy import SegmentationClass, Taxonomy

@@ -3,7 +3,7 @@
 from seggen_core.config import SegGenConfig
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.comparison import Comparison
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
@@ -17,8 +17,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         SegGenError: an arm hasn't been evaluated, or a report can't be read.
     """
     assert item is None, item
-    params = config.ablation.model_dump(mode="json")
-    with open_stage("ablation", item=None, config=config, paths=paths, params=params) as stage:
+    with open_stage("ablation", item=None, config=config, paths=paths) as stage:
         comparison = Comparison.read(config, paths=paths, taxonomy=stage.taxonomy)
         for kind in ("evaluate", "judge", "memorization"):
             if (reports := paths.ablation.parent / kind).is_dir():

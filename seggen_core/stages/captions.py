@@ -9,7 +9,7 @@ from seggen_core.captions.captioner import make_captioner
 from seggen_core.captions.tables import caption_store, read_edits
 from seggen_core.config import SegGenConfig
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 from seggen_core.store.reader import SampleStore
 
 
@@ -23,10 +23,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             is of no training sample.
     """
     settings, store = config.captions, SampleStore(paths.real("train"))
-    params, inputs = settings.model_dump(mode="json"), {"train": paths.real("train")}
-    with open_stage(
-        "captions", item=item, config=config, paths=paths, params=params, inputs=inputs
-    ) as stage:
+    inputs = {"train": paths.real("train")}
+    with open_stage("captions", item=item, config=config, paths=paths, inputs=inputs) as stage:
         edits_file = None if settings.edits is None else paths.root / settings.edits
         edits = read_edits(edits_file, keys=store.keys())
         captioner = make_captioner(

@@ -11,7 +11,7 @@ from seggen_core.datasets.open import open_project_dataset
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.grids import pair_grid
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 from seggen_core.store.reader import SampleStore
 
 _NUM_PICTURES = 8
@@ -27,9 +27,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """
     assert item is None, item
     reader = open_project_dataset(config, base=paths.root)
-    params = config.dataset.model_dump(mode="json")
-    with open_stage("dataset", item=None, config=config, paths=paths, params=params) as stage:
-        folder = stage.scratch([params])
+    with open_stage("dataset", item=None, config=config, paths=paths) as stage:
+        folder = stage.scratch([config.dataset.model_dump(mode="json")])
         build_dataset(reader, config=config, folder=folder, log_metrics=stage.run.log_metrics)
         _preview(folder / "train", num_classes=len(reader.taxonomy)).save(folder / "samples.png")
         for name in ("samples.png", paths.taxonomy.name, paths.subsets.name):

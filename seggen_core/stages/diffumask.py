@@ -3,13 +3,15 @@
 Thresholds and filter are learned from the class itself.
 """
 
+from functools import partial
+
 from seggen_core.config import SegGenConfig
 from seggen_core.errors import ConfigError
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 from seggen_core.synthesis.attention_partition import attention_partition
 from seggen_core.synthesis.diffumask import DiffuMask
-from seggen_core.synthesis.partition import open_cache, publish_partition
+from seggen_core.synthesis.partition import make_partition
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
@@ -27,13 +29,5 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             "params.yaml has no section 'diffumask', which this stage needs; "
             "its keys are in seggen_core/config"
         )
-    params = settings.model_dump(mode="json")
-    with (
-        open_stage("diffumask", item=item, config=config, paths=paths, params=params) as stage,
-        open_cache(stage) as cache,
-    ):
-        folder = stage.scratch(["store"])
-        partition = attention_partition(
-            DiffuMask, stage, settings=settings, cache=cache, folder=folder
-        )
-        publish_partition(stage, partition, cache)
+    with open_stage("diffumask", item=item, config=config, paths=paths) as stage:
+        make_partition(stage, partial(attention_partition, DiffuMask, stage, settings))

@@ -7,7 +7,7 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.reports.grids import image_grid, picture_scale, prediction_rows
 from seggen_core.segmentation.arms import TrainedArm, find_variant
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 from seggen_core.store.reader import SampleStore
 
 _PICTURE_SIDE = 128
@@ -26,8 +26,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     find_variant(config, item)
     assert item is not None
     settings = config.evaluate
-    params = settings.model_dump(mode="json")
-    with open_stage("evaluate", item=item, config=config, paths=paths, params=params) as stage:
+    with open_stage("evaluate", item=item, config=config, paths=paths) as stage:
         test = SampleStore(paths.real("test"))
         stage.run.log_input(name="real_test", path=test.folder)
         report = evaluate_arm(

@@ -14,7 +14,7 @@ from seggen_core.generators.foundation_inputs import (
 )
 from seggen_core.generators.previews import draw_foundation
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:

@@ -7,7 +7,7 @@ from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.generator_training import GeneratorTraining
 from seggen_core.generators.training_data import open_training_data, training_identity
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.stages.stage import Stage
+from seggen_core.stage import Stage
 
 
 def generator_inputs(paths: ProjectPaths) -> dict[str, Path]:

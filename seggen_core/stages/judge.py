@@ -8,7 +8,7 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.reports.grids import image_grid, picture_scale, prediction_rows
 from seggen_core.segmentation.arms import TrainedArm, find_variant
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 
 _PICTURE_SIDE = 96
 _NUM_PICTURES = 6
@@ -27,8 +27,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """
     method, settings = check_method(item), config.judge
     find_variant(config, settings.variant)
-    params = settings.model_dump(mode="json")
-    with open_stage("judge", item=item, config=config, paths=paths, params=params) as stage:
+    with open_stage("judge", item=item, config=config, paths=paths) as stage:
         arm = TrainedArm.read(paths, variant=settings.variant)
         judge = Judge(
             f"{settings.variant}/seed{arm.seeds[0]}",

@@ -5,8 +5,8 @@ from seggen_core.generators.foundation import load_mask2img
 from seggen_core.generators.mask2img import make_mask2img
 from seggen_core.generators.previews import draw_mask2img
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.stage import open_stage
 from seggen_core.stages.generator import generator_inputs, open_generator_training
-from seggen_core.stages.stage import open_stage
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:

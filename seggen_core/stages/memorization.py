@@ -7,7 +7,7 @@ from seggen_core.evaluation.methods import MethodSamples, check_method
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.reports.memorization import nearest_grid
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 from seggen_core.store.reader import SampleStore
 
 
@@ -22,8 +22,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         SampleStoreError: the method has no sample.
     """
     method, settings = check_method(item), config.memorization
-    params = settings.model_dump(mode="json")
-    with open_stage("memorization", item=item, config=config, paths=paths, params=params) as stage:
+    with open_stage("memorization", item=item, config=config, paths=paths) as stage:
         samples = MethodSamples.open(paths, method=method)
         train, validation = SampleStore(paths.real("train")), SampleStore(paths.real("val"))
         inputs = {method: paths.synthetic(method), "real_train": train.folder}

@@ -4,11 +4,13 @@ Attempt i of a class is one prompt and one noise. Attempts are made until `sampl
 them gave a usable mask, at most three times as many. The manifest counts the others by reason.
 """
 
+from functools import partial
+
 from seggen_core.config import SegGenConfig
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 from seggen_core.synthesis.attention_partition import attention_partition
-from seggen_core.synthesis.partition import open_cache, publish_partition
+from seggen_core.synthesis.partition import make_partition
 from seggen_core.synthesis.seediff import SeeDiff
 
 
@@ -20,13 +22,5 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     Raises:
         SegGenError: as `attention_partition`.
     """
-    params = config.seediff.model_dump(mode="json")
-    with (
-        open_stage("seediff", item=item, config=config, paths=paths, params=params) as stage,
-        open_cache(stage) as cache,
-    ):
-        folder = stage.scratch(["store"])
-        partition = attention_partition(
-            SeeDiff, stage, settings=config.seediff, cache=cache, folder=folder
-        )
-        publish_partition(stage, partition, cache)
+    with open_stage("seediff", item=item, config=config, paths=paths) as stage:
+        make_partition(stage, partial(attention_partition, SeeDiff, stage, config.seediff))

@@ -4,8 +4,8 @@ from seggen_core.config import SegGenConfig
 from seggen_core.generators.previews import draw_text2mask
 from seggen_core.generators.text2mask import make_text2mask
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.stage import open_stage
 from seggen_core.stages.generator import generator_inputs, open_generator_training
-from seggen_core.stages.stage import open_stage
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:

@@ -4,7 +4,7 @@ from seggen_core.config import SegGenConfig
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.arm_training import ArmStores, ArmTraining
 from seggen_core.segmentation.arms import arm_settings, find_variant
-from seggen_core.stages.stage import open_stage
+from seggen_core.stage import open_stage
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:

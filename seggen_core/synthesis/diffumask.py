@@ -10,6 +10,7 @@ Shape legend: N candidates; H, W of an image; s side of a map.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ from seggen_core.generators.foundation import vae_scale_factor
 from seggen_core.generators.sampling import make_scheduler
 from seggen_core.store.format import EncodedSample
 from seggen_core.store.records import Record, pack_array, unpack_array
-from seggen_core.synthesis.attention_job import AttentionJob, CaptureRequest, run_with_capture
+from seggen_core.synthesis.attention_method import AttentionMethod
 from seggen_core.synthesis.attention_previews import MaskStory
+from seggen_core.synthesis.captured_images import CaptureRequest, run_with_capture
 from seggen_core.synthesis.mask_quality import (
     FLAGGED_IMAGE,
     NOT_FINITE_IMAGE,
@@ -87,8 +89,8 @@ def num_candidates(settings: DiffuMaskConfig) -> int:
     return math.ceil(settings.samples_per_class / (1 - dropped) / micro) * micro
 
 
-class DiffuMask:
-    """One class of DiffuMask; an `AttentionMethod`.
+class DiffuMask(AttentionMethod[DiffuMaskConfig]):
+    """One class of DiffuMask.
 
     A sample depends on all candidates of its class, so a later run can't take single samples over.
     """
@@ -96,70 +98,57 @@ class DiffuMask:
     noun = "candidates of"
     advice = "diffumask.thresholds, affinity_net or the lowest scores"
 
-    def __init__(self, job: AttentionJob, settings: DiffuMaskConfig) -> None:
-        self._job, self._settings = job, settings
-        self._relevant = settings.model_dump(
-            mode="json", include={"sampling", "cross_attention_layers"}
-        )
-        self._candidates: Candidates | None = None
-        self._labelled: LabelledCandidates | None = None
-
     def attempts(self) -> list[Attempt]:
         """Make the candidates that the cache doesn't hold, and label all of them."""
-        candidates = self._candidates = self._make_candidates()
-        labelled = self._labelled = label_candidates(
-            candidates,
-            settings=self._settings,
-            name=(self._job.seed, "diffumask", self._job.target.slug),
-            device=self._job.context.device,
-        )
+        labelled = self._labelled
         return [
-            Attempt(k, self._job.prompts[k].text, status, labelled.quality[k])
+            Attempt(k, self.prompts[k].text, status, labelled.quality[k])
             for k, status in enumerate(labelled.status)
         ]
 
-    def digest(self, index: int) -> str | None:  # noqa: ARG002 (the protocol's)
-        """Return None: see above."""
-        return None
-
-    def sample(self, index: int) -> EncodedSample:
+    def sample(self, attempt: int) -> EncodedSample:
         """Return the sample of an accepted candidate."""
-        assert self._candidates is not None
-        assert self._labelled is not None
-        return self._job.sample(
-            index,
-            image=self._candidates.images[index],
-            labels=self._labelled.labels[index],
-            quality=self._labelled.quality[index],
+        return self.encode(
+            attempt,
+            image=self._candidates.images[attempt],
+            labels=self._labelled.labels[attempt],
+            quality=self._labelled.quality[attempt],
         )
 
-    def story_digest(self, index: int) -> str | None:  # noqa: ARG002 (the protocol's)
-        """Return None: see above."""
-        return None
-
-    def story(self, index: int) -> MaskStory:
+    def story(self, attempt: int) -> MaskStory:
         """Return what the mask of an accepted candidate came from."""
-        assert self._labelled is not None
-        maps = {name: m[index] for name, m in self._labelled.maps.items()}
-        return MaskStory.from_soft_maps(maps, self._labelled.labels[index])
+        maps = {name: m[attempt] for name, m in self._labelled.maps.items()}
+        return MaskStory.from_soft_maps(maps, self._labelled.labels[attempt])
 
-    @torch.no_grad()
-    def _make_candidates(self) -> Candidates:
-        """Return all candidates; each call of the network is committed."""
-        job, settings = self._job, self._settings
-        micro = settings.sampling.micro_batch_size
-        digests = [job.digest(k, self._relevant) for k in range(num_candidates(settings))]
-        job.pipeline.scheduler = make_scheduler(job.pipeline, settings.sampling)
+    @cached_property
+    def _labelled(self) -> LabelledCandidates:
+        return label_candidates(
+            self._candidates,
+            settings=self.settings,
+            name=(self.seed, "diffumask", self.target.slug),
+            device=self.stage.device,
+        )
+
+    @cached_property
+    def _candidates(self) -> Candidates:
+        """All candidates; each call of the network is committed."""
+        sampling = self.settings.sampling
+        relevant = self.settings.model_dump(
+            mode="json", include={"sampling", "cross_attention_layers"}
+        )
+        count, micro = num_candidates(self.settings), sampling.micro_batch_size
+        digests = [self.attempt_digest(k, relevant) for k in range(count)]
+        self.pipeline.scheduler = make_scheduler(self.pipeline, sampling)
         records: list[Record] = []
-        starts = range(0, len(digests), micro)
-        for start in tqdm(starts, desc=f"diffumask {job.target.slug}", unit="call", disable=None):
+        starts = range(0, count, micro)
+        for start in tqdm(starts, desc=f"diffumask {self.target.slug}", unit="call", disable=None):
             call = digests[start : start + micro]
-            whole = [record for record in map(job.cache.find, call) if record is not None]
+            whole = [record for record in map(self.cache.find, call) if record is not None]
             if len(whole) < micro:
                 whole = self._make_call(range(start, start + micro))
                 for digest, record in zip(call, whole, strict=True):
-                    job.cache.add(digest, record)
-                job.cache.commit()
+                    self.cache.add(digest, record)
+                self.cache.commit()
             records += whole
         return Candidates(
             images=np.stack([unpack_array(record.members["image"]) for record in records]),
@@ -168,29 +157,26 @@ class DiffuMask:
             is_flagged=np.array([record.info["is_flagged"] for record in records]),
         )
 
-    def _make_call(self, numbers: range) -> list[Record]:
-        job, settings = self._job, self._settings
+    @torch.no_grad()
+    def _make_call(self, attempts: range) -> list[Record]:
+        layers = self.settings.cross_attention_layers
         captured = run_with_capture(
-            job.pipeline,
-            prompts=[job.prompts[k] for k in numbers],
-            generators=[job.noise(k) for k in numbers],
-            sampling=settings.sampling,
-            image_size=job.image_size,
-            request=CaptureRequest(
-                cross_layers=settings.cross_attention_layers, self_resolutions=[]
-            ),
+            self.pipeline,
+            prompts=[self.prompts[k] for k in attempts],
+            generators=[self.noise(k) for k in attempts],
+            sampling=self.settings.sampling,
+            image_size=self.image_size,
+            request=CaptureRequest(cross_layers=layers, self_resolutions=[]),
         )
-        size = job.image_size // vae_scale_factor(job.pipeline)
-        images = captured.pixels.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()
+        size = self.image_size // vae_scale_factor(self.pipeline)
+        images = captured.arrays
         scores = captured.recorder.mean_cross_map(size)[:, 0].cpu().numpy()
         return [
             Record(
-                {"is_finite": is_finite, "is_flagged": is_flagged},
+                {"is_finite": captured.is_finite[k], "is_flagged": captured.is_flagged[k]},
                 {"image": pack_array(images[k]), "scores": pack_array(scores[k])},
             )
-            for k, (is_finite, is_flagged) in enumerate(
-                zip(captured.is_finite, captured.is_flagged, strict=True)
-            )
+            for k in range(len(attempts))
         ]
 
 

@@ -22,7 +22,7 @@ from seggen_core.errors import AttentionError
 from seggen_core.generators.foundation import vae_scale_factor
 from seggen_core.generators.sampling import make_scheduler
 from seggen_core.project.chunks import padded_chunks
-from seggen_core.synthesis.attention_job import CapturedImages, CaptureRequest, run_with_capture
+from seggen_core.synthesis.captured_images import CapturedImages, CaptureRequest, run_with_capture
 from seggen_core.synthesis.mask_quality import (
     FLAGGED_IMAGE,
     NOT_FINITE_IMAGE,
@@ -226,11 +226,11 @@ def _samples_of_call(
 
     Masks come from attention and from the very pixels that are kept.
     """
-    pixels, recorder = captured.pixels, captured.recorder
+    recorder, images = captured.recorder, captured.pixels / 255
     cross_maps = recorder.cross_map(config.cross_attention_resolution)
     self_maps = {r: recorder.self_map(r) for r in recorder.self_resolutions}
     results = [
-        class_masks(cross_maps[:, k], self_maps, config=config, images=pixels / 255)
+        class_masks(cross_maps[:, k], self_maps, config=config, images=images)
         for k in range(cross_maps.shape[1])
     ]
     first, labels = results[0], combine_classes(results)
@@ -250,7 +250,7 @@ def _samples_of_call(
         "soft_mask": first.soft,
     }
     return AttentionSamples(
-        images=pixels[:num_real].permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy(),
+        images=captured.arrays[:num_real],
         labels=labels[:num_real].cpu().numpy(),
         status=tuple(status),
         quality=tuple(quality[:num_real]),

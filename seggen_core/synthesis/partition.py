@@ -1,62 +1,13 @@
-"""One class partition of a method: what it needs of its stage, and how it is published."""
+"""One class partition of a method: how it is made, kept in a cache and published."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
-from seggen_core.config import SegGenConfig
-from seggen_core.project.paths import ProjectPaths
+from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
 from seggen_core.store.files import storage_errors
-from seggen_core.taxonomy import Taxonomy
-from seggen_core.tracking import StageRun
-
-if TYPE_CHECKING:
-    import torch
-
-
-class PartitionContext(Protocol):
-    """What the making of a partition needs of the stage that asks for it."""
-
-    @property
-    def name(self) -> str:
-        """The stage."""
-
-    @property
-    def class_slug(self) -> str:
-        """The class."""
-
-    @property
-    def config(self) -> SegGenConfig:
-        """All of params.yaml."""
-
-    @property
-    def paths(self) -> ProjectPaths:
-        """Where artifacts are."""
-
-    @property
-    def run(self) -> StageRun:
-        """Gets inputs."""
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The classes."""
-
-    @property
-    def device(self) -> "torch.device":
-        """Where to compute."""
-
-    @property
-    def code_digest(self) -> str:
-        """A digest of the code that the samples depend on."""
-
-    def publish(self, finished: Path, out: Path) -> Path:
-        """Move a finished folder to its place."""
-
-    def scratch(self, identity: Sequence[Any]) -> Path:
-        """Return a folder for unfinished work."""
 
 
 @dataclass(frozen=True)
@@ -77,33 +28,32 @@ class FinishedPartition:
     others: Sequence[str] = ()
 
 
-def code_identity(context: PartitionContext) -> list[str]:
+def code_identity(stage: Stage) -> list[str]:
     """Return what of the code a sample's bytes depend on, that of libraries included."""
-    return [context.code_digest, *(version(package) for package in ("torch", "diffusers"))]
+    return [stage.code_digest, *(version(package) for package in ("torch", "diffusers"))]
 
 
-def open_cache(context: PartitionContext) -> RecordCache:
-    """Open the cache of a partition: what an earlier run made is found there.
-
-    Raises:
-        SampleStoreError: another process has opened it.
-        StorageError: it can't be written.
-    """
-    return RecordCache(context.paths.record_cache(context.name, context.class_slug))
-
-
-def publish_partition(
-    context: PartitionContext, partition: FinishedPartition, cache: RecordCache
+def make_partition(
+    stage: Stage, synthesize: Callable[[RecordCache, Path], FinishedPartition]
 ) -> None:
-    """Move a finished partition to its place, let `cache` hold it, and report it.
+    """Make one class partition, move it to its place and report it.
+
+    The cache holds what an earlier run made. Afterwards it holds the finished partition.
+
+    Args:
+        stage: the method and the class.
+        synthesize: (cache, folder) -> the partition in that folder.
 
     Raises:
-        StorageError: the place can't be written.
+        SampleStoreError: another process has opened the cache.
+        StorageError: the cache or the place can't be written.
     """
-    out = context.paths.synthetic(context.name, context.class_slug)
-    context.run.log_metrics(partition.metrics)
-    with storage_errors(out, kept=f"All that was made is kept in {cache.folder}."):
-        context.publish(partition.folder, out)
-        cache.keep(out, digests=partition.digests, others=partition.others)
+    out = stage.paths.synthetic(stage.name, stage.class_slug)
+    with RecordCache(stage.paths.record_cache(stage.name, stage.class_slug)) as cache:
+        partition = synthesize(cache, stage.scratch(["store"]))
+        stage.run.log_metrics(partition.metrics)
+        with storage_errors(out, kept=f"All that was made is kept in {cache.folder}."):
+            stage.publish(partition.folder, out)
+            cache.keep(out, digests=partition.digests, others=partition.others)
     for picture in sorted(out.glob("*.png")):
-        context.run.log_artifact(picture)
+        stage.run.log_artifact(picture)

@@ -9,8 +9,8 @@ import numpy as np
 
 from seggen_core.config import SegGenConfig, SegGenSynthesisConfig
 from seggen_core.generators.foundation import load_pipeline
+from seggen_core.stage import Stage
 from seggen_core.store.reader import SampleStore
-from seggen_core.synthesis.partition import PartitionContext
 from seggen_core.synthesis.seggen import PairMasks, PairRecipe, SynthesisTask, draw_masks
 
 MaskSource = Callable[[Sequence[SynthesisTask]], PairMasks]
@@ -26,8 +26,8 @@ class SegGenMethod(ABC):
     rejects: ClassVar[bool] = False
     """Whether `max_ambiguous` may reject samples: real masks have no ambiguous pixel."""
 
-    def __init__(self, context: PartitionContext, store: SampleStore) -> None:
-        self.context, self.store = context, store
+    def __init__(self, stage: Stage, store: SampleStore) -> None:
+        self.stage, self.store = stage, store
 
     @staticmethod
     @abstractmethod
@@ -61,8 +61,8 @@ class MaskSyn(SegGenMethod):
 
     def open_masks(self, recipe: PairRecipe) -> MaskSource:
         """Load Text2Mask; FoundationError where it can't be loaded."""
-        folder = self.context.paths.model("text2mask")
-        text2mask = load_pipeline(folder).to(self.context.device)
+        folder = self.stage.paths.model("text2mask")
+        text2mask = load_pipeline(folder).to(self.stage.device)
         return lambda tasks: draw_masks(tasks, text2mask=text2mask, recipe=recipe)
 
 

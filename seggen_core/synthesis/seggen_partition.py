@@ -21,16 +21,13 @@ from seggen_core.generators.foundation import load_mask2img
 from seggen_core.project.digests import content_digest, json_digest
 from seggen_core.project.publish import write_json
 from seggen_core.reports.grids import pair_grid
+from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
 from seggen_core.store.files import storage_errors
 from seggen_core.store.format import encode_sample
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.synthesis.outcomes import Outcome
-from seggen_core.synthesis.partition import (
-    FinishedPartition,
-    PartitionContext,
-    code_identity,
-)
+from seggen_core.synthesis.partition import FinishedPartition, code_identity
 from seggen_core.synthesis.seggen import PairRecipe, SynthesisTask, draw_images
 from seggen_core.synthesis.seggen_methods import SegGenMethod
 from seggen_core.taxonomy import Taxonomy
@@ -81,8 +78,7 @@ def list_tasks(
 
 def synthesize_partition(
     method_class: type[SegGenMethod],
-    context: PartitionContext,
-    *,
+    stage: Stage,
     cache: RecordCache,
     folder: Path,
 ) -> FinishedPartition:
@@ -94,7 +90,7 @@ def synthesize_partition(
 
     Args:
         method_class: MaskSyn or ImgSyn.
-        context: the stage.
+        stage: the method and the class.
         cache: what earlier runs have made.
         folder: emptied, and filled with the store.
 
@@ -107,22 +103,22 @@ def synthesize_partition(
         ConfigError: there is no such class.
         StorageError: the disk is full or not writable; what was committed is kept.
     """
-    paths, taxonomy = context.paths, context.taxonomy
-    taxonomy.by_slug(context.class_slug)  # before its prompts are looked for
+    paths, taxonomy = stage.paths, stage.taxonomy
+    taxonomy.by_slug(stage.class_slug)  # before its prompts are looked for
     store = SampleStore(paths.real("train"))
-    method = method_class(context, store)
-    settings = method.settings(context.config)
+    method = method_class(stage, store)
+    settings = method.settings(stage.config)
     tasks = list_tasks(
         store=store,
-        captions=pd.read_parquet(paths.prompts(context.class_slug)),
+        captions=pd.read_parquet(paths.prompts(stage.class_slug)),
         subsets=json.loads(paths.subsets.read_text(encoding="utf-8")),
         taxonomy=taxonomy,
-        class_slug=context.class_slug,
+        class_slug=stage.class_slug,
         per_source=settings.samples_per_source,
     )
     for name in method.models:
-        context.run.log_input(name=name, path=paths.model(name))
-    context.run.log_input(name="prompts", path=paths.prompts(context.class_slug))
+        stage.run.log_input(name=name, path=paths.model(name))
+    stage.run.log_input(name="prompts", path=paths.prompts(stage.class_slug))
     maker = _PairMaker(method, cache=cache)
     with storage_errors(folder, kept=f"What was committed is kept in {cache.folder}."):
         maker.make_missing(tasks)
@@ -133,23 +129,23 @@ class _PairMaker:
     """Makes the pairs of one partition, with its models loaded when the first is to be made."""
 
     def __init__(self, method: SegGenMethod, *, cache: RecordCache) -> None:
-        context = self.context = method.context
+        stage = self.stage = method.stage
         self.method, self.cache = method, cache
-        self.settings = method.settings(context.config)
+        self.settings = method.settings(stage.config)
         self.model_hashes = {
-            name: content_digest(context.paths.model(name)) for name in method.models
+            name: content_digest(stage.paths.model(name)) for name in method.models
         }
         # Neither the batch size, nor what is rejected, nor other samples change a sample's bytes.
         common = [
             method.name,
-            context.config.seed,
-            context.config.dataset.image_size,
-            context.config.dataset.color_map,
-            context.taxonomy.to_json(),
+            stage.config.seed,
+            stage.config.dataset.image_size,
+            stage.config.dataset.color_map,
+            stage.taxonomy.to_json(),
             self.model_hashes,
             self.settings.model_dump(mode="json", exclude={"batch_size", "max_ambiguous"}),
-            context.device.type,
-            code_identity(context),
+            stage.device.type,
+            code_identity(stage),
         ]
         self._common = json_digest(common, length=32)
         self._source_digests: dict[str, str | None] = {}
@@ -167,7 +163,7 @@ class _PairMaker:
         per_source = self.settings.samples_per_source
         # Whole sources, so that network calls are full.
         size = max(1, self.settings.batch_size // per_source) * per_source
-        title = f"{self.method.name} {self.context.class_slug}"
+        title = f"{self.method.name} {self.stage.class_slug}"
         with tqdm(total=len(tasks), desc=title, unit="pair", disable=None) as progress:
             for start in range(0, len(tasks), size):
                 batch = tasks[start : start + size]
@@ -198,7 +194,7 @@ class _PairMaker:
         for k, task in enumerate(tasks):
             metadata: dict[str, Any] = {
                 "source_key": task.source_key,
-                "class_slug": self.context.class_slug,
+                "class_slug": self.stage.class_slug,
                 "seed": task.seed(self.method.name, seed=self._recipe.seed),
                 "prompt": task.prompt,
                 "model_hash": self.model_hashes["mask2img"],
@@ -211,25 +207,25 @@ class _PairMaker:
                 masks.instance_maps[k],
                 metadata,
             )
-            encoded = encode_sample(sample, num_classes=len(self.context.taxonomy))
+            encoded = encode_sample(sample, num_classes=len(self.stage.taxonomy))
             yield task, Outcome(ACCEPTED, masks.quality[k], encoded)
 
     @cached_property
     def _recipe(self) -> PairRecipe:
-        dataset = self.context.config.dataset
+        dataset = self.stage.config.dataset
         return PairRecipe(
             method=self.method.name,
-            seed=self.context.config.seed,
+            seed=self.stage.config.seed,
             image_size=dataset.image_size,
             settings=self.settings,
-            code=ColorCode(self.context.taxonomy, kind=dataset.color_map),
+            code=ColorCode(self.stage.taxonomy, kind=dataset.color_map),
         )
 
     @cached_property
     def _mask2img(self) -> Any:
-        paths = self.context.paths
+        paths = self.stage.paths
         pipeline = load_mask2img(paths.model("foundation"), paths.model("mask2img"))
-        return pipeline.to(self.context.device)
+        return pipeline.to(self.stage.device)
 
     @cached_property
     def _mask_source(self) -> Any:
@@ -241,9 +237,9 @@ def _write_store(
 ) -> FinishedPartition:
     """Write the samples in the order of their tasks, then metrics and pictures."""
     shutil.rmtree(folder, ignore_errors=True)
-    context, digests = maker.context, {}
+    stage, digests = maker.stage, {}
     rejected: dict[str, str] = {}
-    with SampleStoreWriter(folder, num_classes=len(context.taxonomy)) as writer:
+    with SampleStoreWriter(folder, num_classes=len(stage.taxonomy)) as writer:
         for task in tasks:
             outcome = maker.outcome(task)
             if outcome.sample is None:
@@ -253,16 +249,16 @@ def _write_store(
                 digests[outcome.sample.key] = maker.digest(task)
         manifest: dict[str, Any] = {
             "method": maker.method.name,
-            "class_slug": context.class_slug,
+            "class_slug": stage.class_slug,
             "params": maker.settings.model_dump(mode="json"),
-            "seed": context.config.seed,
+            "seed": stage.config.seed,
             "model_hashes": maker.model_hashes,
         }
         if maker.method.rejects:
             manifest["rejected"] = list(rejected)
         writer.finish(manifest=manifest)
     store = SampleStore(folder)
-    metrics = partition_metrics(store, taxonomy=context.taxonomy)
+    metrics = partition_metrics(store, taxonomy=stage.taxonomy)
     if maker.method.rejects:
         metrics["rejected"] = float(len(rejected))
     if rejected:
@@ -270,7 +266,7 @@ def _write_store(
             "%s %s: %d of %d samples rejected, more than %.1f%% of their pixels show no class "
             "(%s.max_ambiguous)",
             maker.method.name,
-            context.class_slug,
+            stage.class_slug,
             len(rejected),
             len(tasks),
             100 * maker.settings.max_ambiguous,
@@ -280,7 +276,7 @@ def _write_store(
     if len(store):
         every = max(1, len(store) // _NUM_PICTURES)
         shown = [store[k] for k in range(0, len(store), every)][:_NUM_PICTURES]
-        palette = class_palette(len(context.taxonomy))
+        palette = class_palette(len(stage.taxonomy))
         pair_grid(shown, palette=palette, num_columns=5, scale=2).save(folder / "previews.png")
     return FinishedPartition(folder, metrics, digests, list(rejected.values()))
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seggen_core import stage as stage_context
 from seggen_core.errors import AttentionError, ConfigError, FoundationError, StorageError
 from seggen_core.stages import seediff as stage
-from seggen_core.stages import stage as stage_context
 from seggen_core.store.cache import RecordCache
 from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis import attention_partition

@@ -6,7 +6,7 @@ from seggen_core.attention.masks import ClassMasks
 from seggen_core.config import SamplingConfig, SeeDiffConfig
 from seggen_core.errors import AttentionError
 from seggen_core.generators.sampling import sample_images
-from seggen_core.synthesis.attention_job import to_segmentation_map
+from seggen_core.synthesis.attention_method import to_segmentation_map
 from seggen_core.synthesis.from_attention import (
     combine_classes,
     generate_from_attention,

@@ -82,10 +82,9 @@ class Stage:
             identity: JSON-ready: every parameter and every digest that the result depends on. The
                 digest of the stage's code is added.
         """
-        family = self.paths.scratch.joinpath(self.name, *([self.item] if self.item else []))
-        folder = family / json_digest([self.code_digest, *identity])
-        if family.is_dir():
-            for other in family.iterdir():
+        folder = self._scratch_family / json_digest([self.code_digest, *identity])
+        if self._scratch_family.is_dir():
+            for other in self._scratch_family.iterdir():
                 if other != folder and other.is_dir():
                     shutil.rmtree(other)
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,8 +117,12 @@ class Stage:
         """
         for finished, out in outs.items():
             publish(finished, out)
-        family = self.paths.scratch.joinpath(self.name, *([self.item] if self.item else []))
-        shutil.rmtree(family, ignore_errors=True)
+        shutil.rmtree(self._scratch_family, ignore_errors=True)
+
+    @property
+    def _scratch_family(self) -> Path:
+        """Where the scratch folders of the stage and item lie."""
+        return self.paths.scratch.joinpath(self.name, *([self.item] if self.item else []))
 
 
 @contextmanager
@@ -129,7 +132,7 @@ def open_stage(
     item: str | None,
     config: SegGenConfig,
     paths: ProjectPaths,
-    params: Mapping[str, Any],
+    params: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Path] | None = None,
 ) -> Iterator[Stage]:
     """Open a stage: start its tracked run and record its inputs.
@@ -139,9 +142,12 @@ def open_stage(
         item: its partition or arm.
         config: all of params.yaml.
         paths: where artifacts are.
-        params: JSON-ready; what the run records, as a rule the stage's section.
+        params: JSON-ready; what the run records. None: the section of params.yaml that has the
+            stage's name.
         inputs: artifacts that the run records with their digests, by name.
     """
+    if params is None:
+        params = getattr(config, name).model_dump(mode="json")
     with track_stage(name, item=item, params=params, runtime=config.runtime, paths=paths) as run:
         for key, path in (inputs or {}).items():
             run.log_input(name=key, path=path)
