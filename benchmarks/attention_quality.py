@@ -214,11 +214,7 @@ class Generated:
                 recorder = captured.recorder
                 real = min(micro, per_class - start)
                 pixels = captured.pixels[:real]
-                predicted = predict_maps(
-                    segmenter,
-                    images=pixels.permute(0, 2, 3, 1).to(torch.uint8).numpy(),
-                    device=torch.device("cpu"),
-                )
+                predicted = predict_maps(segmenter, images=captured.arrays[:real])
                 images.append(pixels / 255)
                 truth.append(torch.from_numpy(predicted == target.train_id))
                 self.mean_cross.append(recorder.mean_cross_map(size)[:real, 0])

@@ -133,9 +133,8 @@ def open_stage(
     config: SegGenConfig,
     paths: ProjectPaths,
     params: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Path] | None = None,
 ) -> Iterator[Stage]:
-    """Open a stage: start its tracked run and record its inputs.
+    """Open a stage: start its tracked run.
 
     Args:
         name: the stage of dvc.yaml.
@@ -144,11 +143,8 @@ def open_stage(
         paths: where artifacts are.
         params: JSON-ready; what the run records. None: the section of params.yaml that has the
             stage's name.
-        inputs: artifacts that the run records with their digests, by name.
     """
     if params is None:
         params = getattr(config, name).model_dump(mode="json")
     with track_stage(name, item=item, params=params, runtime=config.runtime, paths=paths) as run:
-        for key, path in (inputs or {}).items():
-            run.log_input(name=key, path=path)
         yield Stage(name=name, item=item, config=config, paths=paths, run=run)

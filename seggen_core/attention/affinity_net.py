@@ -26,7 +26,7 @@ from torch import nn
 
 from seggen_core.config.attention import AffinityNetConfig
 from seggen_core.errors import AttentionError, ConfigError
-from seggen_core.project.rng import derive_seed, numpy_rng
+from seggen_core.project.rng import numpy_rng, seeded_torch
 from seggen_core.training.loop import LoopSettings, Training, make_accelerator, train
 from seggen_core.training.schedule import polynomial
 
@@ -209,8 +209,7 @@ def train_affinity_net(
             f"{config.foreground}) and background (up to {config.background}) for AffinityNet to "
             "learn from; change diffumask.affinity_net, or set it to null for PAMR"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(*name, "affinity_net"))
+    with seeded_torch(*name, "affinity_net"):
         network = AffinityNet(config, image_size=images.shape[-1]).to(images.device)
     rng = numpy_rng(*name, "affinity_net", "batches")
     batch_size = min(config.batch_size, len(useful))
@@ -224,7 +223,6 @@ def train_affinity_net(
         error=AttentionError,
         advice="lower diffumask.affinity_net.learning_rate",
     )
-    with torch.enable_grad():
-        settings = LoopSettings(num_steps=config.num_steps)
-        train(training, settings, accelerator=make_accelerator(images.device))
+    settings = LoopSettings(num_steps=config.num_steps)
+    train(training, settings, accelerator=make_accelerator(images.device))
     return network

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     """Pretrain and save; ConfigError where the folder exists."""
     from seggen_core.config import PretrainConfig
     from seggen_core.errors import ConfigError
-    from seggen_core.generators.foundation_inputs import located
+    from seggen_core.generators.make_foundation import located
     from seggen_core.generators.pretrain import pretrain_with_progress
     from seggen_core.project.digests import json_digest
     from seggen_core.project.runtime import limit_threads, pick_device

@@ -87,7 +87,6 @@ def evaluate_arm(
             arm.load(seed, device=device),
             store=test,
             batch_size=settings.batch_size,
-            device=device,
             description=f"evaluate {arm.folder.name} seed {seed}",
         )
         for seed in arm.seeds
@@ -113,7 +112,6 @@ def evaluate_arm(
         store=test,
         keys=[keys[place] for place in places.astype(int)],
         batch_size=settings.batch_size,
-        device=device,
         description=f"evaluate {arm.folder.name}: pictures",
     )
     return ArmEvaluation(metrics, confusions, taxonomy, list(shown))

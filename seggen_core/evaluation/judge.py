@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from seggen_core.evaluation.methods import MethodSamples
 from seggen_core.metrics.semantic import (
@@ -72,17 +71,15 @@ class Judge:
 
     Attributes:
         name: where the segmenter comes from, "full_real/seed0".
-        segmenter: in evaluation mode, on `device`.
+        segmenter: in evaluation mode.
         taxonomy: the classes.
         batch_size: images predicted at once.
-        device: where to compute.
     """
 
     name: str
     segmenter: Segmenter
     taxonomy: Taxonomy
     batch_size: int
-    device: torch.device
 
     def score(self, samples: MethodSamples) -> Judgement:
         """Score every pair of a method.
@@ -152,6 +149,5 @@ class Judge:
             store=samples.partitions[slug],
             keys=None if keys is None else list(keys),
             batch_size=self.batch_size,
-            device=self.device,
             description=title,
         )

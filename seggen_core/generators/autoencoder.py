@@ -12,7 +12,7 @@ from seggen_core.errors import FoundationError
 from seggen_core.generators.pixels import to_pixels
 from seggen_core.project.rng import derive_seed, numpy_rng, torch_generator
 from seggen_core.scenes.stream import flat_colour_picture, stream_scene
-from seggen_core.training.loop import LoopSettings, OnStep, Training, train
+from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, train
 from seggen_core.training.precision import resolve_precision
 from seggen_core.training.schedule import warmup_cosine_to_floor
 
@@ -165,9 +165,7 @@ def train_autoencoder(
     training = Training(
         name="autoencoder",
         module=module,
-        optimizer=torch.optim.AdamW(
-            module.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=1e-4
-        ),
+        optimizer=adamw(module, weight_decay=1e-4),
         learning_rate=warmup_cosine_to_floor(
             config.autoencoder_learning_rate, warmup_steps=100, num_steps=config.autoencoder_steps
         ),

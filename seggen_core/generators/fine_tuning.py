@@ -11,7 +11,7 @@ import torch
 from seggen_core.config import DiffusionTrainingConfig
 from seggen_core.errors import FoundationError
 from seggen_core.project.rng import numpy_rng, torch_generator
-from seggen_core.training.loop import LoopSettings, OnStep, Training, make_accelerator, train
+from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, make_accelerator, train
 from seggen_core.training.precision import resolve_precision
 from seggen_core.training.schedule import LearningRate, warmup_constant, warmup_cosine
 
@@ -133,12 +133,7 @@ def fine_tune(
     training = Training(
         name=denoiser.name,
         module=denoiser.module,
-        optimizer=torch.optim.AdamW(
-            [p for p in denoiser.module.parameters() if p.requires_grad],
-            lr=1.0,
-            betas=(0.9, 0.99),
-            weight_decay=config.weight_decay,
-        ),
+        optimizer=adamw(denoiser.module, weight_decay=config.weight_decay),
         learning_rate=_learning_rate(config),
         read=lambda step: _read_batch(denoiser, config, schedule=schedule, seed=seed, step=step),
         loss=loss,

@@ -18,7 +18,7 @@ from seggen_core.generators.generator_training import GeneratorTraining
 from seggen_core.generators.latent_cache import LatentCache
 from seggen_core.generators.pixels import read_flipped, to_condition
 from seggen_core.generators.prompt_cache import PromptCache
-from seggen_core.project.rng import derive_seed
+from seggen_core.project.rng import seeded_torch
 from seggen_core.training.loop import OnStep
 
 if TYPE_CHECKING:
@@ -65,14 +65,16 @@ def make_mask2img(training: GeneratorTraining, config: DiffusionTrainingConfig) 
     Its initial weights come from a stream named by the seed. An interrupted run goes on from what
     lies in the scratch folder.
     """
+    images = training.cache_latents(
+        training.data.read_image, kind="image", batch_size=config.batch_size
+    )
     triplets = Triplets(
-        images=training.cache_latents(training.data.read_image, kind="image"),
+        images=images,
         read_color_map=training.data.read_color_map,
         prompts=training.prompts,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.random.manual_seed(derive_seed(training.seed, "mask2img-init"))
-        controlnet = build_controlnet(training.pipeline).to(training.device)
+    with seeded_torch(training.seed, "mask2img-init"):
+        controlnet = build_controlnet(training.pipeline).to(training.stage.device)
     with training.steps(config.num_steps, part="train") as on_step:
         train_mask2img(
             training.pipeline,

@@ -20,7 +20,7 @@ from seggen_core.errors import FoundationError
 from seggen_core.generators.latent_cache import LatentCache
 from seggen_core.generators.pixels import read_flipped, to_pixels
 from seggen_core.project.rng import numpy_rng, torch_generator
-from seggen_core.training.loop import LoopSettings, OnStep, Training, make_accelerator, train
+from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, make_accelerator, train
 from seggen_core.training.precision import resolve_precision
 from seggen_core.training.schedule import warmup_linear
 
@@ -135,12 +135,7 @@ def train_mask_decoder(
     training = Training(
         name=_STREAM,
         module=_Decoder(vae),
-        optimizer=torch.optim.AdamW(
-            [p for p in vae.parameters() if p.requires_grad],
-            lr=1.0,
-            betas=(0.9, 0.99),
-            weight_decay=0.0,
-        ),
+        optimizer=adamw(vae, weight_decay=0.0),
         learning_rate=warmup_linear(
             config.decoder_learning_rate,
             warmup_steps=_WARMUP_STEPS,

@@ -4,11 +4,11 @@ Tokenizer, autoencoder, and then UNet and text encoder jointly (`pretrain_networ
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -35,7 +35,8 @@ from seggen_core.generators.pretrain_networks import (
 from seggen_core.generators.tokenizer import train_clip_tokenizer
 from seggen_core.project.rng import derive_seed, numpy_rng, torch_generator
 from seggen_core.scenes.stream import stream_scene
-from seggen_core.training.loop import LoopSettings, OnStep, Training, make_accelerator, train
+from seggen_core.tracking import StageRun
+from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, make_accelerator, train
 from seggen_core.training.precision import resolve_precision
 from seggen_core.training.schedule import warmup_constant_decay
 
@@ -49,13 +50,6 @@ CHECKPOINT_EVERY = 500
 """UNet steps between the states that an interrupted run goes on from."""
 _WARMUP_STEPS = 200
 _LOG_EVERY = 20
-
-
-class LogMetrics(Protocol):
-    """Takes metrics of a step."""
-
-    def __call__(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Record `metrics`."""
 
 
 OnPartStep = Callable[[str, int, dict[str, float]], None]
@@ -236,12 +230,7 @@ def train_unet(
     training = Training(
         name="the foundation's UNet",
         module=module,
-        optimizer=torch.optim.AdamW(
-            [p for p in module.parameters() if p.requires_grad],
-            lr=1.0,
-            betas=(0.9, 0.99),
-            weight_decay=1e-3,
-        ),
+        optimizer=adamw(module, weight_decay=1e-3),
         learning_rate=warmup_constant_decay(
             config.unet_learning_rate,
             warmup_steps=_WARMUP_STEPS,
@@ -313,7 +302,7 @@ def pretrain_with_progress(
     folder: Path,
     work_folder: Path,
     training_images: CaptionedImages | None = None,
-    log_metrics: LogMetrics | None = None,
+    run: StageRun | None = None,
 ) -> None:
     """Pretrain a foundation into `folder`, with progress bars and metrics of every 20th step.
 
@@ -324,7 +313,7 @@ def pretrain_with_progress(
         folder: gets the pipeline.
         work_folder: see `Pretraining`.
         training_images: see `Pretraining`.
-        log_metrics: called with ({"unet/loss": ...}, step=steps done).
+        run: gets the metrics, as "unet/loss".
     """
     totals = {"autoencoder": config.autoencoder_steps, "unet": config.unet_steps}
     bars: dict[str, tqdm] = {}
@@ -343,7 +332,8 @@ def pretrain_with_progress(
                     tqdm(total=totals[part], desc=f"pretrain {part}", unit="step", disable=None)
                 )
             bars[part].update(step - bars[part].n)
-            if log_metrics is not None and step % _LOG_EVERY == 0:
-                log_metrics({f"{part}/{name}": value for name, value in values.items()}, step=step)
+            if run is not None and step % _LOG_EVERY == 0:
+                metrics = {f"{part}/{name}": value for name, value in values.items()}
+                run.log_metrics(metrics, step=step)
 
         pretrain_foundation(pretraining, folder=folder, on_step=on_step)

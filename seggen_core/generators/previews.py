@@ -81,7 +81,7 @@ def _sample(
     control_images: np.ndarray | None = None,
 ) -> np.ndarray:
     """Sample an image for the caption of each shown sample: uint8 [B, H, W, 3]."""
-    stream = f"{training.name}-preview"
+    stream = f"{training.stage.name}-preview"
     return sample_images(
         pipeline,
         prompts=[training.data.captions[i] for i in _positions(training)],

@@ -26,7 +26,9 @@ def make_text2mask(training: GeneratorTraining, config: Text2MaskConfig) -> Path
     `training` is the finished one.
     """
     pipeline, data = training.pipeline, training.data
-    color_maps = training.cache_latents(data.read_color_map, kind="colour map")
+    color_maps = training.cache_latents(
+        data.read_color_map, kind="colour map", batch_size=config.batch_size
+    )
     with training.steps(config.num_steps, part="train") as on_step:
         train_text2mask(
             pipeline,
@@ -50,7 +52,7 @@ def make_text2mask(training: GeneratorTraining, config: Text2MaskConfig) -> Path
             )
     finished = training.scratch / "pipeline"
     pipeline.to("cpu").save_pretrained(finished, safe_serialization=True)
-    pipeline.to(training.device)
+    pipeline.to(training.stage.device)
     return finished
 
 

@@ -1,7 +1,6 @@
 """What Text2Mask and Mask2Img are trained on: the real training split with its captions."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,9 +8,8 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from seggen_core.colors.code import ColorCode
-from seggen_core.config import ColorMapKind, DiffusionTrainingConfig, RandomCrops
+from seggen_core.config import ColorMapKind, RandomCrops
 from seggen_core.errors import CaptionError
-from seggen_core.project.digests import content_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.rng import numpy_rng
 from seggen_core.store.reader import SampleStore
@@ -143,18 +141,3 @@ def _crop(
     top, left, side = window
     box = (left * width, top * height, (left + side) * width, (top + side) * height)
     return np.asarray(Image.fromarray(picture).resize((width, height), resample, box=box))
-
-
-def training_identity(
-    section: DiffusionTrainingConfig, *, seed: int, color_map: ColorMapKind, paths: ProjectPaths
-) -> list[Any]:
-    """Return all that defines a generator's training, JSON-ready: parameters and digests."""
-    return [
-        section.model_dump(mode="json"),
-        seed,
-        color_map,
-        content_digest(paths.model("foundation")),
-        content_digest(paths.real("train")),
-        content_digest(paths.captions),
-        paths.taxonomy.read_text(encoding="utf-8"),
-    ]

@@ -6,6 +6,8 @@ work, the process or the point at which a run resumed.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,3 +45,17 @@ def torch_generator(*name: str | int) -> "torch.Generator":
     import torch
 
     return torch.Generator(device="cpu").manual_seed(derive_seed(*name))
+
+
+@contextmanager
+def seeded_torch(*name: str | int) -> Iterator[None]:
+    """Let torch's global generator be the stream called `name` in the block: initial weights.
+
+    Modules draw their weights from it, on the CPU. Afterwards it goes on as if nothing had been
+    drawn.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(*name))
+        yield

@@ -17,7 +17,7 @@ from seggen_core.metrics.semantic import mean_iou, rounded
 from seggen_core.project.digests import content_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
-from seggen_core.project.rng import derive_seed
+from seggen_core.project.rng import seeded_torch
 from seggen_core.segmentation.arms import Arm, ArmSamples, open_arm
 from seggen_core.segmentation.mixing import TrainingSeed
 from seggen_core.segmentation.models import build_segmenter, save_segmenter
@@ -25,8 +25,8 @@ from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
 from seggen_core.segmentation.predict import score_store
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.segmentation.train import balanced_weights, train_segmenter
+from seggen_core.stage import Stage
 from seggen_core.store.reader import SampleStore, open_partitions
-from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import StageRun
 
 _NUM_POINTS = 200
@@ -73,28 +73,18 @@ class ArmTraining:
     """The training of an arm.
 
     Attributes:
-        name: the arm.
+        stage: "train_seg" of the arm.
         variant: the arm's section.
         settings: how it is trained (`arms.arm_settings`).
         stores: what it is trained on.
-        taxonomy: the classes.
         unseen: slugs of the classes whose real labels are ignored.
-        seed: of the project.
-        device: where to compute.
-        root: folder that relative paths to pretrained weights start from.
-        run: gets losses and scores.
     """
 
-    name: str
+    stage: Stage
     variant: VariantConfig
     settings: SegmenterConfig
     stores: ArmStores
-    taxonomy: Taxonomy
     unseen: tuple[str, ...]
-    seed: int
-    device: torch.device
-    root: Path
-    run: StageRun
 
     def train(self, subset_seeds: tuple[int, ...], *, scratch: Path) -> Path:
         """Train a segmenter for each subset; return the folder with all of them.
@@ -112,13 +102,13 @@ class ArmTraining:
 
     def _train_subset(self, subset_seed: int, *, folder: Path, scratch: Path) -> None:
         """Train one segmenter, score it on the validation split and write it to `folder`."""
-        seed = TrainingSeed(self.seed, subset_seed)
+        seed = TrainingSeed(self.stage.config.seed, subset_seed)
         stores, trains_on_all = self.stores, self.variant.real == "all"
         samples = ArmSamples(
             stores.train,
             stores.train.keys() if trains_on_all else stores.subsets[str(subset_seed)],
             stores.partitions,
-            tuple(self.taxonomy.by_slug(slug).train_id for slug in self.unseen),
+            tuple(self.stage.taxonomy.by_slug(slug).train_id for slug in self.unseen),
         )
         noise_filter = None
         if self.variant.noise_filter is not None:
@@ -152,7 +142,6 @@ class ArmTraining:
             pool=arm.pool,
             keys=samples.real_keys,
             batch_size=self.settings.batch_size,
-            device=self.device,
         )
         tolerance = self.variant.noise_filter.tolerance
         return NoiseFilter(segmenter, class_losses=losses, tolerance=tolerance)
@@ -169,17 +158,16 @@ class ArmTraining:
 
         `prefix` is put before its metrics' names.
         """
-        with torch.random.fork_rng(devices=[]):
-            # The same weights to start from in every arm.
-            torch.manual_seed(derive_seed(*arm.seed.name("initial weights")))
+        # The same weights to start from in every arm.
+        with seeded_torch(*arm.seed.name("initial weights")):
             segmenter = build_segmenter(
-                self.settings, id2label=self.taxonomy.id2label, base=self.root
-            ).to(self.device)
+                self.settings, id2label=self.stage.taxonomy.id2label, base=self.stage.paths.root
+            ).to(self.stage.device)
         if self._class_weights is not None:
             segmenter.weigh_classes(self._class_weights)
-        title = f"{self.name} seed {arm.seed.subset_seed} {prefix.rstrip('/')}".rstrip()
+        title = f"{self.stage.item} seed {arm.seed.subset_seed} {prefix.rstrip('/')}".rstrip()
         with _CurveReport(
-            self.run,
+            self.stage.run,
             title=f"train_seg {title}",
             prefix=f"seed{arm.seed.subset_seed}/{prefix}",
             num_steps=self.settings.num_steps,
@@ -188,7 +176,6 @@ class ArmTraining:
                 segmenter,
                 self.settings,
                 arm=arm,
-                device=self.device,
                 state_folder=state_folder,
                 on_step=report.on_step,
                 noise_filter=noise_filter,
@@ -209,8 +196,7 @@ class ArmTraining:
             segmenter,
             store=self.stores.validation,
             batch_size=self.settings.batch_size,
-            device=self.device,
-            description=f"{self.name} seed {arm.seed.subset_seed}: validation",
+            description=f"{self.stage.item} seed {arm.seed.subset_seed}: validation",
         )
         miou = rounded(mean_iou(confusion))
         self._log({f"seed{arm.seed.subset_seed}/val_miou": miou})
@@ -245,7 +231,7 @@ class ArmTraining:
     def _log(self, values: Mapping[str, float | None], *, step: int | None = None) -> None:
         """Log what has a value, at `step`; None is the last step."""
         known = {name: value for name, value in values.items() if value is not None}
-        self.run.log_metrics(known, step=self.settings.num_steps if step is None else step)
+        self.stage.run.log_metrics(known, step=self.settings.num_steps if step is None else step)
 
 
 class _CurveReport:

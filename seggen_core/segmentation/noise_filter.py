@@ -39,7 +39,6 @@ def mean_class_losses(
     pool: PairPool,
     keys: Sequence[str],
     batch_size: int,
-    device: torch.device,
 ) -> torch.Tensor:
     """Return the mean cross-entropy over all pixels of each class: float32 [C].
 
@@ -51,13 +50,12 @@ def mean_class_losses(
         pool: has the samples.
         keys: of real samples.
         batch_size: samples predicted at once.
-        device: the segmenter's.
     """
     sums = np.zeros((2, segmenter.num_classes))
     for start in range(0, len(keys), batch_size):
         images, masks = pool.read_real(keys[start : start + batch_size])
-        pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
-        maps = torch.from_numpy(masks).long().to(device)
+        pixels = torch.from_numpy(images).to(segmenter.device).permute(0, 3, 1, 2).float() / 255
+        maps = torch.from_numpy(masks).long().to(segmenter.device)
         losses = pixel_losses(segmenter, pixels, segmentation_maps=maps).cpu().numpy()
         labelled = masks != IGNORE_INDEX
         ids = masks[labelled]
@@ -88,8 +86,7 @@ class NoiseFilter:
             tolerance: FreeMask's (1.25 there).
         """
         self._segmenter = segmenter
-        device = next(segmenter.parameters()).device
-        self._limits = (tolerance * class_losses).to(device)
+        self._limits = (tolerance * class_losses).to(segmenter.device)
         self.num_pixels = self.num_ignored = 0
 
     def __call__(

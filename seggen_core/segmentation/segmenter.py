@@ -35,6 +35,11 @@ class Segmenter(nn.Module, ABC):
         """Number of classes."""
         return len(self.id2label)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def forward(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
         """Return `loss`: training calls the module, which may be wrapped for several processes."""
         return self.loss(images, segmentation_maps=segmentation_maps)

@@ -46,7 +46,6 @@ def train_segmenter(
     config: SegmenterConfig,
     *,
     arm: Arm,
-    device: torch.device,
     state_folder: Path,
     on_step: OnStep,
     noise_filter: NoiseFilter | None = None,
@@ -58,10 +57,9 @@ def train_segmenter(
     saved state with the same numbers (on a CPU, the same bytes with the same number of threads).
 
     Args:
-        segmenter: on `device`.
+        segmenter: on the device to train on.
         config: of the model that is trained (`SegmenterConfig.for_model`).
         arm: what it is trained on.
-        device: where to compute.
         state_folder: where the state is saved and looked for.
         on_step: called with (steps done, {"loss", "learning_rate"}) after every step, also for
             those before a resumption.
@@ -93,6 +91,7 @@ def train_segmenter(
         checkpoint_every=config.checkpoint_every,
         replay_losses=True,
     )
+    device = segmenter.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         return train(
             training,

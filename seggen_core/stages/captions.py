@@ -23,8 +23,8 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             is of no training sample.
     """
     settings, store = config.captions, SampleStore(paths.real("train"))
-    inputs = {"train": paths.real("train")}
-    with open_stage("captions", item=item, config=config, paths=paths, inputs=inputs) as stage:
+    with open_stage("captions", item=item, config=config, paths=paths) as stage:
+        stage.run.log_input(name="train", path=paths.real("train"))
         edits_file = None if settings.edits is None else paths.root / settings.edits
         edits = read_edits(edits_file, keys=store.keys())
         captioner = make_captioner(

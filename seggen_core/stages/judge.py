@@ -34,7 +34,6 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             arm.load(arm.seeds[0], device=stage.device),
             stage.taxonomy,
             settings.batch_size,
-            stage.device,
         )
         samples = MethodSamples.open(paths, method=method)
         stage.run.log_input(name=method, path=paths.synthetic(method))

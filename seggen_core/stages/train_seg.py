@@ -34,16 +34,11 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         for method in stores.partitions:
             stage.run.log_input(name=method, path=paths.synthetic(method))
         training = ArmTraining(
-            name=item,
+            stage=stage,
             variant=variant,
             settings=settings,
             stores=stores,
-            taxonomy=stage.taxonomy,
             unseen=unseen,
-            seed=config.seed,
-            device=stage.device,
-            root=paths.root,
-            run=stage.run,
         )
         identity = [params, config.seed, stage.taxonomy.to_json(), *stores.identity()]
         scratch = stage.scratch(identity)

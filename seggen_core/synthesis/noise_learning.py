@@ -16,7 +16,7 @@ from torch import nn
 from seggen_core.attention.affinity_net import PixelTrunk
 from seggen_core.config.attention import NoiseLearningConfig
 from seggen_core.errors import AttentionError
-from seggen_core.project.rng import derive_seed, numpy_rng
+from seggen_core.project.rng import numpy_rng, seeded_torch
 from seggen_core.training.loop import LoopSettings, Training, make_accelerator, train
 from seggen_core.training.schedule import polynomial
 
@@ -86,11 +86,9 @@ def _train(
     config: NoiseLearningConfig,
     name: tuple[str | int, ...],
 ) -> MaskPredictor:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(*name, "weights"))
-        predictor = MaskPredictor(image_size=images.shape[-1], channels=config.channels).to(
-            images.device
-        )
+    with seeded_torch(*name, "weights"):
+        predictor = MaskPredictor(image_size=images.shape[-1], channels=config.channels)
+    predictor.to(images.device)
     rng = numpy_rng(*name, "batches")
 
     def loss(module: nn.Module, batch: list[int]) -> torch.Tensor:
@@ -107,9 +105,8 @@ def _train(
         error=AttentionError,
         advice="lower diffumask.noise_learning.learning_rate",
     )
-    with torch.enable_grad():
-        settings = LoopSettings(num_steps=config.num_steps)
-        train(training, settings, accelerator=make_accelerator(images.device))
+    settings = LoopSettings(num_steps=config.num_steps)
+    train(training, settings, accelerator=make_accelerator(images.device))
     return predictor
 
 

@@ -90,6 +90,12 @@ class LoopSettings:
     replay_losses: bool = False
 
 
+def adamw(module: torch.nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
+    """Make the generators' optimiser of all that `module` trains: AdamW with betas 0.9, 0.99."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trained, lr=1.0, betas=(0.9, 0.99), weight_decay=weight_decay)
+
+
 def make_accelerator(device: torch.device, *, accumulation: int = 1) -> "Accelerator":
     """Make what spreads a training over devices and processes.
 

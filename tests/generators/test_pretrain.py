@@ -16,7 +16,7 @@ from seggen_core.config import PretrainConfig, SegGenConfig
 from seggen_core.errors import FoundationError
 from seggen_core.generators import autoencoder, pretrain
 from seggen_core.generators.foundation import load_pipeline
-from seggen_core.generators.foundation_inputs import located
+from seggen_core.generators.make_foundation import located
 from seggen_core.generators.pixels import to_pixels
 from seggen_core.generators.pretrain import Pretraining, pretrain_foundation, train_unet
 from seggen_core.generators.pretrain_data import (

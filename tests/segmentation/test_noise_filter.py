@@ -14,8 +14,6 @@ from seggen_core.stages import train_seg
 from seggen_core.taxonomy import IGNORE_INDEX
 from tests.segmentation.test_stages import REAL, settings
 
-CPU = torch.device("cpu")
-
 
 class Channels(Segmenter):
     """Scores of class c: channel c of the image, times ten."""
@@ -68,7 +66,7 @@ def test_mean_losses_are_those_of_a_loop_over_pixels(segmenter: Segmenter) -> No
     masks[masks == 2] = IGNORE_INDEX  # no real sample shows the third class
     keys = [f"k{i}" for i in range(5)]
     pool = Pool(dict(zip(keys, images, strict=True)), dict(zip(keys, masks, strict=True)))
-    found = mean_class_losses(segmenter, pool=pool, keys=keys, batch_size=2, device=CPU)  # type: ignore[arg-type]
+    found = mean_class_losses(segmenter, pool=pool, keys=keys, batch_size=2)  # type: ignore[arg-type]
     pixels = [(images[i, y, x], masks[i, y, x]) for i, y, x in np.ndindex(masks.shape)]
     expected = [np.mean([cross_entropy(p, c) for p, label in pixels if label == c]) for c in (0, 1)]
     np.testing.assert_allclose(found[:2], expected, rtol=1e-5)

@@ -68,7 +68,6 @@ def train(
         segmenter,
         config,
         arm=arm,
-        device=torch.device("cpu"),
         state_folder=state,
         on_step=report,
     )

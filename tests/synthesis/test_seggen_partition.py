@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from seggen_core import stage
 from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.errors import CaptionError, ConfigError, StorageError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.scenes.layout import SCENES_TAXONOMY
-from seggen_core.stages import imgsyn, masksyn, stage
+from seggen_core.stages import imgsyn, masksyn
 from seggen_core.store.cache import RecordCache, count_added
 from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis import seggen_partition
