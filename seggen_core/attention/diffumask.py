@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from seggen_core.attention.affinity_net import AffinityNet
-from seggen_core.attention.masks import rescale
+from seggen_core.attention.masks import mask_iou, rescale
 from seggen_core.attention.pamr import MaskRefiner
 
 
@@ -54,12 +54,7 @@ def match_thresholds(
         reference: bool [B, H, W].
         thresholds: Omega.
     """
-    columns = []
-    for gamma in thresholds:
-        mask = scores >= gamma
-        both, either = (mask & reference).sum((1, 2)), (mask | reference).sum((1, 2))
-        columns.append(both / either.clamp_min(1))
-    return torch.stack(columns, dim=1)
+    return torch.stack([mask_iou(scores >= gamma, reference) for gamma in thresholds], dim=1)
 
 
 def diffumask_masks(

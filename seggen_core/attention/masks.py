@@ -40,6 +40,12 @@ class ClassMasks:
     uncertain: torch.Tensor
 
 
+def mask_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the IoU of masks bool [B, H, W], pair by pair: float32 [B], 0 where both are empty."""
+    both, either = (first & second).sum((1, 2)), (first | second).sum((1, 2))
+    return both / either.clamp_min(1)
+
+
 def rescale(maps: torch.Tensor) -> torch.Tensor:
     """Stretch each map of float [B, s, s] to span [0, 1]; a flat one becomes zero."""
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)

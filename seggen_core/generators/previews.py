@@ -11,7 +11,7 @@ from seggen_core.generators.generator_training import GeneratorTraining
 from seggen_core.generators.sampling import sample_images
 from seggen_core.project.phrases import count_phrase
 from seggen_core.project.rng import torch_generator
-from seggen_core.reports.grids import image_grid
+from seggen_core.reports.grids import image_grid, picture_scale
 from seggen_core.taxonomy import Taxonomy
 
 _NUM_SAMPLES = 10
@@ -40,7 +40,7 @@ def draw_foundation(
         config=sampler,
         image_size=image_size,
     )
-    return image_grid([list(images)], scale=_scale(image_size))
+    return image_grid([list(images)], scale=picture_scale(image_size, side=_SIDE))
 
 
 def draw_text2mask(
@@ -56,7 +56,9 @@ def draw_text2mask(
     positions = _positions(training)
     drawn = _sample(training, pipeline, sampler=sampler)
     rows = [[training.data.read_color_map(i) for i in positions], list(drawn)]
-    return image_grid(rows, scale=_scale(training.image_size), labels=["real", "drawn"])
+    return image_grid(
+        rows, scale=picture_scale(training.image_size, side=_SIDE), labels=["real", "drawn"]
+    )
 
 
 def draw_mask2img(
@@ -70,7 +72,9 @@ def draw_mask2img(
     color_maps = np.stack([data.read_color_map(i) for i in positions])
     drawn = _sample(training, pipeline, sampler=sampler, control_images=color_maps)
     rows = [list(color_maps), list(drawn), [data.store.read_image(i) for i in positions]]
-    return image_grid(rows, scale=_scale(training.image_size), labels=["mask", "drawn", "real"])
+    return image_grid(
+        rows, scale=picture_scale(training.image_size, side=_SIDE), labels=["mask", "drawn", "real"]
+    )
 
 
 def _sample(
@@ -96,7 +100,3 @@ def _positions(training: GeneratorTraining) -> Sequence[int]:
     """Return the samples to show, spread over the training split."""
     num_samples = len(training.data.store)
     return range(0, num_samples, max(1, num_samples // _NUM_SAMPLES))[:_NUM_SAMPLES]
-
-
-def _scale(image_size: int) -> int:
-    return max(1, _SIDE // image_size)

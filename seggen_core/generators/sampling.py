@@ -7,7 +7,8 @@ rows, and the caller says which row a sample is computed in.
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,8 +21,6 @@ from seggen_core.training.precision import autocast, resolve_precision
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
-
-T = TypeVar("T")
 
 
 def make_scheduler(pipeline: "DiffusionPipeline", config: SamplingConfig) -> "SchedulerMixin":
@@ -49,6 +48,17 @@ def make_scheduler(pipeline: "DiffusionPipeline", config: SamplingConfig) -> "Sc
             f"{', '.join(known)}"
         )
     return scheduler_class.from_config(pipeline.scheduler.config, **config.scheduler_kwargs)
+
+
+@contextmanager
+def use_scheduler(pipeline: "DiffusionPipeline", config: SamplingConfig) -> Iterator[None]:
+    """Let the pipeline sample as `config` says in the block; errors as of `make_scheduler`."""
+    original = pipeline.scheduler
+    pipeline.scheduler = make_scheduler(pipeline, config)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = original
 
 
 def assign_rows(slots: Sequence[int], size: int) -> Iterator[list[int | None]]:
@@ -102,9 +112,7 @@ def sample_images(
     images = np.empty((len(prompts), image_size, image_size, 3), np.uint8)
     slots = range(len(prompts)) if slots is None else slots
     dtype = resolve_precision(config.precision, pipeline.unet.device)
-    original_scheduler = pipeline.scheduler
-    pipeline.scheduler = make_scheduler(pipeline, config)
-    try:
+    with use_scheduler(pipeline, config):
         for rows in assign_rows(slots, config.micro_batch_size):
             filled = {row: item for row, item in enumerate(rows) if item is not None}
             filling = next(iter(filled.values()))
@@ -120,8 +128,6 @@ def sample_images(
                 )
             pixels = _decode(pipeline, latents, dtype=dtype)
             images[list(filled.values())] = pixels[list(filled)]
-    finally:
-        pipeline.scheduler = original_scheduler
     return images
 
 

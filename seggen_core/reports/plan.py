@@ -73,15 +73,8 @@ def load_rates(path: Path | None, *, device: str) -> dict[str, Any]:
         ConfigError: the table can't be read, or has no such device.
     """
     try:
-        if path is None:
-            text = (
-                resources.files("seggen_core.reports")
-                .joinpath("plan_rates.json")
-                .read_text(encoding="utf-8")
-            )
-        else:
-            text = path.read_text(encoding="utf-8")
-        return json.loads(text)[device]
+        table = resources.files("seggen_core.reports") / "plan_rates.json" if path is None else path
+        return json.loads(table.read_text(encoding="utf-8"))[device]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"no throughputs of {device!r} can be read from {path}: {error!r}; see docs/datasets.md"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from seggen_core.reports.grids import image_grid, overlay
+from seggen_core.reports.grids import image_grid, overlay, picture_scale
 from seggen_core.store.records import Record, pack_array, unpack_array
 from seggen_core.taxonomy import IGNORE_INDEX
 
@@ -56,7 +56,7 @@ def draw_previews(images: Sequence[np.ndarray], stories: Sequence[MaskStory]) ->
     """
     columns = [_column(image, story) for image, story in zip(images, stories, strict=True)]
     rows = [[column[name] for column in columns] for name in columns[0]]
-    scale = max(1, _PICTURE_SIDE // images[0].shape[0])
+    scale = picture_scale(images[0].shape[0], side=_PICTURE_SIDE)
     return image_grid(rows, scale=scale, labels=list(columns[0]))
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from seggen_core.attention.capture import AttentionRecorder, capture_attention
+from seggen_core.attention.masks import ACCEPTED
 from seggen_core.config import SamplingConfig
 from seggen_core.generators.sampling import sample_latents
+from seggen_core.synthesis.mask_quality import FLAGGED_IMAGE, NOT_FINITE_IMAGE
 from seggen_core.synthesis.prompts import ClassPrompt
 from seggen_core.training.precision import autocast, resolve_precision
 
@@ -19,24 +21,16 @@ class CapturedImages:
     """Images and the attention that made them.
 
     Attributes:
-        images: float32 [B, 3, H, W] in [0, 1], NaN where decoding failed.
-        is_flagged: for each, whether the pipeline's safety checker, if it has one, flags it.
+        pixels: the 8-bit values that are kept, float32 [B, 3, H, W] in 0..255; 0 where decoding
+            failed.
+        status: per image "accepted", or why it can't be used: decoding failed, or the pipeline's
+            safety checker, if it has one, flags it.
         recorder: the attention.
     """
 
-    images: torch.Tensor
-    is_flagged: list[bool]
+    pixels: torch.Tensor
+    status: list[str]
     recorder: AttentionRecorder
-
-    @property
-    def is_finite(self) -> list[bool]:
-        """Whether decoding worked, for each image."""
-        return self.images.isfinite().flatten(1).all(1).tolist()
-
-    @property
-    def pixels(self) -> torch.Tensor:
-        """The 8-bit values that are kept, float32 [B, 3, H, W] in 0..255; 0 where not finite."""
-        return self.images.nan_to_num().mul(255).round()
 
     @property
     def arrays(self) -> np.ndarray:
@@ -96,8 +90,11 @@ def run_with_capture(
         )
     decoded = pipeline.vae.decode(latents.float() / pipeline.vae.config.scaling_factor).sample
     images = decoded.mul(0.5).add(0.5).clamp(0, 1)
-    is_flagged = [False] * len(prompts)
+    is_finite = images.isfinite().flatten(1).all(1).tolist()
+    status = [ACCEPTED if finite else NOT_FINITE_IMAGE for finite in is_finite]
+    images = images.nan_to_num()
     if getattr(pipeline, "safety_checker", None) is not None:
-        _, flags = pipeline.run_safety_checker(images.nan_to_num(), device, torch.float32)
-        is_flagged = is_flagged if flags is None else [bool(f) for f in flags]
-    return CapturedImages(images, is_flagged, recorder)
+        _, flags = pipeline.run_safety_checker(images, device, torch.float32)
+        for k, is_flagged in enumerate(flags or ()):
+            status[k] = FLAGGED_IMAGE if is_flagged else status[k]
+    return CapturedImages(images.mul(255).round(), status, recorder)

@@ -29,12 +29,7 @@ from seggen_core.store.records import Record, pack_array, unpack_array
 from seggen_core.synthesis.attention_method import AttentionMethod
 from seggen_core.synthesis.attention_previews import MaskStory
 from seggen_core.synthesis.captured_images import CaptureRequest, run_with_capture
-from seggen_core.synthesis.mask_quality import (
-    FLAGGED_IMAGE,
-    NOT_FINITE_IMAGE,
-    mask_status,
-    soft_mask_quality,
-)
+from seggen_core.synthesis.mask_quality import mask_status, soft_mask_quality
 from seggen_core.synthesis.noise_learning import cross_validated_confidence, least_confident
 from seggen_core.synthesis.outcomes import Attempt
 
@@ -49,14 +44,12 @@ class Candidates:
     Attributes:
         images: uint8 [N, H, W, 3].
         scores: float32 [N, s, s], aggregated cross-attention at latent size.
-        is_finite: bool [N]: whether the image is.
-        is_flagged: bool [N]: what a safety checker said.
+        status: per image "accepted", or why it can't be used.
     """
 
     images: np.ndarray
     scores: np.ndarray
-    is_finite: np.ndarray
-    is_flagged: np.ndarray
+    status: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +146,7 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
         return Candidates(
             images=np.stack([unpack_array(record.members["image"]) for record in records]),
             scores=np.stack([unpack_array(record.members["scores"]) for record in records]),
-            is_finite=np.array([record.info["is_finite"] for record in records]),
-            is_flagged=np.array([record.info["is_flagged"] for record in records]),
+            status=[record.info["status"] for record in records],
         )
 
     @torch.no_grad()
@@ -173,10 +165,10 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
         scores = captured.recorder.mean_cross_map(size)[:, 0].cpu().numpy()
         return [
             Record(
-                {"is_finite": captured.is_finite[k], "is_flagged": captured.is_flagged[k]},
+                {"status": status},
                 {"image": pack_array(images[k]), "scores": pack_array(scores[k])},
             )
-            for k in range(len(attempts))
+            for k, status in enumerate(captured.status)
         ]
 
 
@@ -204,7 +196,7 @@ def label_candidates(
     images = torch.from_numpy(candidates.images).to(device).permute(0, 3, 1, 2)
 
     # 1. What AffinityNet learns, and each image's best threshold.
-    good = usable & torch.from_numpy(candidates.is_finite & ~candidates.is_flagged).to(device)
+    good = usable & torch.tensor([s == ACCEPTED for s in candidates.status], device=device)
     network = None
     if settings.affinity_net is not None and good.any():
         network = train_affinity_net(
@@ -250,17 +242,11 @@ def _status(
 ) -> list[str]:
     """Return why a candidate can't be used, or "accepted"."""
     status = []
-    for k, is_usable in enumerate(usable.tolist()):
-        if candidates.is_flagged[k]:
-            status.append(FLAGGED_IMAGE)
-        elif not candidates.is_finite[k]:
-            status.append(NOT_FINITE_IMAGE)
-        elif not is_usable:
-            status.append(NOT_FINITE)
-        elif not scores[k].any():
-            status.append(NO_SEEDS)
-        else:
-            status.append(mask_status(ACCEPTED, quality[k], config=settings))
+    for k, image in enumerate(candidates.status):
+        mask = NOT_FINITE if not usable[k] else ACCEPTED if scores[k].any() else NO_SEEDS
+        status.append(
+            image if image != ACCEPTED else mask_status(mask, quality[k], config=settings)
+        )
     return status
 
 

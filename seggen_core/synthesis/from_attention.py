@@ -14,21 +14,16 @@ import torch
 
 from seggen_core.attention.dataset_diffusion import dataset_diffusion_masks
 from seggen_core.attention.layers import list_attention_layers
-from seggen_core.attention.masks import ClassMasks
+from seggen_core.attention.masks import ACCEPTED, ClassMasks
 from seggen_core.attention.pamr import MaskRefiner
 from seggen_core.attention.seediff import SeeDiffSettings, seediff_masks
 from seggen_core.config import SeeDiffConfig
 from seggen_core.errors import AttentionError
 from seggen_core.generators.foundation import vae_scale_factor
-from seggen_core.generators.sampling import make_scheduler
+from seggen_core.generators.sampling import use_scheduler
 from seggen_core.project.chunks import padded_chunks
 from seggen_core.synthesis.captured_images import CapturedImages, CaptureRequest, run_with_capture
-from seggen_core.synthesis.mask_quality import (
-    FLAGGED_IMAGE,
-    NOT_FINITE_IMAGE,
-    mask_quality,
-    mask_status,
-)
+from seggen_core.synthesis.mask_quality import mask_quality, mask_status
 from seggen_core.synthesis.prompts import ClassPrompt
 from seggen_core.taxonomy import IGNORE_INDEX
 
@@ -52,11 +47,6 @@ class AttentionSamples:
     status: tuple[str, ...]
     quality: tuple[dict[str, float], ...]
     maps: dict[str, np.ndarray]
-
-    @property
-    def masks(self) -> np.ndarray:
-        """Where the first class is: bool [B, H, W]."""
-        return self.labels == 1
 
 
 def seediff_self_resolutions(unet: Any, *, config: SeeDiffConfig, latent_size: int) -> list[int]:
@@ -195,9 +185,7 @@ def generate_from_attention(
         ),
     )
     calls = []
-    original_scheduler = pipeline.scheduler
-    pipeline.scheduler = make_scheduler(pipeline, config.sampling)
-    try:
+    with use_scheduler(pipeline, config.sampling):
         for rows, num_real in padded_chunks(range(len(prompts)), config.sampling.micro_batch_size):
             captured = run_with_capture(
                 pipeline,
@@ -208,8 +196,6 @@ def generate_from_attention(
                 request=request,
             )
             calls.append(_samples_of_call(captured, num_real=num_real, config=config))
-    finally:
-        pipeline.scheduler = original_scheduler
     return AttentionSamples(
         images=np.concatenate([c.images for c in calls]),
         labels=np.concatenate([c.labels for c in calls]),
@@ -235,14 +221,10 @@ def _samples_of_call(
     ]
     first, labels = results[0], combine_classes(results)
     quality = mask_quality(first, mask=labels == 1, beta=config.beta)
-    status = []
-    for k, is_finite in enumerate(captured.is_finite[:num_real]):
-        if captured.is_flagged[k]:
-            status.append(FLAGGED_IMAGE)
-        elif not is_finite:
-            status.append(NOT_FINITE_IMAGE)
-        else:
-            status.append(mask_status(first.status[k], quality[k], config=config))
+    status = [
+        image if image != ACCEPTED else mask_status(mask, scores, config=config)
+        for image, mask, scores in zip(captured.status, first.status, quality, strict=True)
+    ]
     maps = {
         "cross_attention": first.cross_attention,
         **{f"expansion_{r}": m for r, m in first.expansions.items()},
@@ -252,7 +234,7 @@ def _samples_of_call(
     return AttentionSamples(
         images=captured.arrays[:num_real],
         labels=labels[:num_real].cpu().numpy(),
-        status=tuple(status),
+        status=tuple(status[:num_real]),
         quality=tuple(quality[:num_real]),
         maps={name: m[:num_real].cpu().numpy() for name, m in maps.items()},
     )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from seggen_core.attention.affinity_net import PixelTrunk
+from seggen_core.attention.masks import mask_iou
 from seggen_core.config.attention import NoiseLearningConfig
 from seggen_core.errors import AttentionError
 from seggen_core.project.rng import numpy_rng, seeded_torch
@@ -73,9 +74,7 @@ def cross_validated_confidence(
         with torch.no_grad():
             batches = torch.tensor(held_out).split(config.batch_size)
             predicted = torch.cat([predictor(images[b].float() / 255) >= 0 for b in batches])
-        both = (predicted & masks[held_out]).sum((1, 2))
-        either = (predicted | masks[held_out]).sum((1, 2))
-        confidence[held_out] = both / either.clamp_min(1)
+        confidence[held_out] = mask_iou(predicted, masks[held_out])
     return confidence
 
 

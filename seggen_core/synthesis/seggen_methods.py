@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from seggen_core.config import SegGenConfig, SegGenSynthesisConfig
+from seggen_core.config import SegGenSynthesisConfig
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.stage import Stage
 from seggen_core.store.reader import SampleStore
@@ -18,25 +18,29 @@ MaskSource = Callable[[Sequence[SynthesisTask]], PairMasks]
 
 
 class SegGenMethod(ABC):
-    """One of the two, on the real training samples of `store`."""
+    """One of the two, on the real training samples of `store`.
+
+    Attributes:
+        settings: its section of params.yaml.
+    """
 
     name: ClassVar[str]
     models: ClassVar[tuple[str, ...]]
     """Folders of `ProjectPaths.model` that its samples depend on."""
     rejects: ClassVar[bool] = False
     """Whether `max_ambiguous` may reject samples: real masks have no ambiguous pixel."""
+    settings: SegGenSynthesisConfig
 
     def __init__(self, stage: Stage, store: SampleStore) -> None:
         self.stage, self.store = stage, store
+        self.settings = getattr(stage.config, self.name)
 
-    @staticmethod
-    @abstractmethod
-    def settings(config: SegGenConfig) -> SegGenSynthesisConfig:
-        """Return its section of params.yaml."""
+    def source_digest(self, key: str) -> str | None:  # noqa: ARG002 (for subclasses)
+        """Return a digest of what a sample takes from real sample `key`, but for its caption.
 
-    @abstractmethod
-    def source_digest(self, key: str) -> str | None:
-        """Return a digest of what a sample takes from real sample `key`, but for its caption."""
+        None: it takes nothing else.
+        """
+        return None
 
     @abstractmethod
     def open_masks(self, recipe: PairRecipe) -> MaskSource:
@@ -49,15 +53,6 @@ class MaskSyn(SegGenMethod):
     name = "masksyn"
     models = ("foundation", "text2mask", "mask2img")
     rejects = True
-
-    @staticmethod
-    def settings(config: SegGenConfig) -> SegGenSynthesisConfig:
-        """Return the section `masksyn`."""
-        return config.masksyn
-
-    def source_digest(self, key: str) -> str | None:  # noqa: ARG002 (the base class's)
-        """Return None: a sample takes nothing but the caption."""
-        return None
 
     def open_masks(self, recipe: PairRecipe) -> MaskSource:
         """Load Text2Mask; FoundationError where it can't be loaded."""
@@ -72,12 +67,7 @@ class ImgSyn(SegGenMethod):
     name = "imgsyn"
     models = ("foundation", "mask2img")
 
-    @staticmethod
-    def settings(config: SegGenConfig) -> SegGenSynthesisConfig:
-        """Return the section `imgsyn`."""
-        return config.imgsyn
-
-    def source_digest(self, key: str) -> str | None:
+    def source_digest(self, key: str) -> str:
         """Return a digest of the real sample's mask and instances."""
         shown = [self.store.read_bytes(key, member) for member in ("mask", "instances")]
         return ":".join(hashlib.sha256(part).hexdigest() for part in shown)

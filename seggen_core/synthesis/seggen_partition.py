@@ -107,14 +107,13 @@ def synthesize_partition(
     taxonomy.by_slug(stage.class_slug)  # before its prompts are looked for
     store = SampleStore(paths.real("train"))
     method = method_class(stage, store)
-    settings = method.settings(stage.config)
     tasks = list_tasks(
         store=store,
         captions=pd.read_parquet(paths.prompts(stage.class_slug)),
         subsets=json.loads(paths.subsets.read_text(encoding="utf-8")),
         taxonomy=taxonomy,
         class_slug=stage.class_slug,
-        per_source=settings.samples_per_source,
+        per_source=method.settings.samples_per_source,
     )
     for name in method.models:
         stage.run.log_input(name=name, path=paths.model(name))
@@ -131,7 +130,7 @@ class _PairMaker:
     def __init__(self, method: SegGenMethod, *, cache: RecordCache) -> None:
         stage = self.stage = method.stage
         self.method, self.cache = method, cache
-        self.settings = method.settings(stage.config)
+        self.settings = method.settings
         self.model_hashes = {
             name: content_digest(stage.paths.model(name)) for name in method.models
         }
