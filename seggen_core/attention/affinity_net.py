@@ -27,7 +27,7 @@ from torch import nn
 from seggen_core.config.attention import AffinityNetConfig
 from seggen_core.errors import AttentionError, ConfigError
 from seggen_core.project.rng import numpy_rng, seeded_torch
-from seggen_core.training.loop import LoopSettings, Training, make_accelerator, train
+from seggen_core.training.loop import LoopSettings, Training, train
 from seggen_core.training.schedule import polynomial
 
 _EPSILON = 1e-5
@@ -223,6 +223,5 @@ def train_affinity_net(
         error=AttentionError,
         advice="lower diffumask.affinity_net.learning_rate",
     )
-    settings = LoopSettings(num_steps=config.num_steps)
-    train(training, settings, accelerator=make_accelerator(images.device))
+    train(training, LoopSettings(num_steps=config.num_steps))
     return network

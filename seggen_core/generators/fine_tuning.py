@@ -11,9 +11,9 @@ import torch
 from seggen_core.config import DiffusionTrainingConfig
 from seggen_core.errors import FoundationError
 from seggen_core.project.rng import numpy_rng, torch_generator
-from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, make_accelerator, train
+from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, train
 from seggen_core.training.precision import resolve_precision
-from seggen_core.training.schedule import LearningRate, warmup_constant, warmup_cosine
+from seggen_core.training.schedule import warmup_constant, warmup_cosine
 
 Read = Callable[[np.ndarray, np.ndarray], torch.Tensor]
 """(positions int [B], flips bool [B]) -> what is read of these samples, on the CPU. A thread calls
@@ -130,11 +130,17 @@ def fine_tune(
         prediction = denoiser.predict(module, batch)
         return torch.nn.functional.mse_loss(prediction.float(), batch.target)
 
+    peak, warmup = config.learning_rate, config.warmup_steps
+    learning_rate = (
+        warmup_constant(peak, warmup_steps=warmup)
+        if config.lr_scheduler == "constant"
+        else warmup_cosine(peak, warmup_steps=warmup, num_steps=config.num_steps)
+    )
     training = Training(
         name=denoiser.name,
         module=denoiser.module,
         optimizer=adamw(denoiser.module, weight_decay=config.weight_decay),
-        learning_rate=_learning_rate(config),
+        learning_rate=learning_rate,
         read=lambda step: _read_batch(denoiser, config, schedule=schedule, seed=seed, step=step),
         loss=loss,
         error=FoundationError,
@@ -147,18 +153,7 @@ def fine_tune(
         ema_decay=config.ema_decay,
         checkpoint_every=config.checkpoint_every,
     )
-    accelerator = make_accelerator(device)
-    return train(
-        training, settings, accelerator=accelerator, state_folder=state_folder, on_step=on_step
-    )
-
-
-def _learning_rate(config: DiffusionTrainingConfig) -> LearningRate:
-    if config.lr_scheduler == "constant":
-        return warmup_constant(config.learning_rate, warmup_steps=config.warmup_steps)
-    return warmup_cosine(
-        config.learning_rate, warmup_steps=config.warmup_steps, num_steps=config.num_steps
-    )
+    return train(training, settings, state_folder=state_folder, on_step=on_step)
 
 
 def _read_batch(

@@ -4,7 +4,6 @@ A cached sample is never cropped or flipped again on access: the flipped twin is
 so that a latent always shows what its conditioning says.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -19,6 +18,7 @@ import torch
 
 from seggen_core.errors import StorageError
 from seggen_core.generators.pixels import to_pixels
+from seggen_core.project.digests import file_sha256
 from seggen_core.project.publish import write_json
 
 _MAX_FLOAT32_VALUES = 2**28
@@ -78,7 +78,7 @@ def cache_latents(
     facts_file = file.with_suffix(".json")
     if facts_file.is_file():
         facts = json.loads(facts_file.read_text(encoding="utf-8"))
-        if file.is_file() and _digest(file) == facts["sha256"]:
+        if file.is_file() and file_sha256(file) == facts["sha256"]:
             progress(num_images)
             return LatentCache(np.load(file, mmap_mode="r"), facts["std"])
         logger.warning("%s has changed since it was written; it is encoded again", file)
@@ -99,7 +99,7 @@ def cache_latents(
     latents.flush()
     mean = total / latents.size
     std = float(np.sqrt(squares / latents.size - mean**2))
-    _finish(facts_file, {"std": std, "sha256": _digest(file)})
+    _finish(facts_file, {"std": std, "sha256": file_sha256(file)})
     return LatentCache(latents, std)
 
 
@@ -140,8 +140,3 @@ def _finish(facts_file: Path, facts: dict[str, Any]) -> None:
         partial.replace(facts_file)
     except OSError as error:
         raise StorageError(f"can't write {facts_file}: {error.strerror or error}") from error
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

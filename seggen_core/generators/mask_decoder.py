@@ -20,7 +20,7 @@ from seggen_core.errors import FoundationError
 from seggen_core.generators.latent_cache import LatentCache
 from seggen_core.generators.pixels import read_flipped, to_pixels
 from seggen_core.project.rng import numpy_rng, torch_generator
-from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, make_accelerator, train
+from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, train
 from seggen_core.training.precision import resolve_precision
 from seggen_core.training.schedule import warmup_linear
 
@@ -153,6 +153,5 @@ def train_mask_decoder(
         dtype=torch.float32 if dtype == torch.float16 else dtype,
         checkpoint_every=config.checkpoint_every,
     )
-    accelerator = make_accelerator(device)
-    train(training, settings, accelerator=accelerator, state_folder=state_folder, on_step=on_step)
+    train(training, settings, state_folder=state_folder, on_step=on_step)
     vae.requires_grad_(False)

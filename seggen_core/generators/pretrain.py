@@ -226,7 +226,6 @@ def train_unet(
         ).input_ids,
         schedule=build_noise_scheduler(),
     )
-
     training = Training(
         name="the foundation's UNet",
         module=module,
@@ -242,26 +241,22 @@ def train_unet(
         error=FoundationError,
         advice="lower foundation.pretrain.unet_learning_rate or use precision: fp32",
     )
+    settings = LoopSettings(
+        num_steps=config.unet_steps,
+        max_grad_norm=1.0,
+        dtype=resolve_precision(config.precision, accelerator.device),
+        ema_decay=config.ema_decay,
+        ema_warmup=11,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
     train(
         training,
-        _unet_settings(pretraining),
+        settings,
         accelerator=accelerator,
         state_folder=pretraining.work_folder / "unet",
         on_step=on_step,
     )
     return module.unet, module.text_encoder
-
-
-def _unet_settings(pretraining: Pretraining) -> LoopSettings:
-    config = pretraining.config
-    return LoopSettings(
-        num_steps=config.unet_steps,
-        max_grad_norm=1.0,
-        dtype=resolve_precision(config.precision, pretraining.accelerator.device),
-        ema_decay=config.ema_decay,
-        ema_warmup=11,
-        checkpoint_every=CHECKPOINT_EVERY,
-    )
 
 
 def _build_module(pretraining: Pretraining, *, tokenizer: "CLIPTokenizer") -> TextConditionedUNet:

@@ -71,7 +71,17 @@ class GeneratorTrainingData:
 
     def read_color_map(self, picture: int) -> np.ndarray:
         """Return the colour map of picture i, uint8 [H, W, 3]; IndexError where there is none."""
-        mask, instances = self._read_maps(picture)
+        if picture in self._masks:
+            mask, instances = self._masks[picture]
+            return self._code.encode(mask, instance_map=instances)
+        window, position = self._window(picture), picture % len(self._keys)
+        mask = _crop(self.store.read_mask(position), window, resample=Resampling.NEAREST)
+        instances = self.store.read_instances(position) if self._with_instances else None
+        if instances is not None:
+            instances = _crop(instances, window, resample=Resampling.NEAREST)
+        num_bytes = mask.nbytes + (0 if instances is None else instances.nbytes)
+        if num_bytes * len(self.captions) <= _MAX_CACHED_BYTES:
+            self._masks[picture] = mask, instances
         return self._code.encode(mask, instance_map=instances)
 
     def _window(self, picture: int) -> tuple[float, float, float] | None:
@@ -87,20 +97,6 @@ class GeneratorTrainingData:
         side, top, left = numpy_rng(self._seed, "crop", self._keys[position], view).random(3)
         side = self._crops.min_side + (1 - self._crops.min_side) * side
         return top * (1 - side), left * (1 - side), side
-
-    def _read_maps(self, picture: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return mask and instance map; those of small datasets are decoded once."""
-        if picture in self._masks:
-            return self._masks[picture]
-        window, position = self._window(picture), picture % len(self._keys)
-        mask = _crop(self.store.read_mask(position), window, resample=Resampling.NEAREST)
-        instances = self.store.read_instances(position) if self._with_instances else None
-        if instances is not None:
-            instances = _crop(instances, window, resample=Resampling.NEAREST)
-        num_bytes = mask.nbytes + (0 if instances is None else 2 * mask.nbytes)
-        if num_bytes * len(self.captions) <= _MAX_CACHED_BYTES:
-            self._masks[picture] = mask, instances
-        return mask, instances
 
 
 def open_training_data(

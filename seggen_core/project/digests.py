@@ -16,6 +16,12 @@ def json_digest(value: Any, *, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:length]
 
 
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
 def content_digest(path: Path, *, cache: Path | None = None) -> str:
     """Return an md5 of what is at `path`.
 

@@ -131,7 +131,10 @@ def draw_sheet(
     entries = legend(samples, class_names=class_names, palette=palette)
     widths = [max(row[i].width for row in rows) for i in range(len(PANELS))]
     left = _GAP + sum(w + _GAP for w in widths)
-    titles = [_wrapped(s.title, width=left - 2 * _GAP, font=font) for s in samples]
+    titles = [
+        [_cut(line, width=left - 2 * _GAP, font=font) for line in s.title.splitlines()]
+        for s in samples
+    ]
     top = 2 * _GAP + 2 * _LINE
     total = top + sum(len(t) * _LINE + height + _GAP for t in titles)
     total = max(total, top + len(entries) * _LINE + _GAP)
@@ -219,13 +222,6 @@ def _outlines(instances: np.ndarray) -> np.ndarray:
     edge[:, 1:] |= right
     edge[:, :-1] |= right
     return edge & (instances > 0)
-
-
-def _wrapped(
-    text: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> list[str]:
-    """Return the lines of `text`, each cut to `width` pixels."""
-    return [_cut(line, width=width, font=font) for line in text.splitlines()]
 
 
 def _cut(text: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -14,7 +14,7 @@ from seggen_core.segmentation.augment import AugmentConfig, augment_batch
 from seggen_core.segmentation.mixing import TrainingSeed, phase_lengths
 from seggen_core.segmentation.noise_filter import NoiseFilter
 from seggen_core.segmentation.segmenter import Segmenter
-from seggen_core.training.loop import LoopSettings, OnStep, Training, make_accelerator, train
+from seggen_core.training.loop import LoopSettings, OnStep, Training, train
 from seggen_core.training.schedule import LearningRate, phases
 
 
@@ -93,13 +93,7 @@ def train_segmenter(
     )
     device = segmenter.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        return train(
-            training,
-            settings,
-            accelerator=make_accelerator(device),
-            state_folder=state_folder,
-            on_step=on_step,
-        )
+        return train(training, settings, state_folder=state_folder, on_step=on_step)
 
 
 class _StepLoss:

@@ -18,7 +18,7 @@ from seggen_core.attention.masks import mask_iou
 from seggen_core.config.attention import NoiseLearningConfig
 from seggen_core.errors import AttentionError
 from seggen_core.project.rng import numpy_rng, seeded_torch
-from seggen_core.training.loop import LoopSettings, Training, make_accelerator, train
+from seggen_core.training.loop import LoopSettings, Training, train
 from seggen_core.training.schedule import polynomial
 
 
@@ -104,8 +104,7 @@ def _train(
         error=AttentionError,
         advice="lower diffumask.noise_learning.learning_rate",
     )
-    settings = LoopSettings(num_steps=config.num_steps)
-    train(training, settings, accelerator=make_accelerator(images.device))
+    train(training, LoopSettings(num_steps=config.num_steps))
     return predictor
 
 

@@ -18,7 +18,7 @@ def class_phrase(target: SegmentationClass, *, name: str | None = None) -> str:
 
 
 class TemplatePrompts:
-    """The text of prompt number i of a class: templates and sub-classes take turns."""
+    """The text of prompt i of a class: templates and sub-classes take turns."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class TemplatePrompts:
                     "class's name into it ('police car')"
                 )
 
-    def __getitem__(self, number: int) -> str:
-        """Return the text of prompt `number`."""
-        turn, template = divmod(number, len(self._templates))
+    def __getitem__(self, index: int) -> str:
+        """Return the text of prompt `index`."""
+        turn, template = divmod(index, len(self._templates))
         phrase = class_phrase(self._target, name=self._names[turn % len(self._names)])
         text = self._templates[template].replace("{class}", phrase)
         if "{other}" in text:
             others = [c for c in self._taxonomy if c != self._target]
-            rng = numpy_rng(*self._name, self._target.slug, number, "other")
+            rng = numpy_rng(*self._name, self._target.slug, index, "other")
             drawn = others[int(rng.integers(len(others)))]
             text = text.replace("{other}", class_phrase(drawn))
         return text

@@ -73,7 +73,7 @@ def read_prompt_file(path: Path, *, taxonomy: Taxonomy) -> dict[str, list[str]]:
 
 
 class PromptSource:
-    """Prompt number i of a class: a pure function of the settings, the class, i and the seed."""
+    """Prompt i of a class: a pure function of the settings, the class, i and the seed."""
 
     def __init__(
         self,
@@ -116,16 +116,16 @@ class PromptSource:
                 )
             self._listed = listed[target.slug]
 
-    def __getitem__(self, number: int) -> ClassPrompt:
-        """Return prompt `number`; listed prompts take turns, as templates and sub-classes do.
+    def __getitem__(self, index: int) -> ClassPrompt:
+        """Return prompt `index`; listed prompts take turns, as templates and sub-classes do.
 
         Raises:
             PromptError: the prompt doesn't name the class.
         """
         text = (
-            self._templates[number]
+            self._templates[index]
             if self._listed is None
-            else self._listed[number % len(self._listed)]
+            else self._listed[index % len(self._listed)]
         )
         tokens = {
             self._target: class_token_positions(

@@ -22,12 +22,12 @@ class SynthesisTask:
 
     Attributes:
         source_key: key of the real sample.
-        number: 0 to samples_per_source - 1.
+        index: which of the samples of this source, 0 to samples_per_source - 1.
         prompt: caption of the real sample.
     """
 
     source_key: str
-    number: int
+    index: int
     prompt: str
 
     def stream(self, method: str) -> tuple[str | int, ...]:
@@ -35,11 +35,11 @@ class SynthesisTask:
 
         The sample's place in a batch or a run is no part of it.
         """
-        return (method, self.source_key, self.number)
+        return (method, self.source_key, self.index)
 
     def key(self, method: str) -> str:
         """Key of the synthetic sample in its store."""
-        return f"{method}-{self.source_key}-{self.number:03d}"
+        return f"{method}-{self.source_key}-{self.index:03d}"
 
     def seed(self, method: str, *, seed: int) -> int:
         """Seed of the sample, from the project's seed."""
@@ -169,5 +169,5 @@ def _sample(
         config=config,
         image_size=recipe.image_size,
         control_images=control_images,
-        slots=[task.number for task in tasks],
+        slots=[task.index for task in tasks],
     )

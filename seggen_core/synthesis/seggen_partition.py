@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def list_tasks(
             f"{len(missing)} samples have no caption, e.g. {missing[0]} (run: dvc repro captions)"
         )
     return [
-        SynthesisTask(key, number, prompts[key]) for key in sources for number in range(per_source)
+        SynthesisTask(key, index, prompts[key]) for key in sources for index in range(per_source)
     ]
 
 
@@ -154,7 +154,7 @@ class _PairMaker:
         if task.source_key not in self._source_digests:
             self._source_digests[task.source_key] = self.method.source_digest(task.source_key)
         source = self._source_digests[task.source_key]
-        parts = [self._common, task.source_key, task.number, task.prompt, source]
+        parts = [self._common, task.source_key, task.index, task.prompt, source]
         return json_digest(parts, length=32)
 
     def make_missing(self, tasks: Sequence[SynthesisTask]) -> None:
@@ -181,11 +181,7 @@ class _PairMaker:
         return outcome
 
     def _make(self, tasks: Sequence[SynthesisTask]) -> None:
-        for task, outcome in self._outcomes(tasks):
-            self.cache.add(self.digest(task), outcome.to_record())
-        self.cache.commit()
-
-    def _outcomes(self, tasks: Sequence[SynthesisTask]) -> Iterator[tuple[SynthesisTask, Outcome]]:
+        """Make samples, add them to the cache and commit them."""
         if not tasks:
             return
         masks = self._mask_source(tasks)
@@ -207,7 +203,9 @@ class _PairMaker:
                 metadata,
             )
             encoded = encode_sample(sample, num_classes=len(self.stage.taxonomy))
-            yield task, Outcome(ACCEPTED, masks.quality[k], encoded)
+            outcome = Outcome(ACCEPTED, masks.quality[k], encoded)
+            self.cache.add(self.digest(task), outcome.to_record())
+        self.cache.commit()
 
     @cached_property
     def _recipe(self) -> PairRecipe:

@@ -5,8 +5,7 @@ A training says what is trained and on what (`Training`), and how long and how c
 and resumes from them. Randomness belongs to the training: whatever `read` and `loss` draw is named
 by the step, so that an interrupted run ends in the same bytes as one that wasn't.
 
-    accelerator = make_accelerator(device)
-    train(training, LoopSettings(num_steps=100), accelerator=accelerator, on_step=report)
+    train(training, LoopSettings(num_steps=100), on_step=report)
 
 accelerate places the module on its device, wraps it for several processes, accumulates gradients
 and clips them. Precision is left to `torch.autocast` and `torch.amp.GradScaler`: accelerate has one
@@ -114,7 +113,7 @@ def train(
     training: Training[Batch],
     settings: LoopSettings,
     *,
-    accelerator: "Accelerator",
+    accelerator: "Accelerator | None" = None,
     state_folder: Path | None = None,
     on_step: OnStep = lambda _step, _values: None,
 ) -> int:
@@ -123,8 +122,9 @@ def train(
     Args:
         training: what is trained, and on what.
         settings: how long and how carefully.
-        accelerator: where (`make_accelerator`). With an accumulation of k, step t adds up the
-            gradients of the batches ``read(k * t)`` to ``read(k * t + k - 1)``.
+        accelerator: where (`make_accelerator`); None: where the module is. With an accumulation
+            of k, step t adds up the gradients of the batches ``read(k * t)`` to
+            ``read(k * t + k - 1)``.
         state_folder: where states are saved and looked for.
         on_step: called after every step.
 
@@ -135,6 +135,8 @@ def train(
         SegGenError: the loss is no longer finite; its class is `training.error`.
         StorageError: a state can't be saved.
     """
+    if accelerator is None:
+        accelerator = make_accelerator(next(training.module.parameters()).device)
     loop = _Loop(training, settings, accelerator=accelerator)
     losses = load_state(state_folder, loop.state) if state_folder else []
     first, batches_per_step = len(losses), accelerator.gradient_accumulation_steps

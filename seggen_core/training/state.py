@@ -10,7 +10,6 @@ parameters, "optimizer|<name>|<key>" for moments, and "losses", float64, of ever
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,8 @@ from pathlib import Path
 import torch
 
 from seggen_core.errors import StorageError
+from seggen_core.project.digests import file_sha256
+from seggen_core.store.files import sync_folder
 from seggen_core.training.average import ParameterAverage
 
 _FILE = re.compile(r"state-(\d+)-([0-9a-f]{16})\.safetensors")
@@ -148,9 +149,10 @@ def save_state(folder: Path, state: TrainingState, *, step: int, losses: list[fl
             partial,
             metadata={"step": str(step), "scaler": json.dumps(state.scaler.state_dict())},
         )
-        digest = _sync(partial)
-        partial.replace(folder / f"state-{step:08d}-{digest}.safetensors")
-        _sync_folder(folder)
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(folder / f"state-{step:08d}-{_digest(partial)}.safetensors")
+        sync_folder(folder)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -192,27 +194,11 @@ def load_state(folder: Path, state: TrainingState) -> list[float]:
     return []
 
 
+def _digest(file: Path) -> str:
+    return file_sha256(file)[:16]
+
+
 def _states(folder: Path) -> list[Path]:
     """Return the states of `folder`, the newest first."""
     files = [path for path in folder.glob("state-*") if _FILE.fullmatch(path.name)]
     return sorted(files, key=lambda path: int(path.name.split("-")[1]), reverse=True)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
-
-
-def _sync(file: Path) -> str:
-    """Bring a file to disk and return its digest."""
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
-    return _digest(file)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

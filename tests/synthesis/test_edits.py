@@ -28,7 +28,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     draw = seggen_partition.draw_images
 
     def note(tasks: Any, **arguments: Any) -> Any:
-        made.extend(f"{task.source_key}/{task.number}" for task in tasks)
+        made.extend(f"{task.source_key}/{task.index}" for task in tasks)
         return draw(tasks, **arguments)
 
     monkeypatch.setattr(seggen_partition, "draw_images", note)

@@ -135,7 +135,7 @@ def test_a_sample_is_computed_in_the_row_of_its_number(mask2img: Any) -> None:
     )  # one call of two steps, three rows, doubled by guidance
     for row, task in ((2, TASKS[5]), (0, TASKS[0])):
         noise = torch.randn(
-            4, 16, 16, generator=torch_generator(0, "imgsyn", task.source_key, task.number, "image")
+            4, 16, 16, generator=torch_generator(0, "imgsyn", task.source_key, task.index, "image")
         )
         assert torch.equal(calls[0][row], noise)
 

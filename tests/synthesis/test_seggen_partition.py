@@ -329,7 +329,7 @@ def ambiguous_thirds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             drawn.extend(task.key("masksyn") for task in tasks)
             masks = source(tasks)
             quality = [
-                q | {"ambiguous": task.number / 2}
+                q | {"ambiguous": task.index / 2}
                 for task, q in zip(tasks, masks.quality, strict=True)
             ]
             return replace(masks, quality=quality)
@@ -439,7 +439,7 @@ def test_tasks_are_those_of_the_subsets_union(whole: ProjectPaths, cars: list[st
             class_slug="car",
             per_source=2,
         )
-        return [(t.source_key, t.number, t.prompt) for t in listed]
+        return [(t.source_key, t.index, t.prompt) for t in listed]
 
     wanted = [(k, n, f"picture {k}") for k in cars[:2] for n in range(2)]
     assert tasks({"0": [cars[1]], "1": [cars[0], cars[1]]}) == wanted
