@@ -26,9 +26,10 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     from seggen_core.config import PretrainConfig
     from seggen_core.errors import ConfigError
     from seggen_core.generators.make_foundation import located
-    from seggen_core.generators.pretrain import pretrain_with_progress
+    from seggen_core.generators.pretrain import Pretraining, pretrain_with_progress
     from seggen_core.project.digests import json_digest
     from seggen_core.project.runtime import limit_threads, pick_device
+    from seggen_core.training.loop import make_accelerator
 
     if arguments.out.exists():
         raise ConfigError(f"{arguments.out} exists; name a new folder")
@@ -39,11 +40,11 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     settings = located(settings, base=paths.root)
     limit_threads(config.runtime)
     identity = json_digest([settings.model_dump(mode="json"), config.seed])
-    pretrain_with_progress(
-        settings,
+    pretraining = Pretraining(
+        config=settings,
         seed=config.seed,
-        device=pick_device(config.runtime),
-        folder=arguments.out,
+        accelerator=make_accelerator(pick_device(config.runtime)),
         work_folder=paths.scratch / "pretrain" / identity,
     )
+    pretrain_with_progress(pretraining, folder=arguments.out)
     return 0

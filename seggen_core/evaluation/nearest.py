@@ -256,11 +256,11 @@ def _search(
         for parts in (index, flips)
     )
     known = distance.isfinite().cpu().numpy()
-    found = Nearest(
+    closest_of_all = Nearest(
         np.where(known, position, _NONE),
         np.where(known, distance.cpu().numpy(), np.nan),
         known & mirrored.astype(bool),
     )
     candidates = torch.cat(nearest, 1)
     nearest_values = candidates.topk(min(neighbors, candidates.shape[1]), largest=False).values
-    return found, nearest_values.cpu().numpy()
+    return closest_of_all, nearest_values.cpu().numpy()

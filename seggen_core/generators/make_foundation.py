@@ -5,11 +5,12 @@ from pathlib import Path
 from seggen_core.config import PretrainConfig
 from seggen_core.errors import FoundationError
 from seggen_core.generators.foundation import copy_pipeline
-from seggen_core.generators.pretrain import pretrain_with_progress
+from seggen_core.generators.pretrain import Pretraining, pretrain_with_progress
 from seggen_core.generators.pretrain_data import CaptionedImages
 from seggen_core.generators.training_data import open_training_data
 from seggen_core.project.digests import content_digest
 from seggen_core.stage import Stage
+from seggen_core.training.loop import make_accelerator
 
 
 def located(config: PretrainConfig, *, base: Path) -> PretrainConfig:
@@ -44,15 +45,14 @@ def make_foundation(stage: Stage) -> Path:
     if pretrain.init_from is not None and (paths.root / pretrain.init_from).is_dir():
         identity.append(content_digest(paths.root / pretrain.init_from))
     scratch = stage.scratch(identity)
-    pretrain_with_progress(
-        located(pretrain, base=paths.root),
+    pretraining = Pretraining(
+        config=located(pretrain, base=paths.root),
         seed=seed,
-        device=stage.device,
-        folder=scratch / "pipeline",
+        accelerator=make_accelerator(stage.device),
         work_folder=scratch / "work",
         training_images=training_images,
-        run=stage.run,
     )
+    pretrain_with_progress(pretraining, folder=scratch / "pipeline", run=stage.run)
     return scratch / "pipeline"
 
 

@@ -36,7 +36,7 @@ from seggen_core.generators.tokenizer import train_clip_tokenizer
 from seggen_core.project.rng import derive_seed, numpy_rng, torch_generator
 from seggen_core.scenes.stream import stream_scene
 from seggen_core.tracking import StageRun
-from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, make_accelerator, train
+from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, train
 from seggen_core.training.precision import resolve_precision
 from seggen_core.training.schedule import warmup_constant_decay
 
@@ -61,7 +61,7 @@ class Pretraining:
     """A foundation to be pretrained.
 
     Attributes:
-        config: shape and optimisation.
+        config: shape and optimisation; a relative `init_from` starts from the working directory.
         seed: name of the random streams.
         accelerator: where to train.
         work_folder: holds finished parts and states, from which an interrupted run goes on.
@@ -290,35 +290,18 @@ def _open_source(
 
 
 def pretrain_with_progress(
-    config: PretrainConfig,
-    *,
-    seed: int,
-    device: torch.device,
-    folder: Path,
-    work_folder: Path,
-    training_images: CaptionedImages | None = None,
-    run: StageRun | None = None,
+    pretraining: Pretraining, *, folder: Path, run: StageRun | None = None
 ) -> None:
     """Pretrain a foundation into `folder`, with progress bars and metrics of every 20th step.
 
     Args:
-        config: shape and optimisation; a relative `init_from` starts from the working directory.
-        seed: name of the random streams.
-        device: where to train.
+        pretraining: what is pretrained.
         folder: gets the pipeline.
-        work_folder: see `Pretraining`.
-        training_images: see `Pretraining`.
         run: gets the metrics, as "unet/loss".
     """
+    config = pretraining.config
     totals = {"autoencoder": config.autoencoder_steps, "unet": config.unet_steps}
     bars: dict[str, tqdm] = {}
-    pretraining = Pretraining(
-        config=config,
-        seed=seed,
-        accelerator=make_accelerator(device),
-        work_folder=work_folder,
-        training_images=training_images,
-    )
     with ExitStack() as stack:
 
         def on_step(part: str, step: int, values: dict[str, float]) -> None:

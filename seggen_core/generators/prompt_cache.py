@@ -33,13 +33,13 @@ class PromptCache:
         """Encode `captions` with the pipeline's text encoders."""
         self._captions = list(captions)
         self._encode = partial(encode_prompts, pipeline, image_size=image_size)
-        nothing = encode_no_prompt(pipeline, image_size=image_size)
+        no_prompt = encode_no_prompt(pipeline, image_size=image_size)
         distinct = sorted(set(captions))
-        row_bytes = sum(value.numel() * value.element_size() for value in nothing.values())
+        row_bytes = sum(value.numel() * value.element_size() for value in no_prompt.values())
         self._fits = len(distinct) * row_bytes <= max_bytes
         starts = range(0, len(distinct), batch_size) if self._fits else ()
-        parts = [nothing, *(self._encode(distinct[i : i + batch_size]) for i in starts)]
-        self._table = {key: torch.cat([part[key] for part in parts]).cpu() for key in nothing}
+        parts = [no_prompt, *(self._encode(distinct[i : i + batch_size]) for i in starts)]
+        self._table = {key: torch.cat([part[key] for part in parts]).cpu() for key in no_prompt}
         row_of = {caption: row for row, caption in enumerate(distinct, start=1)}
         self._rows = np.array([row_of[caption] for caption in captions])
 

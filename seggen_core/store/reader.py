@@ -132,21 +132,17 @@ class SampleStore:
             key=self._keys[position],
             image=self._decode(position, "image", members["image"]),
             segmentation_map=self._decode(position, "mask", members["mask"]),
-            instance_map=self._decode(position, "instances", members["instances"])
-            if members["instances"]
-            else None,
-            metadata=self._parse(position, members["json"]),
+            instance_map=self._decode(position, "instances", members["instances"]),
+            metadata=self._decode(position, "json", members["json"]),
         )
 
     def read_image(self, key_or_position: str | int) -> np.ndarray:
         """Return the image alone, uint8 [H, W, 3]."""
-        position = self._position(key_or_position)
-        return self._decode(position, "image", self._read(position, "image")["image"])
+        return self._read_picture(key_or_position, "image")
 
     def read_mask(self, key_or_position: str | int) -> np.ndarray:
         """Return the segmentation map alone, uint8 [H, W]: train ids or IGNORE_INDEX."""
-        position = self._position(key_or_position)
-        return self._decode(position, "mask", self._read(position, "mask")["mask"])
+        return self._read_picture(key_or_position, "mask")
 
     def read_bytes(self, key_or_position: str | int, member: str) -> bytes:
         """Return the file of one member ("image", "mask", ...) as it is stored.
@@ -160,9 +156,7 @@ class SampleStore:
 
         Returns None where instances are unknown.
         """
-        position = self._position(key_or_position)
-        data = self._read(position, "instances")["instances"]
-        return self._decode(position, "instances", data) if data else None
+        return self._read_picture(key_or_position, "instances")
 
     @cached_property
     def _keys(self) -> list[str]:
@@ -224,17 +218,23 @@ class SampleStore:
                 )
         return data
 
-    def _decode(self, position: int, member: str, data: bytes) -> np.ndarray:
+    def _read_picture(self, key_or_position: str | int, member: str) -> Any:
+        position = self._position(key_or_position)
+        return self._decode(position, member, self._read(position, member)[member])
+
+    def _decode(self, position: int, member: str, data: bytes) -> Any:
+        """Return the array of a picture, or the tree of the JSON member.
+
+        It is None for instances that the sample doesn't have.
+        """
+        if member == "instances" and not data:
+            return None
         try:
-            return decode_picture(data, mode=_MODES[member])
+            return (
+                json.loads(data) if member == "json" else decode_picture(data, mode=_MODES[member])
+            )
         except (OSError, ValueError, SyntaxError) as error:
             raise self._corrupt(position, member, f"can't be decoded: {error}") from error
-
-    def _parse(self, position: int, data: bytes) -> dict[str, Any]:
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise self._corrupt(position, "json", f"can't be decoded: {error}") from error
 
     def _corrupt(self, position: int, member: str, reason: str) -> SampleStoreError:
         name = member_name(

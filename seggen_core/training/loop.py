@@ -144,8 +144,8 @@ def train(
         for step, value in enumerate(losses):
             on_step(step + 1, {"loss": value, "learning_rate": training.learning_rate(step)})
     loop.begin(first)
-    numbers = range(first * batches_per_step, settings.num_steps * batches_per_step)
-    with read_ahead(training.read, steps=numbers) as batches:
+    batch_indices = range(first * batches_per_step, settings.num_steps * batches_per_step)
+    with read_ahead(training.read, steps=batch_indices) as batches:
         for step in range(first, settings.num_steps):
             losses.append(loop.step(step, islice(batches, batches_per_step)))
             on_step(step + 1, {"loss": losses[-1], "learning_rate": training.learning_rate(step)})

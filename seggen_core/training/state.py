@@ -167,8 +167,8 @@ def save_state(folder: Path, state: TrainingState, *, step: int, losses: list[fl
 def load_state(folder: Path, state: TrainingState) -> list[float]:
     """Restore the newest sound state of `folder` in place; return the loss of every step so far.
 
-    A damaged state is said with a warning and put aside; the one before it is taken, or none, and
-    then `state` stays as it is and there are no losses.
+    A damaged file is put aside, with a warning, and the state before it is restored. Where none is
+    left, `state` stays as it is and there are no losses.
     """
     from safetensors import SafetensorError, safe_open
 
