@@ -21,7 +21,7 @@ from seggen_core.attention.affinity_net import AffinityNet, train_affinity_net
 from seggen_core.attention.diffumask import DiffuMasks, diffumask_masks
 from seggen_core.attention.masks import ACCEPTED, NO_SEEDS, NOT_FINITE, rescale, upsample
 from seggen_core.attention.pamr import MaskRefiner
-from seggen_core.config import DiffuMaskConfig, NoiseLearningConfig
+from seggen_core.config import DiffuMaskConfig
 from seggen_core.generators.foundation import vae_scale_factor
 from seggen_core.generators.sampling import make_scheduler
 from seggen_core.store.format import EncodedSample
@@ -208,14 +208,15 @@ def label_candidates(
     # 2. Which masks can be used, which of them the others explain, and no more than are needed.
     status = _status(candidates, scores, usable=usable, quality=quality, settings=settings)
     accepted = _accepted(status)
-    confidence = _confidence(
-        images[accepted], masks.binary[accepted], config=settings.noise_learning, name=name
-    )
-    for k, value in zip(accepted, confidence, strict=False):
-        quality[k]["confidence"] = round(value, 6)
-    if settings.noise_learning is not None:
-        drop_share = settings.noise_learning.drop_share
-        for place in least_confident(confidence, drop_share=drop_share):
+    learning = settings.noise_learning
+    if learning is not None and len(accepted) >= learning.num_folds:
+        streams = (*name, "noise learning")
+        confidence = cross_validated_confidence(
+            images[accepted], masks.binary[accepted], config=learning, name=streams
+        ).tolist()
+        for k, value in zip(accepted, confidence, strict=True):
+            quality[k]["confidence"] = round(value, 6)
+        for place in least_confident(confidence, drop_share=learning.drop_share):
             status[accepted[place]] = LOW_CONFIDENCE
     for k in _accepted(status)[settings.samples_per_class :]:
         status[k] = NOT_NEEDED
@@ -248,20 +249,6 @@ def _status(
             image if image != ACCEPTED else mask_status(mask, quality[k], config=settings)
         )
     return status
-
-
-def _confidence(
-    images: torch.Tensor,
-    masks: torch.Tensor,
-    *,
-    config: NoiseLearningConfig | None,
-    name: Sequence[str | int],
-) -> list[float]:
-    """Return the confidence in each pair; nothing where it isn't to be learned, or can't be."""
-    if config is None or len(images) < config.num_folds:
-        return []
-    streams = (*name, "noise learning")
-    return cross_validated_confidence(images, masks, config=config, name=streams).tolist()
 
 
 def _accepted(status: Sequence[str]) -> list[int]:

@@ -48,6 +48,11 @@ class AttentionSamples:
     quality: tuple[dict[str, float], ...]
     maps: dict[str, np.ndarray]
 
+    @property
+    def masks(self) -> np.ndarray:
+        """Where the first class is: bool [B, H, W]."""
+        return self.labels == 1
+
 
 def seediff_self_resolutions(unet: Any, *, config: SeeDiffConfig, latent_size: int) -> list[int]:
     """Return the self-attention resolutions that `config.strategy` needs.

@@ -82,9 +82,7 @@ def test_images_are_those_of_the_pipeline_and_masks_come_with_them(pipeline, sam
         image_size=IMAGE_SIZE,
     )
     assert samples.images.dtype == np.uint8 and np.array_equal(samples.images, plain)
-    assert (samples.labels == 1).shape == (5, IMAGE_SIZE, IMAGE_SIZE) and (
-        samples.labels == 1
-    ).dtype == bool
+    assert samples.masks.shape == (5, IMAGE_SIZE, IMAGE_SIZE) and samples.masks.dtype == bool
     assert samples.status == ("accepted",) * 5
     assert list(samples.maps) == [
         "cross_attention",
@@ -95,8 +93,8 @@ def test_images_are_those_of_the_pipeline_and_masks_come_with_them(pipeline, sam
     ]
     for name, maps in samples.maps.items():
         assert len(maps) == 5 and maps.min() >= 0 and maps.max() <= 1, name
-    assert np.array_equal((samples.labels == 1), samples.maps["soft_mask"] >= 0.3)
-    for mask, quality in zip((samples.labels == 1), samples.quality, strict=True):
+    assert np.array_equal(samples.masks, samples.maps["soft_mask"] >= 0.3)
+    for mask, quality in zip(samples.masks, samples.quality, strict=True):
         assert 0 < mask.mean() < 1
         assert quality["mask_area"] == pytest.approx(mask.mean(), abs=1e-6)
         assert (
@@ -111,7 +109,7 @@ def test_a_sample_does_not_depend_on_the_others(pipeline, samples, order):
     again = generate(pipeline, order)
     for position, i in enumerate(order):
         assert np.array_equal(again.images[position], samples.images[i])
-        assert np.array_equal((again.labels == 1)[position], (samples.labels == 1)[i])
+        assert np.array_equal(again.masks[position], samples.masks[i])
         assert again.quality[position] == samples.quality[i]
 
 
@@ -123,7 +121,7 @@ def test_guidance_off_otsu_seeds_and_no_pamr(pipeline, samples):
     for changes in ({"seed_threshold": "otsu"}, {"pamr": False}):
         other = generate(pipeline, **changes)
         assert np.array_equal(other.images, samples.images) and not np.array_equal(
-            (other.labels == 1), (samples.labels == 1)
+            other.masks, samples.masks
         ), changes
 
 
@@ -187,11 +185,8 @@ def test_several_classes_share_an_image_by_argmax(pipeline, samples):
     assert np.array_equal(both.images, alone.images) and np.array_equal(
         both.maps["soft_mask"], alone.maps["soft_mask"]
     )
-    assert (
-        set(np.unique(both.labels)) == {0, 1, 2}
-        and not ((both.labels == 1) & (alone.labels != 1)).any()
-    )
-    assert both.quality[0]["mask_area"] == pytest.approx((both.labels == 1).mean(), abs=1e-6)
+    assert set(np.unique(both.labels)) == {0, 1, 2} and not (both.masks & ~alone.masks).any()
+    assert both.quality[0]["mask_area"] == pytest.approx(both.masks.mean(), abs=1e-6)
 
 
 def test_a_contested_pixel_goes_to_the_stronger_class():
@@ -260,9 +255,7 @@ def test_attention_that_is_not_finite_is_rejected(pipeline, samples):
         "not_finite_image",
         "not_finite_attention",
     )
-    assert not (made.labels == 1)[1].any() and np.array_equal(
-        (made.labels == 1)[0], (samples.labels == 1)[0]
-    )
+    assert not made.masks[1].any() and np.array_equal(made.masks[0], samples.masks[0])
 
 
 def test_quality_scores_by_hand():
