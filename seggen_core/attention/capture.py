@@ -49,7 +49,7 @@ class AttentionRecorder:
     There is one float32 sum per resolution and image, however many layers and steps there are.
 
     Equation 5 divides each map by its maximum before averaging, so that no layer or step outweighs
-    the others by its mere scale. What a map is, the paper leaves open; here it is the head-averaged
+    the others by its mere scale. The paper doesn't say what a map is; here it is the head-averaged
     map of one layer at one step
       - for cross-attention: of one image and one token, [s, s]. The maximum over all tokens would
         be that of the start token, which takes most of every softmax, and would make a class map's
@@ -310,8 +310,8 @@ def capture_attention(
             (`class_token_positions`).
         cross_layers: names of the cross-attention layers to average; None takes all.
         cross_resolutions: sides of the cross-attention maps to record; None takes all.
-        self_resolutions: sides of the self-attention maps to record; None takes all. Fine ones are
-            what costs.
+        self_resolutions: sides of the self-attention maps to record; None takes all. Fine maps
+            take most of the time and memory.
         per_layer: keep the map of each cross-attention layer too (to measure how well each one
             localises).
         byte_budget: most bytes of per-head attention held at a time, of maps where the fused

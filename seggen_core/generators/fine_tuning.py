@@ -97,6 +97,23 @@ def denoising_target(
     )
 
 
+def add_noise(
+    schedule: Any, latents: torch.Tensor, *, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw noise and timesteps; return noisy latents, timesteps int64 [B] and `denoising_target`.
+
+    Args:
+        schedule: noise schedule and prediction type.
+        latents: scaled latents, float32 [B, C, h, w].
+        generator: of the noise, then of the timesteps.
+    """
+    noise = torch.randn(latents.shape, generator=generator)
+    num_timesteps = schedule.config.num_train_timesteps
+    timesteps = torch.randint(0, num_timesteps, (len(latents),), generator=generator)
+    target = denoising_target(schedule, latents=latents, noise=noise, timesteps=timesteps)
+    return schedule.add_noise(latents, noise, timesteps), timesteps, target
+
+
 def fine_tune(
     denoiser: Denoiser,
     config: DiffusionTrainingConfig,
@@ -166,16 +183,13 @@ def _read_batch(
     dropped = rng.random(config.batch_size) < config.caption_dropout
     latents = denoiser.read_latents(positions, flips)
     generator = torch_generator(seed, denoiser.name, "noise", step)
-    noise = torch.randn(latents.shape, generator=generator)
-    timesteps = torch.randint(
-        0, schedule.config.num_train_timesteps, (len(latents),), generator=generator
-    )
+    noisy, timesteps, target = add_noise(schedule, latents, generator=generator)
     read_condition = denoiser.read_condition
     return NoisyBatch(
         positions=positions,
         dropped=dropped,
         timesteps=timesteps,
-        noisy=schedule.add_noise(latents, noise, timesteps),
-        target=denoising_target(schedule, latents=latents, noise=noise, timesteps=timesteps),
+        noisy=noisy,
+        target=target,
         condition=None if read_condition is None else read_condition(positions, flips),
     )

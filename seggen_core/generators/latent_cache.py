@@ -57,8 +57,8 @@ def cache_latents(
 ) -> LatentCache:
     """Encode images 0..num_images-1 and their flips to the posterior's mean, or reuse `file`.
 
-    A finished `file` is reused by whoever resumes. So its folder has to be named by all that the
-    latents depend on, `batch_size` included, since kernels round differently for other shapes. A
+    A resumed run reuses a finished `file`. So its folder has to be named by all that the latents
+    depend on, `batch_size` included, since kernels round differently for other shapes. A
     file that was damaged is encoded again, with a warning.
 
     Args:

@@ -1,4 +1,4 @@
-"""Fine-tuning of Text2Mask's decoder on colour maps: it forgives what a sampler leaves in latents.
+"""Fine-tuning of Text2Mask's decoder on colour maps, so that it tolerates a sampler's latents.
 
 SegGen decodes with the foundation's own decoder, which has seen photographs. A sampler's latents of
 a colour map differ from an encoder's: they are noisy, and at the outlines of segments they lie

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from seggen_core.config import PretrainConfig
 from seggen_core.errors import FoundationError
 from seggen_core.generators.autoencoder import train_autoencoder
+from seggen_core.generators.fine_tuning import add_noise
 from seggen_core.generators.foundation import forget_origin
 from seggen_core.generators.pretrain_data import (
     CaptionedImages,
@@ -86,9 +88,9 @@ def pretrain_foundation(pretraining: Pretraining, *, folder: Path, on_step: OnPa
             than `config` says.
     """
     tokenizer = _make_tokenizer(pretraining)
-    vae = _make_autoencoder(pretraining, on_step=lambda s, m: on_step("autoencoder", s, m))
+    vae = _make_autoencoder(pretraining, on_step=partial(on_step, "autoencoder"))
     unet, text_encoder = train_unet(
-        pretraining, vae=vae, tokenizer=tokenizer, on_step=lambda s, m: on_step("unet", s, m)
+        pretraining, vae=vae, tokenizer=tokenizer, on_step=partial(on_step, "unet")
     )
     if pretraining.accelerator.is_main_process:
         pipeline = assemble_pipeline(
@@ -176,18 +178,13 @@ class _Task:
         """Return noisy latents, timesteps, token ids and what is to be predicted."""
         config, seed = self.pretraining.config, self.pretraining.seed
         rank = self.pretraining.accelerator.process_index
-        schedule = self.schedule
         rng = numpy_rng(seed, "unet-batch", step, rank)
         generator = torch_generator(seed, "unet-noise", step, rank)
         latents, input_ids = self.source.draw(step, rng, config.batch_size)
         dropped = torch.from_numpy(rng.random(config.batch_size) < config.caption_dropout)
         input_ids = torch.where(dropped[:, None], self.no_caption, input_ids)
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(
-            0, schedule.config.num_train_timesteps, (config.batch_size,), generator=generator
-        )
-        noisy = schedule.add_noise(latents, noise, timesteps)
-        return noisy, timesteps, input_ids, schedule.get_velocity(latents, noise, timesteps)
+        noisy, timesteps, target = add_noise(self.schedule, latents, generator=generator)
+        return noisy, timesteps, input_ids, target
 
     def loss(self, module: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Return the mean squared error of the predicted v."""

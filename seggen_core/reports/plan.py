@@ -1,8 +1,8 @@
 """Samples, hours, disk and stages of a run, estimated before anything is spent.
 
-An estimate, not a promise: seconds per network call times calls, from a table of throughputs that
-says where its numbers come from (`plan_rates.json`), scaled by the number of pixels. Where a stage
-has been run here before, its time is that of its last run.
+The hours are an estimate: network calls times seconds per call, scaled by the pixels of an image.
+The seconds come from a table that says where they were measured (`plan_rates.json`). A stage that
+has run here before is expected to take as long as in its last run.
 """
 
 import json

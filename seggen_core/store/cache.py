@@ -8,9 +8,9 @@ published:
     published-00003/records        one record for each that the last finished run published
     published-00003/shard-*.tar    hard links to the shards that it published
 
-A record is found by its digest, wherever it lies. Its digest covers everything that its bytes
-depend on, so whoever finds a record needs not make it. The order in which records are added doesn't
-matter. Records of other inputs stay until the next `keep`; nothing finds them.
+A record is found by its digest, wherever it lies. The digest covers everything that the record's
+bytes depend on, so a record with the right digest need not be made again. The order in which
+records are added doesn't matter. Records of other inputs stay, unused, until the next `keep`.
 
 A killed process leaves whole records and at most one torn one, which the next process doesn't see.
 A record is checked against its checksums when it is read. A damaged one is logged and not used, so

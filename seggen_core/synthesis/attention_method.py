@@ -1,4 +1,4 @@
-"""What SeeDiff and DiffuMask share: one class, its prompts, and the samples that come of them."""
+"""What SeeDiff and DiffuMask share: one class, its prompts and its samples."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -114,7 +114,7 @@ class AttentionMethod(ABC, Generic[Settings]):
 
     @abstractmethod
     def attempts(self) -> list[Attempt]:
-        """Make the attempts that there are to be, or find them in the cache."""
+        """Return all attempts; those that the cache doesn't hold are made."""
 
     @abstractmethod
     def sample(self, attempt: int) -> EncodedSample:

@@ -1,8 +1,8 @@
 """Images and their masks from one text-to-image pipeline and its own self- and cross-attention.
 
 SeeDiff, and the strategies that its Table 5 compares it with (cross-attention alone, Dataset
-Diffusion). A mask knows the classes that its prompt names. What is outside them may be anything,
-and is ignored in training unless the taxonomy has a class of its own for background.
+Diffusion). A mask labels the classes that its prompt names. Other pixels may show anything, so
+training ignores them unless the taxonomy has a class called background.
 """
 
 from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ def read_ahead(read: Callable[[int], T], *, steps: range) -> Iterator[Iterator[T
 
     A single thread calls `read`, so its calls never overlap and what it reads from needs no lock.
     An error of `read` is raised where its step's value is asked for. When the block is left, for
-    whatever reason, the thread has ended: a call that has begun is waited for, none begins.
+    whatever reason, the thread finishes a call that it has begun, begins no other, and ends.
 
         with read_ahead(read_batch, steps=range(first, num_steps)) as batches:
             for batch in batches:
