@@ -1,8 +1,8 @@
 """How near samples come to a training set: the nearest training sample, as it is or mirrored.
 
 A generator that repeats what it was trained on makes samples that are nearer to the training set
-than new ones can be. How near those come is measured on real samples that no generator was trained on.
-Mirrored training samples count since training mirrors them.
+than new ones can be. How near new samples come is measured on real samples that no generator was
+trained on. Mirrored training samples count since training mirrors them.
 
 Images are compared at 32x32 pixels (the size of Carlini et al.'s CIFAR-10 experiments), by three
 measures:
