@@ -1,4 +1,4 @@
-"""`seggen plan`: what a run will take, before anything is spent."""
+"""`seggen plan`: estimate the time and the disk of a run before it starts."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
     from seggen_core.project.paths import ProjectPaths
 
-SUMMARY = "estimate samples, hours, disk and stages before anything is spent"
+SUMMARY = "estimate samples, hours and disk of every stage before anything runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,8 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     """Print the plan.
 
     Raises:
-        ConfigError: there is no such profile, or the dataset's size can't be known.
+        ConfigError: there is no such profile, or the dataset has no files here and no published
+            size.
     """
     from seggen_core.config import load_config
     from seggen_core.reports.plan import load_rates, plan_project
@@ -40,5 +41,6 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
         config = load_config(paths.root / "profiles" / arguments.profile / "params.yaml")
     embedded = foundation_family(config, paths=paths) == "embedded"
     rates = load_rates(arguments.rates, device=arguments.device or ("cpu" if embedded else "gpu"))
-    print(plan_project(config, paths=paths, rates=rates).render())
+    planned = plan_project(config, paths=paths, rates=rates, use_results=not arguments.profile)
+    print(planned.render())
     return 0

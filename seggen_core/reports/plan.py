@@ -1,8 +1,8 @@
-"""Samples, hours, disk and stages of a run, estimated before anything is spent.
+"""Estimates the samples, hours and disk of every stage before a run starts.
 
-The hours are an estimate: network calls times seconds per call, scaled by the pixels of an image.
-The seconds come from a table that says where they were measured (`plan_rates.json`). A stage that
-has run here before is expected to take as long as in its last run.
+The hours are network calls times seconds per call. The seconds come from a table of throughputs
+(`plan_rates.json`), which says where its numbers come from; they are scaled by the number of
+pixels. If a stage of this project has run here before, its hours are those of its last run.
 """
 
 import json
@@ -29,9 +29,9 @@ class Plan:
     """A plan of a whole run.
 
     Attributes:
-        profile: what is planned.
+        profile: name of the planned profile.
         stages: in the order they run.
-        notes: where the numbers come from, and what they leave out.
+        notes: sources of the numbers, and costs that they leave out.
     """
 
     profile: str
@@ -81,13 +81,18 @@ def load_rates(path: Path | None, *, device: str) -> dict[str, Any]:
         ) from None
 
 
-def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[str, Any]) -> Plan:
+def plan_project(
+    config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[str, Any], use_results: bool
+) -> Plan:
     """Estimate the stages that `dvc repro ablation` runs.
 
     Args:
         config: the project's parameters.
-        paths: where the dataset, earlier stages and their durations may be found.
-        rates: of one device, as `load_rates` gives them.
+        paths: where the dataset and the foundation are.
+        rates: of one device, as `load_rates` returns them.
+        use_results: whether `config` is the project's own, so that the subsets that the stage
+            `dataset` drew and the durations of the last run count. A profile that the project does
+            not use has neither.
 
     Raises:
         ConfigError: the dataset's settings are wrong, or `rates` lacks what is needed.
@@ -97,7 +102,11 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
         config,
         rates,
         counts,
-        num_sources(config, paths=paths, train=counts["train"]),
+        num_sources(
+            config,
+            train=counts["train"],
+            subsets_file=paths.subsets if use_results and paths.subsets.is_file() else None,
+        ),
         rates[foundation_family(config, paths=paths)],
     )
     stages = estimate_stages(workload)
@@ -108,7 +117,9 @@ def plan_project(config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[st
         "disk: DVC's cache holds everything a second time, unless it can link (dvc config "
         "cache.type)",
     ]
-    return Plan(config.profile, _with_durations(stages, paths=paths), all_notes)
+    if use_results:
+        stages = _with_durations(stages, paths=paths)
+    return Plan(config.profile, stages, all_notes)
 
 
 def _with_durations(stages: list[StagePlan], *, paths: ProjectPaths) -> list[StagePlan]:
@@ -129,7 +140,7 @@ def _with_durations(stages: list[StagePlan], *, paths: ProjectPaths) -> list[Sta
 
 
 def _number(value: float) -> str:
-    """Return a number with as many digits as are worth reading."""
+    """Format a number with two or more significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:.2f}"

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from seggen_core.config import PretrainConfig, SegGenConfig
@@ -162,10 +163,16 @@ def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[st
     return {"train": train, "val": held, "test": dataset.num_test or val}, notes
 
 
-def num_sources(config: SegGenConfig, *, paths: ProjectPaths, train: int) -> int:
-    """Return how many real samples MaskSyn and ImgSyn start from: those of all subsets, at most."""
-    if paths.subsets.is_file():
-        subsets: dict[str, Sequence[str]] = json.loads(paths.subsets.read_text(encoding="utf-8"))
+def num_sources(config: SegGenConfig, *, train: int, subsets_file: Path | None) -> int:
+    """Return how many real samples MaskSyn and ImgSyn start from: at most those of all subsets.
+
+    Args:
+        config: the parameters.
+        train: number of training samples.
+        subsets_file: the subsets that the stage `dataset` drew; None if it has not run.
+    """
+    if subsets_file is not None:
+        subsets: dict[str, Sequence[str]] = json.loads(subsets_file.read_text(encoding="utf-8"))
         return len({key for keys in subsets.values() for key in keys})
     size = config.dataset.subset_size
     return train if size is None else min(train, size * len(config.dataset.subset_seeds))

@@ -23,13 +23,17 @@ def plan(
     root: Path = ROOT,
     device: str = "gpu",
     rates: Mapping[str, Mapping[str, float]] | None = None,
+    use_results: bool = False,
 ) -> Plan:
-    """Plan a profile; `rates` change the package's, network by network."""
+    """Plan a profile; `rates` change the package's, network by network.
+
+    Results of runs in the repository itself count only with `use_results`.
+    """
     config = load_config(ROOT / "profiles" / profile / "params.yaml")
     table = load_rates(None, device=device)
     for network, changes in (rates or {}).items():
         table[network] |= changes
-    return plan_project(config, paths=ProjectPaths(root), rates=table)
+    return plan_project(config, paths=ProjectPaths(root), rates=table, use_results=use_results)
 
 
 def by_stage(planned: Plan) -> dict[str, StagePlan]:
@@ -121,12 +125,33 @@ def test_what_was_run_here_is_taken_from_its_durations(tmp_path: Path) -> None:
     (tmp_path / ".seggen").mkdir()
     durations = {"text2mask": 360.0, "masksyn@car": 10.0}
     (tmp_path / ".seggen" / "durations.json").write_text(json.dumps({"stages": durations}))
-    planned = by_stage(plan("scenes", root=tmp_path, device="cpu"))
+    planned = by_stage(plan("scenes", root=tmp_path, device="cpu", use_results=True))
     assert (planned["text2mask"].hours, planned["text2mask"].basis) == (0.1, "last run here")
     assert planned["masksyn"].basis == "measured", (
         "one of eight partitions is no measurement of all"
     )
     assert planned["train_seg"].basis == "measured"
+
+
+def test_a_profile_is_planned_without_the_results_of_this_project(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The demo ran here; its 60 sources and its durations say nothing about ADE20K."""
+    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    params = tmp_path / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "data" / "real").mkdir(parents=True)
+    subsets = {"0": [f"train-{i}" for i in range(60)]}
+    (tmp_path / "data" / "real" / "subsets.json").write_text(json.dumps(subsets))
+    (tmp_path / ".seggen").mkdir()
+    durations = {"stages": {"text2mask": 360.0}}
+    (tmp_path / ".seggen" / "durations.json").write_text(json.dumps(durations))
+    assert main(["--params", str(params), "plan"]) == 0
+    here = capsys.readouterr().out
+    assert "720 samples: 60 sources x 12" in here and "last run here" in here
+    assert main(["--params", str(params), "plan", "--profile", "ade20k"]) == 0
+    profile = capsys.readouterr().out
+    assert "202,100 samples: 20,210 sources x 10" in profile and "last run here" not in profile
 
 
 @pytest.mark.parametrize("profile", PROFILES)
