@@ -1,6 +1,7 @@
 """The command line: what it imports, what it prints, and how it ends."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -83,6 +84,16 @@ def test_a_user_error_is_one_message_and_exit_code_2(params: Path) -> None:
         done.stderr.startswith(f"seggen dataset: {params} has 1 invalid value(s):\n")
         and "Traceback" not in done.stderr
     )
+
+
+def test_no_library_of_hugging_face_reports_home(
+    params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The libraries read the variable when they are imported, so each command sets it first."""
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
+    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY")
+    main(["--params", str(params), "report"])
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
 
 
 def test_a_missing_parameter_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
