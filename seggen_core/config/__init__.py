@@ -1,6 +1,6 @@
-"""params.yaml as frozen, strict pydantic models: one section a stage, each default in one place.
+"""params.yaml as frozen, strict pydantic models: one section for each stage.
 
-A stage is handed its own section (and `SegGenConfig.seed`), never the tree.
+Each default is in one place. A function gets the section that it needs, never the whole tree.
 """
 
 from seggen_core.config.attention import (

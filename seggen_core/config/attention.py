@@ -1,4 +1,4 @@
-"""Sections on masks from attention."""
+"""Sections of the methods that make masks from attention."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -10,35 +10,36 @@ from seggen_core.config.generation import SamplingConfig
 
 
 class AttentionMethodConfig(Section):
-    """What all methods that take masks from attention share."""
+    """Settings of every method that makes masks from attention."""
 
     samples_per_class: Positive
     """Images per class (SeeDiff: 2,000 to 3,000)."""
     prompts: tuple[str, ...] = ("a photo of {class}",)
-    """Templates; "{class}" is replaced by "a car", "{other}" by another class of the taxonomy,
-    drawn per sample.
+    """Templates. "{class}" becomes "a car"; "{other}" becomes another class of the taxonomy, drawn
+    for each sample.
     """
     prompt_file: Path | None = None
     """Prompts to use instead of the templates, one JSON object a line: {"class": "car", "prompt":
-    "a red car"} (an LLM's, a retrieval's, sub-classes). The prompts used are kept in the partition,
-    so that they travel with it.
+    "a red car"}. They may come from a language model, a retrieval or a list of sub-classes. Each
+    partition stores the prompts that it used.
     """
     reads: Annotated[Path | None, TrackedPath] = None
     """The file that DVC watches: `prompt_file` if it is set, else data/code/none.json."""
     sub_classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Names that stand for a class in the templates, by its slug: {"car": ["police car", "old
-    car"]}. A name has to contain the class's own, whose tokens the mask is taken from.
+    car"]}. Each name has to contain the name of the class, because the tokens of the class name
+    give the mask.
     """
     multi_class: bool = False
-    """Label every class that the prompt names, by argmax against background; else the partition's
-    class alone.
+    """True labels every class that the prompt names, by argmax against the background; False labels
+    only the class of the partition.
     """
     sampling: SamplingConfig = SamplingConfig()
     """The sampler of the images."""
     cross_attention_layers: tuple[str, ...] | None = None
-    """Which layers' cross-attention is averaged; None takes all."""
+    """Names of the layers whose cross-attention is averaged; None takes all."""
     class_cross_attention_layers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """The same for single classes, by slug, where other layers localise them better."""
+    """The same for single classes, by slug: other layers may localise a class better."""
     pamr: bool = True
     """Refine soft masks by pixel-adaptive refinement before binarisation."""
     pamr_iterations: Positive = 10
@@ -63,7 +64,7 @@ class AttentionMethodConfig(Section):
     """Samples in flight; changes memory and speed, never bytes."""
 
     def for_class(self, slug: str) -> Self:
-        """Return the section for one class: with its own cross-attention layers, if any."""
+        """Return the section for one class, with the cross-attention layers of that class."""
         layers = self.class_cross_attention_layers.get(slug, self.cross_attention_layers)
         return self.model_copy(
             update={"cross_attention_layers": layers, "class_cross_attention_layers": {}}
@@ -75,7 +76,7 @@ class AttentionMethodConfig(Section):
         if silent and self.prompt_file is None:
             raise ValueError(
                 f"prompts holds {silent[0]!r}, which names no class; "
-                "write {class} where its name belongs"
+                "write {class} at the place of the class name"
             )
         if not self.prompts:
             raise ValueError(
@@ -109,21 +110,23 @@ class SeeDiffConfig(AttentionMethodConfig):
     cross_attention_resolution: Positive = 16
     """Side of the cross-attention map that seeds come from (Table 4)."""
     self_attention_resolutions: tuple[Positive, ...] | None = None
-    """Sides of the self-attention maps that regions grow on; None takes all from the seeds' on."""
+    """Sides of the self-attention maps that expand the seeds; None takes the seeds' side and all
+    larger ones.
+    """
     seed_threshold: Literal["fixed", "otsu"] = "fixed"
     """"fixed" compares with alpha; "otsu" is the public code's variant."""
     affinity: Literal["rows", "columns", "cosine"] = "rows"
-    """How self-attention is read in equation 7 (`attention.seediff.expand_region`)."""
+    """Reading of equation 7: rows, columns or cosines (`attention.seediff.expand_region`)."""
     normalization: Literal["min_max", "max"] = "min_max"
     """How soft maps are brought to [0, 1]."""
     expansion: Literal["once", "iterative"] = "iterative"
     """"iterative" over all resolutions (IRE of Table 2), or "once" at the coarsest (CRE)."""
     background_expansion: bool = True
-    """Take the grown background out (BE of Table 2)."""
+    """Remove the expanded background from the mask (BE of Table 2)."""
     power: Positive = 4
     """Tau of "ca_sa"."""
     uncertainty_threshold: Probability | None = None
-    """Under "ca_sa", pixels from here to beta become ignore_index; None: none do."""
+    """For "ca_sa": pixels with a score between this and beta are ignored; None ignores none."""
 
     @model_validator(mode="after")
     def _check_thresholds(self) -> "SeeDiffConfig":
@@ -136,21 +139,20 @@ class SeeDiffConfig(AttentionMethodConfig):
 
 
 class AffinityNetConfig(Section):
-    """DiffuMask's AffinityNet (Ahn and Kwak, CVPR 2018), trained on one class's own images."""
+    """DiffuMask's AffinityNet (Ahn and Kwak, CVPR 2018), trained on the images of one class."""
 
     feature_size: Positive = 32
     """Side of its feature map; the image size divided by a power of two. The random walk has
     feature_size^2 nodes.
     """
     channels: int = Field(32, gt=0, multiple_of=4)
-    """Of its features."""
+    """Number of feature channels."""
     radius: Positive = 5
-    """Pixels of the feature map further apart than this form no training pair."""
+    """Largest distance of two pixels of a training pair, in pixels of the feature map."""
     foreground: Probability = 0.6
-    """From this score on, a pixel certainly belongs to the class, and the network learns from it.
-    """
+    """Pixels with at least this score are labels of the class."""
     background: Probability = 0.3
-    """Up to this score, a pixel certainly is background, and the network learns from it."""
+    """Pixels with at most this score are labels of the background."""
     num_steps: Positive = 120
     """Optimisation steps of its training."""
     batch_size: Positive = 8
@@ -166,7 +168,8 @@ class AffinityNetConfig(Section):
     def _check(self) -> "AffinityNetConfig":
         if self.background >= self.foreground:
             raise ValueError(
-                f"background is {self.background}, foreground {self.foreground}; it has to be lower"
+                f"background is {self.background}, but must be lower than foreground, which is "
+                f"{self.foreground}"
             )
         return self
 
@@ -175,9 +178,9 @@ class NoiseLearningConfig(Section):
     """DiffuMask's noise learning: cross-validation scores each pair, and the worst are dropped."""
 
     num_folds: int = Field(3, ge=2)
-    """Each pair is judged by a network that has seen none of its fold."""
+    """Number of folds. The network that scores a pair was trained on the other folds."""
     drop_share: Probability = 0.2
-    """This share of the pairs is dropped, those with the lowest IoU between mask and prediction."""
+    """Share of the pairs to drop: those with the lowest IoU of mask and prediction."""
     num_steps: Positive = 80
     """Optimisation steps of the small segmenter that each fold trains."""
     batch_size: Positive = 8
@@ -189,14 +192,14 @@ class NoiseLearningConfig(Section):
 
 
 class DiffuMaskConfig(AttentionMethodConfig):
-    """DiffuMask (ICCV 2023): cross-attention alone, with a threshold of its own for every image."""
+    """DiffuMask (ICCV 2023): masks from cross-attention, with one threshold for each image."""
 
     thresholds: tuple[Probability, ...] = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
     """The candidates that each image chooses its threshold from."""
     background_score: Probability = 0.45
-    """Score of the background in the map that candidates are matched with."""
+    """Score of the background in the map V that the masks of the thresholds are compared with."""
     affinity_net: AffinityNetConfig | None = AffinityNetConfig()
-    """What makes that map; None takes the refined cross-attention (PAMR) itself."""
+    """The network that makes V; None takes the cross-attention refined by PAMR instead."""
     noise_learning: NoiseLearningConfig | None = NoiseLearningConfig()
     """None keeps every pair."""
 

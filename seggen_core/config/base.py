@@ -1,4 +1,4 @@
-"""What every section of params.yaml shares."""
+"""The base class and the types of all sections of params.yaml."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ Positive = Annotated[int, Field(gt=0)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """Precision of network calls; "auto" is bfloat16 if the device has it natively, else float32."""
 NOTHING_TO_WATCH = Path("data/code/none.json")
-"""What `reads` names if DVC has no file of the user's to watch: DVC needs a file that exists."""
+"""Value of `reads` if the user has no file for DVC to watch: DVC needs a file that exists."""
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """Names of classes, variants and methods: they become items of dvc.yaml and parts of paths."""
 

@@ -1,4 +1,4 @@
-"""Sections on where samples and captions come from, and on what machine."""
+"""Sections on the dataset, the captions and the machine."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,12 +13,12 @@ Split = Literal["train", "val", "test"]
 
 
 class RuntimeConfig(Section):
-    """How to compute; changes speed and rounding, never what is computed. Not tracked by DVC."""
+    """Device, threads and tracking. DVC does not track them: they change speed and rounding only."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """"auto" takes CUDA where there is one."""
+    """"auto" takes CUDA if torch sees a CUDA device."""
     num_threads: Positive = 1
-    """CPU threads of one stage; independent stages run side by side."""
+    """CPU threads of one stage."""
     tracking_uri: str | None = None
     """MLflow server or database that `seggen track` sends to; None is sqlite in the project folder.
     MLFLOW_TRACKING_URI overrides it. "disk" sends nothing. Stages write to .seggen/metrics in every
@@ -27,7 +27,7 @@ class RuntimeConfig(Section):
 
 
 class SplitFiles(Section):
-    """Where one split's files lie, relative to the dataset's root; None is the published place."""
+    """Places of one split's files, relative to the dataset's root; None is the published place."""
 
     images: str | None = None
     """Folder of the images."""
@@ -56,26 +56,23 @@ class DatasetConfig(Section):
         "mapillary",
         "voc2012",
     ]
-    """Which reader."""
+    """Name of the reader."""
     root: Path | None = None
     """Folder of the dataset on disk, relative to the project's; the embedded scenes need none."""
     files: dict[Split, SplitFiles] = Field(default_factory=dict)
-    """Where the files of a split are, for datasets that don't lie as they were published; of the
-    published splits.
-    """
+    """Places of the files of each published split, for datasets whose files were moved."""
     classes_file: str | None = None
     """The class list, JSON or CSV, relative to `root`; for "folder" and "mapillary"."""
     use_sbd: bool = False
-    """Train on VOC 2012's 10,582 images with the SBD masks ("trainaug") instead of its own 1,464.
-    """
+    """Train on VOC 2012's 10,582 images with SBD masks ("trainaug") instead of VOC's 1,464."""
     splits: Literal["published", "val_as_test"] = "published"
-    """"published" takes the dataset's own train, val and test; "val_as_test" evaluates on its val,
-    where test labels aren't to be had, and takes the validation samples out of train.
+    """"published" takes train, val and test as published. "val_as_test" is for datasets without
+    test labels: it evaluates on the published val and takes the validation samples out of train.
     """
     keep_val_in_train: bool = False
-    """With "val_as_test", the validation samples are trained on too, so that train is the whole
-    published split. Nothing selects a model by them, but their scores then say how well a model
-    fits, not how well it generalises.
+    """With "val_as_test", the validation samples also stay in train, so train is the whole
+    published split. No model is selected by them. But their scores then say how well a model fits,
+    not how well it generalises.
     """
     image_size: Positive = 64
     """Side in pixels of the square samples that all stages work on."""
@@ -106,29 +103,29 @@ class DatasetConfig(Section):
 
 
 class CaptionsConfig(Section):
-    """Text prompts of the real training samples."""
+    """Captions of the real training samples; they are the prompts of training and sampling."""
 
     captioner: Literal["class_list", "blip2", "blip", "florence2", "file"] = "class_list"
-    """"class_list" writes them from the mask; "blip2" (SegGen 3.2), "blip" and "florence2" from the
-    image; "file" reads the user's.
+    """"class_list" writes captions from the masks; "blip2" (SegGen 3.2), "blip" and "florence2"
+    write them from the images; "file" reads the user's captions.
     """
     reads: Annotated[Path | None, TrackedPath] = None
     """The file that DVC watches: for "file" the user's table of captions (Parquet or CSV with
     sample_key and caption), for the other captioners data/code/none.json.
     """
     edits: Annotated[Path | None, TrackedPath] = None
-    """Table of edited captions. Edits change sampling only. Training captions stay, so only the
-    samples with an edited caption are remade.
+    """Table of edited captions. Edits change only sampling, not training. So only the samples with
+    an edited caption are made again.
     """
     model: str | None = None
-    """Hub repository or folder of the captioning model; None is the captioner's own."""
+    """Hub repository or folder of the captioning model; None is the captioner's default."""
     revision: str | None = None
     """Commit of `model`; required for a hub repository."""
     prompt: str | None = None
-    """What the model is asked; None is the captioner's own (SegGen's question for BLIP-2)."""
+    """Prompt of the captioning model; None is its default (for BLIP-2: SegGen's question)."""
     max_new_tokens: Positive = 30
-    """Longest answer of a model."""
+    """Longest answer of the captioning model, in tokens."""
     batch_size: Positive = 8
-    """Images per call of a model."""
+    """Images per call of the captioning model."""
     min_area_share: Probability = 0.002
-    """"class_list" leaves out things and stuff that cover less of the image than this."""
+    """"class_list" leaves out things and stuff that cover a smaller share of the image."""

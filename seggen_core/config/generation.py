@@ -1,4 +1,4 @@
-"""Sections on the foundation, its fine-tuning and the samples made with it."""
+"""Sections on the foundation, its fine-tuning, and sampling."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,12 +11,11 @@ from seggen_core.config.base import Positive, Precision, Probability, Section, T
 class RandomCrops(Section):
     """Random square crops of the training samples, image and mask together, at the image size.
 
-    They make a small dataset last longer before a generator knows it by heart. A crop keeps the
-    caption of its sample.
+    They delay overfitting on a small dataset. A crop has the caption of its sample.
     """
 
     per_sample: Positive
-    """Crops of each sample, beside the whole one; drawn once."""
+    """Crops of each sample, in addition to the whole sample; drawn once."""
     min_side: float = Field(0.5, gt=0, lt=1)
     """Smallest side of a crop, as a share of the sample's."""
 
@@ -25,21 +24,23 @@ class SamplingConfig(Section):
     """One diffusion sampler."""
 
     scheduler: str = "DDIMScheduler"
-    """A diffusers scheduler class; made from the pipeline's own noise schedule."""
+    """Name of a diffusers scheduler class. It gets the noise schedule of the pipeline."""
     scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Its settings ({"use_karras_sigmas": true} makes EulerDiscreteScheduler EDM's sampler)."""
+    """Settings of the scheduler ({"use_karras_sigmas": true} makes EulerDiscreteScheduler the
+    sampler of EDM).
+    """
     num_inference_steps: Positive = 20
     """Denoising steps."""
     guidance_scale: float = Field(2.0, ge=1)
     """Classifier-free guidance; 1 is off."""
     controlnet_conditioning_scale: float = Field(1.0, ge=0)
-    """What a ControlNet's outputs are multiplied by; no other pipeline uses it. Above 1 it makes up
-    for a short training (docs/results.md).
+    """Factor on the outputs of a ControlNet. A factor above 1 compensates for a short training
+    (docs/results.md).
     """
     micro_batch_size: Positive = 8
-    """Rows of every network call; MaskSyn and ImgSyn take fewer where that shares the samples of a
-    source out evenly. Short batches are padded to it, so that the bytes of a sample don't depend on
-    how many others are made with it. It is part of what defines a sample.
+    """Rows of every network call. Short batches are padded to it, so the bytes of a sample do not
+    depend on the other samples of its batch. MaskSyn and ImgSyn take fewer rows if that divides the
+    samples of a source evenly. A change of this number changes the samples.
     """
     precision: Precision = "auto"
     """Precision of network calls."""
@@ -49,12 +50,12 @@ class PretrainConfig(Section):
     """Pretraining of a small latent diffusion model on endless scenes or on the training images."""
 
     data: Literal["scene_stream", "training_images"] = "scene_stream"
-    """"scene_stream", or "training_images": the real training split and its captions (never its
-    masks), on which the UNet and text encoder of `init_from` are trained further, or new ones. Such
-    a foundation has seen nothing of the world but these images and what `init_from` has.
+    """"scene_stream" draws procedural scenes. "training_images" takes the images and captions
+    (never the masks) of the real training split, and trains the UNet and the text encoder of
+    `init_from` further, or new ones.
     """
     image_size: Positive = 64
-    """Side of the pictures in pixels; for "training_images" that of the dataset."""
+    """Side of the pictures in pixels; for "training_images" it must be that of the dataset."""
     autoencoder_steps: Positive = 2900
     """Optimisation steps of the autoencoder."""
     autoencoder_channels: tuple[Positive, ...] = (32, 64)
@@ -68,44 +69,44 @@ class PretrainConfig(Section):
     unet_steps: Positive = 18_500
     """Optimisation steps of the UNet and the text encoder."""
     unet_decay_steps: Positive = 3000
-    """Number of last steps over which their learning rate falls."""
+    """Number of steps, at the end, over which the learning rate of both falls."""
     unet_channels: tuple[Positive, ...] = (32, 96, 128)
     """Channels per resolution level; cross-attention in all but the first."""
     unet_learning_rate: float = Field(5e-4, gt=0)
     """Peak learning rate of the UNet and the text encoder."""
     ema_decay: Probability = 0.9995
-    """Decay of the averaged weights that are saved; a short training wants a smaller one."""
+    """Decay of the averaged weights that are saved; a short training needs a smaller one."""
     text_width: Positive = 128
     """Width of the text embeddings."""
     batch_size: Positive = 16
     """Images of a step, of each training."""
     single_object_share: Probability = 0.5
-    """Share of scenes with one large object, as 'a photo of a car' asks for."""
+    """Share of scenes with one large object, which match a prompt like 'a photo of a car'."""
     stuff_only_share: Probability = 0.06
     """Share of scenes without any object."""
     caption_dropout: Probability = 0.1
     """Share of empty captions, for classifier-free guidance."""
     pool_size: Positive = 10_000
-    """Scenes held as latents per process."""
+    """Number of scenes in the pool of latents."""
     refresh: Positive = 5
-    """Scenes of the pool that are new at every step; a scene is seen batch_size / refresh times on
-    average.
+    """Scenes of the pool that each step replaces. On average, a scene is in batch_size / refresh
+    batches.
     """
     precision: Precision = "auto"
     """Of network calls; weights and optimiser stay float32."""
     init_from: Path | None = None
     """Folder of an earlier foundation, to continue its pretraining; None starts from scratch."""
     new_unet: bool = False
-    """Take tokenizer and autoencoder of `init_from` only, and start UNet and text encoder, which
-    may be of another shape then, from scratch.
+    """Take only the tokenizer and the autoencoder of `init_from`. UNet and text encoder start from
+    scratch and may have another shape.
     """
     random_crops: RandomCrops | None = None
-    """Of "training_images", beside the whole ones."""
+    """Crops of the "training_images", in addition to the whole images."""
 
     @model_validator(mode="after")
     def _check(self) -> "PretrainConfig":
         if self.random_crops is not None and self.data != "training_images":
-            raise ValueError("'random_crops' are of data 'training_images'")
+            raise ValueError("'random_crops' needs data 'training_images'")
         if self.new_unet and self.init_from is None:
             raise ValueError(
                 "'new_unet' takes tokenizer and autoencoder of 'init_from', which isn't given; "
@@ -160,7 +161,7 @@ class DiffusionTrainingConfig(Section):
     weight_decay: float = Field(1e-2, ge=0)
     """AdamW's weight decay of all parameters."""
     warmup_steps: int = Field(50, ge=0)
-    """Linear warm-up; then cosine to zero where `lr_scheduler` is "cosine"."""
+    """Steps over which the learning rate rises linearly to its peak."""
     lr_scheduler: Literal["constant", "cosine"] = "cosine"
     """After the warm-up, the learning rate stays ("constant") or falls to zero ("cosine")."""
     max_grad_norm: float = Field(1.0, gt=0)
@@ -176,22 +177,22 @@ class DiffusionTrainingConfig(Section):
     precision: Precision = "auto"
     """Of network calls; weights and optimiser stay float32."""
     gradient_checkpointing: bool = False
-    """Trade time for memory."""
+    """Save memory and take more time: compute activations twice instead of storing them."""
     random_crops: RandomCrops | None = None
-    """Trained on beside the whole samples."""
+    """Crops that are trained on in addition to the whole samples."""
     preview: SamplingConfig = SamplingConfig()
     """Sampler of the preview picture (.seggen/previews); it changes nothing in the model."""
 
 
 class Text2MaskConfig(DiffusionTrainingConfig):
-    """Text2Mask: fine-tuning of the UNet, and of the decoder where `decoder_steps` isn't 0."""
+    """Text2Mask: fine-tuning of the UNet, and of the decoder if `decoder_steps` is above 0."""
 
     decoder_steps: int = Field(0, ge=0)
-    """Steps that the decoder is trained for on degraded latents of colour maps; 0 leaves it as it
-    is (SegGen).
+    """Steps that train the decoder on degraded latents of colour maps; 0 does not train it
+    (SegGen).
     """
     decoder_learning_rate: float = Field(2e-3, gt=0)
-    """Peak; it falls to zero linearly."""
+    """Peak learning rate of the decoder; it falls to zero linearly."""
     decoder_noise: float = Field(0.3, ge=0)
     """Largest noise on the latents, in standard deviations of the latents."""
 

@@ -35,7 +35,7 @@ class SegGenConfig(Section):
     profile: Slug
     """Name of the profile; its folder below profiles/ holds what it ships with."""
     seed: int = Field(0, ge=0)
-    """Of all random streams."""
+    """Seed of all random streams."""
     classes: tuple[Slug, ...]
     """Slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
     """
@@ -60,7 +60,7 @@ class SegGenConfig(Section):
     seediff: SeeDiffConfig
     """Sampling and masks of SeeDiff."""
     diffumask: DiffuMaskConfig | None = None
-    """None where the stage isn't used."""
+    """Sampling and masks of DiffuMask; None if the stage is not used."""
     train_seg: SegmenterConfig = SegmenterConfig()
     """Training of the segmenters."""
     variants: dict[Slug, VariantConfig]
@@ -76,7 +76,7 @@ class SegGenConfig(Section):
     ablation: AblationConfig = AblationConfig()
     """The table over all arms."""
     checks: ChecksConfig = ChecksConfig()
-    """Limits that data must keep before more is computed from it."""
+    """Limits of the data checks."""
 
     @model_validator(mode="after")
     def _check(self) -> "SegGenConfig":
@@ -111,7 +111,7 @@ def load_config(path: Path) -> SegGenConfig:
         return SegGenConfig.model_validate(tree)
     except ValidationError as error:
         lines = [
-            _describe(e["loc"], kind=e["type"], message=e["msg"], found=e["input"])
+            _describe(e["loc"], kind=e["type"], message=e["msg"], value=e["input"])
             for e in error.errors()
         ]
         raise ConfigError(
@@ -119,7 +119,7 @@ def load_config(path: Path) -> SegGenConfig:
         ) from None
 
 
-def _describe(location: tuple[int | str, ...], *, kind: str, message: str, found: Any) -> str:
+def _describe(location: tuple[int | str, ...], *, kind: str, message: str, value: Any) -> str:
     """Return one line on an invalid value: its key, what is expected, and the value if short."""
     line = f"  {'.'.join(map(str, location)) or '(top level)'}: "
     if kind == "extra_forbidden":
@@ -132,5 +132,5 @@ def _describe(location: tuple[int | str, ...], *, kind: str, message: str, found
                 types = (field.annotation, *get_args(field.annotation))
                 section = next(t for t in types if isinstance(t, type) and issubclass(t, Section))
         return line + f"unknown key; known here: {', '.join(section.model_fields)}"
-    shown = f" (got {found!r})" if kind != "missing" and len(repr(found)) < 80 else ""
+    shown = f" (got {value!r})" if kind != "missing" and len(repr(value)) < 80 else ""
     return line + message.removeprefix("Value error, ") + shown

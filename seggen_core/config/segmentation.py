@@ -1,4 +1,4 @@
-"""Sections on the segmenter, the arms of the ablation and what scores them."""
+"""Sections on the segmenter, the arms of the ablation and their scores."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,19 +33,18 @@ class SegmenterConfig(Section):
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Of matrices and kernels; not of biases and normalisation layers."""
+    """Weight decay of matrices and kernels; biases and normalisation layers have none."""
     warmup_steps: int = Field(50, ge=0)
     """Steps over which the learning rate rises linearly to its peak."""
     lr_scheduler: Literal["poly", "cosine", "step"] = "poly"
     """How the learning rate falls after the warm-up: "poly" to zero, to the power 0.9 of the steps
     left (SegGen A.3); "cosine" to zero; "step" to a tenth after 8/9 and again after 26/27 of the
-    steps (Mask2Former on COCO). Under strategy "pretrain" each phase has a schedule of its own.
+    steps (Mask2Former on COCO). With strategy "pretrain", each phase has its own schedule.
     """
     max_grad_norm: float = Field(10.0, gt=0)
     """Gradients are clipped to this norm."""
     backbone_multiplier: float = Field(1.0, gt=0)
-    """Factor on the learning rate of the backbone's parameters (Mask2Former's own training: 0.1).
-    """
+    """Factor on the learning rate of the backbone's parameters (Mask2Former's authors: 0.1)."""
     random_flip: bool = True
     """Flip half of the samples left to right."""
     random_scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.5)
@@ -65,21 +64,21 @@ class SegmenterConfig(Section):
     backbone: str = "hrnet_w18_small"
     """Timm model name of "hrnet"."""
     backbone_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Changes to timm's definition of it, by its own names ("stem_width", "stage2": {...})."""
+    """Changes to timm's definition of the backbone, by timm's names ("stem_width", "stage2":
+    {...}).
+    """
     backbone_source: str | None = None
-    """Safetensors file of pretrained weights, or a folder with model.safetensors, of timm for
-    "hrnet", of transformers for "mask2former"; relative to the project's folder. None trains from
-    scratch.
+    """Pretrained weights of the backbone: a safetensors file, or a folder with model.safetensors,
+    relative to the project's folder. "hrnet" needs timm's weights, "mask2former" those of
+    transformers. None trains from scratch.
     """
     stem_stride: Literal[1, 2, 4] = 4
-    """How much HRNet's stem shrinks the image: 4 as published; 2 or 1 for images that are small
-    themselves.
-    """
+    """Factor by which HRNet's stem shrinks the image: 4 as published, 2 or 1 for small images."""
     head_width: Positive = 64
     """Channels of HRNet's segmentation head."""
     mask2former: dict[str, Any] = Field(default_factory=dict)
-    """Fields of transformers' Mask2FormerConfig, `backbone_config` among them; they change
-    `mask2former_source`'s where that is given.
+    """Fields of transformers' Mask2FormerConfig, including `backbone_config`. If
+    `mask2former_source` is given, they change its configuration.
     """
     mask2former_source: str | None = None
     """Transformers folder, or hub repository with `mask2former_revision`; None trains from scratch.
@@ -87,12 +86,11 @@ class SegmenterConfig(Section):
     mask2former_revision: str | None = None
     """Commit of a hub repository; required for one."""
     overrides: dict[Literal["hrnet", "mask2former"], dict[str, Any]] = Field(default_factory=dict)
-    """Fields of this section that differ for one model, as {"mask2former": {"learning_rate":
-    1.0e-4}}; they hold wherever that model is trained.
+    """Fields of this section that differ for one model: {"mask2former": {"learning_rate": 1.0e-4}}.
     """
 
     def for_model(self, model: Literal["hrnet", "mask2former"] | None) -> "SegmenterConfig":
-        """Return the section for `model`, with its overrides; None is the section's own model."""
+        """Return the section for `model`, with its overrides; None stands for `self.model`."""
         name = model or self.model
         tree = self.model_dump() | self.overrides.get(name, {}) | {"model": name, "overrides": {}}
         return SegmenterConfig.model_validate(tree)
@@ -110,7 +108,7 @@ class SegmenterConfig(Section):
 
 
 class SyntheticAugmentConfig(Section):
-    """DiffuMask's augmentations of synthetic pairs; those of all samples follow."""
+    """DiffuMask's augmentations of synthetic pairs. The augmentations of all samples come after."""
 
     splice: Probability = 0.3
     """Probability that several pairs are laid side by side and shrunk to one."""
@@ -123,11 +121,11 @@ class SyntheticAugmentConfig(Section):
     occlusion: Probability = 0.3
     """Probability that a rectangle of another pair covers a part."""
     occlusion_extent: tuple[Probability, Probability] = (0.15, 0.5)
-    """Smallest and largest side of the rectangle of another pair, as shares of the image's."""
+    """Smallest and largest side of that rectangle, as shares of the image's side."""
     noise: Probability = 0.3
     """Probability of added Gaussian noise."""
     noise_sigma: float = Field(8.0, ge=0)
-    """Standard deviation of Gaussian noise in grey levels of 255."""
+    """Standard deviation of the noise, in grey levels of 0 to 255."""
 
     @model_validator(mode="after")
     def _check(self) -> "SyntheticAugmentConfig":
@@ -147,9 +145,9 @@ class NoiseFilterConfig(Section):
     """
 
     tolerance: float = Field(1.25, gt=0)
-    """A pixel is ignored where its cross-entropy exceeds this many times its class's mean on the
-    real samples (FreeMask: 1.25). The fewer real samples there are, the better the segmenter knows
-    them, and the more is ignored.
+    """A pixel is ignored if its cross-entropy exceeds this many times the mean of its class on the
+    real samples (FreeMask: 1.25). With few real samples the segmenter overfits them, their mean
+    falls, and more pixels are ignored.
     """
 
 
@@ -161,9 +159,9 @@ class VariantConfig(Section):
     "none".
     """
     reads: tuple[Annotated[str, TrackedPath], Annotated[str, TrackedPath]]
-    """Exactly two paths, since DVC gives each item of a group the same number of dependencies.
-    Folders under data/synthetic are the arm's synthetic sources; an arm that needs fewer names the
-    real indexes instead.
+    """Two inputs, because DVC requires every arm to list the same number. Folders below
+    data/synthetic are the arm's synthetic sources. If an arm uses fewer than two, fill up with
+    data/real/train/index.parquet and data/real/val/index.parquet.
     """
     shuffle_masks: bool = False
     """The control: each synthetic image gets the mask of another one."""
@@ -174,12 +172,11 @@ class VariantConfig(Section):
     p_aug: Probability | None = None
     """Replace with this probability instead of `train_seg.p_aug`."""
     synthetic_augment: SyntheticAugmentConfig | None = None
-    """Augment the synthetic pairs of this arm; None doesn't."""
+    """Augmentations of the synthetic pairs of this arm; None uses none."""
     noise_filter: NoiseFilterConfig | None = None
-    """Ignore pixels of synthetic pairs that look wrong; None ignores none."""
+    """Filter that ignores wrong pixels of synthetic pairs; None ignores none."""
     hide_unseen: bool = False
-    """Real masks are ignored where they show a class of `zero_shot.unseen`; synthetic ones may show
-    it.
+    """In real masks, ignore the pixels of classes in `zero_shot.unseen`; synthetic masks keep them.
     """
 
     @property
@@ -243,13 +240,13 @@ class MemorizationConfig(Section):
     """Distances of synthetic samples to the nearest training samples."""
 
     neighbors: Positive = 50
-    """N of the relative distance, which compares the nearest training image with the n nearest
+    """The relative distance compares the nearest training image with this many nearest ones
     (Carlini et al.: 50).
     """
     batch_size: Positive = 256
     """Samples compared at once."""
     num_pictures: Positive = 8
-    """Of the nearest pairs in nearest.png, by each measure."""
+    """Number of nearest pairs in nearest.png, for each measure."""
 
 
 class AblationConfig(Section):

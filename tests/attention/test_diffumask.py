@@ -141,5 +141,5 @@ def test_settings_that_do_not_fit_are_named():
             config=CONFIG.model_copy(update={"feature_size": 6}),
             name=(0,),
         )
-    with pytest.raises(ValueError, match="it has to be lower"):
+    with pytest.raises(ValueError, match="must be lower than foreground"):
         AffinityNetConfig(foreground=0.3, background=0.3)
