@@ -1,4 +1,4 @@
-"""The classes of a dataset: contiguous train ids, names, slugs, and thing or stuff."""
+"""The classes of a dataset: contiguous train ids, names, slugs, and whether they are things."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from pathlib import Path
 from seggen_core.errors import ConfigError
 
 IGNORE_INDEX = 255
-"""Mask value of a pixel that belongs to no class: it enters neither losses nor metrics."""
+"""Mask value of a pixel that belongs to no class; losses and metrics ignore it."""
 
 
 def slugify(name: str) -> str:
-    """Return `name` as it keys paths, DVC items and partitions: lower case, ``_`` for the rest."""
+    """Return the slug of `name` for paths and DVC items: a-z and 0-9, else ``_``."""
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not slug:
         raise ConfigError(
@@ -38,7 +38,7 @@ class SegmentationClass:
 
     @property
     def slug(self) -> str:
-        """The class as it keys paths and partitions ("potted_plant")."""
+        """Name in paths, DVC items and partitions ("potted_plant")."""
         return slugify(self.name)
 
 
@@ -66,7 +66,7 @@ class Taxonomy(Sequence[SegmentationClass]):
 
     @classmethod
     def read(cls, path: Path) -> "Taxonomy":
-        """Read a file that holds what `to_json` returns, as the stage `dataset` writes it."""
+        """Read a taxonomy.json, which the stage `dataset` writes with `to_json`."""
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
@@ -94,7 +94,7 @@ class Taxonomy(Sequence[SegmentationClass]):
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Train id to class name, as transformers models want it."""
+        """Train id to class name, the form that transformers models need."""
         return {c.train_id: c.name for c in self}
 
     @property
@@ -103,14 +103,14 @@ class Taxonomy(Sequence[SegmentationClass]):
         return [c.slug for c in self]
 
     def by_slug(self, slug: str) -> SegmentationClass:
-        """Return the class with this slug; ConfigError names the known ones where there is none."""
+        """Return the class with this slug; ConfigError lists the known slugs if there is none."""
         for c in self:
             if c.slug == slug:
                 return c
         raise ConfigError(f"there is no class {slug!r}; this taxonomy has: {', '.join(self.slugs)}")
 
     def to_json(self) -> list[dict[str, object]]:
-        """Return a JSON-ready list, read back by `from_json`."""
+        """Return a JSON-ready list that `from_json` reads."""
         return [{"train_id": c.train_id, "name": c.name, "is_thing": c.is_thing} for c in self]
 
     @classmethod

@@ -1,13 +1,12 @@
-"""What data must look like before more is computed from it.
+"""Checks of the results of stages, before other stages compute more from them.
 
-Each check reads what a stage wrote and returns a `Finding`. All take the folder that the stage
-wrote, the project's paths and the floors, so that a caller can treat them alike.
+Each check reads the output of a stage and returns a `Finding`. All checks have the same arguments:
+the folder that the stage wrote, the project's paths, and the limits, which are the section `checks`
+of params.yaml.
 
-- `samples`: sample stores: decodable, inside the taxonomy, held-out images kept apart
-- `synthesis`: synthetic partitions: classes, histogram, agreement of images and masks
-- `scores`: captions, checkpoints and judged methods against their floors
-
-Floors are in the section `checks` of params.yaml.
+- `samples`: samples can be decoded and fit the taxonomy; no test image is in another split
+- `synthesis`: classes, histogram, and agreement of images and masks of a synthetic partition
+- `scores`: captions, checkpoints and judged methods against their limits
 """
 
 from seggen_core.checks.finding import Finding

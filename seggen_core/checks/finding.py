@@ -1,4 +1,4 @@
-"""What a check returns."""
+"""The result of a check."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +10,12 @@ class Finding:
     """The result of a check.
 
     Attributes:
-        passed: nothing is wrong.
-        summary: one sentence: what the data are like, and what was expected.
-        numbers: what it rests on.
-        example: the worst case, or the first that fails: where it is and what is wrong with it.
-        picture: sample store and key of `example`, where it can be looked at.
-        blocks: whether a failure should stop what is downstream; False is a warning.
+        passed: whether the data are as expected.
+        summary: one sentence that describes the data and the expectation.
+        numbers: the measured values and the limits, by name.
+        example: the worst case, or the first that fails: its place and its problem.
+        picture: sample store and key of a sample to show.
+        blocks: whether a failure stops downstream stages; False makes it a warning.
     """
 
     passed: bool

@@ -18,8 +18,8 @@ from seggen_core.taxonomy import Taxonomy
 def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """Every sample of the store is sound.
 
-    It can be decoded, and every value of its mask is a train id of the taxonomy or "ignore". Of the
-    real dataset, the stores of all splits are looked at.
+    It can be decoded, and every value of its mask is a train id of the taxonomy or "ignore". For
+    the real dataset, the check reads the stores of all splits.
     """
     real_folders = [paths.real(split) for split in SPLITS]
     taxonomy = Taxonomy.read(paths.taxonomy)
@@ -58,11 +58,11 @@ def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
         "shared": float(len(shared)),
     }
     if not shared:
-        summary = f"the {len(test)} test samples are kept apart from the {num_others} others"
+        summary = f"none of the {len(test)} test samples is among the {num_others} others"
         return Finding(True, summary, numbers)
     summary = (
-        f"{len(shared)} samples are in the test split too, so that its scores aren't on unseen "
-        f"data; first {shared[0]}"
+        f"{len(shared)} samples are in the test split too, so its scores are not on unseen data; "
+        f"first {shared[0]}"
     )
     return Finding(False, summary, numbers, example=shared[0])
 

@@ -1,4 +1,4 @@
-"""Checks of captions, checkpoints and judged methods against their floors."""
+"""Checks of captions, checkpoints and judged methods against their limits."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from seggen_core.store.reader import SampleStore
 
 
 def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
-    """Real training samples have a caption that isn't blank."""
+    """Enough real training samples have a caption that is not blank."""
     import pandas as pd
 
     table = pd.read_parquet(paths.captions, columns=["sample_key", "caption"])
@@ -35,7 +35,7 @@ def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
 
 
 def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
-    """Every segmenter of an arm reaches the floor on the validation split."""
+    """Every segmenter of an arm reaches the limit on the validation split."""
     metrics = _read(folder / "metrics.json")
     scores = {
         f"seed{seed}": float(summary["val_miou"]) for seed, summary in metrics["seeds"].items()
@@ -55,7 +55,7 @@ def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig)
 
 
 def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
-    """The judge sees in the images of a method what its masks say."""
+    """The judge's predictions agree with the masks of a method."""
     metrics = _read(folder / "metrics.json")
     score = float(metrics.get("mask_iou", metrics["miou"]))
     mious = {slug: part.get("miou") for slug, part in metrics["partitions"].items()}

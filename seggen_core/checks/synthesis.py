@@ -18,8 +18,8 @@ EMPTY = Finding(True, "the partition has no sample to look at")
 def check_classes(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
     """The partition has samples, and its masks show its class.
 
-    Unless the method labels one class at a time, they show others as well. A partition without
-    samples to which no real sample belongs is a warning: there was nothing to make it from.
+    The masks also show other classes, unless the method labels one class at a time. An empty
+    partition is only a warning if no real sample belongs to it: it had no sources.
     """
     store, slug = SampleStore(folder), folder.name
     numbers = {"samples": float(len(store)), "min_samples": float(checks.min_samples)}
@@ -53,8 +53,8 @@ def _too_few_samples(
     numbers = numbers | {"sources": float(num_sources)}
     if not len(store) and not num_sources and _is_sourced(folder):
         summary = (
-            f"no real sample of the subsets has {slug} as its rarest class, so there is nothing to "
-            f"make {slug} from"
+            f"no real sample of the subsets has {slug} as its rarest class, so the partition "
+            "has no sources"
         )
         return Finding(False, summary, numbers, blocks=False)
     summary = f"{len(store)} samples, expected at least {numbers['min_samples']:.0f}"
@@ -63,11 +63,11 @@ def _too_few_samples(
 
 
 def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
-    """The class histogram hasn't collapsed against that of the partition's real sources.
+    """The class histogram is near that of the partition's real sources.
 
-    Compared by total variation distance, half the sum of the absolute differences of the shares of
-    labelled pixels. Methods that label one class at a time have no real samples to compare with:
-    there, the class has to cover a plausible share of the images.
+    The measure is the total variation distance: half the sum of the absolute differences of the
+    shares of labelled pixels. Methods that label one class at a time have no real sources. For
+    them, the class has to cover a plausible share of the images.
     """
     store = SampleStore(folder)
     if not len(store):
@@ -118,8 +118,7 @@ def _check_class_share(
 def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
     """On average, images are steeper along the borders of their masks than elsewhere.
 
-    A quick look without a network, before anything is trained on the pairs; the stage `judge` looks
-    closer, later.
+    This check is quick and needs no network. The stage `judge` is more exact and runs later.
     """
     store = SampleStore(folder)
     scores = np.array([edge_agreement(s.image, segmentation_map=s.segmentation_map) for s in store])
@@ -141,7 +140,7 @@ def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
 
 
 def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
-    """Every sample was made from a training sample, none from one of the test split."""
+    """The source of every sample is a training sample, and none is a test sample."""
     store = SampleStore(folder)
     sources = store.index["source_key"]
     held_out = set(SampleStore(paths.real("test")).keys())
@@ -157,13 +156,13 @@ def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
         "foreign": float(len(foreign)),
     }
     if not foreign:
-        summary = f"none of the {len(store)} samples was made from a held-out one"
+        summary = f"none of the {len(store)} samples has a held-out source"
         return Finding(True, summary, numbers)
     key, source = foreign[0]
     where = "the test split" if source in held_out else "no training split"
     summary = (
-        f"{len(foreign)} samples weren't made from training samples; {key} is from {source} of "
-        f"{where}"
+        f"the sources of {len(foreign)} samples are not training samples; the source of {key} is "
+        f"{source} of {where}"
     )
     return Finding(False, summary, numbers, example=summary, picture=(folder, key))
 

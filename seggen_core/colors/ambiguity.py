@@ -1,10 +1,11 @@
-"""Which colours a drawn colour map holds, and which of them its ambiguous pixels show.
+"""Decides which colours a drawn colour map shows, and which of them an ambiguous pixel gets.
 
-SegGen takes the nearest colour of every pixel (A.2). That is exact on clean maps. An autoencoder
-blends the colours of both sides of an outline, and overshoots. With 150 classes the colours are 59
-apart, so a blend of two of them passes near a third: the nearest colours of a clean map that went
-through an autoencoder show dozens of classes that it doesn't have. So a colour counts only where
-the map shows it as an area, and a pixel between the colours takes the nearest of those around it.
+SegGen takes the nearest colour of every pixel (A.2). That is exact on clean maps. But an
+autoencoder blends the colours of both sides of an outline, and overshoots. With 150 classes, the
+colours are 59 apart, so a blend of two colours is near a third one. Then the nearest colours of a
+map that went through an autoencoder show dozens of classes that are not in the map. Therefore a
+colour counts only if the map shows it as an area. A pixel between colours takes the nearest of the
+colours around it.
 """
 
 from collections.abc import Collection
@@ -14,15 +15,16 @@ import numpy as np
 from seggen_core.colors.decoding import nearest_ids, palette_distances
 
 BLOCKS = ((3, 0.35), (5, 0.5))
-"""A colour is present if squares of so many pixels a side lie within such a share of the distance
-to the next colour: small squares that are close, or larger ones that were moved as a whole.
+"""(side, share): a colour is present if squares with `side` pixels a side are within `share` of its
+distance to the next colour. The small squares are close to the colour; the larger ones were shifted
+as a whole.
 """
 WIDE_MARGIN = 96
-"""In 8-bit steps; blends of other colours rarely come as near to a colour (docs/color_maps.md)."""
+"""In 8-bit steps. Blends of other colours rarely have such a margin (docs/color_maps.md)."""
 WIDE_PER_SIDE = 1 / 20
-"""A colour is present where this many pixels a pixel of the map's side have it by WIDE_MARGIN."""
+"""A colour is present if this many pixels per pixel of the side have it with WIDE_MARGIN."""
 REACH = 2
-"""How far an ambiguous pixel looks for colours, in pixels along each axis."""
+"""Distance within which an ambiguous pixel looks for colours, in pixels along each axis."""
 
 
 def resolve_colors(
@@ -35,11 +37,11 @@ def resolve_colors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode a colour map to the ids of colours.
 
-    1. Every pixel takes the nearest colour, ties to the smaller id. A map that holds nothing but
-       these colours is done.
-    2. A pixel's margin is the distance from its colour to the colour nearest to that, less twice
-       its own distance to it. The second-best colour is at least as much further away than the best
-       one.
+    1. Every pixel takes the nearest colour; of two equally near ones, that with the smaller id. If
+       all pixels have exactly these colours, the map is decoded.
+    2. The margin of a pixel is the distance from its colour to the colour nearest to that colour,
+       minus twice the distance of the pixel to its colour. The second-best colour is further away
+       than the best one by at least the margin.
     3. A colour is present if blocks of 3x3 pixels within 0.35 of its distance to the next colour,
        or of 5x5 within 0.5, lie at `block_share` of the map's pixels, or if as many pixels as a
        20th of the map's side have it by a margin of `WIDE_MARGIN`. The colours of 150 classes are
@@ -48,15 +50,15 @@ def resolve_colors(
     4. Pixels with a present colour and a margin of at least 0 keep it. All others are ambiguous:
        they take the nearest of the colours that such pixels have within `REACH` pixels. Along an
        outline, these are the colours of its two sides.
-    5. An ambiguous pixel without such a pixel around it isn't explained by any colour.
+    5. No colour explains an ambiguous pixel that has no such pixel around it.
 
     Args:
         color_map: uint8 [H, W, 3].
         colors: uint8 [2 to 256, 3].
-        block_share: share of the map's pixels that are the corner of a block, for a colour to be
-            present; at least one pixel.
-        always: ids of colours that count as present in every map: edges are thinner than any block.
-        never_thin: ids of colours that need blocks: grey lies between all others, so that blends
+        block_share: a colour is present if its blocks are at least this share of the map's pixels,
+            and at least one.
+        always: ids of colours that count as present in every map. Edges are thinner than any block.
+        never_thin: ids of colours that need blocks. Grey lies between all other colours, so blends
             come near to it.
 
     Returns:
@@ -121,7 +123,7 @@ def _nearest_around(color_map: np.ndarray, *, colors: np.ndarray, ids: np.ndarra
 
 
 def _blocks_per_color(ids: np.ndarray, *, margin: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Return how many blocks of each colour there are, int64 [N]: the more of the two kinds."""
+    """Return the number of blocks of each colour, int64 [N]: the larger count of the two kinds."""
     counts = [
         _count_blocks(ids, counted=margin >= (1 - 2 * share) * spacing[ids], side=side)
         for side, share in BLOCKS
@@ -139,7 +141,7 @@ def _spacing(colors: np.ndarray) -> np.ndarray:
 
 
 def _count_blocks(ids: np.ndarray, *, counted: np.ndarray, side: int) -> np.ndarray:
-    """Count the squares of `side` x `side` pixels that have one id and are `counted` all over.
+    """Count the squares of `side` x `side` pixels with one id whose pixels are all `counted`.
 
     Returns:
         int64, by id, up to the largest id of such a square.

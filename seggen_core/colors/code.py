@@ -1,4 +1,7 @@
-"""How a project's generators see masks: semantic colour maps, or panoptic ones with outlines."""
+"""Converts masks to the colour maps that generators see, and back.
+
+Colour maps are semantic, or panoptic with outlines.
+"""
 
 from dataclasses import dataclass
 
@@ -44,7 +47,7 @@ class ColorCode:
     """
 
     def __init__(self, taxonomy: Taxonomy, *, kind: ColorMapKind) -> None:
-        """Raise ConfigError where the taxonomy has too many classes to keep a colour for edges."""
+        """Raise ConfigError if the taxonomy has so many classes that edges get no colour."""
         if kind == "panoptic" and len(taxonomy) > MAX_CLASSES:
             raise ConfigError(
                 f"dataset.color_map is 'panoptic', which codes {MAX_CLASSES} classes; there are "
@@ -63,19 +66,18 @@ class ColorCode:
 
         Args:
             segmentation_map: uint8 [H, W].
-            instance_map: uint16 [H, W]; semantic colour maps don't show it.
+            instance_map: uint16 [H, W]; semantic colour maps do not need it.
 
         Raises:
             ConfigError: instances are unknown and the colour maps are panoptic.
-            DatasetError: the mask holds an id that the taxonomy hasn't.
+            DatasetError: the mask holds an id that the taxonomy does not have.
         """
         if self.kind == "semantic":
             return mask_to_color(segmentation_map, palette=self.palette)
         if instance_map is None:
             raise ConfigError(
                 "dataset.color_map is 'panoptic', but a sample has no instance map, only classes; "
-                "expected instances for every "
-                "sample: set dataset.color_map to 'semantic'"
+                "expected instances for every sample: set dataset.color_map to 'semantic'"
             )
         panoptic = PanopticMap(segmentation_map, instance_map)
         return panoptic_to_color(panoptic, palette=self.palette, things=self.things)
@@ -94,6 +96,6 @@ class ColorCode:
         ]
         maps = [join_segments(p.ids, things=self.things) for p in pixels]
         classes = np.stack([m.segmentation_map for m in maps])
-        # Fragments of ambiguous pixels have gone to the segments around them.
+        # `join_segments` gave fragments of ambiguous pixels to the segments around them.
         ambiguous = np.stack([p.ambiguous for p in pixels]) & (classes == IGNORE_INDEX)
         return DecodedMasks(classes, [m.instance_map for m in maps], ambiguous)

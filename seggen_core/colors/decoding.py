@@ -23,15 +23,15 @@ _CHUNK = 1 << 15
 
 @dataclass(frozen=True, eq=False)
 class ColorTable:
-    """The nearest palette colour of every RGB colour; ties are with the smaller id.
+    """The nearest palette colour of every RGB colour; of equally near ones, the smaller id.
 
     The id of colour (r, g, b) is
     ``ids[(c >> 1) + ((r & 7) << 6 | (g & 7) << 3 | b & 7) * (c & 1)]`` where
     ``c = cells[(r >> 3) << 10 | (g >> 3) << 5 | b >> 3]``.
 
     Attributes:
-        cells: int32 [32768]: twice the cell's position in `ids`, plus 1 where it has a block there.
-        ids: uint8 [256 + 512 * blocks]: every id by itself, then the blocks.
+        cells: int32 [32768]: twice the cell's position in `ids`, plus 1 if the cell has a block.
+        ids: uint8 [256 + 512 * blocks]: first the ids 0 to 255, then the blocks.
     """
 
     cells: np.ndarray
@@ -39,7 +39,7 @@ class ColorTable:
 
 
 def color_table(palette: np.ndarray) -> ColorTable:
-    """Return the table of a palette, uint8 [1 to 256, 3]; the last ones are kept."""
+    """Return the table of a palette, uint8 [1 to 256, 3]; the last eight tables are cached."""
     colors = np.ascontiguousarray(palette, np.uint8)
     if colors.ndim != 2 or colors.shape[1] != 3 or not 1 <= len(colors) <= 256:
         raise ValueError(f"the palette is {list(np.shape(palette))}; expected [1 to 256, 3]")
@@ -98,8 +98,8 @@ def _candidates(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     cells, ids = np.nonzero(whole(least) <= whole(most).min(1, keepdims=True))
 
-    # 2. Of these, whatever the colour nearest to the middle beats in all eight corners is nearest
-    # nowhere.
+    # 2. If the colour nearest to the middle beats a candidate in all eight corners, that candidate
+    # is nearest nowhere.
     best = whole(middle).argmin(1)[cells]
     apart = colors[ids] - colors[best]
     squares = (colors.astype(np.int32) ** 2).sum(1)
@@ -142,7 +142,7 @@ def _nearest_in_cells(
 
 
 def nearest_ids(pixels: np.ndarray, *, palette: np.ndarray) -> np.ndarray:
-    """Return the id of the nearest palette colour of every pixel, ties with the smaller id.
+    """Return the id of the nearest palette colour of every pixel; of two, the smaller id.
 
     Args:
         pixels: uint8 [..., 3].

@@ -1,4 +1,4 @@
-"""The colours of classes, as far apart in the RGB cube as they can be.
+"""The colours of classes, as far apart in the RGB cube as possible.
 
 The first eight colours are the corners of the cube, the largest set at mutual distance 255. A
 blurred edge between two of them passes near no third colour until it is half of each. Mid grey

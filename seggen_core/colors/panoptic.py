@@ -1,9 +1,8 @@
 """Panoptic masks as colour maps with outlined segments, and back (SegGen A.2).
 
 The paper outlines each segment "with a special edge color" and calls the inverse an open question.
-Here the edge colour is white, which no class has; the inverse takes the nearest of all colours in
-every pixel, the connected parts of things as instances, and gives edges and fragments to the
-segment nearest to them.
+Here the edge colour is white, which no class has. The inverse decodes every pixel, takes the
+connected parts of things as instances, and gives edges and fragments to the nearest segment.
 """
 
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ MAX_CLASSES = IGNORE_INDEX - 1
 """Classes that an instance-aware colour map can tell apart: one colour is the edges'."""
 EDGE_COLOR = CORNERS[-1]
 PANOPTIC_BLOCK_SHARE = 1 / 20_000
-"""Of `resolve_colors`: outlines take a share of segments; `join_segments` drops small parts."""
+"""`block_share` of `resolve_colors`: small, because outlines take a part of every segment."""
 Outline = Literal["segments", "things"]
 
 
@@ -37,7 +36,7 @@ class PanopticMap:
     instance_map: np.ndarray
 
     def segment_ids(self) -> np.ndarray:
-        """Return a number per segment, int32 [H, W]: class * 65536 + instance; one for void."""
+        """Return segment ids, int32 [H, W]: class * 65536 + instance; void has one id."""
         ids = self.segmentation_map.astype(np.int32) << 16
         return np.where(self.segmentation_map == IGNORE_INDEX, ids, ids | self.instance_map)
 
@@ -45,11 +44,11 @@ class PanopticMap:
 def panoptic_palette(num_classes: int) -> np.ndarray:
     """Return the colours of train ids 0..num_classes-1, uint8 [num_classes, 3], without white.
 
-    Up to seven classes have the colours they have in semantic maps.
+    Up to seven classes have the same colours as in semantic maps.
     """
     if not 1 <= num_classes <= MAX_CLASSES:
         raise ValueError(
-            f"num_classes must be 1 to {MAX_CLASSES}, since edges take a colour; got {num_classes}"
+            f"num_classes must be 1 to {MAX_CLASSES}, as edges need a colour; got {num_classes}"
         )
     colors = class_palette(max(num_classes + 1, len(CORNERS)))
     return np.delete(colors, len(CORNERS) - 1, axis=0)[:num_classes]
@@ -65,8 +64,8 @@ def panoptic_to_color(
 ) -> np.ndarray:
     """Paint classes in their colours, borders between segments white and ignored pixels grey.
 
-    A segment that its outline would cover whole keeps its colour; its neighbours' half of the
-    outline remains.
+    If an outline would cover a whole segment, the segment keeps its colour. The half of the outline
+    in its neighbours remains.
 
     Args:
         panoptic: the segments.
@@ -140,8 +139,8 @@ def color_to_panoptic(
 ) -> PanopticMap:
     """Recover classes and instances from a colour map, uint8 [H, W, 3], with outlines.
 
-    `decode_panoptic_colors` decodes its pixels, `join_segments` makes segments of them; see there
-    for the arguments.
+    `decode_panoptic_colors` decodes the pixels and `join_segments` makes segments of them. The
+    arguments are theirs.
     """
     ids = decode_panoptic_colors(color_map, palette=palette).ids
     return join_segments(ids, things=things, min_area=min_area)
@@ -152,8 +151,8 @@ def join_segments(
 ) -> PanopticMap:
     """Make segments of decoded pixels.
 
-    1. The connected parts of a class (pixels that share a side) are segments of their own; ignored
-       pixels are a class here.
+    1. Each connected part of a class (pixels that share a side) is a segment. Ignored pixels count
+       as a class here.
     2. Parts below `min_area`, and thin ones, which hold no 2x2 square, are no segments: blends of
        two colours look like a third.
     3. Their pixels and those of edges go to the nearest segment (Euclidean distance).
@@ -164,7 +163,7 @@ def join_segments(
         ids: uint8 [H, W]: train ids, `num_classes` for edges, `num_classes + 1` for ignored pixels.
         things: bool [num_classes].
         min_area: smallest segment in pixels; None is a 5000th of the map, at least 8
-            (docs/color_maps.md). Where no part is as large, the largest stays.
+            (docs/color_maps.md). If no part is that large, the largest part stays.
     """
     from scipy import ndimage
 
@@ -186,7 +185,7 @@ def join_segments(
     if not is_segment.any():
         is_segment[areas.argmax()] = True
 
-    # 3. What is no segment goes to the nearest one.
+    # 3. Edges and fragments go to the nearest segment.
     nearest = ndimage.distance_transform_edt(
         ~is_segment[parts], return_distances=False, return_indices=True
     )

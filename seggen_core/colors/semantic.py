@@ -12,7 +12,8 @@ from seggen_core.taxonomy import IGNORE_INDEX
 __all__ = ["DecodedColorMap", "class_palette", "color_to_mask", "mask_to_color"]
 
 SEMANTIC_BLOCK_SHARE = 1 / 10_000
-"""Of `resolve_colors`: at 768 pixels a class needs 59 blocks, about 10x10 pixels."""
+"""`block_share` of `resolve_colors`: at 768 pixels, a class needs 59 blocks (about 10x10 pixels).
+"""
 
 
 def mask_to_color(segmentation_map: np.ndarray, *, palette: np.ndarray) -> np.ndarray:
@@ -56,8 +57,8 @@ class DecodedColorMap:
 def color_to_mask(color_map: np.ndarray, *, palette: np.ndarray) -> DecodedColorMap:
     """Decode a colour map to train ids (SegGen A.2); grey is IGNORE_INDEX.
 
-    Which pixels take another colour than the nearest one, and which none, is said in
-    `color_ambiguity.resolve_colors`.
+    `colors.ambiguity.resolve_colors` says which pixels take another colour than the nearest one,
+    and which take none.
 
     Args:
         color_map: uint8 [H, W, 3].

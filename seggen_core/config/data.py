@@ -13,7 +13,7 @@ Split = Literal["train", "val", "test"]
 
 
 class RuntimeConfig(Section):
-    """Device, threads and tracking. DVC does not track them: they change speed and rounding only."""
+    """Device, threads and tracking. DVC ignores them: they change only speed and rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes CUDA if torch sees a CUDA device."""

@@ -1,6 +1,6 @@
 """Average precision of instance segmentation, as COCO defines it.
 
-faster-coco-eval computes it: the COCO API's own evaluation in C++, equal to pycocotools to the last
+faster-coco-eval computes it. It is COCO's evaluation in C++ and equals pycocotools to the last
 digit but one.
 """
 
@@ -54,10 +54,9 @@ def average_precision(
 ) -> AveragePrecision:
     """Score predicted instances against true ones.
 
-    As in COCO, the 100 predictions with the highest scores count in each image, precision is
-    interpolated at 101 recalls, and a true crowd is neither missed nor matched more than once: a
-    prediction that lies in it is ignored. Masks are kept as run lengths, so images may come one by
-    one from an iterator.
+    As in COCO, the 100 predictions with the highest scores of each image count, and precision is
+    interpolated at 101 recalls. A prediction inside a true crowd is ignored, and a crowd is never
+    missed. Masks are stored as run lengths, so an iterator may yield images one by one.
 
     Args:
         images: (predicted, true) instances of each image.
@@ -135,6 +134,6 @@ def _annotations(instances: Instances, *, image_id: int, first_id: int) -> list[
 
 
 def _mean(precision: np.ndarray) -> float:
-    """Return the mean in percent of what has a value."""
+    """Return the mean, in percent, of the precisions that have a value."""
     known = precision[precision > -1]
     return 100 * float(known.mean()) if known.size else float("nan")

@@ -1,9 +1,9 @@
-"""Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), as panopticapi counts it.
+"""Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), as in panopticapi.
 
-A predicted and a true segment of one class match where their IoU exceeds 0.5; there is at most one
-such partner. Ignored true pixels are taken out of the union. A predicted segment without a partner
-is no false positive where more than half of it lies on ignored pixels and crowds of its class; a
-crowd is never missed.
+A predicted and a true segment of one class match if their IoU exceeds 0.5; a segment has at most
+one match. Ignored true pixels are not part of the union. An unmatched predicted segment is no false
+positive if more than half of it lies on ignored pixels and crowds of its class. A crowd is never
+missed.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ from seggen_core.taxonomy import IGNORE_INDEX
 
 @dataclass(frozen=True, eq=False)
 class PanopticCounts:
-    """What panoptic quality is computed from; the counts of several images are added.
+    """Counts that panoptic quality is computed from; the counts of several images are added.
 
     Attributes:
         iou: float64 [C], sum of the IoUs of matched segments.
@@ -69,8 +69,9 @@ def count_panoptic(
         prediction: IGNORE_INDEX is allowed and belongs to no segment.
         truth: IGNORE_INDEX is void.
         num_classes: C.
-        crowds: (class, instance id) of the true segments that are crowds. COCO has at most one of
-            a class in an image; of several, all excuse (panopticapi: the last in its file).
+        crowds: (class, instance id) of the true segments that are crowds. COCO has at most one
+            crowd of a class in an image. If there are several, all of them count here (in
+            panopticapi: the last one in its file).
 
     Raises:
         ValueError: sizes differ, or a class is out of range.
@@ -99,7 +100,7 @@ def count_panoptic(
     iou = np.divide(pairs.areas, union, out=np.zeros(len(union)), where=candidates)
     matched = iou > 0.5
 
-    # 2. What has no partner. More than half in void and crowds of its class excuses a prediction.
+    # 2. Unmatched segments. A prediction is excused if more than half of it is in void and crowds.
     excused = in_void + predicted.sum(pairs.areas * (one_class & is_crowd[true.of_pair]))
     missed = (true.classes != IGNORE_INDEX) & ~is_crowd & ~true.any(matched)
     excess = (predicted.classes != IGNORE_INDEX) & ~predicted.any(matched)
@@ -128,7 +129,7 @@ class _Overlaps:
 def _overlaps(truth: PanopticMap, prediction: PanopticMap) -> _Overlaps:
     """Count the pixels of every pair of segments.
 
-    Only the first pixel of each run of equal pixels is looked at, weighted by the run's length:
+    It reads the first pixel of each run of equal pixels and weights it by the run's length, because
     pictures have far fewer runs than pixels.
     """
     planes = [

@@ -1,7 +1,7 @@
 """Semantic segmentation metrics as pure functions of one confusion matrix.
 
-Shares and scores are in percent. Scores that several images enter are computed from pixel counts
-summed over all of them, as the ADE20K and Cityscapes benchmarks do, never as a mean over images.
+Shares and scores are in percent. The score of several images is computed from their summed pixel
+counts, as in the ADE20K and Cityscapes benchmarks, never as a mean over images.
 """
 
 from collections.abc import Sequence
@@ -122,8 +122,8 @@ def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[
         unseen: slugs of the unseen classes; the others are seen.
 
     Returns:
-        miou_seen, miou_unseen and miou_harmonic in percent, None where there is no such class; the
-        harmonic mean of anything and 0 is 0.
+        miou_seen, miou_unseen and miou_harmonic in percent; None if no class has a value. If one
+        of the two is 0, their harmonic mean is 0.
 
     Raises:
         ConfigError: one of the slugs isn't a class.
@@ -149,7 +149,7 @@ def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[
 def average(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the mean of several `summarize` results, entry by entry.
 
-    None is left out of a mean; the mean of nothing else is None.
+    Means leave out None; a mean without any value is None.
     """
     merged: dict[str, Any] = {}
     for name, first in summaries[0].items():

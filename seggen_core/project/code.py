@@ -1,12 +1,11 @@
-"""What code a stage's result depends on, as digests that DVC, scratch folders and caches share.
+"""Digests of the code that a stage's result depends on, for DVC, scratch folders and caches.
 
-A stage depends on every module that its own module imports, directly or through others, also
-inside functions. The digest of a module is that of its syntax tree, so that comments, docstrings
-and the texts of error messages change nothing. Instead of the whole of `seggen_core.config`, a
-stage depends on the classes of the sections that dvc.yaml lists among its params: their fields,
-defaults and validators.
+A stage depends on every module that its module imports, directly or through others, also inside
+functions. The digest of a module is that of its syntax tree. So comments, docstrings and the texts
+of error messages change no digest. Of `seggen_core.config`, a stage depends only on the classes of
+the sections that dvc.yaml lists among its params: their fields, defaults and validators.
 
-Nothing is imported here: the sources are read as text.
+This module reads the sources as text and imports none of them.
 """
 
 import ast
@@ -27,24 +26,25 @@ NEUTRAL = (
     "seggen_core.generators.previews",
     "seggen_core.project.code",
 )
-"""Modules that no result depends on: they record what a stage did, name what went wrong, draw
-pictures that lie in no result, or compute digests of code (this one, which names all stages).
+"""Modules that no result depends on. They log a run, define errors, draw pictures that are in no
+result, or compute digests of code (this module, which names the modules of all stages).
 """
 
 _CONFIG = "seggen_core.config"
 _MODULE_NAME = re.compile(r"seggen_core(\.\w+)+\.?")
-"""A string that names a module, or ends with a dot and begins the name of any module of a package:
-what `importlib.import_module` gets."""
+"""A string that `importlib.import_module` may get: the name of a module, or, with a dot at the end,
+the beginning of the names of all modules of a package.
+"""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One module, as far as it matters here.
+    """One module.
 
     Attributes:
-        digest: of its syntax tree.
-        imports: modules of seggen_core that it imports when it runs.
-        files: files that lie beside it and are named in it.
+        digest: digest of its syntax tree.
+        imports: modules of seggen_core that it imports at run time.
+        files: data files beside the module whose names are strings in it.
     """
 
     digest: str
@@ -61,7 +61,7 @@ class SourceTree:
         self._sources: dict[str, _Source] = {}
 
     def stage_code(self, stage: str, *, params: Iterable[str] = ()) -> dict[str, str]:
-        """Return what the result of a stage depends on in the sources, with digests.
+        """Return the modules, files and sections that a stage's result depends on, with digests.
 
         Args:
             stage: name of a module in `seggen_core.stages`.
@@ -69,9 +69,8 @@ class SourceTree:
 
         Returns:
             The digest (16 hexadecimal digits) of each module ("seggen_core.colors.palette"), of
-            each file that lies beside a module and is named in it
-            ("seggen_core/colors/class_palettes.npy"), and of each section of the configuration
-            ("seggen_core.config: SeeDiffConfig"), sorted by name.
+            each data file that a module names ("seggen_core/colors/class_palettes.npy"), and of
+            each section of the configuration ("seggen_core.config: SeeDiffConfig"), sorted by name.
 
         Raises:
             ModuleNotFoundError: there is no such stage.
@@ -129,7 +128,7 @@ class SourceTree:
         return {n.name: n for tree in trees for n in tree.body if isinstance(n, ast.ClassDef)}
 
     def _sections(self, params: Iterable[str]) -> list[str]:
-        """Return the classes of the sections that `params` lie in, and those that they hold."""
+        """Return the classes of the sections of `params`, and of the sections inside them."""
         classes = self._section_classes
         fields = {
             statement.target.id: statement.annotation
@@ -150,7 +149,7 @@ class SourceTree:
 def code_digest(stage: str) -> str:
     """Return one digest (16 hexadecimal digits) of the code behind a stage.
 
-    It names scratch folders and cache records, beside the values of the params themselves.
+    It is a part of the names of scratch folders and cache records. Values of params are another.
     """
     lines = [f"{name} {digest}\n" for name, digest in SourceTree().stage_code(stage).items()]
     return _digest("".join(lines).encode())
@@ -175,7 +174,7 @@ def _data_files(path: Path) -> list[Path]:
 
 
 def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes but those below `if TYPE_CHECKING`."""
+    """Yield all nodes except those below `if TYPE_CHECKING`."""
     yield tree
     for child in ast.iter_child_nodes(tree):
         if not (isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")):
@@ -183,7 +182,7 @@ def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imported_names(node: ast.AST) -> list[str]:
-    """Return the names of seggen_core that a node imports; some may be no modules."""
+    """Return the names that a node imports from seggen_core; some may not be modules."""
     names: list[str] = []
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
@@ -195,7 +194,7 @@ def _imported_names(node: ast.AST) -> list[str]:
 
 
 class _Normalize(ast.NodeTransformer):
-    """Takes out what changes no result: docstrings of all kinds, and the texts of errors."""
+    """Removes docstrings and the texts of errors, because they change no result."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,4 +1,4 @@
-"""Digests by which results and their inputs are recognised."""
+"""Digests that identify results and their inputs."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 LARGE_BYTES = 1 << 24
-"""Files from this size on take long enough to hash that their digests are worth keeping."""
+"""Digests of files of at least this size are cached, because hashing them takes long."""
 
 
 def json_digest(value: Any, *, length: int = 16) -> str:
@@ -23,17 +23,17 @@ def file_sha256(file: Path) -> str:
 
 
 def content_digest(path: Path, *, cache: Path | None = None) -> str:
-    """Return an md5 of what is at `path`.
+    """Return an md5 of a file or folder.
 
-    That is of a file's bytes (it equals DVC's md5), of a sample store's manifest and index, or of a
-    folder's files.
+    For a file it is the md5 of its bytes, which equals DVC's. For a sample store it is that of the
+    manifest and the index, for any other folder that of its files.
 
     Args:
         path: file or folder.
-        cache: folder of the md5s of large files, known by place, size and time; None for none.
+        cache: folder with cached md5s of large files, by place, size and time; None caches none.
 
     Raises:
-        FileNotFoundError: there is nothing.
+        FileNotFoundError: `path` does not exist.
     """
     if path.is_file():
         return _file_digest(path, cache=cache)

@@ -1,4 +1,4 @@
-"""Work on many samples at once, in order, with a bounded number of them in memory."""
+"""Runs a function on many samples in threads, in order, with few samples in memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +15,8 @@ def ordered_map(
 ) -> Iterator[Result]:
     """Yield ``function(item)`` in the items' order, computing at most 2 * `num_threads` ahead.
 
-    Threads are enough: decoding of pictures doesn't hold Python's lock. One thread is no pool at
-    all.
+    Threads are enough, because decoding of pictures releases Python's lock. With one thread, no
+    pool is started.
     """
     if num_threads == 1:
         yield from map(function, items)

@@ -1,4 +1,4 @@
-"""Where every artifact of the pipeline lives. dvc.yaml names the same paths."""
+"""Paths of all artifacts of the pipeline. dvc.yaml names the same paths."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +75,15 @@ class ProjectPaths:
         return self.root / ".seggen" / "scratch"
 
     def record_cache(self, stage: str, item: str) -> Path:
-        """What a class partition was made of so far, and by its last finished run; never tracked.
+        """Cache of the records of one class partition; never tracked.
 
-        An interrupted run finds there what is done. A later run makes only what has other inputs.
+        It holds the records of an interrupted run and of the last finished run. A later run reuses
+        every record whose inputs are the same.
         """
         return self.root / ".seggen" / "cache" / stage / item
 
     def preview(self, stage: str) -> Path:
-        """Picture of what the model of `stage` draws; never tracked: no result depends on it."""
+        """Picture drawn by the model of `stage`; never tracked, because no result depends on it."""
         return self.root / ".seggen" / "previews" / f"{stage}.png"
 
     @property
@@ -92,5 +93,5 @@ class ProjectPaths:
 
     @property
     def metrics_log(self) -> Path:
-        """Logs of what stages report, from which a follower feeds MLflow; never tracked."""
+        """Logs that stages write and a follower sends to MLflow; never tracked."""
         return self.root / ".seggen" / "metrics"

@@ -1,4 +1,4 @@
-"""How finished results get to their place."""
+"""Moves finished results to their places, and writes JSON."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def publish(finished: Path, out: Path) -> Path:
-    """Move the finished folder to `out`, replacing what is there, and return `out`."""
+    """Move a finished file or folder to `out`, replace an older one, and return `out`."""
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     finished.replace(out)

@@ -1,8 +1,8 @@
-"""Randomness that depends on names, never on order.
+"""Random streams that depend on their names, never on the order of work.
 
 A stream is named by a path of strings and integers, for example ``(seed, "masksyn", "car",
-"train-00012", 3)``. The same name gives the same numbers whatever the batch size, the order of
-work, the process or the point at which a run resumed.
+"train-00012", 3)``. The same name gives the same numbers for every batch size, order of
+work, process and resume point.
 """
 
 import hashlib
@@ -39,8 +39,7 @@ def numpy_rng(*name: str | int) -> np.random.Generator:
 def torch_generator(*name: str | int) -> "torch.Generator":
     """Return a CPU ``torch.Generator`` for the stream called `name`.
 
-    Noise is always drawn on the CPU and moved, so that a sample doesn't depend on the device it is
-    computed on.
+    Noise is always drawn on the CPU and then moved, so a sample does not depend on the device.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Where and how to compute."""
+"""Chooses the device and limits the threads."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ def pick_device(config: RuntimeConfig) -> "torch.device":
     """Return the device that `config` asks for.
 
     Raises:
-        ConfigError: it asks for "cuda", and torch sees none.
+        ConfigError: it asks for "cuda", but torch sees no CUDA device.
     """
     import torch
 

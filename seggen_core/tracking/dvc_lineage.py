@@ -1,9 +1,9 @@
-"""Where a run's inputs come from: hashes of dvc.lock and the commit of git, for tags and digests.
+"""Reads the origin of a run's inputs for its tags: the hashes in dvc.lock and the commit of git.
 
-`dagster_dvc` reads dvc.lock, too. Neither package may import the other, so each has its reader;
-this one takes hashes alone, and decides nothing by them. DVC rewrites dvc.lock in place while
-other stages run. A read that meets such a moment is repeated, then given up: tags may lack a hash,
-they never hold half of one.
+`dagster_dvc` reads dvc.lock, too. Neither package may import the other, so each has its reader.
+This one reads only hashes and decides nothing by them. DVC rewrites dvc.lock in place while other
+stages run. A read in such a moment is repeated a few times. Then tags may lack a hash, but they
+never hold a part of one.
 """
 
 import hashlib
@@ -18,26 +18,26 @@ from typing import Any
 import yaml
 
 _FAST_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Seven times as fast where PyYAML has its C part; a lock of 600 stages is read at every start."""
+"""PyYAML's C parser, if it has one: seven times as fast. Every stage reads dvc.lock at its start.
+"""
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 @dataclass(frozen=True)
 class DvcLock:
-    """The parts of dvc.lock that lead from a path to its content.
+    """The md5s in dvc.lock.
 
     Attributes:
         outputs: path (relative to the project root) to md5, of every stage's outputs.
-        dependencies: stage name ("masksyn@car") to its dependencies' paths and md5s, as of its last
-            run.
+        dependencies: stage name ("masksyn@car") to the paths and md5s that its last run read.
     """
 
     outputs: Mapping[str, str]
     dependencies: Mapping[str, Mapping[str, str]]
 
     def digest(self, path: str) -> str | None:
-        """Return the md5 of the output at `path`, of the one that holds it, or over those below."""
+        """Return the md5 of the output at or above `path`, else one over the outputs below it."""
         parts = Path(path).parts
         for length in range(len(parts), 0, -1):
             if (md5 := self.outputs.get("/".join(parts[:length]))) is not None:
@@ -47,12 +47,12 @@ class DvcLock:
         return hashlib.md5(text, usedforsecurity=False).hexdigest() if below else None
 
     def current_dependencies(self, stage: str) -> dict[str, str]:
-        """Return what `stage` depends on, with the hashes that the stages before it recorded."""
+        """Return the dependencies of `stage` with the hashes that upstream stages recorded."""
         return {p: self.outputs.get(p, md5) for p, md5 in self.dependencies.get(stage, {}).items()}
 
 
 def read_dvc_lock(path: Path, *, attempts: int = 3) -> DvcLock:
-    """Read dvc.lock; an empty one where the file is missing or stays unreadable."""
+    """Read dvc.lock; an empty one if the file is missing or stays unreadable."""
     for attempt in range(attempts):
         try:
             text = path.read_text(encoding="utf-8")
@@ -80,9 +80,9 @@ def _hashes(entries: Any) -> dict[str, str]:
 
 
 def git_tags(root: Path) -> dict[str, str]:
-    """Return the commit of `root`, and whether tracked files differ from it (but for dvc.lock).
+    """Return the commit of `root`, and whether tracked files other than dvc.lock differ from it.
 
-    Outside git, {}.
+    Outside git, it returns {}.
     """
 
     def git(*arguments: str) -> str | None:

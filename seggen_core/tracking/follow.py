@@ -1,9 +1,9 @@
 """Sends the log of all runs to MLflow, while stages run or afterwards.
 
-How far a store is with a run stands in a note beside the log. A follower may be killed at any
-point: what it then sends again, MLflow already has. A run is found there by its uid, and equal
-metrics, parameters, tags and inputs leave one row. Several followers may work at once, since a lock
-lets one of them send at a time.
+A note beside the log says how much of a run a store has. A follower may be killed at any time. The
+next one may send some events again, but MLflow keeps one row of equal metrics, parameters, tags and
+inputs, and the follower identifies a run there by its uid. Several followers may run at once; a
+lock lets one of them send at a time.
 """
 
 import logging
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""How often a follower looks for new lines."""
+"""Time between two looks for new lines."""
 
 RETRY_SECONDS = 10.0
-"""When a run that could not be sent is tried again."""
+"""Time after which a run that could not be sent is tried again."""
 
 SLOW_FAILURE_SECONDS = 2.0
-"""A store that takes longer to fail is not asked for the next run, too."""
+"""If a store takes longer than this to fail, the other runs wait for the next pass."""
 
 LOCK_SECONDS = 120.0
-"""How long a follower waits for another one to finish with a run."""
+"""Longest wait for another follower that sends the same run."""
 
 
 @dataclass
 class Delivery:
-    """How far one store is with a run; the content of a note.
+    """How much of a run one store has; the content of a note.
 
     Attributes:
         run_id: the store's id of the run.
-        offset: byte position in the run's file behind what the store has.
-        is_ended: the store knows how the run ended.
+        offset: number of bytes of the run's file that the store has.
+        is_ended: whether the store has the end of the run.
     """
 
     run_id: str
@@ -61,14 +61,14 @@ _DELIVERY = TypeAdapter(Delivery)
 
 @dataclass
 class Report:
-    """What a follower did in one pass over the log.
+    """The result of one pass over the log.
 
     Attributes:
         store: the store's address, without credentials.
-        num_runs: runs that something was sent for.
-        num_events: lines sent; a line may hold several metrics of one step.
-        num_damaged: lines, and files without a start, that were left out.
-        problems: why something could not be sent, by run; by `store` for everything.
+        num_runs: number of runs with new events.
+        num_events: number of sent lines; a line may hold several metrics of one step.
+        num_damaged: number of damaged lines, and of files without a start, that were left out.
+        problems: the reason of each failure, by run; by `store` if the store itself fails.
     """
 
     store: str
@@ -87,7 +87,7 @@ class Report:
 
 
 class Follower:
-    """Brings one store up to the log, pass by pass."""
+    """Sends the log to one store, pass by pass."""
 
     def __init__(self, paths: ProjectPaths, target: TrackingTarget) -> None:
         """Follow the log of the project at `paths`; the first pass connects."""
@@ -95,16 +95,16 @@ class Follower:
         self._folder = paths.metrics_log
         self._notes = paths.metrics_log / "sent" / target.key
         self._store: MlflowStore | None = None
-        self._found: set[Path] = set()
+        self._located: set[Path] = set()
         self._complete: set[Path] = set()
         self._problems: dict[str, str] = {}
         self._retry_at: dict[Path, float] = {}
 
     def send(self) -> Report:
-        """Send what the store lacks. A run that fails holds up no other one.
+        """Send the events that the store lacks. A run that fails does not stop the others.
 
-        Times, steps and statuses are those of the log. A database is made where there is none, also
-        when there is nothing to send. Nothing raises: the report has the problems.
+        Times, steps and statuses are those of the log. If there is no database, one is made, even
+        without anything to send. This method never raises; the report has the problems.
         """
         report = Report(self._target.label, problems=self._problems)
         try:
@@ -133,7 +133,7 @@ class Follower:
         if self._target.uri == DISK_ONLY:
             raise SegGenError(
                 "this address sends nothing; name a store in MLFLOW_TRACKING_URI or "
-                "runtime.tracking_uri (sqlite:///mlflow.db is the project's own)"
+                "runtime.tracking_uri (sqlite:///mlflow.db is in the project folder)"
             )
         if self._store is None:
             os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
@@ -143,8 +143,8 @@ class Follower:
         return self._store
 
     def _send_run(self, path: Path, report: Report) -> int:
-        """Send what the store lacks of one run; return how many events that was."""
-        if path.stat().st_size == 0:  # just made, and not yet locked
+        """Send the events of one run that the store lacks; return their number."""
+        if path.stat().st_size == 0:  # a new file that is not locked yet
             return 0
         # Asked before the file is read: a stage may write its end and exit in between.
         is_running = log.is_being_written(path)
@@ -167,21 +167,21 @@ class Follower:
         return num_sent
 
     def _delivery(self, path: Path, *, note: Path) -> Delivery | None:
-        """Return how far the store is with a run, which is created there; None without a start."""
+        """Return how much of a run the store has; create the run there. None without a start."""
         delivery = _read_note(note)
-        if delivery is not None and path in self._found:
+        if delivery is not None and path in self._located:
             return delivery
         start = next((e for e in log.read_chunk(path).events if isinstance(e, log.Start)), None)
         if start is None:
             return None
         run_id, is_deleted = self._connect().find_or_create(start)
-        self._found.add(path)
-        if is_deleted:  # by a user, who doesn't want it back
+        self._located.add(path)
+        if is_deleted:  # a user deleted it; it stays deleted
             return Delivery(run_id, offset=path.stat().st_size, is_ended=True)
         return delivery if delivery and delivery.run_id == run_id else Delivery(run_id)
 
     def _deliver(self, path: Path, delivery: Delivery, *, note: Path, report: Report) -> int:
-        """Send what lies behind `delivery.offset`; an artifact that fails is left for later."""
+        """Send the events after `delivery.offset`; an artifact that fails is tried again later."""
         num_sent, offset, problem = 0, delivery.offset, None
         while (chunk := log.read_chunk(path, offset)).offset > offset:
             self._connect().send(delivery.run_id, chunk.events)
@@ -197,7 +197,7 @@ class Follower:
         return num_sent
 
     def _upload(self, run_id: str, chunk: log.Chunk) -> Exception | None:
-        """Upload the artifacts of a chunk; return the reason where one of them failed."""
+        """Upload the artifacts of a chunk; return the error if one of them fails."""
         problem = None
         for file in [event.file for event in chunk.events if isinstance(event, log.Artifact)]:
             try:
@@ -210,24 +210,24 @@ class Follower:
 
 
 def replay(paths: ProjectPaths, runtime: RuntimeConfig) -> Report:
-    """Send what the store lacks, of running stages what they have written; then end."""
+    """Send all events that the store lacks, also those of running stages; then return."""
     return Follower(paths, resolve_target(paths, runtime)).send()
 
 
 def follow(paths: ProjectPaths, runtime: RuntimeConfig) -> Report:
-    """Send what stages write within seconds, until Ctrl-C or SIGTERM; then send the rest.
+    """Send new events within seconds, until Ctrl-C or SIGTERM; then send the rest.
 
-    A store that can't be reached, or doesn't take something, is said once and tried again.
+    If the store fails, this logs one warning and tries again.
     """
     follower = Follower(paths, resolve_target(paths, runtime))
-    is_said = False
+    is_warned = False
     with sigterm_exits():
         try:
             while True:
                 report = follower.send()
-                if report.problems and not is_said:
+                if report.problems and not is_warned:
                     logger.warning("%s. Runs stay on disk, and sending is tried again", report)
-                is_said = bool(report.problems)
+                is_warned = bool(report.problems)
                 time.sleep(POLL_SECONDS)
         except (KeyboardInterrupt, SystemExit):
             pass
@@ -235,7 +235,7 @@ def follow(paths: ProjectPaths, runtime: RuntimeConfig) -> Report:
 
 
 def mlflow_run_id(paths: ProjectPaths, name: str) -> str | None:
-    """Return MLflow's id of the newest run of a stage ("masksyn@car"); None where none was sent."""
+    """Return MLflow's id of the newest run of a stage ("masksyn@car"); None if none was sent."""
     for path in log.run_files(paths.metrics_log, name)[:1]:
         uid = path.name.rsplit(".", 2)[1]
         for note in (paths.metrics_log / "sent").glob(f"*/{uid}.json"):
@@ -245,7 +245,7 @@ def mlflow_run_id(paths: ProjectPaths, name: str) -> str | None:
 
 
 def _read_note(path: Path) -> Delivery | None:
-    """Return what a note says; None for none, or a damaged one: the run is then sent again."""
+    """Read a note; None if it is missing or damaged. Then the run is sent again."""
     try:
         return _DELIVERY.validate_json(path.read_bytes())
     except (OSError, ValidationError):

@@ -1,13 +1,13 @@
-"""The record on disk of what stages report. Stages only append to it; `follow` sends it to MLflow.
+"""The log of all runs on disk. Stages only append to it; `follow` sends it to MLflow.
 
     .seggen/metrics/
         runs/<start>.<stage>[@item].<uid>.jsonl   one run: one event a line, its start first
         artifacts/<md5>/<name>                    copies of the pictures and tables of runs
-        sent/<store>/<uid>.json                   how far a store is; only `follow` writes it
+        sent/<store>/<uid>.json                   how much a store has; only `follow` writes it
 
-A run is known by its uid and not by its place, so a project may be moved or copied. While a stage
-runs, its process holds a lock on its file. A file that nobody holds and that has no end is that of
-a killed run.
+The uid identifies a run, not its place, so a project may be moved or copied. While a stage runs,
+its process holds a lock on its file. If nobody holds the lock and the file has no end, the run was
+killed.
 """
 
 import fcntl
@@ -35,10 +35,12 @@ from seggen_core.project.digests import content_digest
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 18
-"""A reader takes about this much at a time: some thousand metrics, a second's work for a store."""
+"""A reader takes about so many bytes at a time: some thousand metrics, which a store takes in a
+second.
+"""
 
 MAX_UNWRITTEN_BYTES = 1 << 24
-"""What a stage keeps in memory while the disk is full; later events are lost."""
+"""Most bytes that a stage holds in memory while the disk is full; later events are lost."""
 
 
 def _as_unicode(text: Any) -> Any:
@@ -46,21 +48,21 @@ def _as_unicode(text: Any) -> Any:
 
 
 Integer = Annotated[int, Field(gt=-(1 << 63), lt=1 << 63)]
-"""What a database holds."""
+"""An integer of at most 64 bits, as databases have."""
 
 Text = Annotated[str, BeforeValidator(_as_unicode)]
-"""Any text; bytes of a file name that are no UTF-8 become escapes."""
+"""Any text; bytes of a file name that are not UTF-8 become escapes."""
 
 
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     time: Integer = Field(default_factory=lambda: time.time_ns() // 1_000_000)
-    """When it was written, in ms since the epoch."""
+    """Time of writing, in ms since the epoch."""
 
 
 class Start(_Event):
-    """What ran: an execution of a stage ("masksyn") for an item ("car")."""
+    """The start of an execution of a stage ("masksyn") for an item ("car")."""
 
     event: Literal["start"] = "start"
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -74,7 +76,7 @@ class Start(_Event):
 
 
 class Metrics(_Event):
-    """Values at a step; NaN and infinities are kept."""
+    """Values at a step; NaN and infinities are allowed."""
 
     event: Literal["metrics"] = "metrics"
     step: Integer
@@ -82,14 +84,14 @@ class Metrics(_Event):
 
 
 class Tags(_Event):
-    """Tags that the run got later."""
+    """Tags that were set after the start."""
 
     event: Literal["tags"] = "tags"
     tags: dict[Text, Text]
 
 
 class Input(_Event):
-    """An artifact that the run read, with its md5 by DVC ("dvc") or by us ("content")."""
+    """An artifact that the run read; its md5 is DVC's ("dvc") or ours ("content")."""
 
     event: Literal["input"] = "input"
     name: Text
@@ -118,7 +120,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 class RunLog:
-    """Appends the events of one run. A full disk is said once and never stops the stage."""
+    """Appends the events of one run. A full disk causes one warning and never stops the stage."""
 
     def __init__(self, folder: Path, *, name: str) -> None:
         """Name the file of a new run of `name` in `folder`; the first event opens it."""
@@ -134,7 +136,7 @@ class RunLog:
         os.register_at_fork(after_in_child=self.close)
 
     def append(self, event: Event) -> None:
-        """Write an event, after whatever a full disk has held up before."""
+        """Write an event, after earlier events that a full disk delayed."""
         if len(self._unwritten) < MAX_UNWRITTEN_BYTES:
             self._unwritten += event.model_dump_json().encode() + b"\n"
         try:
@@ -145,7 +147,7 @@ class RunLog:
             self._warn(f"metrics of {self._path.stem}", error)
 
     def copy_artifact(self, source: Path) -> str | None:
-        """Copy a file below artifacts/; return where it is in there, None for a full disk."""
+        """Copy a file below artifacts/; return its path there, or None if the disk is full."""
         try:
             file = f"{content_digest(source)}/{_as_unicode(source.name)}"
             copy = self._folder / "artifacts" / file
@@ -160,7 +162,7 @@ class RunLog:
         return file
 
     def close(self) -> None:
-        """Close the file and let go of its lock."""
+        """Close the file and release its lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -169,16 +171,16 @@ class RunLog:
         if self._descriptor is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            with suppress(OSError):  # without locks, the run counts as killed until it has ended
+            with suppress(OSError):  # without locks, a run counts as killed until it ends
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return self._descriptor
 
-    def _warn(self, what: str, error: OSError) -> None:
+    def _warn(self, subject: str, error: OSError) -> None:
         if not self._is_warned:
             logger.warning(
-                "%s can't be kept in %s (%s); the stage goes on. Free space or change the folder's "
-                "permissions to have a complete record",
-                what,
+                "%s can't be written to %s (%s); the stage continues. Free space or change the "
+                "folder's permissions to get a complete log",
+                subject,
                 self._folder,
                 error.strerror,
             )
@@ -186,7 +188,7 @@ class RunLog:
 
 
 class Chunk(NamedTuple):
-    """Some lines of a run's file: the events, the byte position behind them, and damaged lines."""
+    """Some lines of a run's file: their events, the byte position after them, and damaged lines."""
 
     events: list[Event]
     offset: int
@@ -194,7 +196,7 @@ class Chunk(NamedTuple):
 
 
 def read_chunk(path: Path, offset: int = 0) -> Chunk:
-    """Read about `CHUNK_BYTES` of lines from a byte position on; one that is not whole waits."""
+    """Read about `CHUNK_BYTES` of whole lines from a byte position on."""
     with path.open("rb") as log:
         log.seek(offset)
         lines = log.readlines(CHUNK_BYTES)
@@ -214,13 +216,13 @@ def is_being_written(path: Path) -> bool:
             fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:  # without locks nobody holds one
+        except OSError:  # a file system without locks
             return False
     return False
 
 
 def run_files(folder: Path, name: str | None = None) -> list[Path]:
-    """Return the files of all runs, or of those of one stage ("masksyn@car"), newest first."""
+    """Return the files of all runs, or of the runs of one stage ("masksyn@car"), newest first."""
     files = sorted((folder / "runs").glob("*.jsonl"), reverse=True)
     if name is None:
         return files

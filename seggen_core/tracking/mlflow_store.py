@@ -1,7 +1,7 @@
 """Writes runs to MLflow. The only importer of mlflow, and only `follow` imports it.
 
-It uses MLflow's public client and command line alone. Every call ends in bounded time: MLflow's own
-timeouts run from byte to byte, so a server that drips bytes would hold them for ever.
+It uses only MLflow's public client and command line. Every call ends in bounded time. MLflow's
+timeouts count from byte to byte, so a slow server could hold a call for ever.
 """
 
 import json
@@ -24,16 +24,16 @@ from seggen_core.tracking.log import End, Event, Input, Metrics, Start, Tags, fi
 from seggen_core.tracking.target import TrackingTarget
 
 UID_TAG = "seggen.run"
-"""The tag by which a run of the log is found in the store."""
+"""The tag that identifies a run of the log in the store."""
 
 CALL_SECONDS = 20.0
-"""What a call may take; MLflow itself waits as long for an SQLite database that is locked."""
+"""Longest time of a call. MLflow itself waits as long for a locked SQLite database."""
 
 UPLOAD_BYTES_PER_SECOND = 100_000
-"""A slower upload of an artifact is given up."""
+"""An upload that is slower than this is interrupted."""
 
 SETUP_SECONDS = 600.0
-"""What making or upgrading a database may take: seconds for a new one, minutes for a large one."""
+"""Longest time to make or upgrade a database: seconds for a new one, minutes for a large one."""
 
 _CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -46,9 +46,9 @@ class MlflowStore:
     """One MLflow store. Its methods raise what MLflow raises, and TimeoutError."""
 
     def __init__(self, target: TrackingTarget) -> None:
-        """Connect; an SQLite database is made where there is none.
+        """Connect. A missing SQLite database is made.
 
-        The project's own database is upgraded when MLflow asks for it, nobody else's.
+        If MLflow asks for an upgrade, only the database in the project folder is upgraded.
         """
         for name, value in _CLIENT_SETTINGS.items():
             os.environ.setdefault(name, value)
@@ -62,11 +62,11 @@ class MlflowStore:
             lock = target.sqlite_file.parent / ".seggen" / f"{target.sqlite_file.name}.lock"
             with file_lock(lock, timeout=SETUP_SECONDS):
                 self._client = self._open_database(target.sqlite_file)
-        with _bounded(CALL_SECONDS):  # says at once where nothing answers
+        with _bounded(CALL_SECONDS):  # fails at once if nothing answers
             self._client.search_experiments(max_results=1)
 
     def find_or_create(self, start: Start) -> tuple[str, bool]:
-        """Return the store's id of the run that a start announces, and whether it is deleted."""
+        """Return the store's id of the run that begins with `start`, and whether it was deleted."""
         name, query = start.experiment, f"tags.`{UID_TAG}` = '{start.run}'"
         with _bounded(CALL_SECONDS):
             known = self._client.get_experiment_by_name(name)
@@ -86,9 +86,9 @@ class MlflowStore:
         return str(run.info.run_id), False
 
     def send(self, run_id: str, events: Sequence[Event]) -> None:
-        """Write events of a run, but for its artifacts. Writing them again changes nothing.
+        """Write the events of a run, without its artifacts. Writing them again changes nothing.
 
-        MLflow's key of a metric is (name, step, time, value), and an equal one is no second row.
+        MLflow's key of a metric is (name, step, time, value); it stores equal ones once.
         """
         metrics, params, inputs = [], [], []
         tags: dict[str, str] = {}
@@ -120,7 +120,7 @@ class MlflowStore:
                     self._client.set_terminated(run_id, event.status, event.time)
 
     def upload(self, run_id: str, file: Path) -> None:
-        """Upload an artifact, in place of an earlier one of this name."""
+        """Upload an artifact; it replaces an earlier one of the same name."""
         with _bounded(CALL_SECONDS + file.stat().st_size / UPLOAD_BYTES_PER_SECOND):
             self._client.log_artifact(run_id, str(file))
 
@@ -130,7 +130,7 @@ class MlflowStore:
             unfinished.unlink(missing_ok=True)
             _upgrade_database(f"sqlite:///{unfinished}")
             unfinished.replace(file)
-        # What is no database, or is locked, is said at once; MLflow would try for two minutes.
+        # Fail at once if the file is no database or is locked; MLflow would try for two minutes.
         if not file.is_file():
             raise OSError(f"{file} is not a file")
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
@@ -147,11 +147,11 @@ class MlflowStore:
 
 
 def _upgrade_database(uri: str) -> None:
-    """Give a database MLflow's current schema.
+    """Upgrade a database to MLflow's current schema.
 
     Raises:
-        RuntimeError: MLflow can't; with its last line.
-        TimeoutError: after `SETUP_SECONDS`.
+        RuntimeError: MLflow fails; the message is its last line.
+        TimeoutError: it takes longer than `SETUP_SECONDS`.
     """
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
     try:
@@ -171,18 +171,18 @@ def _dataset_input(event: Input) -> DatasetInput:
 
 
 class _OutOfTimeError(BaseException):
-    """Raised into a call that takes too long; no library catches it on the way."""
+    """Interrupts a call that takes too long. It is no Exception, so no library catches it."""
 
 
 @contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Interrupt a call of the main thread after `seconds` with TimeoutError, without warnings."""
+    """Interrupt a call of the main thread after `seconds` with TimeoutError; silence warnings."""
 
     def interrupt(*_: object) -> None:
         raise _OutOfTimeError
 
     previous = signal.signal(signal.SIGALRM, interrupt)
-    # Again after some seconds, for the rare case that the first one fell into a finaliser.
+    # Repeat after some seconds: a finaliser may have swallowed the first interruption.
     signal.setitimer(signal.ITIMER_REAL, seconds, 5.0)
     try:
         with warnings.catch_warnings(action="ignore"):

@@ -1,4 +1,4 @@
-"""One tracked run of a stage. What it reports is appended to the log on disk; nothing is sent."""
+"""One tracked run of a stage. It appends events to the log on disk and sends nothing."""
 
 import getpass
 import json
@@ -24,7 +24,7 @@ _KEY = re.compile(r"[\w\-./: ]{1,250}")
 
 
 class StageRun:
-    """What `track_stage` yields. Its methods never raise because of a disk, only for misuse."""
+    """A run that `track_stage` yields. Its methods raise only for misuse, never for a full disk."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class StageRun:
         )
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Record values (anything `float` takes; NaN and infinities are kept) at `step`."""
+        """Record values at `step`: anything that `float` accepts, also NaN and infinities."""
         bad = [key for key in metrics if not _KEY.fullmatch(key)]
         assert not bad, f"metric names hold letters, digits and _-./: and spaces only, got {bad}"
         values = {key: float(value) for key, value in metrics.items()}
@@ -63,7 +63,7 @@ class StageRun:
     def log_input(self, *, name: str, path: Path) -> None:
         """Record the artifact at `path` as an input.
 
-        Its digest is DVC's md5 where dvc.lock has one, else a hash of its content.
+        Its digest is DVC's md5 if dvc.lock has one, else a hash of its content.
         """
         relative = self._relative(path)
         dvc_digest = self._lock.digest(relative)
@@ -73,7 +73,7 @@ class StageRun:
         self.set_tags({f"dvc.dep.{relative}": dvc_digest} if dvc_digest else {})
 
     def log_artifact(self, path: Path) -> None:
-        """Record a file (picture, table) as it is now; it may be moved or deleted afterwards.
+        """Record a copy of a file (picture, table); the file may be moved or deleted afterwards.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -135,9 +135,9 @@ def track_stage(
         runtime: its `device` becomes a tag.
         paths: `metrics_log` holds the record on disk.
 
-    The run ends FINISHED, FAILED (an exception; tag "seggen.error" says which) or KILLED (Ctrl-C,
-    SIGTERM, exit; the follower marks a process that was killed outright). While it lasts,
-    MLFLOW_RUN_ID is out of the environment, so that no child process writes into somebody's run.
+    The run ends FINISHED, FAILED (an exception, which the tag "seggen.error" names) or KILLED
+    (Ctrl-C, SIGTERM, exit). If SIGKILL ended the process, the follower reports KILLED. During the
+    run, MLFLOW_RUN_ID is removed from the environment, so no child process writes into that run.
     """
     inherited_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     run = StageRun(stage, item=item, params=params, runtime=runtime, paths=paths)
@@ -160,9 +160,9 @@ def track_stage(
 
 @contextmanager
 def sigterm_exits() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit(143), so that a run gets its end.
+    """Turn SIGTERM into SystemExit(143), so that the run records its end.
 
-    A handler that is already set is left alone.
+    An existing handler stays.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -173,7 +173,7 @@ def sigterm_exits() -> Iterator[None]:
     owner = os.getpid()
 
     def handler(_signum: int, _frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a forked worker dies as it would without us
+        if os.getpid() != owner:  # a forked worker ends as without this handler
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         raise SystemExit(143)
@@ -198,7 +198,7 @@ def experiment_name(paths: ProjectPaths) -> str:
 
 
 def flatten_params(params: Mapping[str, Any], *, prefix: str = "") -> dict[str, str]:
-    """Return nested mappings as MLflow takes them: "mask2img.num_steps" to "600"; lists as JSON."""
+    """Return nested mappings as flat ones: "mask2img.num_steps" to "600"; lists become JSON."""
     flat: dict[str, str] = {}
     for key, value in params.items():
         name = f"{prefix}{key}"

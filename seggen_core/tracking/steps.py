@@ -1,4 +1,4 @@
-"""The steps of a training as a user sees them: a progress bar, and metrics of each tenth step."""
+"""Shows the steps of a training: a progress bar, and the metrics of each tenth step."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +20,9 @@ def tracked_steps(
 
     Args:
         tracked: the run that gets the metrics.
-        total: steps in all.
-        description: what the progress bar says.
-        prefix: goes before the metrics' names, "train" for "train/loss".
+        total: number of steps of the training.
+        description: label of the progress bar.
+        prefix: first part of the metrics' names, "train" for "train/loss".
     """
     with tqdm(total=total, desc=description, unit="step", disable=None) as bar:
 

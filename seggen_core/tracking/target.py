@@ -1,4 +1,4 @@
-"""Which MLflow store the follower sends to, and how its errors are worded. Imports no mlflow."""
+"""Chooses the MLflow store that the follower sends to, and words its errors. Imports no mlflow."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
 
 DISK_ONLY = "disk"
-"""The address that sends nothing: everything stays in the log."""
+"""The address that sends nothing: all events stay in the log."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class TrackingTarget:
 
     Attributes:
         root: project folder.
-        uri: as MLflow takes it; SQLite paths are absolute. `DISK_ONLY` for none.
-        sqlite_file: file of an SQLite database, None for anything else.
+        uri: MLflow's tracking URI, with absolute SQLite paths; `DISK_ONLY` sends nothing.
+        sqlite_file: file of an SQLite database; None for any other store.
     """
 
     root: Path
@@ -29,24 +29,24 @@ class TrackingTarget:
 
     @property
     def label(self) -> str:
-        """The address without credentials, for people."""
+        """The address without credentials, for messages."""
         return redact(self.uri)
 
     @property
     def key(self) -> str:
-        """Names the store in the follower's notes; a database in the project may move with it."""
+        """Name of the store in the follower's notes; a moved project keeps it."""
         file = self.sqlite_file
         is_inside = file is not None and file.is_relative_to(self.root)
         return json_digest(str(file.relative_to(self.root)) if file and is_inside else self.label)
 
     @property
     def is_own(self) -> bool:
-        """Whether it is the project's own database, which the follower may upgrade."""
+        """Whether this is mlflow.db in the project folder, which the follower may upgrade."""
         return self.sqlite_file == self.root / "mlflow.db"
 
     @property
     def artifact_root(self) -> str | None:
-        """Where artifacts go when the store is a database; a server has its own place (None)."""
+        """Folder of the artifacts if the store is a database; None for a server, which chooses."""
         is_database = self.uri.startswith(("sqlite:", "postgresql", "mysql", "mssql"))
         return (self.root / "mlruns").as_uri() if is_database else None
 
@@ -70,7 +70,7 @@ def redact(text: str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return the innermost reason of `error` on one line, without credentials."""
+    """Return the innermost cause of `error` on one line, without credentials."""
     while inner := error.__cause__ or (not error.__suppress_context__ and error.__context__):
         error = inner
     text = " ".join(str(error).split()) or type(error).__name__

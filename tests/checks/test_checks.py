@@ -213,7 +213,7 @@ def test_samples_made_from_held_out_ones(paths: ProjectPaths) -> None:
         sample("m1", mask_of(0, 2), source="test3"),
     )
     finding = checks.check_sources(folder, paths=paths, checks=FLOORS)
-    assert not finding.passed and "m1 is from test3 of the test split" in finding.summary
+    assert not finding.passed and "the source of m1 is test3 of the test split" in finding.summary
 
 
 @pytest.mark.parametrize("lowest, passes", [(9.9, False), (10.0, True)])

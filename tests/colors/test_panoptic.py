@@ -55,7 +55,7 @@ def test_white_is_as_far_from_classes_as_they_are_from_each_other(num_classes: i
 
 
 def test_a_palette_leaves_one_colour_for_edges() -> None:
-    with pytest.raises(ValueError, match=f"1 to {MAX_CLASSES}, since edges take a colour; got 255"):
+    with pytest.raises(ValueError, match=f"1 to {MAX_CLASSES}, as edges need a colour; got 255"):
         panoptic_palette(255)
     many = Taxonomy.from_names(stuff=[f"s{i}" for i in range(255)], things=[])
     with pytest.raises(ConfigError, match="which codes 254 classes; there are 255"):
