@@ -1,7 +1,8 @@
-"""The classes of a dataset: contiguous train ids, names, slugs, and whether they are things."""
+"""The classes of a dataset: contiguous train ids, names, slugs, and thing or stuff."""
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,18 @@ from pathlib import Path
 from seggen_core.errors import ConfigError
 
 IGNORE_INDEX = 255
-"""Mask value of a pixel that belongs to no class; losses and metrics ignore it."""
+"""Mask value of a pixel that belongs to no class: it enters neither losses nor metrics."""
 
 
 def slugify(name: str) -> str:
-    """Return the slug of `name` for paths and DVC items: a-z and 0-9, else ``_``."""
-    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    if not slug:
-        raise ConfigError(
-            f"class name {name!r} has no letter or digit to make a slug of; rename the class"
-        )
-    return slug
+    """Return `name` as it keys paths, DVC items and partitions; "" where it has no such letter.
+
+    Letters lose their accents and become lower case ("Öl" is "ol", "Straße" "strasse"); whatever is
+    no letter or digit of ASCII then becomes ``_``.
+    """
+    decomposed = unicodedata.normalize("NFKD", name.casefold())
+    plain = "".join(c for c in decomposed if not unicodedata.combining(c))
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,11 @@ class SegmentationClass:
 
     @property
     def slug(self) -> str:
-        """Name in paths, DVC items and partitions ("potted_plant")."""
-        return slugify(self.name)
+        """The class as it keys paths and partitions ("potted_plant").
+
+        A name without a letter or digit of ASCII ("道路") is keyed by its train id ("class_3").
+        """
+        return slugify(self.name) or f"class_{self.train_id}"
 
 
 class Taxonomy(Sequence[SegmentationClass]):
@@ -66,7 +71,7 @@ class Taxonomy(Sequence[SegmentationClass]):
 
     @classmethod
     def read(cls, path: Path) -> "Taxonomy":
-        """Read a taxonomy.json, which the stage `dataset` writes with `to_json`."""
+        """Read a file that holds what `to_json` returns, as the stage `dataset` writes it."""
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
@@ -94,7 +99,7 @@ class Taxonomy(Sequence[SegmentationClass]):
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Train id to class name, the form that transformers models need."""
+        """Train id to class name, as transformers models want it."""
         return {c.train_id: c.name for c in self}
 
     @property
@@ -103,14 +108,14 @@ class Taxonomy(Sequence[SegmentationClass]):
         return [c.slug for c in self]
 
     def by_slug(self, slug: str) -> SegmentationClass:
-        """Return the class with this slug; ConfigError lists the known slugs if there is none."""
+        """Return the class with this slug; ConfigError names the known ones where there is none."""
         for c in self:
             if c.slug == slug:
                 return c
         raise ConfigError(f"there is no class {slug!r}; this taxonomy has: {', '.join(self.slugs)}")
 
     def to_json(self) -> list[dict[str, object]]:
-        """Return a JSON-ready list that `from_json` reads."""
+        """Return a JSON-ready list, read back by `from_json`."""
         return [{"train_id": c.train_id, "name": c.name, "is_thing": c.is_thing} for c in self]
 
     @classmethod

@@ -51,7 +51,16 @@ def test_ids_with_a_gap_and_sizes_out_of_range_are_refused() -> None:
         Taxonomy.from_names(stuff=[f"class {i}" for i in range(256)], things=[])
 
 
-def test_a_name_without_letters_has_no_slug() -> None:
+def test_slugs_lose_accents_and_names_without_ascii_letters_are_keyed_by_id() -> None:
     assert slugify("  Dining-Table 2 ") == "dining_table_2"
-    with pytest.raises(ConfigError, match="rename the class"):
-        slugify("???")
+    assert [slugify(n) for n in ("Öl", "Straße", "Ｃａｒ")] == ["ol", "strasse", "car"]
+    names = ["wall", "道路", "???", "车 car"]
+    taxonomy = Taxonomy([SegmentationClass(i, n, True) for i, n in enumerate(names)])
+    assert taxonomy.slugs == ["wall", "class_1", "class_2", "car"]
+    assert Taxonomy.from_json(taxonomy.to_json()) == taxonomy
+
+
+@pytest.mark.parametrize("names", [["Öl", "ol"], ["道路", "class 0"]])
+def test_names_that_share_a_slug_are_refused(names: list[str]) -> None:
+    with pytest.raises(ConfigError, match=f"{names[0]!r} and {names[1]!r} share the slug"):
+        Taxonomy([SegmentationClass(i, n, True) for i, n in enumerate(names)])

@@ -62,7 +62,17 @@ class DatasetConfig(Section):
     files: dict[Split, SplitFiles] = Field(default_factory=dict)
     """Places of the files of each published split, for datasets whose files were moved."""
     classes_file: str | None = None
-    """The class list, JSON or CSV, relative to `root`; for "folder" and "mapillary"."""
+    """The class list, relative to `root`; for "folder", "mapillary" and COCO's formats, where it
+    has to agree with the files' own categories.
+    """
+    background: str | None = None
+    """For "coco_instance": name of a class for the pixels that no instance covers; None ignores
+    them.
+    """
+    crowds: Literal["ignore", "instances"] | None = None
+    """For "coco_instance": what annotations with iscrowd are. None ignores them as COCO does, and
+    refuses a file with classes of its own in which more than a tenth are such.
+    """
     use_sbd: bool = False
     """Train on VOC 2012's 10,582 images with SBD masks ("trainaug") instead of VOC's 1,464."""
     splits: Literal["published", "val_as_test"] = "published"
@@ -93,6 +103,10 @@ class DatasetConfig(Section):
     max_bad: int = Field(0, ge=0)
     """Unreadable or invalid samples that may be left out of each split; they are listed in its
     manifest.
+    """
+    max_unlisted_share: Probability | None = None
+    """Largest share of a split's pixels that may be ignored though nothing in its files says so;
+    None is the reader's own (0.1 for "folder", 0.25 for most published ones).
     """
     subset_size: Positive | None = None
     """N, the number of real samples the segmenter gets (SegGen Table 4, low-data rows); None takes

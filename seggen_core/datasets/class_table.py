@@ -1,30 +1,17 @@
 """The classes of a dataset on disk: the id of each in the files, and the dataset's colours."""
 
-import csv
-import io
 import json
-import reprlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from seggen_core.colors.semantic import class_palette
-from seggen_core.datasets.files import read_text
-from seggen_core.datasets.strict_json import parse_json
-from seggen_core.errors import ConfigError, DatasetError
+from seggen_core.errors import ConfigError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
-
-_EXPECTED = (
-    "a JSON list of {id, name, is_thing, color, ignore} or a CSV table with these columns (id and "
-    "name are required; color is [r, g, b], in CSV r g b)"
-)
-_NUM_IDS = 1 << 16
-_TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", ""}
 
 
 @dataclass(frozen=True)
@@ -38,6 +25,10 @@ class ClassTable:
         colors: (r, g, b) of each class, for pictures; generators have a palette of their own
             (`colors.semantic.class_palette`).
         has_own_colors: the colours are the dataset's, not those of `class_palette`.
+        assumed_ids: those of `ignored_ids` that only a convention makes ignored: nothing in the
+            user's files says so.
+        ignored_colors: (r, g, b) by ignored id, where the dataset gives them.
+        notes: what its files hold that isn't read.
     """
 
     taxonomy: Taxonomy
@@ -45,6 +36,9 @@ class ClassTable:
     ignored_ids: tuple[int, ...]
     colors: tuple[tuple[int, int, int], ...]
     has_own_colors: bool = True
+    assumed_ids: frozenset[int] = frozenset()
+    ignored_colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def palette(self) -> np.ndarray:
@@ -58,29 +52,55 @@ class ClassTable:
             self.ignored_ids, IGNORE_INDEX
         )
 
+    def colors_by_id(self) -> dict[int, tuple[int, int, int]]:
+        """The dataset's colours by id in the files; empty where it has none."""
+        if not self.has_own_colors:
+            return dict(self.ignored_colors)
+        return dict(zip(self.ids, self.colors, strict=True)) | dict(self.ignored_colors)
+
+    def names_by_id(self) -> dict[int, str]:
+        """What each id in the files is: a slug, or "ignored"; what is only assumed isn't there."""
+        listed = {i for i in self.ignored_ids if i not in self.assumed_ids}
+        return dict(zip(self.ids, self.taxonomy.slugs, strict=True)) | dict.fromkeys(
+            listed, "ignored"
+        )
+
     def allowed(self, dataset: str) -> str:
         """Return the allowed ids in words, for errors: "ade20k allows 1-150 or 0 (ignored)"."""
         ignored = f" or {_ranges(self.ignored_ids)} (ignored)" if self.ignored_ids else ""
         return f"{dataset} allows {_ranges(self.ids)}{ignored}"
 
 
+def load_class_rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows of a table that comes with the package, with `official_name` if any."""
+    return list(_load(name)["classes"])
+
+
 def load_class_table(name: str) -> ClassTable:
     """Return a table that comes with the package (`taxonomies/<name>.json`)."""
-    text = (
-        resources.files("seggen_core.datasets")
-        .joinpath("taxonomies", f"{name}.json")
-        .read_text(encoding="utf-8")
-    )
-    tree = json.loads(text)
-    return make_class_table(tree["classes"], ignored_ids=tree["ignored_ids"])
+    tree = _load(name)
+    ignored = tree["ignored_ids"]
+    return make_class_table(tree["classes"], ignored_ids=ignored, assumed_ids=ignored)
+
+
+def _load(name: str) -> dict[str, Any]:
+    path = resources.files("seggen_core.datasets").joinpath("taxonomies", f"{name}.json")
+    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return tree
 
 
 def make_class_table(
-    rows: Sequence[Mapping[str, Any]], *, ignored_ids: Sequence[int] = ()
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    ignored_ids: Sequence[int] = (),
+    assumed_ids: Collection[int] = (),
+    ignored_colors: Mapping[int, tuple[int, int, int]] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> ClassTable:
     """Build a table of rows {"id", "name", "is_thing", "color"}.
 
-    Without a colour for every class it gets those of `class_palette`.
+    Without a colour for every class it gets those of `class_palette`. The other arguments are
+    `ClassTable`'s.
 
     Raises:
         ConfigError: two rows share an id or a slug, or there are none or more than 255.
@@ -108,94 +128,10 @@ def make_class_table(
         tuple(map(int, ignored_ids)),
         tuple((r, g, b) for r, g, b in colors),
         has_own_colors,
+        frozenset(assumed_ids),
+        dict(ignored_colors or {}),
+        notes,
     )
-
-
-def read_class_file(path: Path) -> ClassTable:
-    """Read the user's class list, JSON or CSV.
-
-    Rows with `ignore` set name ids that belong to no class. 255 is ignored too, unless a class has
-    it.
-
-    Raises:
-        DatasetError: the file is missing, or isn't such a list; the message says in which row.
-    """
-    text = read_text(path, expected=f"the class list, {_EXPECTED}: set dataset.classes_file")
-    rows = _json_rows(text, path=path) if path.suffix.lower() == ".json" else _csv_rows(text, path)
-    if len(rows) > _NUM_IDS:
-        raise DatasetError(f"{path} has {len(rows)} rows; expected at most one an id, {_NUM_IDS}")
-    checked = [_check_row(row, row_number=i, path=path) for i, row in enumerate(rows, start=1)]
-    classes = [row for row in checked if not row["ignore"]]
-    ignored = {row["id"] for row in checked if row["ignore"]}
-    if IGNORE_INDEX not in {row["id"] for row in classes}:
-        ignored.add(IGNORE_INDEX)
-    try:
-        return make_class_table(classes, ignored_ids=sorted(ignored))
-    except ConfigError as error:
-        raise DatasetError(f"{path}: {error}") from None
-
-
-def _csv_rows(text: str, path: Path) -> list[Any]:
-    try:
-        table = csv.DictReader(io.StringIO(text))
-        repeated = [c for c, count in Counter(table.fieldnames or ()).items() if count > 1]
-        if repeated:
-            raise csv.Error(f"column {repeated[0]!r} stands twice in the first line")
-        return list(table)
-    except csv.Error as error:
-        raise DatasetError(f"{path} is no CSV table: {error}; expected {_EXPECTED}") from None
-
-
-def _json_rows(text: str, *, path: Path) -> list[Any]:
-    try:
-        tree = parse_json(text)
-    except ValueError as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}; expected {_EXPECTED}") from None
-    if isinstance(tree, dict):  # {"1": "wall"}, as transformers' id2label
-        return [{"id": key, "name": value} for key, value in tree.items()]
-    if not isinstance(tree, list):
-        raise DatasetError(f"{path} holds {type(tree).__name__}; expected {_EXPECTED}")
-    return tree
-
-
-def _check_row(row: Any, *, row_number: int, path: Path) -> dict[str, Any]:
-    where = f"{path}, row {row_number}"
-    if (
-        not isinstance(row, dict)
-        or row.get("id") in (None, "")
-        or not isinstance(row.get("name"), str | int | float)
-        or row["name"] == ""
-    ):
-        raise DatasetError(f"{where} is {reprlib.repr(row)}; expected {_EXPECTED}")
-    try:
-        file_id = int(row["id"])
-    except (TypeError, ValueError, OverflowError):
-        file_id = -1
-    if not 0 <= file_id < _NUM_IDS:
-        raise DatasetError(
-            f"{where} has id {reprlib.repr(row['id'])}; expected a whole number from 0 to "
-            f"{_NUM_IDS - 1}"
-        )
-    color = row.get("color") or None
-    if isinstance(color, str):
-        color = color.replace(",", " ").split()
-    try:
-        color = None if color is None else [int(c) for c in color]
-    except (TypeError, ValueError, OverflowError):
-        color = []
-    if color is not None and (len(color) != 3 or not all(0 <= c <= 255 for c in color)):
-        raise DatasetError(
-            f"{where} has color {reprlib.repr(row['color'])}; expected three numbers from 0 to 255"
-        )
-    flags = {flag: _flag(row.get(flag), flag=flag, where=where) for flag in ("is_thing", "ignore")}
-    return {"id": file_id, "name": str(row["name"]).strip(), "color": color, **flags}
-
-
-def _flag(value: Any, *, flag: str, where: str) -> bool:
-    word = str("" if value is None else value).strip().lower()
-    if word not in _TRUE | _FALSE:
-        raise DatasetError(f"{where} has {flag} {reprlib.repr(value)}; expected true or false")
-    return word in _TRUE
 
 
 def _ranges(ids: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """What a COCO annotation file says about which images, held as names and places in the file."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,11 +22,17 @@ from seggen_core.datasets.json_stream import Element, read_elements, stream_arra
 from seggen_core.datasets.sample import CHECK
 from seggen_core.errors import DatasetError
 
-_MAX_CATEGORIES = 1 << 16
+_MAX_LISTED = {"images": 1 << 22, "annotations": 1 << 26, "categories": 1 << 16}
+"""Most elements of each array of a file: some 2 GB of places and names."""
+
+_MAX_SIDE = 1 << 31
 
 
 class CocoImage(NamedTuple):
-    """One entry of `images`; width and height are 0 where it doesn't give them."""
+    """One entry of `images`.
+
+    Width and height are 0 where it doesn't give them, and -1 where they are no numbers of pixels.
+    """
 
     image_id: int
     file_name: str
@@ -46,6 +53,8 @@ class CocoIndex:
         starts: int64 [A], first byte of each annotation.
         lengths: int64 [A], bytes of each annotation.
         crowds: int64 [A], 1 where the annotation is a crowd.
+        repeated_ids: ids that several images have.
+        num_foreign: annotations of images that the file doesn't list.
     """
 
     path: Path
@@ -56,16 +65,18 @@ class CocoIndex:
     starts: np.ndarray
     lengths: np.ndarray
     crowds: np.ndarray
+    repeated_ids: frozenset[int] = frozenset()
+    num_foreign: int = 0
 
     @property
     def keys(self) -> list[str]:
         """Stems of all images in the file or the folder, sorted."""
         return sorted(self.entries.keys() | self.images.names.keys())
 
-    def has_instance(self, key: str) -> bool:
-        """Return whether `key` has an annotation that is no crowd."""
+    def has_instance(self, key: str, *, crowds: bool = False) -> bool:
+        """Return whether `key` has an annotation that is no crowd, or any with `crowds`."""
         spans = (self._span(entry.image_id) for entry in self.entries.get(key, ()))
-        return any(not self.crowds[low:high].all() for low, high in spans)
+        return any(high > low if crowds else not self.crowds[low:high].all() for low, high in spans)
 
     def image(self, key: str, *, root: Path) -> tuple[Path, CocoImage]:
         """Return the image file and entry of `key`.
@@ -85,10 +96,15 @@ class CocoIndex:
                 f"{self.path} has {len(entries)} images called {brief(key)} ({listed}); expected "
                 "one: remove the others"
             )
-        path = inside(self.images.folder / entries[0].file_name, root=root)
-        if not is_file(path):  # missing, or written in another Unicode form
-            path = self.images.only(key, root=root, counterpart=None)
-        return path, entries[0]
+        if entries[0].image_id in self.repeated_ids:
+            raise DatasetError(
+                f"{self.path} gives image id {entries[0].image_id} to "
+                f"{brief(entries[0].file_name)} and to another image; expected one image an id: "
+                f"number them anew {CHECK}"
+            )
+        return find_named(
+            self.images, entries[0].file_name, key=key, root=root, listed_in=self.path
+        ), entries[0]
 
     def annotations(self, image_id: int) -> Iterator[Any]:
         """Yield the annotations of an image, parsed again from the file."""
@@ -100,6 +116,43 @@ class CocoIndex:
         low = np.searchsorted(self.image_ids, image_id, side="left")
         high = np.searchsorted(self.image_ids, image_id, side="right")
         return int(low), int(high)
+
+
+def find_named(
+    listing: FileListing,
+    file_name: str,
+    *,
+    key: str,
+    root: Path,
+    listed_in: Path,
+    counterpart: Path | None = None,
+) -> Path:
+    """Return the file that JSON names.
+
+    Its name may be in another Unicode form, and may start with folders that end in the listed one.
+
+    Args:
+        listing: the folder that it is in.
+        file_name: as JSON has it.
+        key: of the sample.
+        root: of the dataset.
+        listed_in: the JSON file, for messages.
+        counterpart: the sample's other file, for messages.
+
+    Raises:
+        DatasetError: the file is missing or doubled, lies outside of `root`, or is another one.
+    """
+    path = inside(listing.folder / file_name, root=root)
+    if is_file(path):
+        return path
+    found = listing.only(key, root=root, counterpart=counterpart)
+    named = PurePosixPath(normal(file_name)).parts
+    if PurePosixPath(normal(found.as_posix())).parts[-len(named) :] != named:
+        raise DatasetError(
+            f"{listed_in} names {brief(file_name)}, but the {listing.kind} found is {found}; "
+            f"expected the same file: correct file_name or dataset.files {CHECK}"
+        )
+    return found
 
 
 class _Columns(NamedTuple):
@@ -127,7 +180,8 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
     entries: dict[str, list[CocoImage]] = {}
     categories: list[Any] = []
     columns = _Columns(*(array("q") for _ in _Columns._fields))
-    for element in stream_arrays(annotations, arrays={"images", "annotations", "categories"}):
+    counts: Counter[str] = Counter()
+    for element in stream_arrays(annotations, arrays=set(_MAX_LISTED)):
         try:
             if element.array == "images":
                 image = _parse_image(element.value)
@@ -135,9 +189,17 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
                 entries.setdefault(key, []).append(image)
             elif element.array == "annotations":
                 columns.add(element)
-            elif len(categories) < _MAX_CATEGORIES:
+            else:
                 categories.append(element.value)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            counts[element.array] += 1
+            if counts[element.array] > _MAX_LISTED[element.array]:
+                raise DatasetError(
+                    f"{annotations} has more than {_MAX_LISTED[element.array]} {element.array}; "
+                    "expected fewer: split the file"
+                )
+        except DatasetError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
                 f"{annotations}, byte {element.start}: {error!r} in an entry of "
                 f"{element.array!r}; expected COCO's JSON with id and file_name of images, "
@@ -149,13 +211,30 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
             "dataset.files"
         )
     order = np.argsort(np.array(columns.image_ids), kind="stable")
-    sorted_columns = (np.array(column)[order] for column in columns)
-    return CocoIndex(annotations, images, entries, categories, *sorted_columns)
+    sorted_columns = [np.array(column)[order] for column in columns]
+    ids = Counter(entry.image_id for listed in entries.values() for entry in listed)
+    repeated = frozenset(i for i, count in ids.items() if count > 1)
+    is_known = np.isin(sorted_columns[0], np.fromiter(ids, np.int64, len(ids)))
+    return CocoIndex(
+        annotations,
+        images,
+        entries,
+        categories,
+        *sorted_columns,
+        repeated,
+        num_foreign=int((~is_known).sum()),
+    )
 
 
 def _parse_image(value: Any) -> CocoImage:
     image_id = int(value["id"])
-    width, height = (int(value.get(side, 0)) for side in ("width", "height"))
+    width, height = (_side(value.get(side)) for side in ("width", "height"))
     if not -(1 << 63) <= image_id < 1 << 63:
         raise OverflowError(f"id {str(image_id)[:20]}...")
     return CocoImage(image_id, str(value["file_name"]), width, height)
+
+
+def _side(value: Any) -> int:
+    if value is None:
+        return 0
+    return value if isinstance(value, int) and 0 < value < _MAX_SIDE else -1

@@ -2,10 +2,15 @@
 
     root/train2017/*.jpg   root/annotations/instances_train2017.json   and the same for val2017
 
-Images may lie in root/images. Smaller instances lie on top of larger ones, pixels of crowds are
-ignored, and so is whatever no instance covers: COCO doesn't say what is there. Images without an
-instance, or with crowds alone (1,021 of train2017's 118,287), are no part of the task; they are
-counted in the notes. Labels of the test split aren't public: `dataset.splits: val_as_test`.
+`categories` of the JSON files are the classes: COCO's or the user's own. Images may lie in
+root/images. Smaller instances lie on top of larger ones, pixels of crowds are ignored, and so is
+whatever no instance covers: COCO doesn't say what is there. Where the user knows that it is
+background, `dataset.background` names a class for it.
+
+Images without an instance, or with crowds alone (1,021 of train2017's 118,287), are no part of the
+task, unless there is a background; they are counted in the notes. CVAT writes masks drawn with its
+brush as crowds: `dataset.crowds: instances`. Labels of the test split aren't public:
+`dataset.splits: val_as_test`.
 """
 
 import reprlib
@@ -13,11 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from seggen_core.config import DatasetConfig, Split
+from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex
-from seggen_core.datasets.coco_reader import CocoReader, coco_layout
+from seggen_core.datasets.coco_reader import CocoReader, check_listed_size, coco_layout
 from seggen_core.datasets.decode import IMAGE_MODES, open_picture
 from seggen_core.datasets.ids import number_instances
 from seggen_core.datasets.rasterize import (
@@ -28,11 +32,21 @@ from seggen_core.datasets.rasterize import (
     encode_segmentation,
 )
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
-from seggen_core.errors import DatasetError
-from seggen_core.taxonomy import IGNORE_INDEX
+from seggen_core.errors import ConfigError, DatasetError
+from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
 
 _MAX_BOUNDARY = 1 << 24
 """Longest boundary of all polygons of an image, in pixels: two seconds of drawing."""
+
+
+_MAX_INSTANCES = (1 << 16) - 1
+"""Most annotations of an image: instance maps number them in 16 bits."""
+
+_MAX_DRAWN = 1 << 34
+"""Most pixels drawn for an image, over all its annotations: 256 of 8192 x 8192, ten seconds."""
+
+_MAX_CROWD_SHARE = 0.1
+"""More crowds than that are no crowds as COCO has them (10,498 of train2017's 860,001)."""
 
 
 class _Instance(NamedTuple):
@@ -47,14 +61,55 @@ class CocoInstanceReader(CocoReader):
     """Instances are drawn with their sample."""
 
     dataset = "coco_instance"
+    assumed_thing = True
+    max_unlisted_share = 1.0  # what no instance covers is ignored by the dataset's definition
+
+    def __init__(
+        self, config: DatasetConfig, *, layout: dict[Split, SplitFiles], root: Path, seed: int
+    ) -> None:
+        """Index the annotation files; DatasetError where one or a folder is missing."""
+        super().__init__(config, layout=layout, root=root, seed=seed)
+        self._train_ids = self._table.train_ids
+        classes = list(self._table.taxonomy)
+        if config.background is not None:
+            classes.append(SegmentationClass(len(classes), config.background, is_thing=False))
+        try:
+            self._taxonomy = Taxonomy(classes)
+        except ConfigError as error:
+            raise ConfigError(f"dataset.background is {config.background!r}: {error}") from None
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The classes that the files list, and the background behind them if there is one."""
+        return self._taxonomy
+
+    @property
+    def palette(self) -> np.ndarray:
+        """The classes' colours, uint8 [num_classes, 3]; the background is black."""
+        palette = np.zeros((len(self._taxonomy), 3), np.uint8)
+        palette[: len(self._table.taxonomy)] = self._table.palette
+        return palette
 
     def _task_keys(self, index: CocoIndex) -> list[str]:
         """Return the images with an instance.
 
         An image that the file doesn't list at all is among them, to be reported when it is read.
         """
-        keys = [k for k in index.keys if k not in index.entries or index.has_instance(k)]
+        if self._config.crowds is None and not self._is_published:
+            _check_crowds(index)
+        if self._config.background is not None:
+            return index.keys
+        crowds = self._config.crowds == "instances"
+        keys = [
+            k for k in index.keys if k not in index.entries or index.has_instance(k, crowds=crowds)
+        ]
         num_empty = len(index.keys) - len(keys)
+        if num_empty and index.num_foreign:
+            raise DatasetError(
+                f"{index.path} has {num_empty} images without an instance, and {index.num_foreign} "
+                "annotations whose image_id is no image's; expected image_id to be the id of an "
+                "entry of 'images': correct the ids, or remove these annotations"
+            )
         if num_empty:
             self._notes.append(
                 f"{num_empty} images of {index.path.name} have no instance, or a crowd alone, and "
@@ -72,24 +127,30 @@ class CocoInstanceReader(CocoReader):
         index = self._indexes[split]
         path, entry = index.image(key, root=self._root)
         with open_picture(path, modes=IMAGE_MODES) as picture:
-            _check_size(picture, path=path, entry=entry, listed_in=index.path)
+            check_listed_size(picture.size, path=path, entry=entry, listed_in=index.path)
             picture.load()
         # Polygons are drawn on the image as stored; COCO's images have no EXIF orientation.
         image = np.asarray(picture.convert("RGB"))
         height, width = image.shape[:2]
         instances = self._instances(index, entry, height=height, width=width)
 
-        # Painted over one another, largest first; what is left, crowds among it, stays ignored.
-        instances.sort(key=lambda i: (-area(i.runs), i.instance_id))
-        segmentation_map = np.full((height, width), IGNORE_INDEX, np.uint8)
-        instance_ids = np.zeros((height, width), np.int64)
+        # Painted over one another: ignored ones first, then the largest.
+        instances.sort(key=lambda i: (i.train_id != IGNORE_INDEX, -area(i.runs), i.instance_id))
+        has_background = len(self._taxonomy) > len(self._table.taxonomy)
+        rest = len(self._taxonomy) - 1 if has_background else IGNORE_INDEX
+        segmentation_map = np.full((height, width), rest, np.uint8)
+        numbers = np.zeros((height, width), np.uint16)
+        ids = sorted(i.instance_id for i in instances if self._is_thing(i.train_id))
+        number_of = {instance_id: n for n, instance_id in enumerate(ids, start=1)}
         for instance in instances:
             mask = decode_runs(instance.runs)
             segmentation_map[mask] = instance.train_id
-            instance_ids[mask] = instance.instance_id
+            is_thing = self._is_thing(instance.train_id)
+            numbers[mask] = number_of[instance.instance_id] if is_thing else 0
         check_labelled(segmentation_map, where=f"{index.path}, image {entry.image_id} ({path})")
-        instance_map, numbered_ids = number_instances(instance_ids, path=index.path)
-        metadata = self._metadata(path, image_id=entry.image_id, instance_ids=numbered_ids)
+        instance_map, visible = number_instances(numbers, path=index.path)
+        visible_ids = [ids[number - 1] for number in visible]  # 0 is an id, too
+        metadata = self._metadata(path, image_id=entry.image_id, instance_ids=visible_ids)
         return RawSample(image, segmentation_map, instance_map, metadata)
 
     def read_header(self, split: Split, key: str) -> tuple[int, int]:
@@ -97,7 +158,7 @@ class CocoInstanceReader(CocoReader):
         index = self._indexes[split]
         path, entry = index.image(key, root=self._root)
         with open_picture(path, modes=IMAGE_MODES, header_only=True) as picture:
-            _check_size(picture, path=path, entry=entry, listed_in=index.path)
+            check_listed_size(picture.size, path=path, entry=entry, listed_in=index.path)
             width, height = picture.size
         self._annotations(index, entry)
         return width, height
@@ -105,10 +166,17 @@ class CocoInstanceReader(CocoReader):
     def _instances(
         self, index: CocoIndex, entry: CocoImage, *, height: int, width: int
     ) -> list[_Instance]:
-        """Encode the masks of one image, those of crowds only to check them."""
+        """Encode the masks of one image; those of crowds and ignored classes are IGNORE_INDEX."""
         instances = []
         remaining = float(_MAX_BOUNDARY)
-        for annotation in self._annotations(index, entry):
+        annotations = self._annotations(index, entry)
+        where = f"{index.path}, image {entry.image_id} ({entry.file_name})"
+        if len(annotations) * height * width > _MAX_DRAWN:
+            raise DatasetError(
+                f"{where} has {len(annotations)} annotations of {width}x{height} pixels; expected "
+                f"at most {_MAX_DRAWN // (height * width)} of that size {CHECK}"
+            )
+        for annotation in annotations:
             segmentation = annotation["segmentation"]
             try:
                 runs = encode_segmentation(segmentation, height=height, width=width)
@@ -121,14 +189,24 @@ class CocoInstanceReader(CocoReader):
             except DatasetError as error:
                 where = f"{index.path}, annotation {annotation['id']} of image {entry.image_id}"
                 raise DatasetError(f"{where} ({entry.file_name}): {error} {CHECK}") from None
-            if not annotation.get("iscrowd", 0):
-                train_id = self._table.train_ids[annotation["category_id"]]
-                instances.append(_Instance(annotation["id"], train_id, runs))
+            train_id = self._train_ids[annotation["category_id"]]
+            if annotation.get("iscrowd", 0) and self._config.crowds != "instances":
+                train_id = IGNORE_INDEX
+            instances.append(_Instance(annotation["id"], train_id, runs))
         return instances
+
+    def _is_thing(self, train_id: int) -> bool:
+        return train_id != IGNORE_INDEX and self._taxonomy[train_id].is_thing
 
     def _annotations(self, index: CocoIndex, entry: CocoImage) -> list[dict[str, Any]]:
         """Return the annotations of one image, checked but for their masks."""
         annotations = list(index.annotations(entry.image_id))
+        if len(annotations) > _MAX_INSTANCES:
+            raise DatasetError(
+                f"{index.path}, image {entry.image_id} has {len(annotations)} annotations; "
+                f"expected at most {_MAX_INSTANCES} {CHECK}"
+            )
+        seen: set[int] = set()
         for annotation in annotations:
             missing = {"id", "category_id", "segmentation"} - annotation.keys()
             annotation_id = reprlib.repr(annotation.get("id"))
@@ -138,15 +216,18 @@ class CocoInstanceReader(CocoReader):
                     f"{where} lacks {', '.join(sorted(missing))}; expected COCO's instances {CHECK}"
                 )
             category = annotation["category_id"]
-            if not isinstance(category, int) or category not in self._table.train_ids:
+            if not isinstance(category, int) or category not in self._train_ids:
                 allowed = self._table.allowed(self.dataset)
                 raise DatasetError(
                     f"{where} has category_id {reprlib.repr(category)}; {allowed} {CHECK}"
                 )
-            if not isinstance(annotation["id"], int) or not 0 < annotation["id"] < 1 << 63:
+            if not isinstance(annotation["id"], int) or not 0 <= annotation["id"] < 1 << 63:
                 raise DatasetError(
-                    f"{where}: expected ids to be whole numbers from 1 to 2^63 - 1 {CHECK}"
+                    f"{where}: expected ids to be whole numbers from 0 to 2^63 - 1 {CHECK}"
                 )
+            if annotation["id"] in seen:
+                raise DatasetError(f"{where}: its id is taken twice; expected one an instance")
+            seen.add(annotation["id"])
         return annotations
 
 
@@ -156,11 +237,13 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> CocoInstance
     return CocoInstanceReader(config, layout=layout, root=root, seed=seed)
 
 
-def _check_size(picture: Image.Image, *, path: Path, entry: CocoImage, listed_in: Path) -> None:
-    """Polygons are in pixels of the image that the file speaks of."""
-    width, height = picture.size
-    if entry.width and entry.height and (width, height) != (entry.width, entry.height):
+def _check_crowds(index: CocoIndex) -> None:
+    """Raise DatasetError where so many annotations are crowds that they may mean instances."""
+    num_crowds, num_annotations = int((index.crowds != 0).sum()), len(index.crowds)
+    if num_crowds > _MAX_CROWD_SHARE * num_annotations:
         raise DatasetError(
-            f"{path} is {width}x{height} but {listed_in} says {entry.width}x{entry.height}; "
-            f"expected the same size {CHECK}"
+            f"{index.path} has iscrowd set in {num_crowds} of {num_annotations} annotations; "
+            f"expected at most {_MAX_CROWD_SHARE:.0%}, since crowds are ignored (COCO has 1.2%). "
+            "CVAT writes masks drawn with its brush so: set dataset.crowds to instances to read "
+            "them, or to ignore"
         )

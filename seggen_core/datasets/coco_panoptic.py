@@ -3,28 +3,32 @@
     root/train2017/*.jpg   root/annotations/panoptic_train2017.json
     root/annotations/panoptic_train2017/*.png   and the same for val2017
 
-The JSON file describes the segments, PNG maps show them. Images may lie in root/images. A map's
+`categories` of the JSON files are the classes: COCO's or the user's own. The JSON file describes
+the segments, PNG maps show them. Images may lie in root/images. A map's
 segment id is R + 256 G + 65536 B; 0 belongs to no class. Crowds of things keep their class and are
 no instances. Labels of the test split aren't public: `dataset.splits: val_as_test`.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.class_table import ClassTable
-from seggen_core.datasets.coco_reader import CocoReader, coco_layout
+from seggen_core.datasets.coco_index import CocoImage, find_named
+from seggen_core.datasets.coco_reader import CocoReader, check_listed_size, coco_layout
 from seggen_core.datasets.decode import SampleFiles, read_files, read_headers
-from seggen_core.datasets.files import MASK_SUFFIXES, inside, is_file, list_files, normal
+from seggen_core.datasets.files import MASK_SUFFIXES, list_files, normal
 from seggen_core.datasets.ids import number_instances, sorted_unique
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 
 _MAX_SEGMENT_ID = (1 << 24) - 1
+_MAX_SEGMENTS = (1 << 16) - 1
+"""Most segments of an image: instance maps number them in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,9 @@ class _Segments:
 
 @dataclass(frozen=True)
 class _Located:
-    """Where one sample is: its image's id, its files, and its segments."""
+    """Where one sample is: its image's entry, its files, and its segments."""
 
-    image_id: int
+    entry: CocoImage
     files: SampleFiles
     segments: _Segments
     where: str
@@ -56,6 +60,7 @@ class CocoPanopticReader(CocoReader):
     """Segments are looked up in the sample's annotation."""
 
     dataset = "coco_panoptic"
+    assumed_thing = None
 
     def __init__(self, config: DatasetConfig, *, root: Path, seed: int) -> None:
         """Index the annotation files; DatasetError where one or a folder is missing."""
@@ -75,9 +80,12 @@ class CocoPanopticReader(CocoReader):
         sample = self._locate(split, key)
         segments, map_path = sample.segments, sample.files.mask
         decoded = read_files(sample.files)
+        self._check_size(sample, split=split, size=decoded.mask_size)
         # One row of the table for each segment of the map.
-        ids = decoded.ids.astype(np.int64) @ np.array([1, 256, 65536])
-        known_ids = np.concatenate([[0], segments.ids])
+        ids = decoded.ids[..., 0].astype(np.int32)
+        ids += decoded.ids[..., 1].astype(np.int32) << 8
+        ids += decoded.ids[..., 2].astype(np.int32) << 16
+        known_ids = np.concatenate([[0], segments.ids]).astype(np.int32)
         rows = np.searchsorted(known_ids, ids).clip(max=len(known_ids) - 1)
         foreign = sorted_unique(ids[known_ids[rows] != ids])
         if foreign.size:
@@ -89,14 +97,25 @@ class CocoPanopticReader(CocoReader):
         check_labelled(segmentation_map, where=str(map_path))
         is_instance = np.concatenate([[False], segments.is_instance])[rows]
         instance_map, instance_ids = number_instances(np.where(is_instance, ids, 0), path=map_path)
+        unlisted_share = float((ids == 0).mean())
         metadata = self._metadata(
-            sample.files.image, image_id=sample.image_id, instance_ids=instance_ids
+            sample.files.image, image_id=sample.entry.image_id, instance_ids=instance_ids
         )
-        return RawSample(decoded.image, segmentation_map, instance_map, metadata)
+        return RawSample(
+            decoded.image, segmentation_map, instance_map, metadata, unlisted_share=unlisted_share
+        )
 
     def read_header(self, split: Split, key: str) -> tuple[int, int]:
         """Check one sample's segments and the headers of its files, and return (width, height)."""
-        return read_headers(self._locate(split, key).files)
+        sample = self._locate(split, key)
+        size = read_headers(sample.files)
+        self._check_size(sample, split=split, size=size)
+        return size
+
+    def _check_size(self, sample: _Located, *, split: Split, size: tuple[int, int]) -> None:
+        """Compare the size of a map with the one that JSON says; a turned image has it turned."""
+        listed_in = self._indexes[split].path
+        check_listed_size(size, path=sample.files.mask, entry=sample.entry, listed_in=listed_in)
 
     def _locate(self, split: Split, key: str) -> _Located:
         """Find the files of a sample and read its segments."""
@@ -111,14 +130,17 @@ class CocoPanopticReader(CocoReader):
             )
         mask = self._mask(split, str(annotations[0].get("file_name", f"{key}.png")), image=image)
         segments = _read_segments(annotations[0], table=self._table, where=where)
-        return _Located(entry.image_id, SampleFiles(image, mask, None, ("RGB",)), segments, where)
+        return _Located(entry, SampleFiles(image, mask, None, ("RGB",)), segments, where)
 
     def _mask(self, split: Split, file_name: str, *, image: Path) -> Path:
-        listing = self._masks[split]
-        path = inside(listing.folder / file_name, root=self._root)
-        if not is_file(path):  # missing, or written in another Unicode form
-            path = listing.only(normal(Path(file_name).stem), root=self._root, counterpart=image)
-        return path
+        return find_named(
+            self._masks[split],
+            file_name,
+            key=normal(PurePosixPath(file_name).stem),
+            root=self._root,
+            listed_in=self._indexes[split].path,
+            counterpart=image,
+        )
 
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> CocoPanopticReader:
@@ -129,21 +151,26 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> CocoPanoptic
 def _read_segments(annotation: dict[str, Any], *, table: ClassTable, where: str) -> _Segments:
     """Check segments_info of one annotation."""
     rows: dict[int, tuple[int, bool]] = {}
+    train_ids, allowed = table.train_ids, table.allowed("coco_panoptic")
     try:
+        if len(annotation["segments_info"]) > _MAX_SEGMENTS:
+            raise DatasetError(
+                f"{where} has {len(annotation['segments_info'])} segments; expected at most "
+                f"{_MAX_SEGMENTS} {CHECK}"
+            )
         for segment in annotation["segments_info"]:
             segment_id, category = int(segment["id"]), int(segment["category_id"])
-            if category not in table.train_ids:
+            if category not in train_ids:
                 raise DatasetError(
-                    f"{where}: segment {segment_id} has category_id {category}; "
-                    f"{table.allowed('coco_panoptic')} {CHECK}"
+                    f"{where}: segment {segment_id} has category_id {category}; {allowed} {CHECK}"
                 )
             if segment_id in rows or not 0 < segment_id <= _MAX_SEGMENT_ID:
                 raise DatasetError(
                     f"{where}: segment id {segment_id} is taken twice or out of "
                     f"1-{_MAX_SEGMENT_ID} {CHECK}"
                 )
-            train_id = table.train_ids[category]
-            is_thing = table.taxonomy[train_id].is_thing
+            train_id = train_ids[category]
+            is_thing = train_id != IGNORE_INDEX and table.taxonomy[train_id].is_thing
             rows[segment_id] = (train_id, is_thing and not segment.get("iscrowd", 0))
     except DatasetError:
         raise

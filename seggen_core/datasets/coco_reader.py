@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.coco_index import CocoIndex, index_coco
-from seggen_core.datasets.reader import SPLITS
+from seggen_core.datasets.coco_categories import choose_classes
+from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
+from seggen_core.datasets.reader import MAX_UNLISTED_SHARE, SPLITS
+from seggen_core.datasets.sample import CHECK
 from seggen_core.datasets.splits import places, plan_splits, published_splits
+from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import Taxonomy
 
 
@@ -20,16 +22,33 @@ class CocoReader:
     """
 
     dataset: ClassVar[str]
-    """Name of the dataset and of its class table."""
+    """Name of the dataset and of its published class table."""
+    assumed_thing: ClassVar[bool | None]
+    """What a class is where nothing says whether it is a thing; None if it has to be said."""
+
+    max_unlisted_share: float = MAX_UNLISTED_SHARE
+    """See `DatasetReader.max_unlisted_share`."""
 
     def __init__(
         self, config: DatasetConfig, *, layout: dict[Split, SplitFiles], root: Path, seed: int
     ) -> None:
         """Index the annotation files; DatasetError where one or a folder is missing."""
-        self._root, self._table = root, load_class_table(self.dataset)
-        self._notes: list[str] = []
+        self._root, self._config = root, config
         files = {s: places(config, split=s, layout=layout) for s in published_splits(config)}
         indexes = {split: self._index(where) for split, where in files.items()}
+        self._table, self._is_published = choose_classes(
+            self.dataset,
+            indexes=list(indexes.values()),
+            class_file=root / config.classes_file if config.classes_file else None,
+            assumed_thing=self.assumed_thing,
+        )
+        self._notes = list(self._table.notes)
+        self._notes += [
+            f"{index.num_foreign} annotations of {index.path.name} are of images that it doesn't "
+            "list"
+            for index in indexes.values()
+            if index.num_foreign
+        ]
         chosen = plan_splits(
             {split: self._task_keys(index) for split, index in indexes.items()},
             config=config,
@@ -51,17 +70,17 @@ class CocoReader:
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The classes of the dataset's own table, things first."""
+        """The classes that the files list: COCO's, or the user's own."""
         return self._table.taxonomy
 
     @property
     def palette(self) -> np.ndarray:
-        """COCO's colours, uint8 [num_classes, 3]."""
+        """The classes' colours, uint8 [num_classes, 3]."""
         return self._table.palette
 
     @property
     def notes(self) -> list[str]:
-        """How many images are no part of the task."""
+        """What the files hold that is no part of the task, and what they don't say."""
         return list(self._notes)
 
     def keys(self, split: Split) -> list[str]:
@@ -74,6 +93,22 @@ class CocoReader:
             "image_id": image_id,
             "instance_ids": instance_ids,
         }
+
+
+def check_listed_size(
+    size: tuple[int, int], *, path: Path, entry: CocoImage, listed_in: Path
+) -> None:
+    """Raise DatasetError where an image isn't of the size that JSON says.
+
+    Polygons and maps are in pixels of the image that the file speaks of.
+    """
+    listed = entry.width, entry.height
+    if not all(side in (0, real) for side, real in zip(listed, size, strict=True)):
+        said = "no numbers of pixels" if min(listed) < 0 else f"{entry.width}x{entry.height}"
+        raise DatasetError(
+            f"{path} is {size[0]}x{size[1]} but {listed_in} says {said}; expected the same size "
+            f"{CHECK}"
+        )
 
 
 def coco_layout(root: Path, **patterns: str) -> dict[Split, SplitFiles]:

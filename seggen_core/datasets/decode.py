@@ -76,6 +76,7 @@ class DecodedFiles:
         instances: the instance map, as `ids`; None where there is no file of it.
         stored_size: (width, height) in the files, larger than the arrays where the image was too
             large to be decoded whole.
+        mask_size: (width, height) of the mask's file.
         mask_palette: the colours that the mask's file gives its ids, uint8 [num_colors, 3]; None
             where it has no palette.
     """
@@ -84,6 +85,7 @@ class DecodedFiles:
     ids: np.ndarray
     instances: np.ndarray | None
     stored_size: tuple[int, int]
+    mask_size: tuple[int, int]
     mask_palette: np.ndarray | None = None
 
 
@@ -172,7 +174,7 @@ def read_files(files: SampleFiles) -> DecodedFiles:
         upright = upright.convert("RGB")
 
     # 3. One size.
-    palette = _palette(mask)
+    palette, mask_size = _palette(mask), mask.size
     if upright.size != mask.size:
         mask = mask.resize(upright.size, Image.Resampling.NEAREST)
         if instances is not None:
@@ -182,6 +184,7 @@ def read_files(files: SampleFiles) -> DecodedFiles:
         np.asarray(mask),
         None if instances is None else np.asarray(instances),
         stored_size,
+        mask_size,
         palette,
     )
 

@@ -21,7 +21,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
 
 MAX_TEXT_BYTES = 1 << 26
-"""Largest class list or list of samples that is read: 64 MiB."""
+"""Largest list of samples that is read: 64 MiB."""
+
+MAX_SAMPLES = 1 << 22
+"""Most samples of a list, and files of a folder: four million, half a gigabyte of names."""
 
 _MAX_NAMED = 3
 _MAX_NAME_LENGTH = 300
@@ -165,23 +168,21 @@ def _kind_of(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "device")
 
 
-def read_text(path: Path, *, expected: str) -> str:
+def read_text(path: Path, *, expected: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """Return the text of a class list or a list of samples.
 
     Args:
         path: the file.
         expected: what it should hold and what to do, in messages.
+        max_bytes: largest file that is read.
 
     Raises:
-        DatasetError: the file is missing, no regular file, larger than `MAX_TEXT_BYTES`, or isn't
-            UTF-8.
+        DatasetError: the file is missing, no regular file, larger than `max_bytes`, or isn't UTF-8.
     """
     try:
         size = regular_size(path)
-        if size > MAX_TEXT_BYTES:
-            raise DatasetError(
-                f"{path} has {size} bytes; expected at most {MAX_TEXT_BYTES}: {expected}"
-            )
+        if size > max_bytes:
+            raise DatasetError(f"{path} has {size} bytes; expected at most {max_bytes}: {expected}")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DatasetError(
@@ -298,6 +299,9 @@ def read_key_list(path: Path) -> list[str]:
         DatasetError: the file is missing, unreadable or empty, or names a sample twice.
     """
     text = read_text(path, expected="a list of samples, one name a line: check dataset.root")
+    num_lines = text.count("\n") + 1
+    if num_lines > MAX_SAMPLES:
+        raise DatasetError(f"{path} has {num_lines} lines; expected at most {MAX_SAMPLES} names")
     keys = [normal(line.strip()) for line in text.split("\n") if line.strip()]
     if not keys:
         raise DatasetError(f"{path} names no sample; expected one name a line")

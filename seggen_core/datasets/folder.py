@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.class_table import read_class_file
+from seggen_core.datasets.class_list import read_class_file
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+
+_MAX_UNLISTED_SHARE = 0.1
+"""Outlines that nobody labelled cover 5 to 6% (VOC); an object is often larger."""
 
 _CLASS_FILES = ("classes.json", "classes.csv")
 
@@ -45,6 +48,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         instances_modes=("I;16", "L"),
         instance_ids=_instance_ids,
         subfolders="keyed",
+        max_unlisted_share=_MAX_UNLISTED_SHARE,
     )
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
 

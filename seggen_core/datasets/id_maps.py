@@ -22,10 +22,11 @@ from seggen_core.datasets.files import (
     read_key_list,
 )
 from seggen_core.datasets.ids import id_table, ids_of_colors, number_instances, to_train_ids
+from seggen_core.datasets.reader import MAX_UNLISTED_SHARE
 from seggen_core.datasets.sample import RawSample
 from seggen_core.datasets.splits import Runs, places, plan_splits, published_splits
 from seggen_core.errors import DatasetError
-from seggen_core.taxonomy import Taxonomy
+from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
 InstanceIds = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From an instance map as in its file and a segmentation map to instance ids.
@@ -50,6 +51,7 @@ class IdMapFormat:
             samples.
         image_ending, mask_ending, instances_ending: what follows the key in the names of files.
         subfolders: see `list_files`.
+        max_unlisted_share: see `DatasetReader`.
     """
 
     dataset: str
@@ -63,6 +65,7 @@ class IdMapFormat:
     mask_ending: str = ""
     instances_ending: str = ""
     subfolders: str = "none"
+    max_unlisted_share: float = MAX_UNLISTED_SHARE
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ class IdMapReader:
             DatasetError: a folder or a list of samples is missing or empty.
         """
         self._form, self._root = form, root
+        self._notes = list(form.table.notes)
+        self._assumed = np.zeros(1 << 16, bool)
+        self._assumed[list(form.table.assumed_ids)] = True
         listings = {
             s: self._list(places(config, split=s, layout=layout)) for s in published_splits(config)
         }
@@ -159,8 +165,13 @@ class IdMapReader:
 
     @property
     def notes(self) -> list[str]:
-        """Nothing."""
-        return []
+        """What the files hold that isn't read."""
+        return list(self._notes)
+
+    @property
+    def max_unlisted_share(self) -> float:
+        """See `DatasetReader`."""
+        return self._form.max_unlisted_share
 
     def keys(self, split: Split) -> list[str]:
         """Return the names that an image and its mask share, in their list's order or sorted."""
@@ -190,7 +201,18 @@ class IdMapReader:
             )
         if form.metadata is not None:
             metadata |= form.metadata(key)
-        return RawSample(decoded.image, segmentation_map, instance_map, metadata)
+        return RawSample(
+            decoded.image,
+            segmentation_map,
+            instance_map,
+            metadata,
+            unlisted_share=self._unlisted_share(ids, segmentation_map),
+        )
+
+    def _unlisted_share(self, ids: np.ndarray, segmentation_map: np.ndarray) -> float:
+        if segmentation_map.max() != IGNORE_INDEX or not self._form.table.assumed_ids:
+            return 0.0
+        return float(self._assumed[ids].mean())
 
     def read_header(self, split: Split, key: str) -> tuple[int, int]:
         """Check one sample's files by their headers and return (width, height)."""

@@ -26,6 +26,9 @@ from seggen_core.datasets.strict_json import parse_json
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import Taxonomy
 
+_MAX_BYTES = 1 << 22
+"""Largest config.json that is read: 4 MiB."""
+
 _CONFIGS = ("config.json", "config_v2.0.json", "config_v1.2.json")
 
 
@@ -63,7 +66,9 @@ def _places(root: Path, folder: str) -> SplitFiles:
 def _read_classes(path: Path) -> ClassTable:
     """Read `labels` of a config.json: their order gives the ids."""
     expected = "a Mapillary config.json: {labels: [{readable, color, instances, evaluate}, ...]}"
-    text = read_text(path, expected=f"{expected}: set dataset.classes_file to it")
+    text = read_text(
+        path, expected=f"{expected}: set dataset.classes_file to it", max_bytes=_MAX_BYTES
+    )
     try:
         labels = parse_json(text)["labels"]
         rows = [

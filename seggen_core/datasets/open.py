@@ -29,13 +29,16 @@ class _Dataset(NamedTuple):
     settings: frozenset[str]
 
 
+_OPTIONAL = ("files", "classes_file", "use_sbd", "background", "crowds")
 _FILES = frozenset({"files"})
 _DATASETS = {
     "ade20k": _Dataset(ade20k.open_reader, _FILES),
     "camvid": _Dataset(camvid.open_reader, _FILES),
     "cityscapes": _Dataset(cityscapes.open_reader, _FILES),
-    "coco_instance": _Dataset(coco_instance.open_reader, _FILES),
-    "coco_panoptic": _Dataset(coco_panoptic.open_reader, _FILES),
+    "coco_instance": _Dataset(
+        coco_instance.open_reader, _FILES | {"classes_file", "background", "crowds"}
+    ),
+    "coco_panoptic": _Dataset(coco_panoptic.open_reader, _FILES | {"classes_file"}),
     "coco_stuff": _Dataset(coco_stuff.open_reader, _FILES),
     "folder": _Dataset(folder.open_reader, _FILES | {"classes_file"}),
     "mapillary": _Dataset(mapillary.open_reader, _FILES | {"classes_file"}),
@@ -58,7 +61,7 @@ def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> Da
     """
     dataset = _DATASETS.get(config.name)
     known = dataset.settings if dataset else frozenset()
-    is_set = {name for name in ("files", "classes_file", "use_sbd") if getattr(config, name)}
+    is_set = {name for name in _OPTIONAL if getattr(config, name)}
     for name in sorted(is_set - known):
         raise ConfigError(f"dataset.{name} is set, but means nothing to {config.name}; remove it")
     if config.keep_val_in_train and config.splits != "val_as_test":
@@ -78,8 +81,13 @@ def open_project_dataset(config: SegGenConfig, *, base: Path) -> DatasetReader:
         DatasetError: as `open_dataset`.
     """
     reader = open_dataset(config.dataset, seed=config.seed, base=base)
-    for slug in config.classes:
-        reader.taxonomy.by_slug(slug)
+    unknown = [slug for slug in config.classes if slug not in reader.taxonomy.slugs]
+    if unknown:
+        raise ConfigError(
+            f"classes in params.yaml names {', '.join(unknown)}; there is no such class in the "
+            f"{config.dataset.name} dataset in {config.dataset.root}, which has: "
+            f"{', '.join(reader.taxonomy.slugs)}"
+        )
     return reader
 
 

@@ -21,12 +21,15 @@ class RawSample:
         instance_map: uint16 [H, W], 0 where there is no instance; None where the dataset has none.
         metadata: JSON-ready facts about the sample. "instance_ids" lists the dataset's own ids of
             instances 1, 2, ...
+        unlisted_share: share of the pixels that are ignored though nothing in the user's files says
+            so: by a convention of the format alone, 0 to 1.
     """
 
     image: np.ndarray
     segmentation_map: np.ndarray
     instance_map: np.ndarray | None
     metadata: dict
+    unlisted_share: float = 0.0
 
 
 def check_labelled(segmentation_map: np.ndarray, *, where: str) -> None:

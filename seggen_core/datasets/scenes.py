@@ -60,6 +60,11 @@ class ScenesReader:
         return class_palette(len(SCENES_TAXONOMY))
 
     @property
+    def max_unlisted_share(self) -> float:
+        """Every pixel has a class."""
+        return 0.0
+
+    @property
     def notes(self) -> list[str]:
         """Nothing."""
         return []

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from seggen_core.datasets.class_table import load_class_rows
+
 WIDTH, HEIGHT, BLOCK = 24, 16, 8
 STEMS = {"train": ["a_000000", "a_000001", "b_000000"], "val": ["c_000000", "c_000001"]}
 
@@ -202,6 +204,19 @@ def coco_instance(root: Path) -> dict[str, Any]:
     return {"name": "coco_instance"}
 
 
+def published_categories(name: str) -> list[dict[str, Any]]:
+    """COCO's `categories`, as its files have them."""
+    return [
+        {
+            "id": row["id"],
+            "name": row.get("official_name", row["name"]),
+            "isthing": int(row["is_thing"]),
+            "color": row["color"],
+        }
+        for row in load_class_rows(name)
+    ]
+
+
 def _write_coco(root: Path, *, kind: str, annotations: Callable[[int, str], list[dict]]) -> None:
     (root / "annotations").mkdir(parents=True)
     for split, stems in STEMS.items():
@@ -210,7 +225,12 @@ def _write_coco(root: Path, *, kind: str, annotations: Callable[[int, str], list
             for i, s in enumerate(stems, start=5)
         ]
         listed = [a for i, s in enumerate(stems, start=5) for a in annotations(i, s)]
-        tree = {"info": {"year": 2017}, "annotations": listed, "images": images}
+        tree = {
+            "info": {"year": 2017},
+            "annotations": listed,
+            "images": images,
+            "categories": published_categories(f"coco_{kind.removesuffix('s')}"),
+        }
         (root / "annotations" / f"{kind}_{split}2017.json").write_text(json.dumps(tree))
         for i, stem in enumerate(stems):
             save(picture(seed=len(split) * 10 + i), root / f"{split}2017" / f"{stem}.jpg")

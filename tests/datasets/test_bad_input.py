@@ -365,7 +365,7 @@ def test_entries_that_no_index_can_hold_are_refused_with_their_place(
         open_(tmp_path, section)
 
 
-BAD_IDS = [0, -1, 1.5, "7", 1 << 63, None, [1]]
+BAD_IDS = [-1, 1.5, "7", 1 << 63, None, [1]]
 
 
 @pytest.mark.parametrize("value", BAD_IDS)
@@ -484,7 +484,7 @@ def test_a_folder_that_links_in_a_circle_ends(tmp_path: Path) -> None:
         ("id,name,id\n1,wall,2\n", "column 'id' stands twice"),
         ("id,name\n1," + "x" * 200_000, "is no CSV table: field larger"),
         ("id,name\n" + "9" * 5000 + ",wall\n", "row 1 has id '9999"),
-        ("id,name\n" + "".join(f"{i},c{i}\n" for i in range(70_000)), "has 70000 rows"),
+        ("id,name\n" + "".join(f"{i},c{i}\n" for i in range(70_000)), "has more than 65536 rows"),
         ("id,name\n" + "".join(f"{i % 300},c{i}\n" for i in range(60_000)), "gives id 0, 1,"),
     ],
 )
