@@ -1,5 +1,6 @@
 """From a real dataset to sample stores: one a split, with the taxonomy and the subsets."""
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 from seggen_core.config import DatasetConfig, SegGenConfig, Split
 from seggen_core.datasets.bad_samples import attempt_all
 from seggen_core.datasets.fit import fit_sample
+from seggen_core.datasets.label_checks import SplitLabels, label_faults
 from seggen_core.datasets.reader import SPLITS, DatasetReader
-from seggen_core.datasets.sample import RawSample, check_labelled
+from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
 from seggen_core.datasets.subset import draw_subset, rarest_class_partition
 from seggen_core.errors import DatasetError
 from seggen_core.project.publish import write_json
@@ -19,6 +21,8 @@ from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 _MAX_LISTED = 20
 """Bad samples named in an error; so many past the allowed ones end the search for more."""
@@ -44,15 +48,20 @@ def build_dataset(
 
     Raises:
         ConfigError: more samples are asked for than there are.
-        DatasetError: more than `max_bad` samples of a split are bad; the message lists them.
+        DatasetError: more than `max_bad` samples of a split are bad, and the message lists them; or
+            the labels of a split as a whole can't be right (`label_checks`).
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     slugs = reader.taxonomy.slugs
     for split in SPLITS:
-        num_dropped = _write_split(reader, split, config=config, folder=folder / split)
+        num_dropped, unlisted_share = _write_split(
+            reader, split, config=config, folder=folder / split
+        )
         index = SampleStore(folder / split).index
-        pixels = np.sum(index["class_pixel_counts"].tolist(), axis=0, dtype=np.float64)
+        pixels = np.array(index["class_pixel_counts"].tolist(), np.int64).sum(axis=0)
+        labels = SplitLabels(split, pixels.tolist(), unlisted_share)
+        _check_labels(labels, reader, config=config)
         shares = pixels / pixels.sum()
         log_metrics(
             {f"{split}/samples": float(len(index)), f"{split}/dropped": float(num_dropped)}
@@ -78,9 +87,31 @@ def _subsets(
     }
 
 
-def _write_split(reader: DatasetReader, split: Split, *, config: SegGenConfig, folder: Path) -> int:
-    """Fill the store of one split; return how many bad samples were left out."""
+def _check_labels(labels: SplitLabels, reader: DatasetReader, *, config: SegGenConfig) -> None:
+    """Raise DatasetError where scores would mean nothing; warn of other faults."""
+    faults = label_faults(labels, reader=reader, config=config)
+    fatal = [fault.what for fault in faults if fault.is_fatal]
+    if fatal:
+        raise DatasetError(
+            f"the labels of the {labels.split} split can't be right:\n"
+            + "\n".join(f"  {what}" for what in fatal)
+            + f"\n{CHECK}"
+        )
+    for fault in faults:
+        logger.warning("%s split: %s %s", labels.split, fault.what, CHECK)
+
+
+def _write_split(
+    reader: DatasetReader, split: Split, *, config: SegGenConfig, folder: Path
+) -> tuple[int, float]:
+    """Fill the store of one split.
+
+    Returns:
+        How many bad samples were left out, and the mean share of ignored pixels of which nothing
+        says that they are (`RawSample.unlisted_share`).
+    """
     dropped: dict[str, str] = {}
+    unlisted_shares: list[float] = []
     keys = reader.keys(split)
     assert keys, split
     settings = config.dataset
@@ -96,6 +127,7 @@ def _write_split(reader: DatasetReader, split: Split, *, config: SegGenConfig, f
     with SampleStoreWriter(folder, num_classes=len(reader.taxonomy)) as writer:
         for position, (key, sample) in enumerate(prepared):
             if not isinstance(sample, DatasetError):
+                unlisted_shares.append(sample.unlisted_share)
                 writer.add(_to_store(sample, store_key=f"{split}-{position:05d}", reader_key=key))
                 continue
             dropped[key] = str(sample)
@@ -116,7 +148,7 @@ def _write_split(reader: DatasetReader, split: Split, *, config: SegGenConfig, f
                 "dropped": dropped,
             }
         )
-    return len(dropped)
+    return len(dropped), float(np.mean(unlisted_shares))
 
 
 def _check_dropped(

@@ -80,10 +80,11 @@ def read_class_list(path: Path) -> ClassList:
         max_bytes=_MAX_BYTES,
     )
     suffix = path.suffix.lower()
+    notes: tuple[str, ...] = ()
     if suffix == ".json":
-        raw, notes = _json_rows(text, path=path), ()
+        raw = _json_rows(text, path=path)
     elif suffix == ".txt":
-        raw, notes = _text_rows(text, path=path), ()
+        raw = _text_rows(text, path=path)
     else:
         raw, notes = _csv_rows(text, path=path)
     if len(raw) > _NUM_IDS:

@@ -272,5 +272,5 @@ def _describe(category: _Category | None) -> str:
     )
 
 
-def _kind(is_thing: bool | None) -> str:  # noqa: FBT001 (a predicate's own value)
+def _kind(is_thing: bool | None) -> str:
     return "a thing" if is_thing else "stuff"

@@ -211,17 +211,19 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
             "dataset.files"
         )
     order = np.argsort(np.array(columns.image_ids), kind="stable")
-    sorted_columns = [np.array(column)[order] for column in columns]
+    image_ids, starts, lengths, crowds = (np.array(column)[order] for column in columns)
     ids = Counter(entry.image_id for listed in entries.values() for entry in listed)
-    repeated = frozenset(i for i, count in ids.items() if count > 1)
-    is_known = np.isin(sorted_columns[0], np.fromiter(ids, np.int64, len(ids)))
+    is_known = np.isin(image_ids, np.fromiter(ids, np.int64, len(ids)))
     return CocoIndex(
         annotations,
         images,
         entries,
         categories,
-        *sorted_columns,
-        repeated,
+        image_ids,
+        starts,
+        lengths,
+        crowds,
+        repeated_ids=frozenset(i for i, count in ids.items() if count > 1),
         num_foreign=int((~is_known).sum()),
     )
 

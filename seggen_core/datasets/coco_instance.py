@@ -22,7 +22,7 @@ import numpy as np
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex
 from seggen_core.datasets.coco_reader import CocoReader, check_listed_size, coco_layout
-from seggen_core.datasets.decode import IMAGE_MODES, open_picture
+from seggen_core.datasets.decode import IMAGE_MODES, open_picture, to_rgb
 from seggen_core.datasets.ids import number_instances
 from seggen_core.datasets.rasterize import (
     RunLengths,
@@ -63,6 +63,10 @@ class CocoInstanceReader(CocoReader):
     dataset = "coco_instance"
     assumed_thing = True
     max_unlisted_share = 1.0  # what no instance covers is ignored by the dataset's definition
+    unlisted = (
+        "What no instance covers is ignored, as COCO's definition has it; if it is background, "
+        "name a class for it: dataset.background."
+    )
 
     def __init__(
         self, config: DatasetConfig, *, layout: dict[Split, SplitFiles], root: Path, seed: int
@@ -130,7 +134,7 @@ class CocoInstanceReader(CocoReader):
             check_listed_size(picture.size, path=path, entry=entry, listed_in=index.path)
             picture.load()
         # Polygons are drawn on the image as stored; COCO's images have no EXIF orientation.
-        image = np.asarray(picture.convert("RGB"))
+        image = np.asarray(to_rgb(picture, path=path))
         height, width = image.shape[:2]
         instances = self._instances(index, entry, height=height, width=width)
 

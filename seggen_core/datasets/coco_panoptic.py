@@ -61,6 +61,11 @@ class CocoPanopticReader(CocoReader):
 
     dataset = "coco_panoptic"
     assumed_thing = None
+    unlisted = (
+        "They hold segment id 0, which belongs to no class in COCO. If it is background, describe "
+        "it as a segment; if it is what nobody labelled, set dataset.max_unlisted_share to allow "
+        "it."
+    )
 
     def __init__(self, config: DatasetConfig, *, root: Path, seed: int) -> None:
         """Index the annotation files; DatasetError where one or a folder is missing."""

@@ -8,7 +8,7 @@ import numpy as np
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.coco_categories import choose_classes
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
-from seggen_core.datasets.reader import MAX_UNLISTED_SHARE, SPLITS
+from seggen_core.datasets.reader import MAX_UNLISTED_SHARE, SPLITS, Conventions
 from seggen_core.datasets.sample import CHECK
 from seggen_core.datasets.splits import places, plan_splits, published_splits
 from seggen_core.errors import DatasetError
@@ -26,8 +26,9 @@ class CocoReader:
     assumed_thing: ClassVar[bool | None]
     """What a class is where nothing says whether it is a thing; None if it has to be said."""
 
-    max_unlisted_share: float = MAX_UNLISTED_SHARE
-    """See `DatasetReader.max_unlisted_share`."""
+    max_unlisted_share: ClassVar[float] = MAX_UNLISTED_SHARE
+    unlisted: ClassVar[str]
+    """See `Conventions`."""
 
     def __init__(
         self, config: DatasetConfig, *, layout: dict[Split, SplitFiles], root: Path, seed: int
@@ -77,6 +78,13 @@ class CocoReader:
     def palette(self) -> np.ndarray:
         """The classes' colours, uint8 [num_classes, 3]."""
         return self._table.palette
+
+    @property
+    def conventions(self) -> Conventions:
+        """What is taken for granted about the annotations."""
+        return Conventions(
+            self.max_unlisted_share, self.unlisted, has_own_classes=not self._is_published
+        )
 
     @property
     def notes(self) -> list[str]:

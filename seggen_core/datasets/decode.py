@@ -30,7 +30,9 @@ DRAFT_PIXELS = 1 << 25
 That takes less memory, and less time.
 """
 
-IMAGE_MODES = ("RGB", "L")
+IMAGE_MODES = ("RGB", "L", "RGBA", "LA", "P", "CMYK", "I;16", "1")
+"""What an image may be: it becomes 8-bit RGB, if its alpha channel is opaque everywhere."""
+
 _FORMATS = ("JPEG", "PNG")
 
 _EXIF_ORIENTATION = 0x0112
@@ -51,7 +53,23 @@ _MODES = {
     "P": "a colour palette",
     "I;16": "16-bit grey",
     "I": "32-bit grey",
+    "1": "1 bit",
+    "RGBA": "8-bit RGB with alpha",
+    "LA": "8-bit grey with alpha",
+    "CMYK": "CMYK",
 }
+_SIGNATURES = {
+    b"GIF8": "a GIF file",
+    b"BM": "a BMP file",
+    b"II*\0": "a TIFF file",
+    b"MM\0*": "a TIFF file",
+    b"\x93NUMPY": "a NumPy array",
+    b"MATLAB 5.0": "a MATLAB file",
+    b"version https://git-lfs": "a pointer of Git LFS (run: git lfs pull)",
+    b"<": "a web page or XML",
+    b"{": "JSON",
+}
+"""First bytes of what is often called .jpg or .png."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,7 @@ def open_picture(
             if not header_only:
                 check_png(file)
             image = Image.open(file, formats=_FORMATS)
+            _check_grey_bits(image, path=path, modes=modes)
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(
                     f"{path} is {image.width}x{image.height}; expected at most {MAX_PIXELS} "
@@ -133,10 +152,62 @@ def open_picture(
             f"{path}: {error}; expected at most {MAX_PIXELS} pixels: reduce it {CHECK}"
         ) from None
     except _DECODE_ERRORS as error:
+        other = _other_format(path)
         raise DatasetError(
-            f"{path} can't be decoded ({error}); expected a whole JPEG or PNG file: "
-            f"copy it again {CHECK}"
+            f"{path} can't be decoded: it is {other}, whatever its name says; expected a JPEG or "
+            f"PNG file: convert it {CHECK}"
+            if other
+            else f"{path} can't be decoded ({error}); expected a whole JPEG or PNG file: copy it "
+            f"again {CHECK}"
         ) from None
+
+
+def _other_format(path: Path) -> str:
+    """Say what a file is that is neither JPEG nor PNG; "" where its first bytes don't tell."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+    except OSError:
+        return ""
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "a WebP file"
+    return next((what for first, what in _SIGNATURES.items() if start.startswith(first)), "")
+
+
+def _check_grey_bits(image: Image.Image, *, path: Path, modes: Sequence[str]) -> None:
+    """Refuse masks of 2 or 4 bits: Pillow scales their ids to 0-255, and 1 of 3 becomes 85."""
+    tiles = getattr(image, "tile", None)  # of the file, before its pixels are decoded
+    bits = str(tiles[0][3]).partition(";")[2] if tiles and image.mode == "L" else ""
+    if bits in ("2", "4") and modes is not IMAGE_MODES:
+        raise DatasetError(
+            f"{path} is grey with {bits} bits a pixel; expected ids in 8 or 16 bits: convert it "
+            f"{CHECK}"
+        )
+
+
+def to_rgb(image: Image.Image, *, path: Path) -> Image.Image:
+    """Return a decoded image of `IMAGE_MODES` as 8-bit RGB.
+
+    CMYK is converted without a colour profile. Of 16 bits the high ones are taken.
+
+    Raises:
+        DatasetError: it isn't opaque everywhere.
+    """
+    if image.mode == "RGB":  # converting RGB to RGB would copy it
+        return image
+    if image.mode.startswith("I"):
+        high = np.asarray(image).astype(np.uint16) >> 8
+        return Image.fromarray(high.astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info and image.mode in ("P", "L"):
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA"):
+        lowest, _ = image.getchannel("A").getextrema()
+        if lowest != 255:
+            raise DatasetError(
+                f"{path} has transparent pixels (alpha from {lowest}); expected an opaque image: "
+                f"put it on a background {CHECK}"
+            )
+    return image.convert("RGB")
 
 
 def read_files(files: SampleFiles) -> DecodedFiles:
@@ -170,8 +241,7 @@ def read_files(files: SampleFiles) -> DecodedFiles:
             image.draft(None, (stored_size[0] // factor, stored_size[1] // factor))
         image.load()
     upright = ImageOps.exif_transpose(image) if turned else image
-    if upright.mode != "RGB":  # converting RGB to RGB would copy it
-        upright = upright.convert("RGB")
+    upright = to_rgb(upright, path=files.image)
 
     # 3. One size.
     palette, mask_size = _palette(mask), mask.size

@@ -13,13 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.class_list import read_class_file
+from seggen_core.datasets.class_list import read_only_class_file
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+from seggen_core.datasets.reader import Conventions
 
 _MAX_UNLISTED_SHARE = 0.1
 """Outlines that nobody labelled cover 5 to 6% (VOC); an object is often larger."""
 
-_CLASS_FILES = ("classes.json", "classes.csv")
+_CLASS_FILES = (
+    "classes.json",
+    "classes.csv",
+    "_classes.csv",
+    "train/_classes.csv",
+    "valid/_classes.csv",
+    "test/_classes.csv",
+    "labelmap.txt",
+    "class_names.txt",
+)
+"""Class lists that are found without being named: ours, Roboflow's, CVAT's and labelme's."""
 
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
@@ -29,9 +40,9 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         DatasetError: a folder or the list is missing.
     """
     names = (config.classes_file,) if config.classes_file else _CLASS_FILES
-    table = read_class_file(
-        next((root / name for name in names if (root / name).exists()), root / names[0])
-    )
+    present = [root / name for name in names if (root / name).exists()]
+    path = (present or [root / names[0]])[0]
+    table = read_only_class_file(present or [path])
     splits: tuple[Split, ...] = ("train", "val", "test")
     layout = {
         split: SplitFiles(
@@ -44,11 +55,19 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     form = IdMapFormat(
         dataset="folder",
         table=table,
-        mask_modes=("L", "P", "I;16", "RGB") if table.has_own_colors else ("L", "P", "I;16"),
+        mask_modes=("L", "P", "I;16", "RGB", "1"),
         instances_modes=("I;16", "L"),
         instance_ids=_instance_ids,
         subfolders="keyed",
-        max_unlisted_share=_MAX_UNLISTED_SHARE,
+        conventions=Conventions(
+            max_unlisted_share=_MAX_UNLISTED_SHARE,
+            unlisted=(
+                f"They hold 255, which {path.name} doesn't list. If 255 is an object, as in masks "
+                "of 0 and 255, give its row the id 255 (255,polyp); if it is what nobody labelled, "
+                "say so with a row that has ignore set (255,void,,,yes)."
+            ),
+            has_own_classes=True,
+        ),
     )
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
 

@@ -21,8 +21,16 @@ from seggen_core.datasets.files import (
     list_files,
     read_key_list,
 )
-from seggen_core.datasets.ids import id_table, ids_of_colors, number_instances, to_train_ids
-from seggen_core.datasets.reader import MAX_UNLISTED_SHARE
+from seggen_core.datasets.ids import (
+    check_instances,
+    check_palette,
+    id_table,
+    ids_of_bits,
+    ids_of_colors,
+    number_instances,
+    to_train_ids,
+)
+from seggen_core.datasets.reader import PUBLISHED, Conventions
 from seggen_core.datasets.sample import RawSample
 from seggen_core.datasets.splits import Runs, places, plan_splits, published_splits
 from seggen_core.errors import DatasetError
@@ -51,7 +59,7 @@ class IdMapFormat:
             samples.
         image_ending, mask_ending, instances_ending: what follows the key in the names of files.
         subfolders: see `list_files`.
-        max_unlisted_share: see `DatasetReader`.
+        conventions: what is taken for granted about the masks.
     """
 
     dataset: str
@@ -65,7 +73,7 @@ class IdMapFormat:
     mask_ending: str = ""
     instances_ending: str = ""
     subfolders: str = "none"
-    max_unlisted_share: float = MAX_UNLISTED_SHARE
+    conventions: Conventions = PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -169,9 +177,9 @@ class IdMapReader:
         return list(self._notes)
 
     @property
-    def max_unlisted_share(self) -> float:
-        """See `DatasetReader`."""
-        return self._form.max_unlisted_share
+    def conventions(self) -> Conventions:
+        """What is taken for granted about the masks."""
+        return self._form.conventions
 
     def keys(self, split: Split) -> list[str]:
         """Return the names that an image and its mask share, in their list's order or sorted."""
@@ -185,6 +193,16 @@ class IdMapReader:
         ids = decoded.ids
         if ids.ndim == 3:
             ids = ids_of_colors(ids, table=form.table, path=files.mask)
+        elif ids.dtype == bool:
+            ids = ids_of_bits(ids, table=form.table)
+        elif decoded.mask_palette is not None:
+            check_palette(
+                ids,
+                palette=decoded.mask_palette,
+                table=form.table,
+                path=files.mask,
+                dataset=form.dataset,
+            )
         segmentation_map = to_train_ids(
             ids, table=self._id_table, path=files.mask, allowed=self._allowed
         )
@@ -199,6 +217,7 @@ class IdMapReader:
             instance_map, metadata["instance_ids"] = number_instances(
                 instance_ids, path=files.instances
             )
+            check_instances(instance_map, segmentation_map, path=files.instances)
         if form.metadata is not None:
             metadata |= form.metadata(key)
         return RawSample(

@@ -10,6 +10,9 @@ from seggen_core.datasets.sample import CHECK, check_labelled
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass
 
+MIN_PURITY = 0.9
+"""Least share of the instances' pixels that have their instance's most frequent class."""
+
 _MAX_NAMED = 5
 _NUM_IDS = 1 << 16
 
@@ -51,24 +54,34 @@ def to_train_ids(ids: np.ndarray, *, table: np.ndarray, path: Path, allowed: str
 def ids_of_colors(colors: np.ndarray, *, table: ClassTable, path: Path) -> np.ndarray:
     """Turn an RGB mask into the ids of its classes.
 
-    Colours are matched exactly: a colour that no class has is an error.
+    Colours are matched exactly: a colour that no class has is an error. A mask with R = G = B
+    everywhere holds ids, unless its colours are those of the classes.
 
     Args:
         colors: uint8 [H, W, 3].
-        table: classes with colours of their own.
+        table: classes, perhaps with colours of their own.
         path: the file, named in errors.
 
     Returns:
         uint16 [H, W].
     """
+    is_grey = (colors[..., :1] == colors[..., 1:]).all()
+    if not table.has_own_colors:
+        if is_grey:
+            return colors[..., 0].astype(np.uint16)
+        raise DatasetError(
+            f"{path} is an RGB mask with colours, but not every row of the class list has a "
+            f"colour; expected ids, or a colour for every class {CHECK}"
+        )
     packed = (colors.astype(np.int32) << [16, 8, 0]).sum(-1, dtype=np.int32)
     file_ids = {
-        (r << 16) | (g << 8) | b: file_id
-        for file_id, (r, g, b) in zip(table.ids, table.colors, strict=True)
+        (r << 16) | (g << 8) | b: file_id for file_id, (r, g, b) in table.colors_by_id().items()
     }
     values = np.array(sorted(file_ids), np.int32)
     rows = np.searchsorted(values, packed).clip(max=len(values) - 1)
     foreign = packed[values[rows] != packed]
+    if foreign.size and is_grey:
+        return colors[..., 0].astype(np.uint16)
     if foreign.size:
         value = int(foreign[0])
         color = (value >> 16, value >> 8 & 255, value & 255)
@@ -78,6 +91,49 @@ def ids_of_colors(colors: np.ndarray, *, table: ClassTable, path: Path) -> np.nd
             f"ids {CHECK}"
         )
     return np.array([file_ids[int(v)] for v in values], np.uint16)[rows]
+
+
+def ids_of_bits(bits: np.ndarray, *, table: ClassTable) -> np.ndarray:
+    """Turn a mask of 1 bit, bool [H, W], into ids, uint8 [H, W].
+
+    White is 1, or 255 if the class list has 255 and not 1.
+    """
+    listed = table.names_by_id()
+    white = IGNORE_INDEX if IGNORE_INDEX in listed and 1 not in listed else 1
+    return np.where(bits, np.uint8(white), np.uint8(0))
+
+
+def check_palette(
+    ids: np.ndarray, *, palette: np.ndarray, table: ClassTable, path: Path, dataset: str
+) -> None:
+    """Compare the colours that a mask's file gives its ids with those of the classes.
+
+    A palette of greys (i, i, i) says nothing, and neither does a class without a colour.
+
+    Args:
+        ids: uint8 [H, W], indexes of the palette.
+        palette: uint8 [num_colors, 3].
+        table: the classes.
+        path: the mask, named in errors.
+        dataset: whose classes they are, named in errors.
+
+    Raises:
+        DatasetError: a colour differs.
+    """
+    if (palette == np.arange(len(palette))[:, None]).all():
+        return
+    colors = table.colors_by_id()
+    for file_id in sorted_unique(ids).tolist():
+        if file_id not in colors or file_id >= len(palette):
+            continue
+        found = tuple(palette[file_id].tolist())
+        if found != tuple(colors[file_id]):
+            raise DatasetError(
+                f"{path} has a palette in which {file_id} is {found}, but {dataset} gives "
+                f"{table.names_by_id().get(file_id, 'it')} (id {file_id}) the colour "
+                f"{tuple(colors[file_id])}; expected the same: convert the mask to RGB if its "
+                f"colours are right, or to 8-bit grey if its ids are {CHECK}"
+            )
 
 
 def number_instances(ids: np.ndarray, *, path: Path | None) -> tuple[np.ndarray, list[int]]:
@@ -107,6 +163,32 @@ def sorted_unique(ids: np.ndarray) -> np.ndarray:
     if not flat.size:
         return flat
     return np.unique(flat[np.flatnonzero(np.diff(flat, prepend=flat[:1] - 1))])
+
+
+def check_instances(
+    instance_map: np.ndarray, segmentation_map: np.ndarray, *, path: Path | None
+) -> None:
+    """Raise DatasetError where instances cover several classes: the maps are of different images.
+
+    Args:
+        instance_map: uint16 [H, W], 0 where there is no instance.
+        segmentation_map: uint8 [H, W], train ids or IGNORE_INDEX.
+        path: the instance map's file, named in errors.
+    """
+    where = (instance_map > 0) & (segmentation_map != IGNORE_INDEX)
+    pairs, counts = np.unique(
+        instance_map[where].astype(np.int32) << 8 | segmentation_map[where], return_counts=True
+    )
+    if not counts.size:
+        return
+    largest = np.zeros(int(instance_map.max()) + 1, np.int64)
+    np.maximum.at(largest, pairs >> 8, counts)
+    share = largest.sum() / counts.sum()
+    if share < MIN_PURITY:
+        raise DatasetError(
+            f"{path} contradicts its mask: {1 - share:.0%} of the instances' pixels have another "
+            f"class than most of their instance; expected one class an instance {CHECK}"
+        )
 
 
 def things_only(

@@ -22,6 +22,7 @@ from seggen_core.datasets.class_table import ClassTable, make_class_table
 from seggen_core.datasets.files import read_text
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.ids import things_only
+from seggen_core.datasets.reader import Conventions
 from seggen_core.datasets.strict_json import parse_json
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import Taxonomy
@@ -49,6 +50,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         mask_modes=("P", "L"),
         instances_modes=("I;16",),
         instance_ids=partial(_instance_ids, taxonomy=table.taxonomy),
+        conventions=Conventions(has_own_classes=True),
     )
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
 

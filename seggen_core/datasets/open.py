@@ -83,10 +83,11 @@ def open_project_dataset(config: SegGenConfig, *, base: Path) -> DatasetReader:
     reader = open_dataset(config.dataset, seed=config.seed, base=base)
     unknown = [slug for slug in config.classes if slug not in reader.taxonomy.slugs]
     if unknown:
+        where = f" in {config.dataset.root}" if config.dataset.root else ""
         raise ConfigError(
-            f"classes in params.yaml names {', '.join(unknown)}; there is no such class in the "
-            f"{config.dataset.name} dataset in {config.dataset.root}, which has: "
-            f"{', '.join(reader.taxonomy.slugs)}"
+            f"there is no class {', '.join(map(repr, unknown))}; this taxonomy has: "
+            f"{', '.join(reader.taxonomy.slugs)} ('classes' in params.yaml, and dataset "
+            f"{config.dataset.name}{where}, have to agree)"
         )
     return reader
 

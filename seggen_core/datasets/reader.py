@@ -5,6 +5,7 @@ raises DatasetError saying what is wrong with it. So no sample is left out in si
 through `keys` meets every bad one. `datasets.open.open_dataset` returns the reader of a dataset.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,30 @@ Measured over whole splits: CamVid 3.9% of train and 1.7% of val (32% in one ima
 """
 
 
+@dataclass(frozen=True)
+class Conventions:
+    """What a reader takes for granted because nothing in the user's files says it.
+
+    Attributes:
+        max_unlisted_share: the largest share of a split's pixels that may be ignored by a
+            convention alone, 0 to 1; above it, another convention is likely.
+            `dataset.max_unlisted_share` replaces it.
+        unlisted: which pixels these are, and how the user says what they are; a sentence.
+        has_own_classes: the user lists the classes, so that each should occur.
+    """
+
+    max_unlisted_share: float = MAX_UNLISTED_SHARE
+    unlisted: str = (
+        "If the masks are as published, set dataset.max_unlisted_share to allow it; masks in "
+        "another encoding are read by dataset.name folder, with a class list."
+    )
+    has_own_classes: bool = False
+
+
+PUBLISHED = Conventions()
+"""Those of masks that lie as a dataset published them."""
+
+
 class DatasetReader(Protocol):
     """A real dataset with three splits. Readers can be pickled and shared by threads.
 
@@ -38,12 +63,8 @@ class DatasetReader(Protocol):
         """Colours of the classes in pictures, uint8 [num_classes, 3]: the dataset's, if any."""
 
     @property
-    def max_unlisted_share(self) -> float:
-        """The largest share of a split's pixels that may be ignored by a convention alone.
-
-        Above it, the convention is likely to be another one. `dataset.max_unlisted_share` replaces
-        it.
-        """
+    def conventions(self) -> Conventions:
+        """What is taken for granted about the files."""
 
     @property
     def notes(self) -> list[str]:

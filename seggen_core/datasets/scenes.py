@@ -9,6 +9,7 @@ import numpy as np
 
 from seggen_core.colors.semantic import class_palette
 from seggen_core.config import DatasetConfig, Split
+from seggen_core.datasets.reader import Conventions
 from seggen_core.datasets.sample import RawSample
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.rng import numpy_rng
@@ -60,9 +61,9 @@ class ScenesReader:
         return class_palette(len(SCENES_TAXONOMY))
 
     @property
-    def max_unlisted_share(self) -> float:
-        """Every pixel has a class."""
-        return 0.0
+    def conventions(self) -> Conventions:
+        """None: every pixel has a class."""
+        return Conventions(max_unlisted_share=0.0)
 
     @property
     def notes(self) -> list[str]:

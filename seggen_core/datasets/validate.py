@@ -9,6 +9,7 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig, Split
 from seggen_core.datasets.bad_samples import attempt_all
+from seggen_core.datasets.label_checks import SplitLabels, label_faults
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.datasets.validate_store import check_store, store_folders
@@ -28,11 +29,13 @@ class _CheckedSample(NamedTuple):
         size: "WIDTHxHEIGHT".
         digest: hash of its image; None where it wasn't decoded.
         pixels: int64 [256], pixels per train id; None where it wasn't decoded.
+        unlisted_share: see `RawSample`.
     """
 
     size: str
     digest: bytes | None
     pixels: np.ndarray | None
+    unlisted_share: float = 0.0
 
 
 def validate_project(
@@ -64,10 +67,7 @@ def validate_project(
         (report.tolerated if len(bad) <= max_bad else report.problems).extend(bad)
     if headers_only:
         return report
-    for i, name in enumerate(report.class_names):
-        absent = [s.split for s in report.splits if not s.class_samples[i]]
-        if absent:
-            report.notes.append(f"class {name!r} occurs in no sample of {', '.join(absent)}")
+    _check_labels(report, reader, config=config)
     _check_copies(report, copies, keep_val_in_train=config.dataset.keep_val_in_train)
     for folder in store_folders(paths):
         name = folder.relative_to(paths.root).as_posix()
@@ -98,6 +98,20 @@ def _check_class_list(
         )
 
 
+def _check_labels(report: ValidationReport, reader: DatasetReader, *, config: SegGenConfig) -> None:
+    """Judge the labels of each split as a whole; what else is absent is a note."""
+    for s in report.splits:
+        num_pixels = sum(s.class_pixels) + s.ignored_pixels
+        share = s.unlisted_pixels / num_pixels if num_pixels else 0.0
+        labels = SplitLabels(s.split, s.class_pixels, share)
+        faults = label_faults(labels, reader=reader, config=config)
+        report.problems.extend(Problem(s.split, fault.what) for fault in faults)
+    for i, name in enumerate(report.class_names):
+        absent = [s.split for s in report.splits if not s.class_samples[i]]
+        if absent:
+            report.notes.append(f"class {name!r} occurs in no sample of {', '.join(absent)}")
+
+
 def _check_split(
     report: ValidationReport,
     reader: DatasetReader,
@@ -112,6 +126,7 @@ def _check_split(
     problems: list[Problem] = []
     sizes: Counter[str] = Counter()
     pixels, samples = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    unlisted = 0.0
 
     def check(key: str) -> _CheckedSample:
         return _check_sample(reader, split, key, headers_only=report.headers_only)
@@ -124,6 +139,7 @@ def _check_split(
         sizes[result.size] += 1
         if result.digest is not None and result.pixels is not None:
             copies[result.digest].append((split, key))
+            unlisted += result.unlisted_share * result.pixels.sum()
             pixels += result.pixels
             samples += result.pixels > 0
     if not keys:
@@ -139,6 +155,7 @@ def _check_split(
             class_pixels=[] if report.headers_only else pixels[:num_classes].tolist(),
             class_samples=[] if report.headers_only else samples[:num_classes].tolist(),
             ignored_pixels=int(pixels[IGNORE_INDEX]),
+            unlisted_pixels=round(unlisted),
         )
     )
     return problems
@@ -158,7 +175,7 @@ def _check_sample(
     digest = hashlib.sha1(size.encode(), usedforsecurity=False)
     digest.update(np.ascontiguousarray(sample.image).data)
     pixels = np.array(Image.fromarray(sample.segmentation_map).histogram())
-    return _CheckedSample(size, digest.digest(), pixels)
+    return _CheckedSample(size, digest.digest(), pixels, sample.unlisted_share)
 
 
 def _check_copies(report: ValidationReport, copies: Copies, *, keep_val_in_train: bool) -> None:

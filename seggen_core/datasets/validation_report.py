@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from seggen_core.config import Split
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -25,15 +27,17 @@ class SplitSummary:
         class_pixels: pixels per train id; empty where headers alone were checked.
         class_samples: sound samples in which the class occurs, per train id.
         ignored_pixels: pixels that belong to no class.
+        unlisted_pixels: those of them that only a convention makes ignored.
     """
 
-    split: str
+    split: Split
     num_samples: int
     num_bad: int
     sizes: dict[str, int]
     class_pixels: list[int]
     class_samples: list[int]
     ignored_pixels: int
+    unlisted_pixels: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ that reads them.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,13 @@ def save(image: Image.Image, path: Path) -> Path:
     return path
 
 
-def with_palette(values: np.ndarray) -> Image.Image:
+def with_palette(values: np.ndarray, *, colors: dict[int, list[int]]) -> Image.Image:
+    """A palette picture; ids without a colour get a random one."""
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
+    palette[list(colors)] = list(colors.values())
     image = Image.fromarray(values).convert("P")
     image.putdata(values.ravel().tolist())
-    image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    image.putpalette(palette.tobytes())
     return image
 
 
@@ -82,17 +86,18 @@ def ade20k(root: Path) -> dict[str, Any]:
 
 def voc2012(root: Path) -> dict[str, Any]:
     below = root / "VOCdevkit" / "VOC2012"
+    encode = partial(with_palette, colors={r["id"]: r["color"] for r in load_class_rows("voc2012")})
     write_pairs(
         below,
         image="JPEGImages/{stem}.jpg",
         mask="SegmentationClass/{stem}.png",
         values=[0, 15, 255, 15, 1, 0],
-        encode=with_palette,
+        encode=encode,
     )
     for stems in STEMS.values():
         for stem in stems:
             save(
-                with_palette(blocks([0, 1, 255, 2, 3, 0])),
+                encode(blocks([0, 1, 255, 2, 3, 0])),
                 below / "SegmentationObject" / f"{stem}.png",
             )
     lists = below / "ImageSets" / "Segmentation"
@@ -135,7 +140,7 @@ def mapillary(root: Path) -> dict[str, Any]:
         image="{split}/images/{stem}.jpg",
         mask="{split}/labels/{stem}.png",
         values=[0, 1, 2, 1, 0, 0],
-        encode=with_palette,
+        encode=partial(with_palette, colors={0: [128, 64, 128], 1: [0, 0, 142], 2: [0, 0, 0]}),
         names={"train": "training", "val": "validation"},
         more={"{split}/instances/{stem}.png": ([0, 256, 512, 257, 0, 0], np.uint16)},
     )

@@ -122,9 +122,19 @@ FILES: dict[str, tuple[Callable[[Path, Path], Any], str, Literal[True] | None]] 
         "can't be decoded",
         True,
     ),
-    "RGBA": (
-        lambda p, root: Image.open(p).convert("RGBA").save(p, format="PNG"),
-        "has mode RGBA; expected",
+    "transparent": (
+        lambda p, root: Image.merge("RGBA", [Image.open(p).convert("L")] * 4).save(p, format="PNG"),
+        "has mode RGBA; expected|has transparent pixels",
+        None,
+    ),
+    "WebP": (
+        lambda p, root: Image.open(p).convert("RGB").save(p, format="WEBP"),
+        "it is a WebP file, whatever its name says",
+        True,
+    ),
+    "pointer of Git LFS": (
+        lambda p, root: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
+        r"run: git lfs pull",
         True,
     ),
     "huge": (
@@ -586,10 +596,10 @@ def test_coarse_masks_of_cityscapes_are_named_where_the_fine_ones_are_missing(
 
 def test_missing_folders_and_files_say_what_lies_there_instead(tmp_path: Path) -> None:
     section = WRITERS["folder"](tmp_path)
-    (tmp_path / "classes.csv").rename(tmp_path / "labelmap.txt")
+    (tmp_path / "classes.csv").rename(tmp_path / "mine.txt")
     with pytest.raises(DatasetError, match=r"holds 1 file\(s\): 1 \.txt and folders images, masks"):
         open_(tmp_path, section)
-    (tmp_path / "labelmap.txt").rename(tmp_path / "classes.csv")
+    (tmp_path / "mine.txt").rename(tmp_path / "classes.csv")
     (tmp_path / "masks" / "train").rename(tmp_path / "masks" / "training")
     with pytest.raises(DatasetError, match=r"train is missing.*masks holds folders training, val"):
         open_(tmp_path, section)
