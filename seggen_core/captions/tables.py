@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from seggen_core.captions.captioner import Captioner
-from seggen_core.captions.table import read_caption_table, refuse
+from seggen_core.captions.table import (
+    match_captions,
+    read_caption_table,
+    refuse,
+    sample_names,
+)
 from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
@@ -31,20 +36,23 @@ class CaptionTables:
     prompts: dict[str, "pd.DataFrame"]
 
 
-def read_edits(path: Path | None, *, keys: list[str]) -> dict[str, str]:
-    """Return the captions that replace others in sampling, by sample; none where `path` is None.
+def read_edits(path: Path | None, *, store: SampleStore) -> dict[str, str]:
+    """Return the captions that replace others in sampling, by key in the store.
+
+    Args:
+        path: the table of edits, by the dataset's own names; None for no edits.
+        store: the real training samples.
 
     Raises:
-        CaptionError: the table can't be read, or has an edit of a sample that isn't in `keys`.
+        CaptionError: the table can't be read, or has an edit of what is no training sample.
     """
-    if path is None:
+    if path is None or not read_caption_table(path):
         return {}
-    edits = read_caption_table(path)
-    known = set(keys)
+    edits, unused = match_captions(path, names=sample_names(store))
     refuse(
         path,
         "has an edit of what is no training sample:",
-        [key for key in edits if key not in known],
+        unused,
         remedy="remove the rows (captions.edits)",
     )
     return edits

@@ -25,8 +25,15 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
         ConfigError: `captions.edits` names no file.
         CaptionError: the table can't be read, or names no training sample.
     """
-    from seggen_core.captions.table import read_caption_table, refuse, write_caption_table
+    from seggen_core.captions.table import (
+        match_captions,
+        read_caption_table,
+        refuse,
+        sample_names,
+        write_caption_table,
+    )
     from seggen_core.errors import CaptionError, ConfigError
+    from seggen_core.store.reader import SampleStore
 
     if config.captions.edits is None:
         raise ConfigError(
@@ -36,10 +43,10 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     if not paths.captions.is_file():
         raise CaptionError(f"there is no {paths.captions}; run: dvc repro captions")
     captions = read_caption_table(paths.captions)
-    table = read_caption_table(arguments.table)
-    foreign = [key for key in table if key not in captions]
-    refuse(arguments.table, "names what is no training sample:", foreign, remedy="remove the rows")
-    edits = {key: text for key, text in table.items() if text != captions[key]}
+    names = sample_names(SampleStore(paths.real("train")))
+    table, unused = match_captions(arguments.table, names=names)
+    refuse(arguments.table, "names what is no training sample:", unused, remedy="remove the rows")
+    edits = {names[key]: text for key, text in table.items() if text != captions[key]}
     write_caption_table(paths.root / config.captions.edits, edits)
     print(
         f"{len(edits)} of {len(captions)} captions edited, in "

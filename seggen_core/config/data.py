@@ -125,11 +125,12 @@ class CaptionsConfig(Section):
     """
     reads: Annotated[Path | None, TrackedPath] = None
     """The file that DVC watches: for "file" the user's table of captions (Parquet or CSV with
-    sample_key and caption), for the other captioners data/code/none.json.
+    sample_key, the stem of the image's file, and caption), for the other captioners
+    data/code/none.json.
     """
     edits: Annotated[Path | None, TrackedPath] = None
-    """Table of edited captions. Edits change only sampling, not training. So only the samples with
-    an edited caption are made again.
+    """Table of edited captions, keyed like `reads`. Edits change only sampling, not training. So only
+    the samples with an edited caption are made again.
     """
     model: str | None = None
     """Hub repository or folder of the captioning model; None is the captioner's default."""

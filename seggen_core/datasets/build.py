@@ -175,5 +175,5 @@ def _to_store(sample: RawSample, *, store_key: str, reader_key: str) -> Sample:
         image=sample.image,
         segmentation_map=sample.segmentation_map,
         instance_map=sample.instance_map,
-        metadata={"reader_key": reader_key, **sample.metadata},
+        metadata={"source_key": reader_key, **sample.metadata},
     )

@@ -67,6 +67,8 @@ class Sample:
         instance_map: uint16 [H, W], 0 where there is no instance; None where instances are unknown.
         metadata: JSON-ready. source_key, class_slug, seed, prompt, model_hash and the numbers in
             quality become columns of the index; anything else is kept beside the sample only.
+            source_key is what the sample was made from: of a real one the key that its dataset's
+            reader gives it (the stem of its file), of a synthetic one the key of the real one.
     """
 
     key: str

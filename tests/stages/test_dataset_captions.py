@@ -84,7 +84,7 @@ def test_scenes_become_stores_taxonomy_and_subsets(paths: ProjectPaths) -> None:
             np.testing.assert_array_equal(sample.image, raw.image)
             np.testing.assert_array_equal(sample.segmentation_map, raw.segmentation_map)
             np.testing.assert_array_equal(sample.instance_map, raw.instance_map)
-            assert sample.metadata == {"reader_key": f"{i:05d}"} | raw.metadata
+            assert sample.metadata == {"source_key": f"{i:05d}"} | raw.metadata
     assert Taxonomy.from_json(json.loads(paths.taxonomy.read_text())) == SCENES_TAXONOMY
     index = SampleStore(paths.real("train")).index
     counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
@@ -125,7 +125,7 @@ def test_camvid_is_resized_and_its_held_out_split_is_the_val_folder(
     reader = open_dataset(config.dataset, seed=0, base=paths.root)
     sample = SampleStore(paths.real("test"))["test-00001"]
     assert sample.metadata == {
-        "reader_key": "0001TP_000030",
+        "source_key": "0001TP_000030",
         "file": "val/0001TP_000030.jpg",
         "recording": "0001TP",
     }
@@ -191,11 +191,9 @@ def test_captions_has_one_row_a_training_sample(paths: ProjectPaths) -> None:
 def test_captions_from_a_file_below_the_project(paths: ProjectPaths) -> None:
     dataset.run(minimal_config(SCENES), paths=paths, item=None)
     config = minimal_config(SCENES, captions={"captioner": "file", "reads": "mine.csv"})
-    rows = [{"sample_key": f"train-{i:05d}", "caption": f"scene number {i}"} for i in range(12)]
+    rows = [{"sample_key": f"{i:05d}", "caption": f"scene number {i}"} for i in range(12)]
     pd.DataFrame(rows[:-1]).to_csv(paths.root / "mine.csv", index=False)
-    with pytest.raises(
-        CaptionError, match=r"mine\.csv has no caption for 1 sample\(s\): train-00011"
-    ):
+    with pytest.raises(CaptionError, match=r"mine\.csv has no caption for 1 sample\(s\): 00011"):
         captions.run(config, paths=paths, item=None)
     assert not paths.captions.exists()
     pd.DataFrame(rows).to_csv(paths.root / "mine.csv", index=False)

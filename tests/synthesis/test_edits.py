@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from seggen_core.captions.table import sample_names
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stages import captions, imgsyn
 from seggen_core.store.reader import SampleStore
@@ -51,7 +52,8 @@ def test_an_edit_makes_exactly_its_own_samples_anew(
 
     # 1. One caption is edited: DVC finds one prompt table changed and the captions trained on the
     # same.
-    edits.write_text(f"sample_key,caption\n{sources[1]},a photo of a red car\n")
+    name = sample_names(SampleStore(paths.real("train")))[sources[1]]
+    edits.write_text(f"sample_key,caption\n{name},a photo of a red car\n")
     captions.run(config, paths=paths, item=None)
     assert paths.captions.read_bytes() == trained_on
     after = {path.name: path.read_bytes() for path in (paths.data / "prompts").iterdir()}
@@ -95,10 +97,10 @@ def test_an_edit_of_what_is_no_training_sample_is_refused(make_project: Project)
     from seggen_core.errors import CaptionError
 
     paths = make_project("foreign")
-    (paths.root / "edits.csv").write_text("sample_key,caption\ntrain-99999,a car\n")
+    (paths.root / "edits.csv").write_text("sample_key,caption\n99999,a car\n")
     with pytest.raises(
         CaptionError,
-        match=r"edits\.csv has an edit of what is no training sample: 1 sample\(s\): train-99999",
+        match=r"edits\.csv has an edit of what is no training sample: 1 sample\(s\): 99999",
     ):
         captions.run(write_config(paths, captions={"edits": "edits.csv"}), paths=paths, item=None)
 
@@ -113,16 +115,19 @@ def test_export_edit_import_keeps_exactly_what_was_changed(
     (paths.root / "edits.csv").write_text("sample_key,caption\n")
     captions.run(config, paths=paths, item=None)
     made = pd.read_parquet(paths.captions)
+    names = sample_names(SampleStore(paths.real("train")))
     command = ["--params", str(paths.root / "params.yaml")]
     for name in ("mine.csv", "mine.parquet"):
         table = paths.root / name
         assert main([*command, "captions-export", "--out", str(table)]) == 0
         read = (
-            pd.read_csv(table, encoding="utf-8-sig")
+            pd.read_csv(table, encoding="utf-8-sig")  # as a spreadsheet: "00012" becomes 12
             if name.endswith("csv")
             else pd.read_parquet(table)
         )
-        assert read["sample_key"].tolist() == made["sample_key"].tolist()
+        assert read["sample_key"].astype(int).tolist() == [
+            int(names[key]) for key in made["sample_key"]
+        ]
         assert read["caption"].drop(2).tolist() == made["caption"].drop(2).tolist()
         # The second export holds the edit of the first.
         assert read["caption"][2] == (
