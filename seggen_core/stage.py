@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seggen_core.config import SegGenConfig
+from seggen_core.datasets.identity import check_real_stores
 from seggen_core.project.code import code_digest
 from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
@@ -143,7 +144,12 @@ def open_stage(
         paths: where artifacts are.
         params: JSON-ready; what the run records. None: the section of params.yaml that has the
             stage's name.
+
+    Raises:
+        DatasetError: data/real holds the samples of another dataset than params.yaml names.
     """
+    if name != "dataset":
+        check_real_stores(paths, dataset=config.dataset.name)
     if params is None:
         params = getattr(config, name).model_dump(mode="json")
     with track_stage(name, item=item, params=params, runtime=config.runtime, paths=paths) as run:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seggen_core.errors import ConfigError
+from seggen_core.project.digests import json_digest
 
 IGNORE_INDEX = 255
 """Mask value of a pixel that belongs to no class: it enters neither losses nor metrics."""
@@ -117,6 +118,11 @@ class Taxonomy(Sequence[SegmentationClass]):
     def to_json(self) -> list[dict[str, object]]:
         """Return a JSON-ready list, read back by `from_json`."""
         return [{"train_id": c.train_id, "name": c.name, "is_thing": c.is_thing} for c in self]
+
+    @property
+    def digest(self) -> str:
+        """Recognises the classes: every store names the digest of those that its masks show."""
+        return json_digest(self.to_json())
 
     @classmethod
     def from_json(cls, rows: Sequence[dict]) -> "Taxonomy":

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def write_params(folder: Path, **changes: Any) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["classes"] = CLASSES
     params["foundation"]["reads"] = NONE
+    params["dataset"]["reads"] = "pictures"
     params["variants"] = {
         name: params["variants"][name] for name in ("masksyn_imgsyn", "full_real")
     }
@@ -57,6 +58,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         body = stage.get("do", stage)
         body["cmd"] = " && ".join(map(writes, body["outs"]))
     (folder / "dvc.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    for split in ("train", "val"):
+        (folder / "pictures" / split).mkdir(parents=True)
+        for i in range(3):
+            (folder / "pictures" / split / f"{i}.png").write_bytes(bytes([i]))
+    (folder / "pictures" / "classes.csv").write_text("id,name\n")
     write_params(folder, seediff={"prompt_file": "listed.jsonl", "reads": "listed.jsonl"})
     (folder / "listed.jsonl").write_text('{"class": "car", "prompt": "a red car"}\n')
     with contextlib.chdir(folder):  # DVC looks for dvc.yaml in the working directory
@@ -89,6 +95,32 @@ def test_a_changed_prompt_file_concerns_the_partitions_that_read_it(project: Pat
     listed = project / "listed.jsonl"
     listed.write_text('{"class": "car", "prompt": "a blue car"}\n')
     assert stale() == {"seediff@car", "seediff@person"}
+
+
+def replace_class_list(pictures: Path) -> None:
+    (pictures / "classes.csv").write_text("id,name\n1,crack\n")
+
+
+def replace_picture(pictures: Path) -> None:
+    (pictures / "train" / "1.png").write_bytes(b"another")
+
+
+def add_picture(pictures: Path) -> None:
+    (pictures / "val" / "9.png").write_bytes(b"one more")
+
+
+def remove_picture(pictures: Path) -> None:
+    (pictures / "train" / "0.png").unlink()
+
+
+@pytest.mark.parametrize(
+    "change", [replace_class_list, replace_picture, add_picture, remove_picture]
+)
+def test_every_change_of_the_users_files_concerns_the_dataset(
+    project: Path, change: Callable[[Path], None]
+) -> None:
+    change(project / "pictures")
+    assert stale() == {"dataset"}
 
 
 def append(file: Path, text: str) -> None:

@@ -51,6 +51,7 @@ def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
     )
     # DVC tracks these: they have to be there, and the matrices may not be empty.
     assert config.diffumask is not None
+    assert config.dataset.reads == NOTHING_TO_WATCH, "init sets it, as it sets the root"
     reads = (
         config.captions.reads,
         config.foundation.reads,

@@ -3,9 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from seggen_core.config.base import Positive, Probability, Section, TrackedPath
+from seggen_core.config.base import (
+    NOTHING_TO_WATCH,
+    Positive,
+    Probability,
+    Section,
+    TrackedPath,
+)
 
 ColorMapKind = Literal["semantic", "panoptic"]
 """What colour maps show: classes alone, or segments with outlines."""
@@ -59,6 +65,10 @@ class DatasetConfig(Section):
     """Name of the reader."""
     root: Path | None = None
     """Folder of the dataset on disk, relative to the project's; the embedded scenes need none."""
+    reads: Annotated[Path | None, TrackedPath] = None
+    """The folder that DVC watches for changed files: the same as `root`, or data/code/none.json
+    where there is no root.
+    """
     files: dict[Split, SplitFiles] = Field(default_factory=dict)
     """Places of the files of each published split, for datasets whose files were moved."""
     classes_file: str | None = None
@@ -114,6 +124,17 @@ class DatasetConfig(Section):
     """
     subset_seeds: tuple[int, ...] = (0,)
     """One subset, and one training of every arm, per seed."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DatasetConfig":
+        watched = self.root or NOTHING_TO_WATCH
+        if self.reads not in (None, watched):
+            raise ValueError(
+                f"dataset.reads is {str(self.reads)!r}, but dataset.root is "
+                f"{'not set' if self.root is None else repr(str(self.root))}; expected "
+                f"reads: {watched}, so that DVC notices when files of the dataset change"
+            )
+        return self
 
 
 class CaptionsConfig(Section):

@@ -143,6 +143,7 @@ def _write_split(
         writer.finish(
             manifest={
                 "dataset": settings.name,
+                "taxonomy": reader.taxonomy.digest,
                 "split": split,
                 "num_listed": len(keys),
                 "dropped": dropped,

@@ -9,6 +9,7 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig, Split
 from seggen_core.datasets.bad_samples import attempt_all
+from seggen_core.datasets.identity import is_of_dataset
 from seggen_core.datasets.label_checks import SplitLabels, label_faults
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS, DatasetReader
@@ -69,11 +70,24 @@ def validate_project(
         return report
     _check_labels(report, reader, config=config)
     _check_copies(report, copies, keep_val_in_train=config.dataset.keep_val_in_train)
+    real = {paths.real(split): split for split in SPLITS}
+    foreign: list[str] = []
     for folder in store_folders(paths):
         name = folder.relative_to(paths.root).as_posix()
+        if not is_of_dataset(
+            folder, reader=reader, dataset=config.dataset.name, split=real.get(folder)
+        ):
+            foreign.append(name)
+            continue
         summary, problems = check_store(folder, taxonomy=taxonomy, name=name)
         report.stores.append(summary)
         report.problems.extend(problems)
+    if foreign:
+        report.notes.append(
+            f"{len(foreign)} store(s) are of another dataset than params.yaml names "
+            f"({', '.join(foreign[:5])}{', ...' if len(foreign) > 5 else ''}) and weren't checked; "
+            "dvc repro makes them anew"
+        )
     return report
 
 

@@ -6,6 +6,7 @@ from seggen_core.config import SYNTHESIS_METHODS
 from seggen_core.errors import ConfigError, SampleStoreError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore, open_partitions
+from seggen_core.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +26,12 @@ class MethodSamples:
         """Open the class partitions of `method`.
 
         Raises:
-            SampleStoreError: the method has no sample, or a partition isn't finished.
+            SampleStoreError: the method has no sample, or a partition isn't finished or is of
+                another dataset.
         """
         folder = paths.synthetic(method)
-        stores = {store.folder.name: store for store in open_partitions(folder) if len(store)}
+        partitions = open_partitions(folder, taxonomy=Taxonomy.read(paths.taxonomy))
+        stores = {store.folder.name: store for store in partitions if len(store)}
         if not stores:
             raise SampleStoreError(
                 f"{folder} holds no sample in any class partition; run: dvc repro {method}"

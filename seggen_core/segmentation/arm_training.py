@@ -53,11 +53,19 @@ class ArmStores:
 
     @classmethod
     def open(cls, paths: ProjectPaths, *, variant: VariantConfig) -> "ArmStores":
-        """Open what `variant` reads; SampleStoreError where a store isn't finished."""
+        """Open what `variant` reads.
+
+        Raises:
+            SampleStoreError: a store isn't finished, or is of another dataset.
+        """
+        taxonomy = Taxonomy.read(paths.taxonomy)
         return cls(
             SampleStore(paths.real("train")),
             SampleStore(paths.real("val")),
-            {method: open_partitions(paths.synthetic(method)) for method in variant.methods},
+            {
+                method: open_partitions(paths.synthetic(method), taxonomy=taxonomy)
+                for method in variant.methods
+            },
             json.loads(paths.subsets.read_text(encoding="utf-8")),
         )
 

@@ -29,6 +29,7 @@ from seggen_core.store.format import (
     remake_command,
 )
 from seggen_core.store.writer import SampleStoreWriter
+from seggen_core.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,14 +247,16 @@ class SampleStore:
         )
 
 
-def open_partitions(folder: Path) -> list[SampleStore]:
+def open_partitions(folder: Path, *, taxonomy: Taxonomy | None = None) -> list[SampleStore]:
     """Return the store of every class partition of a method, in the order of their slugs.
 
     Args:
         folder: data/synthetic/<method>.
+        taxonomy: the classes that masks have to show; None takes any.
 
     Raises:
-        SampleStoreError: there is none, or one of the folders isn't a finished store.
+        SampleStoreError: there is none, one of the folders isn't a finished store, or one is of
+            another dataset.
     """
     folder = Path(folder)
     partitions = (
@@ -261,4 +264,14 @@ def open_partitions(folder: Path) -> list[SampleStore]:
     )
     if not partitions:
         raise SampleStoreError(f"{folder} holds no class partition; run: dvc repro {folder.name}")
-    return [SampleStore(path) for path in partitions]
+    stores = [SampleStore(path) for path in partitions]
+    if taxonomy is not None:
+        wanted = taxonomy.digest
+        foreign = [s.folder for s in stores if s.manifest.get("taxonomy", wanted) != wanted]
+        if foreign:
+            raise SampleStoreError(
+                f"{len(foreign)} of {len(stores)} partitions in {folder} are of another dataset: "
+                f"{foreign[0].name} and others show other classes than data/real/taxonomy.json; "
+                f"run: dvc repro (or delete {folder})"
+            )
+    return stores

@@ -112,6 +112,7 @@ def _write_store(
         about = {
             "method": method.name,
             "class_slug": method.target.slug,
+            "taxonomy": method.stage.taxonomy.digest,
             "params": method.settings.model_dump(mode="json"),
             "seed": method.seed,
             "model_hash": method.model_hash,

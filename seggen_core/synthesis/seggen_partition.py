@@ -247,6 +247,7 @@ def _write_store(
         manifest: dict[str, Any] = {
             "method": maker.method.name,
             "class_slug": stage.class_slug,
+            "taxonomy": stage.taxonomy.digest,
             "params": maker.settings.model_dump(mode="json"),
             "seed": stage.config.seed,
             "model_hashes": maker.model_hashes,

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seggen_core.datasets.class_table import load_class_table
+from seggen_core.datasets.identity import check_real_stores
 from seggen_core.datasets.validate import validate_project
 from seggen_core.datasets.validation_report import ValidationReport
-from seggen_core.errors import DatasetError
+from seggen_core.errors import DatasetError, SampleStoreError
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.store.reader import Sample, SampleStoreWriter
+from seggen_core.store.reader import Sample, SampleStoreWriter, open_partitions
 from tests.minimal_config import minimal_config
 
 
@@ -168,6 +170,31 @@ def _write_store(folder: Path, *, num_classes: int, label: int) -> None:
             image = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
             writer.add(Sample(f"train-{i:05d}-masksyn-00", image, segmentation_map, None, {}))
         writer.finish(manifest={})
+
+
+def test_stores_of_another_dataset_are_called_that(camvid_root: Path) -> None:
+    """They are judged neither by the classes of this dataset nor one sample at a time."""
+    paths = ProjectPaths(camvid_root.parent)
+    mask, image = np.full((16, 16), 18, np.uint8), np.zeros((16, 16, 3), np.uint8)
+    of_camvid = load_class_table("camvid").taxonomy.digest
+    stores = {
+        "data/synthetic/masksyn/fence": {"taxonomy": "0123456789abcdef"},
+        "data/real/train": {"taxonomy": of_camvid, "dataset": "folder"},
+        "data/real/val": {"taxonomy": of_camvid, "dataset": "camvid"},
+    }
+    for name, manifest in stores.items():
+        with SampleStoreWriter(paths.root / name, num_classes=19) as writer:
+            writer.add(Sample("a", image, mask, None, {"source_key": "elsewhere"}))
+            writer.finish(manifest=manifest)
+    report = _validate(camvid_root)
+    assert report.problems == [] and report.stores == []
+    (note,) = [n for n in report.notes if "another dataset" in n]
+    assert note.startswith("3 store(s) are of another dataset than params.yaml names")
+    assert all(name in note for name in stores)
+    with pytest.raises(DatasetError, match=r"'folder', but params.yaml names 'camvid'; run: dvc"):
+        check_real_stores(paths, dataset="camvid")
+    with pytest.raises(SampleStoreError, match=r"1 of 1 partitions in .*masksyn are of another"):
+        open_partitions(paths.synthetic("masksyn"), taxonomy=load_class_table("camvid").taxonomy)
 
 
 def test_stores_are_decoded_and_compared_with_the_taxonomy(camvid_root: Path) -> None:

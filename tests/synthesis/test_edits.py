@@ -141,17 +141,17 @@ def test_export_edit_import_keeps_exactly_what_was_changed(
         assert f"1 of {len(made)} captions edited" in capsys.readouterr().out
         edits = pd.read_csv(paths.root / "edits.csv", encoding="utf-8-sig")
         assert edits.to_dict("records") == [
-            {"sample_key": made["sample_key"][2], "caption": 'ein rotes Auto, "groß"'}
+            {"sample_key": int(names[made["sample_key"][2]]), "caption": 'ein rotes Auto, "groß"'}
         ]
     captions.run(config, paths=paths, item=None)
     tables = [pd.read_parquet(path) for path in sorted((paths.data / "prompts").iterdir())]
     prompts = pd.concat(tables).set_index("sample_key")["caption"]
     assert sorted(prompts.index) == sorted(made["sample_key"])
     assert (prompts != made.set_index("sample_key")["caption"][prompts.index]).sum() == 1
-    read.loc[0, "sample_key"] = "train-77777"
+    read.loc[0, "sample_key"] = "77777"
     read.to_csv(paths.root / "wrong.csv", index=False)
     assert main([*command, "captions-import", str(paths.root / "wrong.csv")]) == 2
-    assert "names what is no training sample: 1 sample(s): train-77777" in capsys.readouterr().err
+    assert "names what is no training sample: 1 sample(s): 77777" in capsys.readouterr().err
     assert len(pd.read_csv(paths.root / "edits.csv", encoding="utf-8-sig")) == 1, (
         "the earlier edits are left"
     )
