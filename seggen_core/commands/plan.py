@@ -41,6 +41,6 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
         config = load_config(paths.root / "profiles" / arguments.profile / "params.yaml")
     embedded = foundation_family(config, paths=paths) == "embedded"
     rates = load_rates(arguments.rates, device=arguments.device or ("cpu" if embedded else "gpu"))
-    planned = plan_project(config, paths=paths, rates=rates, use_results=not arguments.profile)
-    print(planned.render())
+    use_results = not arguments.profile  # those are of the parameter file
+    print(plan_project(config, paths=paths, rates=rates, use_results=use_results).render())
     return 0

@@ -19,6 +19,7 @@ from seggen_core.reports.plan_inputs import (
     Workload,
     count_samples,
     foundation_family,
+    has_other_results,
     num_sources,
 )
 from seggen_core.reports.plan_stages import StagePlan, estimate_stages
@@ -82,31 +83,31 @@ def load_rates(path: Path | None, *, device: str) -> dict[str, Any]:
 
 
 def plan_project(
-    config: SegGenConfig, *, paths: ProjectPaths, rates: Mapping[str, Any], use_results: bool
+    config: SegGenConfig,
+    *,
+    paths: ProjectPaths,
+    rates: Mapping[str, Any],
+    use_results: bool = True,
 ) -> Plan:
     """Estimate the stages that `dvc repro ablation` runs.
 
     Args:
         config: the project's parameters.
-        paths: where the dataset and the foundation are.
-        rates: of one device, as `load_rates` returns them.
-        use_results: whether `config` is the project's own, so that the subsets that the stage
-            `dataset` drew and the durations of the last run count. A profile that the project does
-            not use has neither.
+        paths: where the dataset, earlier stages and their durations may be found.
+        rates: of one device, as `load_rates` gives them.
+        use_results: take subsets and durations from what has run in the project, if that was with
+            the same dataset; False plans `config` as if nothing had run.
 
     Raises:
         ConfigError: the dataset's settings are wrong, or `rates` lacks what is needed.
     """
+    use_results = use_results and not has_other_results(config, paths=paths)
     counts, notes = count_samples(config, paths=paths)
     workload = Workload(
         config,
         rates,
         counts,
-        num_sources(
-            config,
-            train=counts["train"],
-            subsets_file=paths.subsets if use_results and paths.subsets.is_file() else None,
-        ),
+        num_sources(config, paths=paths, train=counts["train"], use_results=use_results),
         rates[foundation_family(config, paths=paths)],
     )
     stages = estimate_stages(workload)

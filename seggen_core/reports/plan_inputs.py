@@ -12,6 +12,7 @@ from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.format import MANIFEST, read_manifest
 
 PUBLISHED_SIZES = {
     "ade20k": (20_210, 2_000),
@@ -163,16 +164,26 @@ def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[st
     return {"train": train, "val": held, "test": dataset.num_test or val}, notes
 
 
-def num_sources(config: SegGenConfig, *, train: int, subsets_file: Path | None) -> int:
-    """Return how many real samples MaskSyn and ImgSyn start from: at most those of all subsets.
+def has_other_results(config: SegGenConfig, *, paths: ProjectPaths) -> bool:
+    """Return whether the project holds the results of another dataset than `config` names."""
+    folder = paths.real("train")
+    is_made = (folder / MANIFEST).is_file()
+    return is_made and read_manifest(folder).get("dataset") != config.dataset.name
+
+
+def num_sources(
+    config: SegGenConfig, *, paths: ProjectPaths, train: int, use_results: bool = True
+) -> int:
+    """Return how many real samples MaskSyn and ImgSyn start from: those of all subsets, at most.
 
     Args:
         config: the parameters.
-        train: number of training samples.
-        subsets_file: the subsets that the stage `dataset` drew; None if it has not run.
+        paths: the project.
+        train: training samples.
+        use_results: count the subsets that the project has drawn, if there are any.
     """
-    if subsets_file is not None:
-        subsets: dict[str, Sequence[str]] = json.loads(subsets_file.read_text(encoding="utf-8"))
+    if use_results and paths.subsets.is_file():
+        subsets: dict[str, Sequence[str]] = json.loads(paths.subsets.read_text(encoding="utf-8"))
         return len({key for keys in subsets.values() for key in keys})
     size = config.dataset.subset_size
     return train if size is None else min(train, size * len(config.dataset.subset_seeds))

@@ -38,13 +38,15 @@ class StageRun:
         """Write the start of the run."""
         self.name = stage if item is None else f"{stage}@{item}"
         self._root = paths.root.resolve()
-        self._digests = paths.metrics_log / "digests"
+        folder, experiment = log_folder(paths)
+        self._digests = folder / "digests"
         self._lock = read_dvc_lock(paths.root / "dvc.lock")
-        self._log = RunLog(paths.metrics_log.resolve(), name=self.name)
+        name = self.name if experiment is None else f"{self.name} ({experiment})"
+        self._log = RunLog(folder.resolve(), name=re.sub(r"[^\w@.() -]", "_", name))
         self._log.append(
             Start(
                 run=self._log.uid,
-                name=self.name,
+                name=name,
                 stage=stage,
                 item=item,
                 experiment=experiment_name(paths),
@@ -118,6 +120,21 @@ class StageRun:
         return tags | git_tags(self._root)
 
 
+def log_folder(paths: ProjectPaths) -> tuple[Path, str | None]:
+    """Return where a run is recorded, and the DVC experiment that it is named after, if any.
+
+    `dvc exp run --temp` and `--queue` run in a copy of the project below .dvc/tmp and then delete
+    it. DVC names the project itself in DVC_ROOT, and the experiment in DVC_EXP_NAME. The record
+    belongs to the project.
+    """
+    project, experiment = os.environ.get("DVC_ROOT"), os.environ.get("DVC_EXP_NAME")
+    if project and experiment:
+        copies = Path(project, ".dvc", "tmp").resolve()
+        if paths.root.resolve().is_relative_to(copies):
+            return ProjectPaths(Path(project)).metrics_log, experiment
+    return paths.metrics_log, None
+
+
 @contextmanager
 def track_stage(
     stage: str,
@@ -133,7 +150,8 @@ def track_stage(
         stage: name of the DVC stage; with `item` the run's name ("masksyn@car").
         params: the stage's section of params.yaml, as nested mappings.
         runtime: its `device` becomes a tag.
-        paths: `metrics_log` holds the record on disk.
+        paths: `metrics_log` holds the record on disk; of the project itself, where DVC runs an
+            experiment in a copy of it.
 
     The run ends FINISHED, FAILED (an exception, which the tag "seggen.error" names) or KILLED
     (Ctrl-C, SIGTERM, exit). If SIGKILL ended the process, the follower reports KILLED. During the

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from dagster_project.reader import SegGenReader
 from PIL import Image
 
 from dagster_dvc.graph import StageNode
+from dagster_project.reader import SegGenReader
 from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.cache import RecordCache

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from dagster_project.reader import SegGenReader
 
 from dagster_dvc.graph import StageNode
+from dagster_project.reader import SegGenReader
 from seggen_core.config import RuntimeConfig
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking import track_stage

@@ -204,3 +204,40 @@ def test_nested_params_become_flat_names():
     params = {"sampling": {"steps": 20, "kwargs": {}}, "prompts": ("a", "b"), "root": None}
     flat = {"sampling.steps": "20", "prompts": '["a", "b"]', "root": "None"}
     assert flatten_params(params) == flat
+
+
+def test_an_experiment_in_a_copy_is_recorded_in_the_project(project, monkeypatch):
+    """`dvc exp run --temp` deletes the copy that it ran in, and what lies in it."""
+    stage = "from pathlib import Path; from seggen_core.config import RuntimeConfig; "
+    stage += "from seggen_core.project.paths import ProjectPaths; "
+    stage += "from seggen_core.tracking import track_stage; paths = ProjectPaths(Path.cwd())\n"
+    stage += "with track_stage('captions', item=None, params={'a': 1}, paths=paths,"
+    stage += " runtime=RuntimeConfig()) as run: run.log_metrics({'x': 1.0})\n"
+    stage += "Path('out').write_text('made')\n"
+    (project.root / "stage.py").write_text(stage)
+    (project.root / "params.yaml").write_text("profile: tiny\na: 1\n")
+    (project.root / "dvc.yaml").write_text(
+        f"stages:\n  captions:\n    cmd: {sys.executable} stage.py\n    params: [a]\n"
+        "    outs: [out]\n"
+    )
+    (project.root / ".gitignore").write_text("/out\n/.seggen/\n")
+    for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        monkeypatch.setenv(f"{name}_NAME", "a")
+        monkeypatch.setenv(f"{name}_EMAIL", "a@example.org")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    dvc = str(Path(sys.executable).with_name("dvc"))
+    for command in (
+        ["git", "init", "--quiet"],
+        [dvc, "init", "--quiet"],
+        ["git", "add", "."],
+        ["git", "commit", "--quiet", "-m", "begin"],
+        [dvc, "exp", "run", "--temp", "--name", "other-a", "-S", "a=2"],
+    ):
+        subprocess.run(command, cwd=project.root, check=True, capture_output=True)
+    assert not (project.root / "out").exists(), "the workspace is as it was"
+    (start,) = events_of(project, Start)
+    assert start.name == "captions (other-a)" and start.tags["dvc.exp"] == "other-a"
+    assert start.experiment == "seggen/tiny"
+    (end,) = events_of(project, End)
+    assert end.status == "FINISHED"
+    assert run_files(project.metrics_log, "captions") == [], "no run of the workspace's stage"
