@@ -85,17 +85,21 @@ class DatasetConfig(Section):
     """
     use_sbd: bool = False
     """Train on VOC 2012's 10,582 images with SBD masks ("trainaug") instead of VOC's 1,464."""
-    splits: Literal["published", "val_as_test"] = "published"
-    """"published" takes train, val and test as published. "val_as_test" is for datasets without
-    test labels: it evaluates on the published val and takes the validation samples out of train.
+    splits: Literal["published", "val_as_test", "val_from_train", "all_from_train"] = "published"
+    """"published" takes the dataset's own train, val and test; "val_as_test" evaluates on its val,
+    where test labels aren't to be had, and takes the validation samples out of train, as
+    "val_from_train" does where there is no val but a test split; "all_from_train" takes both out of
+    train.
     """
     keep_val_in_train: bool = False
-    """With "val_as_test", the validation samples also stay in train, so train is the whole
-    published split. No model is selected by them. But their scores then say how well a model fits,
-    not how well it generalises.
+    """Where they come out of train, the validation samples are trained on too, so that train is the
+    whole published split. Nothing selects a model by them, but their scores then say how well a
+    model fits, not how well it generalises.
     """
-    image_size: Positive = 64
-    """Side in pixels of the square samples that all stages work on."""
+    image_size: Annotated[int, Field(gt=0, multiple_of=8)] = 64
+    """Side in pixels of the square samples that all stages work on; diffusion pipelines make
+    multiples of 8.
+    """
     fit: Literal["stretch", "center_crop"] = "stretch"
     """"stretch" squashes whole frames to squares, "center_crop" keeps proportions and loses the
     sides.

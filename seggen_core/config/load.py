@@ -105,8 +105,21 @@ def load_config(path: Path) -> SegGenConfig:
         raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    return check_config(tree, name=str(path))
+
+
+def check_config(tree: Any, *, name: str) -> SegGenConfig:
+    """Check parameters that were read already.
+
+    Args:
+        tree: what the YAML holds.
+        name: where it is from, in messages.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds {type(tree).__name__}, expected a mapping of sections")
+        raise ConfigError(f"{name} holds {type(tree).__name__}, expected a mapping of sections")
     try:
         return SegGenConfig.model_validate(tree)
     except ValidationError as error:
@@ -115,7 +128,7 @@ def load_config(path: Path) -> SegGenConfig:
             for e in error.errors()
         ]
         raise ConfigError(
-            f"{path} has {len(lines)} invalid value(s):\n" + "\n".join(lines)
+            f"{name} has {len(lines)} invalid value(s):\n" + "\n".join(lines)
         ) from None
 
 

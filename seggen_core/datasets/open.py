@@ -64,9 +64,10 @@ def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> Da
     is_set = {name for name in _OPTIONAL if getattr(config, name)}
     for name in sorted(is_set - known):
         raise ConfigError(f"dataset.{name} is set, but means nothing to {config.name}; remove it")
-    if config.keep_val_in_train and config.splits != "val_as_test":
+    if config.keep_val_in_train and config.splits == "published":
         raise ConfigError(
-            "dataset.keep_val_in_train is set, but dataset.splits isn't val_as_test; remove it"
+            "dataset.keep_val_in_train is set, but with dataset.splits published no validation "
+            "sample comes out of train; remove it"
         )
     if dataset is None:
         return ScenesReader(config, seed=seed)

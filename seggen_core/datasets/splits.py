@@ -8,18 +8,21 @@ from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.rng import numpy_rng
 
 VALIDATION_SHARE = 0.1
-"""Share of the training samples taken for validation where `num_val` doesn't say."""
+"""Share of the training samples taken for validation where `num_val` doesn't say; for test too."""
 
 Runs = Callable[[Sequence[str]], list[list[str]]]
 """Cuts sorted keys into stretches of neighbouring samples."""
 
 
 def published_splits(config: DatasetConfig) -> tuple[Split, ...]:
-    """Return the published splits whose files are needed.
-
-    They are all three, or train and val where val stands in for test.
-    """
-    return ("train", "val") if config.splits == "val_as_test" else ("train", "val", "test")
+    """Return the published splits whose files are needed."""
+    needed: dict[str, tuple[Split, ...]] = {
+        "published": ("train", "val", "test"),
+        "val_as_test": ("train", "val"),
+        "val_from_train": ("train", "test"),
+        "all_from_train": ("train",),
+    }
+    return needed[config.splits]
 
 
 def places(
@@ -41,9 +44,10 @@ def plan_splits(
 ) -> dict[Split, tuple[Split, list[str]]]:
     """Return for each split the published split that its files are in, and its keys.
 
-    With `val_as_test`, the published val is the test split, and validation comes out of train:
-    whole stretches where neighbouring samples show the same scene (`runs`), else a uniform draw.
-    They leave train, unless `keep_val_in_train`.
+    With `val_as_test` the published val is the test split. With all but `published`, validation
+    comes out of train, and with `all_from_train` test does so before: whole stretches where
+    neighbouring samples show the same scene (`runs`), else a uniform draw. They leave train;
+    validation stays in it, too, with `keep_val_in_train`.
 
     Raises:
         ConfigError: more samples are asked for than there are.
@@ -60,24 +64,22 @@ def plan_splits(
         chosen = {split: (split, list(keys)) for split, keys in published.items()}
     else:
         train = list(published["train"])
-        count = config.num_val or max(1, round(VALIDATION_SHARE * len(train)))
-        if runs is not None:
-            held = hold_out(runs(train), count=count, seed=seed)
-        elif count >= len(train):
-            raise ConfigError(
-                f"dataset.num_val is {count}, but it is taken out of {len(train)} training "
-                "samples; lower it"
-            )
+        test: tuple[Split, list[str]]
+        if config.splits == "all_from_train":
+            count = config.num_test or max(1, round(VALIDATION_SHARE * len(train)))
+            held = _hold_out(train, split="test", count=count, seed=seed, runs=runs)
+            test = ("train", [k for k in train if k in held])
+            train = [k for k in train if k not in held]
         else:
-            held = {
-                train[i]
-                for i in numpy_rng(seed, "hold-out").choice(len(train), size=count, replace=False)
-            }
+            source: Split = "val" if config.splits == "val_as_test" else "test"
+            test = (source, list(published[source]))
+        count = config.num_val or max(1, round(VALIDATION_SHARE * len(train)))
+        held = _hold_out(train, split="val", count=count, seed=seed, runs=runs)
         remaining = train if config.keep_val_in_train else [k for k in train if k not in held]
         chosen = {
             "train": ("train", remaining),
             "val": ("train", [k for k in train if k in held]),
-            "test": ("val", list(published["val"])),
+            "test": test,
         }
     counts: dict[Split, int | None] = {
         "train": config.num_train,
@@ -88,3 +90,23 @@ def plan_splits(
         s: (source, limit(keys, count=counts[s], seed=seed, split=s))
         for s, (source, keys) in chosen.items()
     }
+
+
+def _hold_out(
+    train: Sequence[str], *, split: Split, count: int, seed: int, runs: Runs | None
+) -> set[str]:
+    """Return `count` keys that leave train for another split.
+
+    Raises:
+        ConfigError: no training sample would be left.
+    """
+    if count >= len(train):
+        raise ConfigError(
+            f"dataset.num_{split} is {count}, but it is taken out of {len(train)} training "
+            "samples; lower it"
+        )
+    if runs is not None:
+        return hold_out(runs(train), count=count, seed=seed)
+    stream = ("hold-out",) if split == "val" else ("hold-out", split)
+    chosen = numpy_rng(seed, *stream).choice(len(train), size=count, replace=False)
+    return {train[i] for i in chosen}

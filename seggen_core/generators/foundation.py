@@ -23,14 +23,6 @@ _LOADING_ERRORS = (OSError, ValueError, TypeError, AttributeError, RuntimeError,
 """What diffusers and transformers raise for files that are missing, damaged or don't fit."""
 
 
-def check_image_size(image_size: int) -> None:
-    """Raise FoundationError where diffusion pipelines make no images of `image_size` pixels."""
-    if image_size % 8:
-        raise FoundationError(
-            f"dataset.image_size is {image_size}; diffusion pipelines make multiples of 8 pixels"
-        )
-
-
 def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
     """Load a text-to-image pipeline from a folder, or from a hub repository at a commit.
 

@@ -1,7 +1,7 @@
 """Stage `foundation`: the text-to-image pipeline that everything downstream starts from."""
 
 from seggen_core.config import SegGenConfig
-from seggen_core.generators.foundation import check_image_size, load_pipeline, pipeline_sizes
+from seggen_core.generators.foundation import load_pipeline, pipeline_sizes
 from seggen_core.generators.make_foundation import make_foundation
 from seggen_core.generators.previews import draw_foundation
 from seggen_core.project.paths import ProjectPaths
@@ -11,7 +11,6 @@ from seggen_core.stage import open_stage
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """Write data/models/foundation, a diffusers folder copied from `source` or pretrained here."""
     assert item is None
-    check_image_size(config.dataset.image_size)
     with open_stage("foundation", item=None, config=config, paths=paths) as stage:
         finished = make_foundation(stage)
         pipeline = load_pipeline(finished).to(stage.device)

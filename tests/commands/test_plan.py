@@ -150,7 +150,9 @@ def test_results_of_another_dataset_are_not_planned_with(
     (tmp_path / ".seggen" / "durations.json").write_text(durations)
 
     own = by_stage(plan("scenes", root=tmp_path, device="cpu"))
-    assert own["text2mask"].basis == "last run here" and own["masksyn"].work.startswith("24 samples")
+    assert own["text2mask"].basis == "last run here" and own["masksyn"].work.startswith(
+        "24 samples"
+    )
     other = plan("camvid", root=tmp_path, device="cpu")
     assert by_stage(other)["text2mask"].basis == "measured"
     assert work(other) == work(plan("camvid", device="cpu"))

@@ -260,11 +260,9 @@ def test_the_stage_copies_the_source_and_shows_what_it_draws(paths: ProjectPaths
     assert not [p for p in out.rglob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
 
 
-def test_a_source_that_is_not_there_and_a_size_that_does_not_fit(paths: ProjectPaths) -> None:
+def test_a_source_that_is_not_there(paths: ProjectPaths) -> None:
     with pytest.raises(
         FoundationError, match="elsewhere is neither a folder here nor a hub repository"
     ):
         stage.run(make_config(foundation={"source": "elsewhere"}), paths=paths, item=None)
-    with pytest.raises(FoundationError, match=r"dataset\.image_size is 36; .* multiples of 8"):
-        stage.run(make_config(dataset={"name": "scenes", "image_size": 36}), paths=paths, item=None)
     assert not paths.model("foundation").exists()
