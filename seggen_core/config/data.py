@@ -154,8 +154,8 @@ class CaptionsConfig(Section):
     data/code/none.json.
     """
     edits: Annotated[Path | None, TrackedPath] = None
-    """Table of edited captions, keyed like `reads`. Edits change only sampling, not training. So only
-    the samples with an edited caption are made again.
+    """Table of edited captions, keyed like `reads`. Edits change only sampling, not training. So
+    only the samples with an edited caption are made again.
     """
     model: str | None = None
     """Hub repository or folder of the captioning model; None is the captioner's default."""

@@ -251,7 +251,7 @@ def _check_row(row: Any, *, row_number: int, path: Path) -> ListedClass:
 
 
 def _color(value: Any, *, where: str) -> tuple[int, int, int] | None:
-    if value is None or value == "" or value == []:
+    if value is None or (isinstance(value, str | list) and not value):
         return None
     parts = value.replace(",", " ").split() if isinstance(value, str) else value
     try:

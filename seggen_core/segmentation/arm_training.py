@@ -27,6 +27,7 @@ from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.segmentation.train import balanced_weights, train_segmenter
 from seggen_core.stage import Stage
 from seggen_core.store.reader import SampleStore, open_partitions
+from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import StageRun
 
 _NUM_POINTS = 200
