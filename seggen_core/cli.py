@@ -1,6 +1,6 @@
-"""The `seggen` command: one subcommand a stage, and a few that look at what the stages made.
+"""The `seggen` command: one subcommand for each stage, and the other commands.
 
-Nothing heavy is imported before a subcommand runs, so that `--help` answers at once.
+No heavy library is imported before a subcommand runs, so `--help` answers at once.
 """
 
 import argparse
@@ -47,7 +47,8 @@ STAGES = {
     "memorization": "measure how near one method's samples come to the real training samples",
     "ablation": "compare all arms in one table",
 }
-"""Stage names, shared with dvc.yaml, params.yaml and `seggen_core.stages`."""
+"""Names of the stages, as in dvc.yaml, params.yaml and `seggen_core.stages`, with a summary each.
+"""
 
 COMMANDS: dict[str, Any] = {
     "init": init,
@@ -61,7 +62,7 @@ COMMANDS: dict[str, Any] = {
     "track": track,
     "code": code,
 }
-"""Other commands: modules with SUMMARY, add_arguments and run."""
+"""The other commands: modules with SUMMARY, add_arguments and run."""
 
 _WITHOUT_PARAMS = {"code", "init"}
 """Commands that get no configuration, since they do not read params.yaml."""
@@ -105,10 +106,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _item_parser(stage: str) -> Callable[[str], str]:
-    """Return what takes an item as it is, or as DVC_STAGE gives it ("masksyn@car").
+    """Return a parser that takes an item ("car") or the name of its DVC stage ("masksyn@car").
 
-    dvc.yaml hands DVC_STAGE over instead of the item: text of params.yaml in a command would be
-    read by a shell.
+    dvc.yaml passes DVC_STAGE instead of the item, because a shell would read text of params.yaml in
+    a command.
     """
 
     def parse(text: str) -> str:
@@ -128,7 +129,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return the exit code; a user's error is printed as one message."""
     arguments = build_parser().parse_args(argv)
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; ours ask for themselves
+        os.environ.setdefault(
+            "TQDM_DISABLE", "1"
+        )  # for the bars of libraries; ours check themselves
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     for noisy in ("httpx", "urllib3", "alembic", "PIL", "matplotlib"):
@@ -152,8 +155,8 @@ def main(argv: list[str] | None = None) -> int:
         if not missing.is_relative_to(arguments.params.resolve().parent / "data"):
             raise
         name = f"{arguments.command}@{arguments.item}" if "item" in arguments else arguments.command
-        made = "which an earlier stage makes; run: dvc repro"
-        print(f"seggen {arguments.command}: there is no {missing}, {made} {name}", file=sys.stderr)
+        remedy = f"which an earlier stage makes; run: dvc repro {name}"
+        print(f"seggen {arguments.command}: there is no {missing}, {remedy}", file=sys.stderr)
         return SegGenError.exit_code
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):

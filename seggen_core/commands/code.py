@@ -1,4 +1,4 @@
-"""`seggen code`: the digests of the code behind each stage, for DVC to compare."""
+"""`seggen code`: write digests of the code that each stage depends on, which DVC compares."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ SUMMARY = "write digests of the code that each stage depends on, which DVC compa
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add nothing."""
+    """Declare no options."""
 
 
 def run(_: argparse.Namespace, *, paths: "ProjectPaths") -> int:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:  # noqa: ARG001
-    """Print the table; ConfigError where there is none yet."""
+    """Print the table; ConfigError if there is none yet."""
     from seggen_core.errors import ConfigError
 
     table = paths.ablation / "ablation.md"

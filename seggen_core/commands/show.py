@@ -69,7 +69,7 @@ def _classes(
 ) -> tuple[list[str], "np.ndarray"]:
     """Return names and colours of the dataset's classes.
 
-    A store is shown with the taxonomy beside it if the dataset itself isn't on this machine.
+    If the dataset is not on this machine, a store is shown with taxonomy.json and `class_palette`.
     """
     from seggen_core.colors.semantic import class_palette
     from seggen_core.datasets.open import open_dataset
@@ -112,6 +112,6 @@ def _samples(
 
 
 def _spread(keys: list[str], num: int) -> list[str]:
-    """Return `num` keys at even distances; all if there are fewer."""
+    """Return `num` keys at even distances, or all keys if there are fewer."""
     num = min(num, len(keys))
     return [keys[i * len(keys) // num] for i in range(num)]

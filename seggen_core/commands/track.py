@@ -1,4 +1,4 @@
-"""`seggen track`: send what stages have logged to MLflow."""
+"""`seggen track`: send the log of the stages to MLflow."""
 
 import argparse
 import sys
@@ -8,29 +8,31 @@ if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
     from seggen_core.project.paths import ProjectPaths
 
-SUMMARY = "send what stages have logged to MLflow"
+SUMMARY = "send the log of the stages to MLflow"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
-        "--replay", action="store_true", help="send what is missing, then end (the default)"
+        "--replay", action="store_true", help="send all missing events, then end (the default)"
     )
     mode.add_argument(
-        "--follow", action="store_true", help="send what stages write, until Ctrl-C or SIGTERM"
+        "--follow",
+        action="store_true",
+        help="send new events within seconds, until Ctrl-C or SIGTERM",
     )
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
-    """Send, once or for as long as stages run; return 2 where something could not be sent."""
+    """Send once, or until the process is stopped; return 2 if something could not be sent."""
     from seggen_core.errors import SegGenError
     from seggen_core.tracking.follow import follow, replay
 
     report = (follow if arguments.follow else replay)(paths, config.runtime)
     if report.problems:
         print(
-            f"{report}. Nothing on disk is lost; run `seggen track` once that is put right",
+            f"{report}. Nothing on disk is lost; solve the problem, then run `seggen track`",
             file=sys.stderr,
         )
         return SegGenError.exit_code

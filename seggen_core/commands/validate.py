@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
-    """Print the findings; return 1 if something has to be put right, else 0."""
+    """Print the findings; return 1 if there is a problem, else 0."""
     from seggen_core.datasets.validate import validate_project
 
     max_bad = config.dataset.max_bad if arguments.max_bad is None else arguments.max_bad

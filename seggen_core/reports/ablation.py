@@ -1,8 +1,8 @@
 """Comparison of ablation arms as tables.
 
-They hold means and spreads over seeds, differences to the baseline, and what the judge scored. All
-scores are percent. A spread is the sample standard deviation over seeds (ddof 1), NaN for a single
-one.
+They hold means and spreads over seeds, differences to the baseline, and the judge's scores. All
+scores are in percent. A spread is the sample standard deviation over seeds (ddof 1); it is NaN for
+a single seed.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from seggen_core.reports.scores import Arm, JudgeScores
 from seggen_core.taxonomy import Taxonomy
 
 OTHER_MODEL, CONTROL, UPPER_BOUND = "†", "‡", "§"
-"""Marks of arms that aren't to be read like the rest."""
+"""Marks of arms that need another reading than the rest."""
 
 
 def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
@@ -45,10 +45,10 @@ def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
 
 
 def comparison_arm(arm: Arm, *, arms: Sequence[Arm], baseline: str) -> str | None:
-    """Return the arm that `arm` is compared with; None for that arm itself, and without one.
+    """Return the arm that `arm` is compared with; None if there is none, or if it is `arm`.
 
-    It is the baseline; for an arm with another model, the arm with that model and the baseline's
-    data.
+    That is the baseline. An arm with another model is compared with the arm that has this model and
+    the baseline's data.
     """
     reference = next(a for a in arms if a.variant == baseline)
     wanted = (arm.model, reference.real, reference.methods, reference.shuffle_masks)
@@ -122,9 +122,9 @@ def per_class_table(
 
 
 def per_class_delta(per_class: pd.DataFrame, *, table: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's per-class IoU less that of the arm it is compared with.
+    """Return each arm's per-class IoU minus that of the arm it is compared with.
 
-    Arms that are compared with none are left out.
+    Arms that are compared with no other are left out.
     """
     compared = table.set_index("variant")["compared_with"].dropna()
     return per_class.loc[compared.index] - per_class.loc[compared].to_numpy()
@@ -141,7 +141,7 @@ def judge_table(judges: Sequence[JudgeScores], *, taxonomy: Taxonomy) -> pd.Data
 
 
 def flat_metrics(table: pd.DataFrame, *, judges: Sequence[JudgeScores]) -> dict[str, float]:
-    """Return what `dvc metrics` shows.
+    """Return the metrics that `dvc metrics` shows.
 
     Names are "<variant>.miou", ".miou_std", ".delta", ".things", ".stuff" and "judge.<method>".
     """

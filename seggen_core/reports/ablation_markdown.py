@@ -68,7 +68,7 @@ def _arm_row(row: "pd.Series", *, judges: Sequence[JudgeScores]) -> dict[str, st
 
 
 def _notes(table: pd.DataFrame) -> str:
-    """Return what the marks in the table mean, a line each."""
+    """Return the meaning of each mark in the table, one line for each."""
     marks = "".join(table["mark"])
     is_reference = table["compared_with"].isna() & ~table["mark"].str.contains(OTHER_MODEL)
     model = table.loc[is_reference, "model"].iloc[0]

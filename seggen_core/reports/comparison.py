@@ -45,11 +45,12 @@ _PLOTTED = [
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that the arms of an ablation scored.
+    """The scores of all arms of an ablation.
 
     Attributes:
         arms: in the order of params.yaml.
-        judges, memorization: of the methods that were judged, and compared with the training set.
+        judges: scores of the methods that were judged.
+        memorization: distances of the methods that were compared with the training set.
         taxonomy: the classes.
         baseline: the arm that others are compared with.
         title: heading of the report and the charts.
@@ -64,7 +65,7 @@ class Comparison:
 
     @classmethod
     def read(cls, config: SegGenConfig, *, paths: ProjectPaths, taxonomy: Taxonomy) -> "Comparison":
-        """Read what `evaluate`, `judge` and `memorization` wrote.
+        """Read the reports of `evaluate`, `judge` and `memorization`.
 
         Raises:
             SegGenError: an arm hasn't been evaluated, or a report can't be read.
@@ -79,11 +80,11 @@ class Comparison:
         )
 
     def write(self, folder: Path) -> dict[str, float]:
-        """Write tables, the report and charts to `folder`; return what metrics.json holds.
+        """Write tables, the report and charts to `folder`; return the content of metrics.json.
 
-        ablation.csv, per_class.csv, seeds.csv and judge.csv hold the tables of `reports.ablation`,
-        plots.csv one row an arm for `dvc plots`, ablation.md all of it to read; ablation.png and
-        per_class.png are the charts.
+        ablation.csv, per_class.csv, seeds.csv and judge.csv hold the tables of `reports.ablation`.
+        plots.csv has one row for each arm, for `dvc plots`. ablation.md is the report, ablation.png
+        and per_class.png are the charts.
         """
         taxonomy, judges = self.taxonomy, self.judges
         seeds = seed_table(self.arms, taxonomy=taxonomy)

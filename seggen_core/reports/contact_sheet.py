@@ -71,7 +71,7 @@ def sheet_panels(sample: SheetSample, *, palette: np.ndarray, height: int) -> li
     ids = np.asarray(
         Image.fromarray(sample.segmentation_map).resize(size, Image.Resampling.NEAREST)
     )
-    # Stripes for what is ignored: any one colour may be a class's (CamVid's sky is mid grey).
+    # Stripes show ignored pixels: any single colour may be that of a class (CamVid's sky is grey).
     colors = np.where(
         (ids == IGNORE_INDEX)[..., None], _striped(height, width), colorize(ids, palette)
     )
@@ -117,7 +117,7 @@ def draw_sheet(
     heading: str,
     height: int = 200,
 ) -> Image.Image:
-    """Draw a sheet: a row a sample, the legend at the right.
+    """Draw a sheet: one row for each sample, and the legend at the right.
 
     Args:
         samples: at least one; sizes may differ.

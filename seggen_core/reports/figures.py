@@ -1,6 +1,6 @@
 """Charts of the ablation.
 
-They are drawn without pyplot, so nothing global is touched and no display is needed.
+They are drawn without pyplot, so they need no display and change no global state.
 """
 
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _INK, _SOFT, _FAINT = "#1f2933", "#6b7785", "#dfe4ea"
 _SATURATED = 85
-"""Percentile of the differences from which on colours are full.
+"""Percentile of the differences that gets the full colour.
 
-The upper bound's difference would make all others pale.
+Without it, the large difference of the upper bound would make all others pale.
 """
 
 _CLEAR = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}
@@ -83,7 +83,7 @@ def ablation_figure(
 def _draw_arm(
     axes: "Axes", row: pd.Series, *, y: int, scores: np.ndarray, kind: str, label: str | None
 ) -> float:
-    """Draw an arm's bar, whisker, dots and text; return where the text begins.
+    """Draw an arm's bar, whisker, dots and text; return the x position of the text.
 
     Args:
         axes: where to draw.
@@ -91,7 +91,7 @@ def _draw_arm(
         y: position of the bar.
         scores: mIoU of each seed.
         kind: key of _COLORS.
-        label: name in the legend; None where the legend has it already.
+        label: name in the legend; None if the legend has it already.
     """
     spread = 0.0 if pd.isna(row["miou_std"]) else float(row["miou_std"])
     axes.barh(y, row["miou"], height=0.66, color=_COLORS[kind], label=label, zorder=2)
@@ -129,7 +129,7 @@ def per_class_figure(
 
     Args:
         per_class: `ablation.per_class_table`.
-        delta: `ablation.per_class_delta`; its arms are a subset, the rest stay blank.
+        delta: `ablation.per_class_delta`; arms that it lacks stay blank.
         table: `ablation.ablation_table`, for the marks.
         taxonomy: gives the order and names of the classes; a line parts stuff from things.
     """

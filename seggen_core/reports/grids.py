@@ -41,7 +41,7 @@ def colorize(segmentation_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def picture_scale(image_size: int, *, side: int) -> int:
-    """Return the whole number of screen pixels for an image pixel that makes at most `side`."""
+    """Return the largest whole magnification, at least 1, that fits an image into `side` pixels."""
     return max(1, side // image_size)
 
 
@@ -68,8 +68,8 @@ def image_grid(
 
     Args:
         rows: uint8 [H, W, 3] images, all of one size; rows may differ in length.
-        scale: whole number of screen pixels an image pixel is shown as, unblurred.
-        gap: pixels between neighbours, and around the whole.
+        scale: magnification, a whole number; pixels stay sharp.
+        gap: pixels between images, and around the grid.
         labels: one text per row, written at its left.
 
     Raises:
@@ -78,7 +78,7 @@ def image_grid(
     """
     kinds = sorted({(image.dtype.name, image.shape) for row in rows for image in row})
     if len(kinds) != 1 or kinds[0][0] != "uint8" or kinds[0][1][2:] != (3,):
-        raise ValueError(f"a grid wants uint8 [H, W, 3] images of one size, got {kinds or 'none'}")
+        raise ValueError(f"a grid needs uint8 [H, W, 3] images of one size, got {kinds or 'none'}")
     if labels is not None and len(labels) != len(rows):
         raise ValueError(f"got {len(labels)} labels for {len(rows)} rows")
 

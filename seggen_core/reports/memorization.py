@@ -1,4 +1,4 @@
-"""What stage `memorization` measured: a section of the ablation's report, and a picture."""
+"""The results of stage `memorization` as a section of the ablation's report and as a picture."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ MEASURES = {
     "image_relative": "Images: relative",
     "image_structure": "Images: 1 - correlation",
 }
-"""What is measured, and the heading of its column."""
+"""The heading of each measure's column."""
 
 _DECIMALS = {"mask_distance": 1, "image_rms": 1, "image_relative": 2, "image_structure": 3}
 _NOT_COMPARED = {
@@ -50,12 +50,14 @@ class MemorizationScores(BaseModel):
 
     Attributes:
         method: name of the synthetic method.
-        samples, training_samples, reference_samples: how many there are.
-        neighbors: training images that the nearest is compared with.
-        reference_in_train: validation samples that were trained on, too.
-        masks: "own", or why masks aren't compared: "real" or "one_class".
-        synthetic, reference: by measure, of the method and of validation samples; without masks
-            where they aren't compared.
+        samples, training_samples, reference_samples: number of synthetic samples, of training
+            samples and of validation samples.
+        neighbors: number of training images that the relative distance averages over.
+        reference_in_train: number of validation samples that were also trained on.
+        masks: "own" if the method makes masks. They are not compared if they are "real" masks or
+            label "one_class".
+        synthetic, reference: distances of the method and of the validation samples, by measure.
+            Without masks if these are not compared.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,7 +74,7 @@ class MemorizationScores(BaseModel):
 
 
 def flat_memorization(scores: Sequence[MemorizationScores]) -> dict[str, float]:
-    """Return what `dvc metrics` shows, the percentages of samples nearer than the reference.
+    """Return the metrics that `dvc metrics` shows: percentages of samples below the reference.
 
     Their names are "memorization.<method>.<measure>".
     """

@@ -124,7 +124,7 @@ def plan_project(
 
 
 def _with_durations(stages: list[StagePlan], *, paths: ProjectPaths) -> list[StagePlan]:
-    """Replace estimated hours by those of the last run here, where it ran all items of a stage."""
+    """Replace the hours of each stage whose items all ran here by those of the last run."""
     file = paths.root / ".seggen" / "durations.json"
     try:
         durations: dict[str, float] = (

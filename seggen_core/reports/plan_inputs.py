@@ -1,4 +1,4 @@
-"""What a plan starts from: sizes of the dataset, the kind of foundation, the user's parameters."""
+"""The inputs of a plan: sizes of the dataset, the kind of foundation, and the parameters."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ _PNG_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Workload:
-    """What is to be computed, and how long one call of each network takes.
+    """The work of a run, and the time of one call of each network.
 
     Attributes:
         config: the project's parameters.
@@ -78,7 +78,7 @@ class Workload:
         return 3 * self.config.dataset.image_size**2 * _PNG_SHARE / 1e9
 
     def num_samples(self, method: str) -> int:
-        """Return how many samples a method makes.
+        """Return the number of samples that a method makes.
 
         Raises:
             ConfigError: params.yaml has no section for it.
@@ -99,12 +99,12 @@ class Workload:
         return rates["predict_s"] * self._pixels_of(rates)
 
     def read_s(self) -> float:
-        """Return the seconds that reading one sample takes all reading threads together."""
+        """Return the seconds to read one sample, if all threads read."""
         rates = self.rates["nearest"]
         return rates["read_s"] * self._pixels_of(rates) / self.config.runtime.num_threads
 
     def _pixels_of(self, rates: Mapping[str, Any]) -> float:
-        """Return the pixels of an image, over those of the images that `rates` are for."""
+        """Return the ratio of the pixels of an image here to those of the images in `rates`."""
         return (self.config.dataset.image_size / rates["image_size"]) ** 2
 
 
@@ -134,12 +134,12 @@ def foundation_family(config: SegGenConfig, *, paths: ProjectPaths) -> str:
 
 
 def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[str, int], list[str]]:
-    """Return the samples of each split, and notes on where the numbers come from.
+    """Return the number of samples of each split, and notes on the origin of the numbers.
 
-    The files are counted where they can be read; otherwise published sizes are taken.
+    If the dataset can be opened, its samples are counted. Otherwise the published sizes count.
 
     Raises:
-        ConfigError: the dataset can't be read, and it has no published size.
+        ConfigError: the dataset cannot be opened and has no published size.
     """
     dataset, notes = config.dataset, []
     if dataset.root is not None or dataset.name == "scenes":
@@ -147,11 +147,11 @@ def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[st
             reader = open_dataset(dataset, seed=config.seed, base=paths.root)
             return {split: len(reader.keys(split)) for split in SPLITS}, []
         except DatasetError as error:
-            notes.append(f"published sizes are used, since the dataset can't be opened: {error}")
+            notes.append(f"published sizes are used, because the dataset can't be opened: {error}")
     if dataset.name not in PUBLISHED_SIZES:
         raise ConfigError(
-            f"dataset.root of {dataset.name} is not set or can't be read; "
-            "its size isn't known otherwise"
+            f"dataset.root of {dataset.name} is not set or can't be read, and the dataset has no "
+            "published size; set dataset.root"
         )
     if dataset.root is None:
         notes.append("published sizes are used: dataset.root is not set")

@@ -1,4 +1,4 @@
-"""The work of each stage: one `estimate_<stage>` each."""
+"""Estimates the work of each stage: one function `estimate_<stage>` for each."""
 
 from dataclasses import dataclass
 
@@ -6,37 +6,37 @@ from seggen_core.config import DiffusionTrainingConfig, RandomCrops, SamplingCon
 from seggen_core.reports.plan_inputs import Workload
 
 _TRAIN_PASSES = 3.9
-"""Forward passes that one training row costs: forward, backward twice as much, and the optimiser.
+"""Cost of one training row in forward passes: forward, backward (twice as much) and the optimiser.
 
-Measured on the embedded foundation; rates may have their own, "train_passes". Checkpointing repeats
-the forward pass.
+It was measured on the embedded foundation. Rates may give another value as "train_passes".
+Gradient checkpointing adds one forward pass.
 """
 
 _CONTROLNET = 0.4
-"""A ControlNet is the encoder half of its UNet. Training it costs that much more than training the
-UNet, unless rates have "mask2img_training": the locked half needs no gradients of its weights,
-which large networks save more by.
+"""Size of a ControlNet, the encoder half of its UNet, relative to the UNet. Training Mask2Img costs
+that much more than training the UNet. Large networks differ, because the locked UNet needs no
+gradients of its weights; rates may give another factor as "mask2img_training".
 """
 
 _NUM_FLIPS = 2
-"""Latents of a training picture are kept as it is and mirrored."""
+"""Each training picture is encoded twice: as it is and mirrored."""
 
 _DATASET_SECONDS = 0.02
-"""Seconds that one real sample takes stage `dataset`."""
+"""Seconds that stage `dataset` needs for one real sample."""
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage.
+    """The estimate of one stage.
 
     Attributes:
         stage: its name.
-        items: how many DVC items it has.
+        items: number of its DVC items.
         work: its work, in words.
-        hours: of one device.
-        gigabytes: on disk, without DVC's cache.
-        basis: "measured", "assumed" or "last run here".
-        notes: what the numbers leave out.
+        hours: hours of one device.
+        gigabytes: size on disk, without DVC's cache.
+        basis: origin of the hours: "measured", "assumed" or "last run here".
+        notes: costs that the numbers leave out.
     """
 
     stage: str
@@ -246,7 +246,7 @@ def _attention_plan(
     count, classes = w.num_samples(method), len(w.config.classes)
     section = getattr(w.config, method)
     hours = drawn * _sampling_seconds(section.sampling, unet=w.unet_s, vae=w.vae_s) / 3600
-    note = f"{method}: as if every attempt gave a usable mask; three attempts a sample are the most"
+    note = f"{method}: if every attempt gives a usable mask; at most three attempts a sample"
     work = f"{count:,} samples: {classes} classes x {section.samples_per_class:,}"
     gigabytes, notes = count * w.picture_gb, (note, *further_notes)
     return StagePlan(method, classes, work, hours, gigabytes, w.basis, notes)

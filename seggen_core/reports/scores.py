@@ -27,14 +27,14 @@ class SeedScores(BaseModel):
 
 
 class Arm(BaseModel):
-    """One ablation arm: what it was trained on, and its scores by seed.
+    """One ablation arm: its training data, and its scores by seed.
 
     Attributes:
         variant: its name.
         model: the segmenter.
-        real: the real samples it saw: "subset", "all" or "none".
-        methods: where its synthetic samples came from.
-        shuffle_masks: whether those had the masks of others (the control).
+        real: its real samples: "subset", "all" or "none".
+        methods: the methods of its synthetic samples.
+        shuffle_masks: whether each synthetic image has the mask of another one (the control).
         seeds: scores by seed, at least one.
     """
 

@@ -1,4 +1,4 @@
-"""Tables of scores as text, and scores as JSON files hold them."""
+"""Tables of scores as text, and the type of scores in JSON files."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ Score = Annotated[float, BeforeValidator(_nan_for_none)]
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]], *, text_columns: int = 1) -> str:
-    """Return a Markdown table, padded so that it reads well as plain text.
+    """Return a Markdown table that is padded to read well as plain text.
 
     Args:
         rows: cells by column; all rows have the same columns.
-        text_columns: how many columns are left-aligned; the others are right-aligned.
+        text_columns: number of left-aligned columns at the left; the others are right-aligned.
     """
     header = list(rows[0])
     widths = [max(len(name), 3, *(len(row[name]) for row in rows)) for name in header]

@@ -1,6 +1,6 @@
-"""What stands where in a procedural scene: sampling of layouts, and their words.
+"""Samples the layouts of procedural scenes, and writes their captions.
 
-A layout is drawn from a NumPy generator alone; `scenes.painter` turns it into pixels. All
+A layout depends only on a NumPy generator; `scenes.painter` turns it into pixels. All
 coordinates are fractions of the image side, y pointing down.
 """
 
@@ -38,7 +38,7 @@ _EXTENT = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: class name, foot point (x centre, y baseline), extent and seed of its looks."""
+    """One object: class name, foot point (x centre, y baseline), extent and seed of its look."""
 
     name: str
     x: float
@@ -50,7 +50,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class SceneLayout:
-    """Everything needed to paint one scene, JSON-ready through `to_json`."""
+    """The full description of one scene; `to_json` makes it JSON-ready."""
 
     light: str
     horizon: float
@@ -96,8 +96,8 @@ def sample_layout(
 
     Args:
         rng: source of all choices.
-        single_object: one large thing near the centre, as 'a photo of a car' asks for.
-        stuff_only: no things at all.
+        single_object: draw one large thing near the centre, as for 'a photo of a car'.
+        stuff_only: draw no things.
     """
     horizon = float(rng.uniform(0.30, 0.55))
     light = LIGHTS[int(rng.choice(4, p=[0.4, 0.2, 0.2, 0.2]))]

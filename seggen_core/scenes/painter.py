@@ -1,6 +1,6 @@
 """Paint a scene layout: image, semantic map and instance ids.
 
-There are textures, shadows, occlusion, light and noise. Images are anti-aliased, maps crisp.
+Scenes have textures, shadows, occlusion, light and noise. Images are anti-aliased; maps are not.
 """
 
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def _backdrop(
 def _road(
     layout: SceneLayout, xx: np.ndarray, yy: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the road is and where its line, bool [size, size].
+    """Return the masks of the road and of its line, bool [size, size] each.
 
     Args:
         layout: the scene.
@@ -117,7 +117,7 @@ def _road(
 def paint(layout: SceneLayout, *, size: int) -> PaintedScene:
     """Paint `layout` at `size` x `size` pixels.
 
-    The scene is a function of the layout: all looks come from the seeds in it.
+    The scene is a function of the layout, whose seeds decide the looks.
     """
     rng = np.random.default_rng(layout.look)
     colours, stuff, ground = _backdrop(layout, size, rng)
@@ -138,7 +138,7 @@ def _draw_things(layout: SceneLayout, *, size: int, lean: float) -> tuple[Canvas
     Args:
         layout: the scene.
         size: of the scene in pixels.
-        lean: how far shadows reach to the side, in heights of the thing.
+        lean: reach of shadows to the side, in heights of the thing.
 
     Returns:
         The canvas, and the shadows at `size`, 255 where one falls.
@@ -188,7 +188,7 @@ def _light_up(
     surface = colours * (1 - strength * dark)
     shading = 1 + 0.06 * _smooth_noise(rng, size, 10)[..., None]
 
-    # 2. The sky has its own colours, everything else is lit; lamps and windows glow in the dark.
+    # 2. Light falls on everything except the sky; lamps and windows glow in the dark.
     tint, lamps = {
         "day": ((1.0, 1.0, 0.97), 0.0),
         "sunset": ((1.02, 0.78, 0.62), 0.25),

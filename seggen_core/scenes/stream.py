@@ -1,7 +1,7 @@
-"""Endless streams of scenes for pretraining the embedded foundation: images and captions alone.
+"""Endless streams of scenes for pretraining the embedded foundation: images and captions, no masks.
 
-The streams are seeded apart from the dataset's splits (their names differ), so no held-out scene is
-ever drawn here.
+The random streams have other names than those of the dataset's splits. So a stream never draws a
+held-out scene.
 """
 
 import numpy as np
@@ -30,8 +30,7 @@ def stream_scene(
 def flat_colour_picture(index: int, *, seed: int, size: int) -> np.ndarray:
     """Return uint8 [size, size, 3]: random overlapping shapes in flat, saturated colours.
 
-    They teach the autoencoder sharp edges between arbitrary colours, which is what colour-coded
-    masks are made of.
+    They teach the autoencoder sharp edges between arbitrary colours, as in colour-coded masks.
     """
     rng = numpy_rng(seed, "flat-colour-stream", index)
 

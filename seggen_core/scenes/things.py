@@ -1,7 +1,7 @@
-"""How the things of a scene look: car, bus, tree, house and person, as polygons and ellipses.
+"""Draws the things of a scene (car, bus, tree, house, person) as polygons and ellipses.
 
-Things take their colours from one shared palette, so that shape and not colour tells a car from a
-bus or a house.
+All things share one palette of colours. So only the shape distinguishes a car from a bus or a
+house.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from seggen_core.scenes.layout import Thing
 
 SUPERSAMPLE = 4
-"""Pixels are painted at this many times the size and reduced."""
+"""Factor by which scenes are painted larger before they are reduced."""
 
 PAINTS = np.array([
     (196, 52, 48), (52, 96, 188), (228, 188, 60), (226, 226, 220), (70, 70, 78), (64, 140, 76),
@@ -24,8 +24,8 @@ class Canvas:
 
     Attributes:
         colour: RGB.
-        glow: RGB, lamp light: what is seen at night.
-        index: the thing that each pixel shows, 0 for none.
+        glow: RGB of the lamp light, which is visible at night.
+        index: number of the thing that each pixel shows, 0 for none.
     """
 
     def __init__(self, size: int) -> None:
