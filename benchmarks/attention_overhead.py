@@ -1,4 +1,4 @@
-"""What capturing attention costs, against not capturing and against storing every map.
+"""Measures the cost of capturing attention, compared to no capture and to storing every map.
 
     # The size of Stable Diffusion 2-base, random weights, 512x512, two denoising steps.
     python benchmarks/attention_overhead.py

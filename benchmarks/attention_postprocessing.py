@@ -1,4 +1,4 @@
-"""What the way from attention to masks costs: SeeDiff and PAMR at 512x512.
+"""Measures the time from attention maps to masks: SeeDiff and PAMR at 512x512.
 
     python benchmarks/attention_postprocessing.py --batch 1 4 --threads 2
 

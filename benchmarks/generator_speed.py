@@ -1,4 +1,4 @@
-"""How fast the generators train and sample at the sizes of SDXL-base and SD 2-base.
+"""Measures how fast the generators train and sample at the sizes of SDXL-base and SD 2-base.
 
 Weights are random: nothing is downloaded.
 

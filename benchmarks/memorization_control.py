@@ -1,6 +1,6 @@
-"""What stage `memorization` measures on copies.
+"""Measures the distances of stage `memorization` for copies of training images.
 
-Copies are training images as a generator would draw them that has learnt them by heart.
+The copies imitate a generator that has memorised its training images.
 
     python benchmarks/memorization_control.py --count 100
 

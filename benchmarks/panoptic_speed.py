@@ -1,4 +1,4 @@
-"""How fast panoptic quality is counted, beside panopticapi, on the same segments.
+"""Compares the speed of panoptic quality here and in panopticapi, on the same segments.
 
     PYTHONPATH=<folder with panopticapi> python benchmarks/panoptic_speed.py --count 50
 

@@ -1,4 +1,4 @@
-"""Semantic masks to colour maps, through an autoencoder and back, by two ways of decoding.
+"""Semantic masks as colour maps through an autoencoder and back, decoded in two ways.
 
 The two ways are the nearest colour and the project's decoding.
 

@@ -1,7 +1,7 @@
-"""How fast `seggen validate` goes through CamVid-size JPEGs and PNG masks.
+"""Measures the speed of `seggen validate` on JPEGs and PNG masks of CamVid's size.
 
-Headers alone and in full, 480x360 scenes that it draws itself, or a CamVid folder with train and
-val:
+It validates headers alone and then in full: scenes of 480x360 that it draws itself, or a CamVid
+folder with train and val:
 
     python benchmarks/validate_speed.py
     python benchmarks/validate_speed.py --root PATH

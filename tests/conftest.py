@@ -1,4 +1,4 @@
-"""Settings that must stand before torch, transformers or mlflow are imported."""
+"""Settings that must be made before torch, transformers or mlflow are imported."""
 
 import os
 from pathlib import Path

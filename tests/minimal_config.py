@@ -1,4 +1,4 @@
-"""The smallest parameters that validate, for tests that care about some sections alone."""
+"""The smallest valid parameters, for tests that need only some sections."""
 
 from typing import Any
 

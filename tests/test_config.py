@@ -1,4 +1,4 @@
-"""params.yaml: what is read, and what the message says where it is wrong."""
+"""params.yaml: which values are read, and the message for each wrong value."""
 
 import re
 from collections.abc import Callable

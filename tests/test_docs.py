@@ -1,4 +1,4 @@
-"""What README and docs name exists: links, paths, modules, make targets and subcommands.
+"""README and docs name only links, paths, modules, make targets and subcommands that exist.
 
 Their prose is wrapped, and the README's Python example runs.
 """

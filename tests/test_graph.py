@@ -1,4 +1,4 @@
-"""dvc.yaml as DVC reads it, with commands that only write: which stages a change concerns."""
+"""Which stages a change makes stale: dvc.yaml as DVC reads it, with commands that only write."""
 
 import contextlib
 import os

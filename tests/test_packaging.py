@@ -1,4 +1,4 @@
-"""What is declared, locked and installed fits together."""
+"""The declared, locked and installed packages fit together."""
 
 import ast
 import re

@@ -206,7 +206,7 @@ def test_edge_agreement_by_hand() -> None:
     assert np.isnan(edge_agreement(image, segmentation_map=np.zeros_like(mask)))
 
 
-def test_samples_made_from_held_out_ones(paths: ProjectPaths) -> None:
+def test_samples_with_a_held_out_source(paths: ProjectPaths) -> None:
     folder = partition(
         paths,
         sample("m0", mask_of(0, 2), source="train0"),

@@ -1,4 +1,4 @@
-"""What comes back of a mask that was painted as a colour map, for the classes of every profile."""
+"""Masks survive painting as a colour map and decoding, for the classes of every profile."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The digests of the code behind each stage: each source file changed in turn, and what sees it."""
+"""Digests of the code of each stage: each source file is changed in turn; which digests change?"""
 
 import shutil
 import subprocess

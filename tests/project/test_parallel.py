@@ -1,4 +1,4 @@
-"""Work in order, with a bounded number of results in memory."""
+"""`ordered_map` keeps the order and a bounded number of results in memory."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Servers and databases that misbehave: each ends in bounded time, with one message."""
+"""Broken servers and databases: each failure takes bounded time and gives one message."""
 
 import contextlib
 import os
