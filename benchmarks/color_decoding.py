@@ -2,9 +2,9 @@
 
     python benchmarks/color_decoding.py [--size 768] [--classes 150] [--repeats 9] [--threads 1]
 
-Both take the same uint8 maps and return uint8 ids. The chunk of cdist is the fastest of several that
-this script tries. Times are medians of the process's CPU time over interleaved repeats, so other
-work on the machine disturbs both alike. With --threads above 1 they are wall time.
+Both take the same uint8 maps and return uint8 ids. The chunk of cdist is the fastest of several
+that this script tries. Times are medians of the process's CPU time over interleaved repeats, so
+other work on the machine disturbs both alike. With --threads above 1 they are wall time.
 """
 
 import argparse

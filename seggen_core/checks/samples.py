@@ -15,7 +15,7 @@ from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
 
 
-def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
+def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """Every sample of the store is sound.
 
     It can be decoded, and every value of its mask is a train id of the taxonomy or "ignore". For
@@ -38,7 +38,7 @@ def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
     return Finding(False, summary_text, numbers, example=first)
 
 
-def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
+def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """No training or validation image is a test image: neither its key nor its pixels."""
     test = SampleStore(paths.real("test"))
     test_keys = dict(zip(_image_hashes(test), test.keys(), strict=True))

@@ -10,7 +10,7 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
 
 
-def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
+def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """Enough real training samples have a caption that is not blank."""
     import pandas as pd
 
@@ -34,7 +34,7 @@ def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
     return Finding.of_sample(False, summary, numbers, folder=paths.real("train"), key=missing[0])
 
 
-def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
+def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """Every segmenter of an arm reaches the limit on the validation split."""
     metrics = _read(folder / "metrics.json")
     scores = {
@@ -54,7 +54,7 @@ def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig)
     return Finding(passed, summary, numbers, example=None if passed else name)
 
 
-def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
+def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """The judge's predictions agree with the masks of a method."""
     metrics = _read(folder / "metrics.json")
     score = float(metrics.get("mask_iou", metrics["miou"]))

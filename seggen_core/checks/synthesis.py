@@ -115,7 +115,7 @@ def _check_class_share(
     return Finding.of_sample(passed, summary, numbers, folder=folder, key=worst)
 
 
-def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
+def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """On average, images are steeper along the borders of their masks than elsewhere.
 
     This check is quick and needs no network. The stage `judge` is more exact and runs later.
@@ -139,7 +139,7 @@ def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
     return Finding.of_sample(passed, summary, numbers, folder=folder, key=worst)
 
 
-def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
+def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """The source of every sample is a training sample, and none is a test sample."""
     store = SampleStore(folder)
     sources = store.index["source_key"]
