@@ -45,6 +45,12 @@ class SplitFiles(Section):
     """COCO's JSON file."""
     keys: str | None = None
     """List of the samples to take, one name a line."""
+    image_ending: str | None = None
+    """What follows a sample's name in the names of images, before the suffix ("_sat")."""
+    mask_ending: str | None = None
+    """Likewise of masks ("_mask"); for "folder", None finds the ending that the masks share."""
+    instances_ending: str | None = None
+    """Likewise of instance maps."""
 
 
 class DatasetConfig(Section):
@@ -86,7 +92,8 @@ class DatasetConfig(Section):
     use_sbd: bool = False
     """Train on VOC 2012's 10,582 images with SBD masks ("trainaug") instead of VOC's 1,464."""
     splits: Literal["published", "val_as_test", "val_from_train", "all_from_train"] = "published"
-    """"published" takes the dataset's own train, val and test; "val_as_test" evaluates on its val,
+    """"published" takes the dataset's own train, val and test, and of "folder" takes a split that
+    isn't there out of train; "val_as_test" evaluates on its val,
     where test labels aren't to be had, and takes the validation samples out of train, as
     "val_from_train" does where there is no val but a test split; "all_from_train" takes both out of
     train.

@@ -3,6 +3,9 @@
     root/leftImg8bit/train/<city>/*_leftImg8bit.png root/gtFine/train/<city>/*_gtFine_labelIds.png
     and *_gtFine_instanceIds.png   and the same for val
 
+gtCoarse is read where there is no gtFine, or where `dataset.files` names it. instanceIds may be
+left out.
+
 labelIds become train ids as cityscapesScripts maps them. instanceIds hold 1000 * labelId + number
 for single objects and the bare labelId for groups that nobody could take apart, which are no
 instances. Labels of the test split aren't public: `dataset.splits: val_as_test`; validation samples
@@ -20,19 +23,35 @@ from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.ids import things_only
+from seggen_core.datasets.reader import PUBLISHED, SPLITS, Conventions
 from seggen_core.taxonomy import Taxonomy
 
 _FIRST_INSTANCE = 1000
+_FINE, _COARSE = "gtFine", "gtCoarse"
+_COARSE_CONVENTIONS = Conventions(max_unlisted_share=0.7)
+"""Coarse polygons leave out what lies between them."""
 
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     """List the splits; DatasetError where a folder is missing."""
     table = load_class_table("cityscapes")
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    layout = {
-        s: SplitFiles(images=f"leftImg8bit/{s}", masks=f"gtFine/{s}", instances=f"gtFine/{s}")
-        for s in splits
-    }
+    layout: dict[Split, SplitFiles] = {}
+    for split in SPLITS:
+        kind = (
+            "gtFine" if (root / "gtFine").is_dir() or not (root / "gtCoarse").is_dir() else _COARSE
+        )
+        masks = config.files.get(split, SplitFiles()).masks or f"{kind}/{split}"
+        kind = _COARSE if _COARSE in masks else "gtFine"
+        ending = f"_{kind}_instanceIds"
+        has_instances = next((root / masks).rglob(f"*{ending}.png"), None) is not None
+        layout[split] = SplitFiles(
+            images=f"leftImg8bit/{split}",
+            masks=masks,
+            instances=masks if has_instances else None,
+            mask_ending=f"_{kind}_labelIds",
+            instances_ending=ending,
+        )
+    is_coarse = any(_COARSE in str(files.masks) for files in layout.values())
     form = IdMapFormat(
         dataset="cityscapes",
         table=table,
@@ -41,8 +60,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         metadata=_city,
         runs=_drives,
         image_ending="_leftImg8bit",
-        mask_ending="_gtFine_labelIds",
-        instances_ending="_gtFine_instanceIds",
+        conventions=_COARSE_CONVENTIONS if is_coarse else PUBLISHED,
         subfolders="flat",
     )
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)

@@ -10,7 +10,7 @@ import unicodedata
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -208,7 +208,8 @@ def _file_key(name: str) -> str:
 
 
 _MAX_DEPTH = 32
-"""Folders below a folder that are looked at; a link that leads in a circle ends here."""
+"""Folders below a folder that are looked at."""
+_ENDING_MARKS = "_-. "
 _DEPTHS = {"none": 0, "flat": 1, "keyed": _MAX_DEPTH}
 
 
@@ -235,7 +236,12 @@ def list_files(
             f"dataset.root and dataset.files ({describe_folder(folder)})"
         )
     listing = FileListing(kind, folder, suffixes, ending)
-    for name in _walk(folder, below="", depth=_DEPTHS[subfolders]):
+    for number, name in enumerate(_walk(folder, below="", depth=_DEPTHS[subfolders])):
+        if number == MAX_SAMPLES:
+            raise DatasetError(
+                f"{folder} holds more than {MAX_SAMPLES} files, links to folders followed; "
+                "expected fewer: split the dataset, or remove the links"
+            )
         stem, dot, suffix = name.rpartition(".")
         if dot and f".{suffix.lower()}" in suffixes and stem.endswith(ending):
             key = stem[: len(stem) - len(ending)]
@@ -246,9 +252,41 @@ def list_files(
     return listing
 
 
-def _walk(folder: Path, *, below: str, depth: int) -> Iterator[str]:
-    """Yield the names of files at most `depth` folders down, sorted."""
+def common_ending(masks: FileListing, images: FileListing) -> str:
+    """Return what follows the image's name in the names of most masks: "_mask"; "" if nothing does.
+
+    It starts with "_", "-", "." or a space. Images and masks may lie in one folder.
+    """
+    is_one_folder = masks.folder == images.folder
+    if not is_one_folder and not masks.names.keys().isdisjoint(images.names):
+        return ""
+    counts: Counter[str] = Counter()
+    for key in masks.names:
+        marks = (i for i in range(len(key) - 1, 0, -1) if key[i] in _ENDING_MARKS)
+        counts.update(key[i:] for i in marks if key[:i] in images.names)
+    (ending, count), (_, second) = [*counts.most_common(2), ("", 0), ("", 0)][:2]
+    num_expected = len(images.names) - count if is_one_folder else len(masks.names)
+    return ending if count > second and 2 * count >= num_expected else ""
+
+
+def without(listing: FileListing, *, endings: Sequence[str]) -> FileListing:
+    """Return `listing` without the keys that have one of `endings`: masks beside their images."""
+    names = {k: v for k, v in listing.names.items() if not k.endswith(tuple(endings))}
+    return replace(listing, names=names)
+
+
+def _walk(
+    folder: Path, *, below: str, depth: int, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[str]:
+    """Yield the names of files at most `depth` folders down, sorted.
+
+    A link to a folder above it, `above` (device and inode), is not followed.
+    """
     try:
+        status = (folder / below).stat()
+        this = (status.st_dev, status.st_ino)
+        if this in above:
+            return
         with os.scandir(folder / below) as entries:
             visible = sorted((e.name, _is_folder(e)) for e in entries if e.name[0] != ".")
     except OSError as error:
@@ -257,7 +295,7 @@ def _walk(folder: Path, *, below: str, depth: int) -> Iterator[str]:
         if not is_folder:
             yield f"{below}{name}"
         elif depth:
-            yield from _walk(folder, below=f"{below}{name}/", depth=depth - 1)
+            yield from _walk(folder, below=f"{below}{name}/", depth=depth - 1, above=above | {this})
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -17,9 +17,11 @@ from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
     FileListing,
+    common_ending,
     describe_folder,
     list_files,
     read_key_list,
+    without,
 )
 from seggen_core.datasets.ids import (
     check_instances,
@@ -59,6 +61,7 @@ class IdMapFormat:
             samples.
         image_ending, mask_ending, instances_ending: what follows the key in the names of files.
         subfolders: see `list_files`.
+        finds_endings: whether the ending of masks is found by `common_ending`.
         conventions: what is taken for granted about the masks.
     """
 
@@ -73,6 +76,7 @@ class IdMapFormat:
     mask_ending: str = ""
     instances_ending: str = ""
     subfolders: str = "none"
+    finds_endings: bool = False
     conventions: Conventions = PUBLISHED
 
 
@@ -101,7 +105,7 @@ class IdMapReader:
         Args:
             config: splits, limits, and the places that differ from `layout`.
             form: how the dataset's files are named and written.
-            layout: where the published splits are.
+            layout: where the published splits are; one that isn't in it is taken out of train.
             root: of the dataset; no file may lie outside of it.
             seed: of held-out samples and limits.
 
@@ -113,7 +117,9 @@ class IdMapReader:
         self._assumed = np.zeros(1 << 16, bool)
         self._assumed[list(form.table.assumed_ids)] = True
         listings = {
-            s: self._list(places(config, split=s, layout=layout)) for s in published_splits(config)
+            s: self._list(places(config, split=s, layout=layout))
+            for s in published_splits(config)
+            if s in layout
         }
         chosen = plan_splits(
             {s: listing.keys for s, listing in listings.items()},
@@ -123,6 +129,11 @@ class IdMapReader:
             runs=form.runs,
         )
         self._keys = {split: keys for split, (_, keys) in chosen.items()}
+        self._notes += [
+            f"there is no {split} split; {len(keys)} samples are taken out of train for it"
+            for split, (source, keys) in chosen.items()
+            if config.splits == "published" and source != split
+        ]
         self._key_sets = {split: set(keys) for split, keys in self._keys.items()}
         self._listings = {split: listings[source] for split, (source, _) in chosen.items()}
         self._id_table = id_table(form.table.train_ids)
@@ -142,18 +153,29 @@ class IdMapReader:
 
         assert files.images is not None, form.dataset
         assert files.masks is not None, form.dataset
-        images = listing(files.images, "image", IMAGE_SUFFIXES, form.image_ending)
-        masks = listing(files.masks, "mask", MASK_SUFFIXES, form.mask_ending)
+        image_ending = form.image_ending if files.image_ending is None else files.image_ending
+        mask_ending = form.mask_ending if files.mask_ending is None else files.mask_ending
+        instances_ending = (
+            form.instances_ending if files.instances_ending is None else files.instances_ending
+        )
+        images = listing(files.images, "image", IMAGE_SUFFIXES, image_ending)
+        masks = listing(files.masks, "mask", MASK_SUFFIXES, mask_ending)
+        if form.finds_endings and files.mask_ending is None:
+            mask_ending = common_ending(masks, images)
+            if mask_ending:
+                masks = listing(files.masks, "mask", MASK_SUFFIXES, mask_ending)
+                self._notes.append(f"masks in {files.masks} are called <image>{mask_ending}.png")
         instances = None
         if files.instances is not None:
-            instances = listing(
-                files.instances, "instance map", MASK_SUFFIXES, form.instances_ending
-            )
+            instances = listing(files.instances, "instance map", MASK_SUFFIXES, instances_ending)
+        beside = {files.masks: mask_ending, files.instances: instances_ending}
+        if beside.get(files.images):
+            images = without(images, endings=[beside[files.images]])
         if not images.names and not masks.names:
             raise DatasetError(
                 f"{images.folder} and {masks.folder} hold no samples; expected "
-                f"{', '.join(IMAGE_SUFFIXES)} images called *{form.image_ending} with "
-                f"{', '.join(MASK_SUFFIXES)} masks called *{form.mask_ending} "
+                f"{', '.join(IMAGE_SUFFIXES)} images called *{image_ending} with "
+                f"{', '.join(MASK_SUFFIXES)} masks called *{mask_ending} "
                 f"({describe_folder(images.folder)}; {describe_folder(masks.folder)})"
             )
         keys = sorted(images.names.keys() | masks.names.keys())

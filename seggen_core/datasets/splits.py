@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
+from seggen_core.datasets.reader import SPLITS
 from seggen_core.datasets.subset import hold_out, limit
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.rng import numpy_rng
 
 VALIDATION_SHARE = 0.1
 """Share of the training samples taken for validation where `num_val` doesn't say; for test too."""
+
+_MIN_TRAIN = 3
 
 Runs = Callable[[Sequence[str]], list[list[str]]]
 """Cuts sorted keys into stretches of neighbouring samples."""
@@ -29,7 +32,7 @@ def places(
     config: DatasetConfig, *, split: Split, layout: Mapping[Split, SplitFiles]
 ) -> SplitFiles:
     """Return where the files of a published split are: `layout`, changed by `dataset.files`."""
-    return layout[split].model_copy(
+    return layout.get(split, SplitFiles()).model_copy(
         update=config.files.get(split, SplitFiles()).model_dump(exclude_none=True)
     )
 
@@ -49,6 +52,9 @@ def plan_splits(
     neighbouring samples show the same scene (`runs`), else a uniform draw. They leave train;
     validation stays in it, too, with `keep_val_in_train`.
 
+    A split that isn't among `published` is drawn from train: `num_val` or `num_test` samples, by
+    default a tenth, and a third at most.
+
     Raises:
         ConfigError: more samples are asked for than there are.
         DatasetError: a published split has no sample.
@@ -59,9 +65,21 @@ def plan_splits(
                 f"{dataset} has no {split} samples; expected at least one: check dataset.root and "
                 "dataset.files"
             )
+    counts: dict[Split, int | None] = {
+        "train": config.num_train,
+        "val": config.num_val,
+        "test": config.num_test,
+    }
     chosen: dict[Split, tuple[Split, list[str]]]
     if config.splits == "published":
         chosen = {split: (split, list(keys)) for split, keys in published.items()}
+        for split in ("test", "val"):
+            if split not in chosen:
+                rest, held_keys = _take_out(
+                    chosen["train"][1], split=split, count=counts[split], seed=seed, dataset=dataset
+                )
+                chosen |= {"train": ("train", rest), split: ("train", held_keys)}
+                counts[split] = None
     else:
         train = list(published["train"])
         test: tuple[Split, list[str]]
@@ -81,14 +99,10 @@ def plan_splits(
             "val": ("train", [k for k in train if k in held]),
             "test": test,
         }
-    counts: dict[Split, int | None] = {
-        "train": config.num_train,
-        "val": config.num_val,
-        "test": config.num_test,
-    }
     return {
         s: (source, limit(keys, count=counts[s], seed=seed, split=s))
-        for s, (source, keys) in chosen.items()
+        for s in SPLITS
+        for source, keys in (chosen[s],)
     }
 
 
@@ -110,3 +124,19 @@ def _hold_out(
     stream = ("hold-out",) if split == "val" else ("hold-out", split)
     chosen = numpy_rng(seed, *stream).choice(len(train), size=count, replace=False)
     return {train[i] for i in chosen}
+
+
+def _take_out(
+    train: Sequence[str], *, split: Split, count: int | None, seed: int, dataset: str
+) -> tuple[list[str], list[str]]:
+    """Draw the samples of a split that isn't there; return those that stay in train, and them."""
+    if len(train) < _MIN_TRAIN:
+        raise DatasetError(
+            f"{dataset} has no {split} split and {len(train)} training samples; expected at least "
+            f"{_MIN_TRAIN} to take some for it, or a {split} split of its own"
+        )
+    wanted = count or max(1, round(VALIDATION_SHARE * len(train)))
+    wanted = min(wanted, len(train) // 3)
+    held = set(numpy_rng(seed, "hold-out", split).choice(len(train), size=wanted, replace=False))
+    rest = [key for i, key in enumerate(train) if i not in held]
+    return rest, [key for i, key in enumerate(train) if i in held]
