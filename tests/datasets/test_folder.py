@@ -1,6 +1,8 @@
 """The user's own folders: names, splits, class lists and kinds of pictures that people bring."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,9 @@ def test_endings_may_be_said_and_masks_lie_beside_images(tmp_path: Path) -> None
     assert [reader.keys(s) for s in SPLITS] == [list("abcd"), list("ef"), list("gh")]
     read_all(reader)
     (tmp_path / "test" / "_classes.csv").write_text("Pixel Value, Class\n0, wall\n1, cat\n")
-    with pytest.raises(DatasetError, match="train/_classes.csv and .*test/_classes.csv .* differ"):
+    with pytest.raises(
+        DatasetError, match=r"train/_classes\.csv and .*test/_classes\.csv .* differ"
+    ):
         open_(tmp_path)
 
     said = tmp_path / "said"
@@ -163,14 +167,29 @@ def test_kinds_of_masks(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("id,name\n0,wall\n255,hot dog\n")
     split = next(s for s in SPLITS if "a" in reader.keys(s))
     np.testing.assert_array_equal(open_(tmp_path).read(split, "a").segmentation_map, ids)
+    split = next(s for s in SPLITS if "c" in reader.keys(s))
+    reader = open_(tmp_path)
     with pytest.raises(DatasetError, match="is an RGB mask with colours, but not every row"):
-        split = next(s for s in SPLITS if "c" in reader.keys(s))
-        open_(tmp_path).read(split, "c")
+        reader.read(split, "c")
 
-    # Pillow would scale 1 of 4 bits to 17.
-    Image.fromarray(ids).save(tmp_path / "masks" / "e.png", bits=4)
-    data = (tmp_path / "masks" / "e.png").read_bytes()
-    assert data[24] in (4, 8), "the header's bit depth"
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_grey_masks_of_4_bits_are_refused(tmp_path: Path) -> None:
+    """Pillow would scale their ids: 1 becomes 17."""
+    write(tmp_path, stems="abcdef", image="images/{}.jpg", mask="masks/{}.png")
+    packed = [bytes([0x01] * 12)] * 16
+    data = zlib.compress(b"".join(b"\0" + row for row in packed))
+    header = struct.pack(">IIBBBBB", 24, 16, 4, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    png = b"\x89PNG\r\n\x1a\n" + chunks
+    (tmp_path / "masks" / "a.png").write_bytes(png)
+    reader = open_(tmp_path)
+    split = next(s for s in SPLITS if "a" in reader.keys(s))
+    with pytest.raises(DatasetError, match="is grey with 4 bits a pixel; expected ids in 8 or 16"):
+        reader.read(split, "a")
 
 
 IMAGES = {
