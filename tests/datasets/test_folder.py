@@ -94,9 +94,7 @@ def test_endings_may_be_said_and_masks_lie_beside_images(tmp_path: Path) -> None
     assert [reader.keys(s) for s in SPLITS] == [list("abcd"), list("ef"), list("gh")]
     read_all(reader)
     (tmp_path / "test" / "_classes.csv").write_text("Pixel Value, Class\n0, wall\n1, cat\n")
-    with pytest.raises(
-        DatasetError, match=r"train/_classes\.csv and .*test/_classes\.csv .* differ"
-    ):
+    with pytest.raises(DatasetError, match=r"train/_classes\.csv and .*test/_classes\.csv"):
         open_(tmp_path)
 
     said = tmp_path / "said"
