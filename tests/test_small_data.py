@@ -32,7 +32,7 @@ def write_masks(root: Path, *, shift: int = 0) -> None:
             mask = np.zeros((48, 64), np.uint8)
             mask[24:] = 1
             mask[16:40, (7 * i + shift) % 40 :][:, :20] = 2
-            noise = np.random.default_rng(i).integers(0, 30, (48, 64, 3))
+            noise = np.random.default_rng([count, i, len(split)]).integers(0, 30, (48, 64, 3))
             image = np.array([[200, 190, 180], [90, 60, 40], [20, 90, 160]])[mask] + noise
             for kind, suffix, pixels in (("images", "png", image), ("masks", "png", mask)):
                 folder = root / kind / split
