@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.repo import Repo
 
 from dagster_dvc import manifest as manifest_module
 from dagster_dvc import repro
@@ -139,6 +140,23 @@ def test_sources_are_what_no_stage_writes(project: Path) -> None:
     changed = load_manifest(project).sources
     assert changed["dataset.txt"] == hashlib.md5(b"second\n").hexdigest()
     assert changed["stage.sh"] == manifest.sources["stage.sh"]
+
+
+def test_a_folder_outside_the_project_is_a_source(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Datasets lie where they are; a file in a folder of theirs changes the manifest."""
+    pictures = tmp_path_factory.mktemp("pictures")
+    (pictures / "train").mkdir()
+    (pictures / "train" / "a.png").write_bytes(b"a")
+    stage = {"cmd": "true", "deps": [str(pictures)], "outs": ["made"]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"dataset": stage}}))
+    with contextlib.chdir(tmp_path):
+        Repo.init(no_scm=True).close()
+    first = load_manifest(tmp_path).sources[str(pictures)]
+    assert load_manifest(tmp_path).sources[str(pictures)] == first
+    (pictures / "train" / "b.png").write_bytes(b"b")
+    assert load_manifest(tmp_path).sources[str(pictures)] != first
 
 
 def test_meta_of_a_stage(project: Path) -> None:
