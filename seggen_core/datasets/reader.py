@@ -19,8 +19,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MAX_UNLISTED_SHARE = 0.25
 """The largest share of a split's pixels that a published format may leave unlabelled.
 
-CamVid's train split leaves 3.9%, its val split 1.7% (32% in one image); three images of ADE20K leave
-1 to 9%, two of COCO panoptic 1 and 3%; VOC's outlines cover about 5 to 6%.
+CamVid's train split leaves 3.9%, its val split 1.7% (32% in one image); three images of ADE20K
+leave 1 to 9%, two of COCO panoptic 1 and 3%; VOC's outlines cover about 5 to 6%.
 """
 
 
