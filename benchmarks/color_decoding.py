@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from seggen_core.colors.decoding import _color_table, color_table, nearest_ids, palette_distances
-from seggen_core.colors.semantic import class_palette
+from seggen_core.colors.palette import class_palette
 
 CHUNKS = [1 << k for k in range(9, 20)]
 

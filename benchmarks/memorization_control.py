@@ -59,7 +59,7 @@ def main() -> None:
     near = nearest_images(
         np.stack(copies), training=training.images, neighbors=NEIGHBORS, device=device
     )
-    unseen = np.stack([reduce_image(val.read_image(key)) for key in val.keys()])  # noqa: SIM118
+    unseen = np.stack([reduce_image(val.read_image(key)) for key in val.keys()])  # noqa: SIM118 (a store iterates over samples)
     reference = nearest_images(unseen, training=training.images, neighbors=NEIGHBORS, device=device)
 
     by_rms, by_structure = (

@@ -28,8 +28,8 @@ from PIL.Image import Resampling
 
 from benchmarks.color_map_round_trip import autoencoder_round_trip, read_coco, read_scenes
 from seggen_core.colors.decoding import nearest_ids
-from seggen_core.colors.palette import IGNORE_COLOR
-from seggen_core.colors.semantic import class_palette, color_to_mask, mask_to_color
+from seggen_core.colors.palette import IGNORE_COLOR, class_palette
+from seggen_core.colors.semantic import color_to_mask, mask_to_color
 from seggen_core.taxonomy import IGNORE_INDEX
 
 Send = Callable[[np.ndarray], np.ndarray]

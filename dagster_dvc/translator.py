@@ -32,7 +32,7 @@ class DvcTranslator:
                 return super().get_asset_key(manifest, group).with_prefix("vision")
     """
 
-    def get_asset_key(self, manifest: DvcManifest, group: str) -> dg.AssetKey:  # noqa: ARG002
+    def get_asset_key(self, manifest: DvcManifest, group: str) -> dg.AssetKey:  # noqa: ARG002 (for those who override it)
         """The entry's name in dvc.yaml."""
         return dg.AssetKey(group)
 
@@ -83,11 +83,11 @@ class DvcTranslator:
         """Which partitions read which, from DVC's edges."""
         return partition_mapping(manifest, downstream=downstream, upstream=upstream)
 
-    def get_retry_policy(self, manifest: DvcManifest, group: str) -> dg.RetryPolicy | None:  # noqa: ARG002
+    def get_retry_policy(self, manifest: DvcManifest, group: str) -> dg.RetryPolicy | None:  # noqa: ARG002 (for those who override it)
         """Two more tries, after 20 s and 40 s, for a failure that another try may mend."""
         return dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.LINEAR)
 
-    def get_backfill_policy(self, manifest: DvcManifest, group: str) -> dg.BackfillPolicy | None:  # noqa: ARG002
+    def get_backfill_policy(self, manifest: DvcManifest, group: str) -> dg.BackfillPolicy | None:  # noqa: ARG002 (for those who override it)
         """None, Dagster's own: one run a partition, so that each can be cancelled alone.
 
         (`multi_run(1)` isn't that: its runs have a range of partitions, with one in it, and no

@@ -56,7 +56,7 @@ def outcome_of(finding: "Finding") -> CheckOutcome:
 
 def sample_picture(folder: Path, key: str) -> dg.MetadataValue:
     """A sample of a store as a Markdown picture: image, mask and overlay."""
-    from seggen_core.colors.semantic import class_palette
+    from seggen_core.colors.palette import class_palette
     from seggen_core.reports.grids import pair_grid
     from seggen_core.store.reader import SampleStore
 

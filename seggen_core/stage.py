@@ -92,7 +92,7 @@ class Stage:
         return folder
 
     def show(self, picture: "Image.Image") -> None:
-        """Write the stage's preview picture beside its result, and record it in the run."""
+        """Write the stage's preview to .seggen/previews, and record it in the run."""
         file = self.paths.preview(self.name)
         file.parent.mkdir(parents=True, exist_ok=True)
         picture.save(file)

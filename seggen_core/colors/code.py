@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seggen_core.colors.palette import class_palette
 from seggen_core.colors.panoptic import (
     MAX_CLASSES,
     PanopticMap,
@@ -15,7 +16,7 @@ from seggen_core.colors.panoptic import (
     panoptic_palette,
     panoptic_to_color,
 )
-from seggen_core.colors.semantic import class_palette, color_to_mask, mask_to_color
+from seggen_core.colors.semantic import color_to_mask, mask_to_color
 from seggen_core.config import ColorMapKind
 from seggen_core.errors import ConfigError
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from seggen_core.colors.ambiguity import resolve_colors
-from seggen_core.colors.palette import IGNORE_COLOR, class_palette
+from seggen_core.colors.palette import IGNORE_COLOR
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
-
-__all__ = ["DecodedColorMap", "class_palette", "color_to_mask", "mask_to_color"]
 
 SEMANTIC_BLOCK_SHARE = 1 / 10_000
 """`block_share` of `resolve_colors`: at 768 pixels, a class needs 59 blocks (about 10x10 pixels).

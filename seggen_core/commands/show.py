@@ -71,7 +71,7 @@ def _classes(
 
     If the dataset is not on this machine, a store is shown with taxonomy.json and `class_palette`.
     """
-    from seggen_core.colors.semantic import class_palette
+    from seggen_core.colors.palette import class_palette
     from seggen_core.datasets.open import open_dataset
     from seggen_core.errors import ConfigError, DatasetError
     from seggen_core.taxonomy import Taxonomy

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seggen_core.colors.semantic import class_palette
+from seggen_core.colors.palette import class_palette
 from seggen_core.errors import ConfigError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
 

@@ -7,7 +7,7 @@ foundation's pretraining stream has another name, so it never draws a scene of a
 
 import numpy as np
 
-from seggen_core.colors.semantic import class_palette
+from seggen_core.colors.palette import class_palette
 from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.reader import Conventions
 from seggen_core.datasets.sample import RawSample

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seggen_core.colors.semantic import class_palette
+from seggen_core.colors.palette import class_palette
 from seggen_core.config import SegGenConfig
 from seggen_core.datasets.build import build_dataset
 from seggen_core.datasets.open import open_project_dataset

@@ -1,6 +1,6 @@
 """Stage `evaluate`: one arm's segmenters on the held-out test split, which no other stage reads."""
 
-from seggen_core.colors.semantic import class_palette
+from seggen_core.colors.palette import class_palette
 from seggen_core.config import SegGenConfig
 from seggen_core.evaluation.arm import evaluate_arm
 from seggen_core.project.paths import ProjectPaths

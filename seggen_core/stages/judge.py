@@ -1,6 +1,6 @@
 """Stage `judge`: how well a method's masks fit its images, by a segmenter of all real samples."""
 
-from seggen_core.colors.semantic import class_palette
+from seggen_core.colors.palette import class_palette
 from seggen_core.config import SegGenConfig
 from seggen_core.evaluation.judge import Judge
 from seggen_core.evaluation.methods import MethodSamples, check_method

@@ -1,6 +1,6 @@
 """Stage `memorization`: how near a method's samples come to the real training samples."""
 
-from seggen_core.colors.semantic import class_palette
+from seggen_core.colors.palette import class_palette
 from seggen_core.config import SegGenConfig
 from seggen_core.evaluation.memorization import measure_memorization
 from seggen_core.evaluation.methods import MethodSamples, check_method

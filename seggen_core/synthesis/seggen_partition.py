@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from seggen_core.attention.masks import ACCEPTED
 from seggen_core.colors.code import ColorCode
-from seggen_core.colors.semantic import class_palette
+from seggen_core.colors.palette import class_palette
 from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.errors import CaptionError
 from seggen_core.generators.foundation import load_mask2img

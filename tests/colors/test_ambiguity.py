@@ -10,9 +10,9 @@ import torch
 
 from seggen_core.colors.ambiguity import resolve_colors
 from seggen_core.colors.decoding import nearest_ids
-from seggen_core.colors.palette import IGNORE_COLOR
+from seggen_core.colors.palette import IGNORE_COLOR, class_palette
 from seggen_core.colors.panoptic import color_to_panoptic, panoptic_palette
-from seggen_core.colors.semantic import class_palette, color_to_mask, mask_to_color
+from seggen_core.colors.semantic import color_to_mask, mask_to_color
 from seggen_core.taxonomy import IGNORE_INDEX
 
 Send = Callable[[np.ndarray], np.ndarray]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from seggen_core.colors.decoding import color_table, nearest_ids, palette_distances
-from seggen_core.colors.semantic import class_palette
+from seggen_core.colors.palette import class_palette
 
 
 def brute_force(pixels: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from seggen_core.colors.decoding import nearest_ids
-from seggen_core.colors.semantic import class_palette, mask_to_color
+from seggen_core.colors.palette import class_palette
+from seggen_core.colors.semantic import mask_to_color
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 
