@@ -137,6 +137,8 @@ class DvcProcess:
 
     def _add(self, chunk: bytes) -> None:
         *whole, self._unfinished = re.split(rb"[\r\n]+", self._unfinished + chunk)
+        if len(self._unfinished) > READ_BYTES:  # no line that is worth waiting for
+            whole, self._unfinished = [*whole, self._unfinished], b""
         lines = [line.decode("utf-8", errors="replace") for line in whole]
         self._lines += lines
         self.tail.extend(lines)
@@ -177,8 +179,7 @@ def stop(processes: Collection[DvcProcess], *, root: Path) -> None:
                     # that it isn't in the middle of writing dvc.lock, which it does in place.
                     with suppress(DagsterDvcError):
                         lock.enter_context(hold_dvc_lock(root, patience=STOP_LOCK_SECONDS))
-                for process in processes:
-                    process.signal(number)
+                _signal(processes, number)
             if _wait_for_end(processes, patience):
                 return
     except BaseException:
@@ -188,9 +189,14 @@ def stop(processes: Collection[DvcProcess], *, root: Path) -> None:
 
 def kill(processes: Collection[DvcProcess]) -> None:
     """Kill whole process groups, and wait a little: the kernel takes their members one by one."""
-    for process in processes:
-        process.signal(signal.SIGKILL)
+    _signal(processes, signal.SIGKILL)
     _wait_for_end(processes, STOP_STEPS[-1][1])
+
+
+def _signal(processes: Collection[DvcProcess], number: signal.Signals) -> None:
+    for process in processes:
+        if not process.is_gone():  # another may have its number by now
+            process.signal(number)
 
 
 def _wait_for_end(processes: Collection[DvcProcess], seconds: float) -> bool:
