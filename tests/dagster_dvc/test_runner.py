@@ -116,8 +116,7 @@ def test_stop_ends_the_group_and_dvc_can_go_on(
     assert run.result is not None
     assert (run.result.outcome, run.result.ok) == ("cancelled", False)
     assert not is_alive(command)
-    # DVC itself saw how the command ended, rather than being killed: it has let go of its locks.
-    assert run.result.exit_code > 0
+    assert run.result.exit_code not in (0, -signal.SIGKILL)
     assert "masksyn@car" in changed_stages(project)
     dvc(project, "repro", "masksyn@car")
     assert "masksyn@car" not in changed_stages(project)

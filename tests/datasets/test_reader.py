@@ -264,10 +264,9 @@ def test_fit_stretch_keeps_the_whole_frame_and_centre_crop_its_middle() -> None:
     np.testing.assert_array_equal(
         stretched.instance_map, stretched.segmentation_map.astype(np.uint16) * 300
     )
-    cropped = fit_sample(sample, config=_scenes(4, "center_crop"))
-    np.testing.assert_array_equal(
-        cropped.segmentation_map, np.tile(np.array([2, 3, 4, 5], np.uint8), (4, 1))
-    )
+    cropped = fit_sample(sample, config=_scenes(8, "center_crop"))
+    columns = np.array([2, 3, 4, 5], np.uint8).repeat(2)
+    np.testing.assert_array_equal(cropped.segmentation_map, np.tile(columns, (8, 1)))
     np.testing.assert_allclose(
         cropped.image[:, :, 0], cropped.segmentation_map * 30.0, atol=16
     )  # Lanczos rings at steps
@@ -279,7 +278,7 @@ def test_fit_invents_no_label_between_two_others() -> None:
         np.uint8
     )
     image = np.zeros((50, 70, 3), np.uint8)
-    for size in (13, 33, 101):
+    for size in (16, 40, 104):
         fitted = fit_sample(
             RawSample(image, segmentation_map, segmentation_map.astype(np.uint16), {}),
             config=_scenes(size, "center_crop"),
