@@ -103,7 +103,7 @@ class DatasetConfig(Section):
     whole published split. Nothing selects a model by them, but their scores then say how well a
     model fits, not how well it generalises.
     """
-    image_size: Annotated[int, Field(gt=0, multiple_of=8)] = 64
+    image_size: Positive = 64
     """Side in pixels of the square samples that all stages work on; diffusion pipelines make
     multiples of 8.
     """

@@ -80,6 +80,11 @@ class SegGenConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "SegGenConfig":
+        if self.dataset.image_size % 8:
+            raise ValueError(
+                f"dataset.image_size is {self.dataset.image_size}; expected a multiple of 8: "
+                "diffusion pipelines make images of no other size"
+            )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
         if self.ablation.baseline not in self.variants:
