@@ -154,7 +154,7 @@ def _adapt(
     import yaml
 
     from seggen_core.config import load_config
-    from seggen_core.datasets.open import open_dataset, open_project_dataset
+    from seggen_core.datasets.open import open_dataset
 
     profile = load_config(source)
     text = source.read_text(encoding="utf-8")
@@ -192,9 +192,9 @@ def _adapt(
         if value != tree["dataset"].get(key):
             text = set_key(text, key, value, section="dataset")
     config = _checked(yaml.safe_load(text), source=source)
-    if is_own and "classes_file" not in settings:
-        return text, open_project_dataset(config, base=paths.root)
     reader = open_dataset(config.dataset, seed=config.seed, base=paths.root)
+    if is_own and set(config.classes) <= set(reader.taxonomy.slugs):
+        return text, reader
     text = set_key(text, "classes", reader.taxonomy.slugs)
     _checked(yaml.safe_load(text), source=source)
     return text, reader

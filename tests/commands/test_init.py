@@ -16,6 +16,7 @@ from seggen_core.commands.init import set_key
 from seggen_core.config import load_config
 from seggen_core.datasets.open import open_project_dataset
 from tests.datasets.layouts import WRITERS
+from tests.datasets.test_cross_checks import change_annotations, own_categories
 
 ROOT = Path(__file__).parents[2]
 
@@ -223,3 +224,16 @@ def test_a_key_is_set_where_it_is_and_nowhere_else() -> None:
         ]
         == "x"
     )
+
+
+@pytest.mark.parametrize("name", ["coco_panoptic", "coco_instance"])
+def test_categories_of_the_users_own_become_the_classes(project: Path, name: str) -> None:
+    data = project / "mine"
+    data.mkdir()
+    WRITERS[name](data)
+    change_annotations(data, own_categories)
+    assert init(project, "--dataset", name, "--root", str(data)) == 0
+    config = load_config(project / "params.yaml")
+    assert {"crack", "rust"} <= set(config.classes)
+    assert "bicycle" not in config.classes
+    open_project_dataset(config, base=project)
