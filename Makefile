@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .ONESHELL:
-.PHONY: help setup demo test lint format ui lock clean
+.PHONY: help setup demo test coverage digests lint format ui lock clean
 
 VENV := .venv
 STAMP := $(VENV)/.seggen-installed
@@ -58,12 +58,13 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and print the ablation table
 	@git rev-parse --git-dir >/dev/null 2>&1 || git init --quiet  # DVC wants git; a downloaded archive has none
-	# The tracking database is made once: processes that meet a fresh one side by side fail.
-	python -m seggen_core track
-	# Stages leave what they track on disk and one replay sends it: importing MLflow in each of them costs minutes.
+	# Stages write what they track to the disk; one process sends it to MLflow, and ends with the last of it.
+	python -m seggen_core track --follow & follower=$$!
+	trap 'kill $$follower 2>/dev/null || true' EXIT
 	status=0
-	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-disk} python -m dagster_project.dvc_assets.repro --jobs $(JOBS) ablation || status=$$?
-	python -m seggen_core track --replay
+	python -m dagster_dvc.repro --state-folder .seggen --jobs $(JOBS) ablation || status=$$?
+	kill $$follower 2>/dev/null || true
+	wait $$follower || python -m seggen_core track || true
 	[[ $$status == 0 ]] || exit $$status
 	python -m seggen_core report
 	@echo
@@ -72,9 +73,20 @@ demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and pri
 test: setup ## Run the tests
 	pytest --numprocesses $(JOBS) --dist loadfile
 
-lint: setup ## Check style, types and imports
+coverage: setup ## Run the tests and print which lines they reach (half as much CPU again)
+	pytest --numprocesses $(JOBS) --dist loadfile --cov --cov-report=term
+
+digests: setup ## Run the pipeline at smoke size (2 minutes) and print the digest of every file it makes
+	@folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	pytest --quiet --basetemp "$$folder/run" tests/test_pipeline.py -k ends_in_a_table >&2
+	cd "$$folder"/run/workspace0
+	find data -type f ! -name .gitignore -exec sha256sum {} + | LC_ALL=C sort -k 2
+
+lint: setup ## Check style, spelling, types and imports
 	ruff check
 	ruff format --check
+	codespell
 	mypy
 	lint-imports
 
@@ -91,5 +103,5 @@ lock: ## Resolve requirements.lock anew, keeping the versions that still fit
 		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
 
 clean: ## Remove the environment and the caches of the tools; data, runs and unfinished work stay
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .coverage* build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

@@ -1,14 +1,17 @@
 """How well a foundation's attention localises classes, and how good the masks of every option are.
 
-    python benchmarks/attention_quality.py --foundation profiles/scenes/foundation --judge data/checkpoints/full_real/seed0
+    python benchmarks/attention_quality.py --foundation profiles/scenes/foundation --judge
+    data/checkpoints/full_real/seed0
 
-1. Validation scenes (never the test split) are noised to ten timesteps and shown to the UNet under 'a photo of a <class>' for a
-   class in them: AUC of each layer's class-token map, and of self-attention grown from the true mask, against the true mask.
-2. Images are generated once per class; from the attention of that one generation every option makes its masks, which are
-   scored by IoU with the judge's prediction of the class (pixels summed over a class's images, mean over classes), as stage
-   `judge` does.
+1. Validation scenes (never the test split) are noised to ten timesteps and shown to the UNet under
+   'a photo of a <class>' for a class in them: AUC of each layer's class-token map, and of
+   self-attention grown from the true mask, against the true mask.
+2. Images are generated once per class; from the attention of that one generation every option makes
+   its masks, which are scored by IoU with the judge's prediction of the class (pixels summed over a
+   class's images, mean over classes), as stage `judge` does.
 
-Prints Markdown, and writes the numbers to --out as JSON. Settings not under test are those of params.yaml.
+Prints Markdown, and writes the numbers to --out as JSON. Settings not under test are those of
+params.yaml.
 """
 
 import argparse
@@ -23,17 +26,26 @@ import torch
 import torch.nn.functional as F
 
 from seggen_core.attention.affinity_net import train_affinity_net
-from seggen_core.attention.capture import capture_attention, list_attention_layers
+from seggen_core.attention.capture import capture_attention
 from seggen_core.attention.diffumask import diffumask_masks
-from seggen_core.attention.seediff import expand_region, rescale, upsample
+from seggen_core.attention.layers import list_attention_layers
+from seggen_core.attention.masks import rescale, upsample
+from seggen_core.attention.pamr import MaskRefiner
+from seggen_core.attention.seediff import expand_region
 from seggen_core.config import DiffuMaskConfig, SeeDiffConfig, SegGenConfig, load_config
 from seggen_core.datasets.scenes import ScenesReader
-from seggen_core.generators.foundation import encode_prompts, load_pipeline, unet_arguments, vae_scale_factor
-from seggen_core.generators.sampling import make_scheduler, resolve_precision
-from seggen_core.rng import torch_generator
+from seggen_core.generators.foundation import (
+    encode_prompts,
+    load_pipeline,
+    unet_arguments,
+    vae_scale_factor,
+)
+from seggen_core.generators.sampling import make_scheduler
+from seggen_core.project.rng import torch_generator
 from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.predict import predict_maps
-from seggen_core.synthesis.from_attention import class_masks, run_with_capture
+from seggen_core.synthesis.captured_images import CaptureRequest, run_with_capture
+from seggen_core.synthesis.from_attention import class_masks
 from seggen_core.synthesis.prompts import ClassPrompt, PromptSource
 from seggen_core.taxonomy import SegmentationClass, Taxonomy
 
@@ -41,11 +53,23 @@ TIMESTEPS = range(950, 0, -100)
 """Of the noised validation scenes."""
 MIN_SHARE = 0.02
 """A scene counts for a class that covers at least this share of it."""
+PLAIN = {"strategy": "ca", "pamr": False}
+EVERY_LAYER: dict[str, Any] = {
+    "cross_attention_layers": None,
+    "class_cross_attention_layers": {},
+}
 
 
 def auc(maps: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Return the area under the ROC curve of each map float32 [B, s, s] against bool [B, H, W]: float32 [B]."""
-    values = F.interpolate(maps[:, None], size=tuple(truth.shape[-2:]), mode="bilinear", align_corners=False).flatten(1)
+    """Return the area under the ROC curve of each map, float32 [B].
+
+    Args:
+        maps: float32 [B, s, s].
+        truth: bool [B, H, W].
+    """
+    values = F.interpolate(
+        maps[:, None], size=tuple(truth.shape[-2:]), mode="bilinear", align_corners=False
+    ).flatten(1)
     inside = truth.flatten(1)
     ranks = values.argsort(1).argsort(1).float()
     n1 = inside.sum(1)
@@ -53,54 +77,83 @@ def auc(maps: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return ((ranks * inside).sum(1) - n1 * (n1 - 1) / 2) / (n1 * n0)
 
 
-def validation_scenes(config: SegGenConfig, *, per_class: int) -> list[tuple[SegmentationClass, np.ndarray, np.ndarray]]:
-    """Return (class, image, mask of the class) of the first `per_class` validation scenes that show each class."""
+def validation_scenes(
+    config: SegGenConfig, *, per_class: int
+) -> list[tuple[SegmentationClass, np.ndarray, np.ndarray]]:
+    """Return (class, image, mask of the class) of validation scenes that show each class.
+
+    The first `per_class` of them are taken.
+    """
     reader = ScenesReader(config.dataset, seed=config.seed)
     scenes = [reader.read("val", key) for key in reader.keys("val")]
     chosen = []
     for target in reader.taxonomy:
         shown = [s for s in scenes if (s.segmentation_map == target.train_id).mean() >= MIN_SHARE]
-        chosen += [(target, s.image, s.segmentation_map == target.train_id) for s in shown[:per_class]]
+        chosen += [
+            (target, s.image, s.segmentation_map == target.train_id) for s in shown[:per_class]
+        ]
     return chosen
 
 
 @torch.no_grad()
-def localisation(pipeline: Any, *, config: SegGenConfig, per_class: int, batch_size: int) -> list[dict[str, Any]]:
-    """Return one row per map: its name, resolution, mean AUC over classes and the AUC of each class, in percent."""
+def localisation(
+    pipeline: Any, *, config: SegGenConfig, per_class: int, batch_size: int
+) -> list[dict[str, Any]]:
+    """Return one row per map: name, resolution, mean AUC and the AUC of each class in percent."""
     scenes = validation_scenes(config, per_class=per_class)
     size = config.dataset.image_size
     taxonomy = ScenesReader(config.dataset, seed=config.seed).taxonomy
-    sources = {c: _prompts(config.seediff, c, taxonomy=taxonomy, pipeline=pipeline, seed=config.seed) for c in taxonomy}
+    sources = {
+        c: _prompts(config.seediff, c, taxonomy=taxonomy, pipeline=pipeline, seed=config.seed)
+        for c in taxonomy
+    }
     found: dict[tuple[str, int], list[torch.Tensor]] = {}
     for start in range(0, len(scenes), batch_size):
         part = scenes[start : start + batch_size]
         prompts = [sources[c][0] for c, _, _ in part]
-        images = torch.from_numpy(np.stack([image for _, image, _ in part])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = (
+            torch.from_numpy(np.stack([image for _, image, _ in part])).permute(0, 3, 1, 2).float()
+            / 127.5
+            - 1
+        )
         truth = torch.from_numpy(np.stack([mask for _, _, mask in part]))
         latents = pipeline.vae.encode(images).latent_dist.mean * pipeline.vae.config.scaling_factor
         text = unet_arguments(encode_prompts(pipeline, [p.text for p in prompts], image_size=size))
-        with capture_attention(pipeline.unet, class_tokens=[list(p.tokens) for p in prompts], per_layer=True) as recorder:
+        with capture_attention(
+            pipeline.unet, class_tokens=[list(p.tokens) for p in prompts], per_layer=True
+        ) as recorder:
             for t in TIMESTEPS:
-                noise = torch.randn(latents.shape, generator=torch_generator(config.seed, "benchmark", start, t))
+                noise = torch.randn(
+                    latents.shape, generator=torch_generator(config.seed, "benchmark", start, t)
+                )
                 steps = torch.full((len(part),), t)
                 pipeline.unet(pipeline.scheduler.add_noise(latents, noise, steps), steps, **text)
         for name, maps in recorder.layer_maps().items():
-            found.setdefault((name.removesuffix(".transformer_blocks.0.attn2"), maps.shape[-1]), []).append(
-                auc(maps[:, 0], truth)
-            )
+            found.setdefault(
+                (name.removesuffix(".transformer_blocks.0.attn2"), maps.shape[-1]), []
+            ).append(auc(maps[:, 0], truth))
         for r in recorder.cross_resolutions:
-            found.setdefault(("cross-attention, all layers", r), []).append(auc(recorder.cross_map(r)[:, 0], truth))
+            found.setdefault(("cross-attention, all layers", r), []).append(
+                auc(recorder.cross_map(r)[:, 0], truth)
+            )
         for r in recorder.self_resolutions:
             seeds = F.interpolate(truth[:, None].float(), size=(r, r), mode="area")[:, 0] > 0.6
             for affinity in ("rows", "columns", "cosine"):
                 grown = expand_region(recorder.self_map(r), seeds, affinity=affinity)
-                found.setdefault((f"self-attention from true seeds, {affinity}", r), []).append(auc(grown, truth))
+                found.setdefault((f"self-attention from true seeds, {affinity}", r), []).append(
+                    auc(grown, truth)
+                )
     classes = [c for c, _, _ in scenes]
     rows = []
     for (name, resolution), parts in found.items():
         values = torch.cat(parts)
-        by_class = {c.name: 100 * _mean(v for v, k in zip(values.tolist(), classes, strict=True) if k == c) for c in taxonomy}
-        rows.append({"map": name, "resolution": resolution, "mean": _mean(by_class.values()), **by_class})
+        by_class = {
+            c.name: 100 * _mean(v for v, k in zip(values.tolist(), classes, strict=True) if k == c)
+            for c in taxonomy
+        }
+        rows.append(
+            {"map": name, "resolution": resolution, "mean": _mean(by_class.values()), **by_class}
+        )
     return rows
 
 
@@ -109,8 +162,21 @@ def _mean(values: Iterable[float]) -> float:
     return sum(known) / len(known) if known else float("nan")
 
 
-def _prompts(settings: SeeDiffConfig, target: SegmentationClass, *, taxonomy: Taxonomy, pipeline: Any, seed: int) -> PromptSource:
-    return PromptSource(settings, target=target, taxonomy=taxonomy, tokenizer=pipeline.tokenizer, name=(seed, "seediff"))
+def _prompts(
+    settings: SeeDiffConfig,
+    target: SegmentationClass,
+    *,
+    taxonomy: Taxonomy,
+    pipeline: Any,
+    seed: int,
+) -> PromptSource:
+    return PromptSource(
+        settings,
+        target=target,
+        taxonomy=taxonomy,
+        tokenizer=pipeline.tokenizer,
+        name=(seed, "seediff"),
+    )
 
 
 class Generated:
@@ -129,24 +195,26 @@ class Generated:
         self.mean_cross: list[torch.Tensor] = []
         self.target: list[int] = []
         for target in taxonomy:
-            source = _prompts(settings, target, taxonomy=taxonomy, pipeline=pipeline, seed=config.seed)
+            source = _prompts(
+                settings, target, taxonomy=taxonomy, pipeline=pipeline, seed=config.seed
+            )
             for start in range(0, per_class, micro):
                 numbers = range(start, start + micro)
                 asked: list[ClassPrompt] = [source[i] for i in numbers]
-                decoded, _, recorder = run_with_capture(
+                captured = run_with_capture(
                     pipeline,
                     prompts=asked,
-                    generators=[torch_generator(config.seed, "seediff", target.slug, i) for i in numbers],
+                    generators=[
+                        torch_generator(config.seed, "seediff", target.slug, i) for i in numbers
+                    ],
                     sampling=settings.sampling,
                     image_size=size,
-                    dtype=resolve_precision(settings.sampling.precision, pipeline.unet.device),
-                    per_layer=True,
+                    request=CaptureRequest(per_layer=True),
                 )
+                recorder = captured.recorder
                 real = min(micro, per_class - start)
-                pixels = decoded[:real].mul(255).round()
-                predicted = predict_maps(
-                    segmenter, images=pixels.permute(0, 2, 3, 1).to(torch.uint8).numpy(), device=torch.device("cpu")
-                )
+                pixels = captured.pixels[:real]
+                predicted = predict_maps(segmenter, images=captured.arrays[:real])
                 images.append(pixels / 255)
                 truth.append(torch.from_numpy(predicted == target.train_id))
                 self.mean_cross.append(recorder.mean_cross_map(size)[:real, 0])
@@ -161,12 +229,19 @@ class Generated:
         self.scores = torch.cat(self.mean_cross)
 
     def cross_map(self, config: SeeDiffConfig) -> torch.Tensor:
-        """Return the mean of each class's chosen layers' maps at the chosen resolution: float32 [B, s, s]."""
+        """Return the mean of each class's chosen layers' maps: float32 [B, s, s].
+
+        They are those of the chosen resolution.
+        """
         r, target = config.cross_attention_resolution, torch.tensor(self.target)
         maps = []
         for c in self.classes:
             chosen = config.for_class(c.slug).cross_attention_layers or self.layers
-            own = [self.layers[name][target == c.train_id] for name in chosen if self.layers[name].shape[-1] == r]
+            own = [
+                self.layers[name][target == c.train_id]
+                for name in chosen
+                if self.layers[name].shape[-1] == r
+            ]
             maps.append(torch.stack(own).mean(0))
         return torch.cat(maps)
 
@@ -184,8 +259,14 @@ class Generated:
         """Return the masks of params.yaml's `seediff` with `changes`: bool [B, H, W]."""
         tree = self.config.seediff.model_dump() | changes
         settings = SeeDiffConfig.model_validate(tree)
-        selves = {r: m for r, m in self.self_maps.items() if r in (settings.self_attention_resolutions or self.self_maps)}
-        return class_masks(self.cross_map(settings), selves, config=settings, images=self.images).binary
+        selves = {
+            r: m
+            for r, m in self.self_maps.items()
+            if r in (settings.self_attention_resolutions or self.self_maps)
+        }
+        return class_masks(
+            self.cross_map(settings), selves, config=settings, images=self.images
+        ).binary
 
     def diffumask(self, *, affinity_net: bool) -> torch.Tensor:
         """Return DiffuMask's masks, each class with an AffinityNet of its own: bool [B, H, W]."""
@@ -195,23 +276,24 @@ class Generated:
         for c in self.classes:
             own = target == c.train_id
             layers = settings.for_class(c.slug).cross_attention_layers
-            images, soft = self.images[own], rescale((self.scores if layers is None else self._finest(layers))[own])
+            images, soft = (
+                self.images[own],
+                rescale((self.scores if layers is None else self._finest(layers))[own]),
+            )
             network = None
             if affinity_net and settings.affinity_net is not None:
                 pixels = images.mul(255).round().to(torch.uint8)
                 name = (self.config.seed, "diffumask", c.slug)
                 network = train_affinity_net(pixels, soft, config=settings.affinity_net, name=name)
-            made = diffumask_masks(
+            result = diffumask_masks(
                 soft,
-                images,
+                refiner=MaskRefiner(images, settings.pamr_iterations, settings.pamr_dilations),
                 thresholds=settings.thresholds,
                 background_score=settings.background_score,
                 affinity_net=network,
                 refine=settings.pamr,
-                pamr_iterations=settings.pamr_iterations,
-                pamr_dilations=settings.pamr_dilations,
             )
-            masks[own] = made.binary
+            masks[own] = result.binary
         return masks
 
     def _finest(self, names: Sequence[str]) -> torch.Tensor:
@@ -221,14 +303,8 @@ class Generated:
 
 def options(generated: Generated) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the tables of options: title, then name to changes of params.yaml's `seediff`."""
-    own = generated.config.seediff
-    plain = {"strategy": "ca", "pamr": False}
-    every_layer: dict[str, Any] = {"cross_attention_layers": None, "class_cross_attention_layers": {}}
-    layers: dict[str, dict[str, Any]] = {"as in params.yaml": {}, "all of the resolution": every_layer}
-    for name, maps in generated.layers.items():
-        if maps.shape[-1] == own.cross_attention_resolution:
-            layers[name.removesuffix(".transformer_blocks.0.attn2")] = every_layer | {"cross_attention_layers": (name,)}
     sides = sorted({m.shape[-1] for m in generated.layers.values()})
+    layers = layer_options(generated)
     return {
         "Modules (Table 2 of SeeDiff)": {
             "CAA": {"strategy": "ca"},
@@ -237,17 +313,9 @@ def options(generated: Generated) -> dict[str, dict[str, dict[str, Any]]]:
             "CAA + CRE + IRE + BE": {},
         },
         "Cross-attention resolution (Table 4; all layers of it)": {
-            f"{r}": {"cross_attention_resolution": r, **every_layer} for r in sides
+            f"{r}": {"cross_attention_resolution": r, **EVERY_LAYER} for r in sides
         },
-        "Strategy (Table 5, S4)": {
-            **{f"CA, threshold {b}": {**plain, "beta": b} for b in (0.3, 0.4, 0.5, 0.6)},
-            **{f"CA, threshold {b}, PAMR": {"strategy": "ca", "beta": b, "pamr": True} for b in (0.3, 0.4, 0.5, 0.6)},
-            **{f"CA x SA^4, threshold {b}": {"strategy": "ca_sa", "beta": b, "pamr": False} for b in (0.3, 0.6)},
-            **{f"CA x SA, threshold {b}": {"strategy": "ca_sa", "power": 1, "beta": b, "pamr": False} for b in (0.3, 0.6)},
-            "CA x SA^4, threshold 0.6, PAMR": {"strategy": "ca_sa", "beta": 0.6, "pamr": True},
-            "SeeDiff": {"pamr": False},
-            "SeeDiff, PAMR": {"pamr": True},
-        },
+        "Strategy (Table 5, S4)": strategy_options(),
         "Affinity (equation 7)": {
             f"{a}{', no background' * (not b)}": {"affinity": a, "background_expansion": b}
             for a in ("rows", "columns", "cosine")
@@ -259,10 +327,46 @@ def options(generated: Generated) -> dict[str, dict[str, dict[str, Any]]]:
             "Otsu": {"seed_threshold": "otsu"},
         },
         "Annotation (equation 12)": {f"beta {b}": {"beta": b} for b in (0.2, 0.3, 0.4, 0.5, 0.6)},
-        "Dilations of PAMR": {str(d): {"pamr": True, "pamr_dilations": d} for d in ((1,), (1, 2), (1, 2, 4), (1, 2, 4, 8))},
+        "Dilations of PAMR": {
+            str(d): {"pamr": True, "pamr_dilations": d}
+            for d in ((1,), (1, 2), (1, 2, 4), (1, 2, 4, 8))
+        },
         "Cross-attention layers": layers,
-        "Cross-attention layers, plain threshold 0.5": {name: {**plain, "beta": 0.5, **c} for name, c in layers.items()},
+        "Cross-attention layers, plain threshold 0.5": {
+            name: {**PLAIN, "beta": 0.5, **c} for name, c in layers.items()
+        },
     }
+
+
+def strategy_options() -> dict[str, dict[str, Any]]:
+    """Return SeeDiff and the strategies that it is compared with."""
+    thresholds = (0.3, 0.4, 0.5, 0.6)
+    propagated = {"strategy": "ca_sa", "pamr": False}
+    return {
+        **{f"CA, threshold {b}": {**PLAIN, "beta": b} for b in thresholds},
+        **{
+            f"CA, threshold {b}, PAMR": {"strategy": "ca", "beta": b, "pamr": True}
+            for b in thresholds
+        },
+        **{f"CA x SA^4, threshold {b}": {**propagated, "beta": b} for b in (0.3, 0.6)},
+        **{f"CA x SA, threshold {b}": {**propagated, "power": 1, "beta": b} for b in (0.3, 0.6)},
+        "CA x SA^4, threshold 0.6, PAMR": {"strategy": "ca_sa", "beta": 0.6, "pamr": True},
+        "SeeDiff": {"pamr": False},
+        "SeeDiff, PAMR": {"pamr": True},
+    }
+
+
+def layer_options(generated: Generated) -> dict[str, dict[str, Any]]:
+    """Return the layers of params.yaml, all of its resolution, and each of them alone."""
+    layers: dict[str, dict[str, Any]] = {
+        "as in params.yaml": {},
+        "all of the resolution": EVERY_LAYER,
+    }
+    for name, maps in generated.layers.items():
+        if maps.shape[-1] == generated.config.seediff.cross_attention_resolution:
+            short = name.removesuffix(".transformer_blocks.0.attn2")
+            layers[short] = EVERY_LAYER | {"cross_attention_layers": (name,)}
+    return layers
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -274,18 +378,26 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--foundation", type=Path, default=Path("profiles/scenes/foundation"))
+    add("--params", type=Path, default=Path("params.yaml"))
+    add("--judge", type=Path, default=Path("data/checkpoints/full_real/seed0"), help="a segmenter")
+    add("--scenes", type=int, default=8, help="validation scenes per class; 0 skips the first part")
+    add("--images", type=int, default=8, help="images per class; 0 skips the second part")
+    add("--seed", type=int, help="instead of that of params.yaml: fresh images, same options")
+    add("--no-diffumask", action="store_true", help="it trains one network a class")
+    add("--out", type=Path, help="write all numbers to this JSON file")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Run both parts and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--foundation", type=Path, default=Path("profiles/scenes/foundation"))
-    parser.add_argument("--judge", type=Path, default=Path("data/checkpoints/full_real/seed0"), help="a trained segmenter")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--scenes", type=int, default=8, help="validation scenes per class; 0 leaves the first part out")
-    parser.add_argument("--images", type=int, default=8, help="generated images per class; 0 leaves the second part out")
-    parser.add_argument("--seed", type=int, help="another seed than that of params.yaml: fresh images of the same options")
-    parser.add_argument("--no-diffumask", action="store_true", help="leave DiffuMask out: it trains one network a class")
-    parser.add_argument("--out", type=Path, help="write all numbers to this JSON file")
-    arguments = parser.parse_args()
+    arguments = read_arguments()
     torch.set_num_threads(1)
     config = load_config(arguments.params)
     if arguments.seed is not None:
@@ -296,27 +408,40 @@ def main() -> None:
     if arguments.scenes:
         rows = localisation(pipeline, config=config, per_class=arguments.scenes, batch_size=8)
         results["localisation"] = sorted(rows, key=lambda row: -row["mean"])
-        print(f"## AUC in percent, {arguments.scenes} noised validation scenes per class\n\n{table(results['localisation'])}\n")
+        print(f"## AUC in percent, {arguments.scenes} noised validation scenes per class\n")
+        print(f"{table(results['localisation'])}\n")
     if arguments.images:
-        sides = {a.resolution for a in list_attention_layers(pipeline.unet) if a.is_cross}
-        latent = config.dataset.image_size // vae_scale_factor(pipeline)
-        print(f"## Mask IoU in percent with the judge, {arguments.images} images per class\n")
-        print(f"latents {latent}x{latent}, cross-attention at {sorted(sides)}\n")
-        generated = Generated(pipeline, config=config, per_class=arguments.images, judge=arguments.judge)
-        for title, choices in options(generated).items():
-            rows = [{"option": name, **generated.score(generated.masks(changes))} for name, changes in choices.items()]
-            results[title] = rows
-            print(f"### {title}\n\n{table(rows)}\n", flush=True)
-        if not arguments.no_diffumask:
-            rows = [
-                {"option": name, **generated.score(generated.diffumask(affinity_net=flag))}
-                for name, flag in (("V by PAMR", False), ("V by AffinityNet", True))
-            ]
-            results["DiffuMask"] = rows
-            print(f"### DiffuMask\n\n{table(rows)}\n")
+        results |= measure_masks(pipeline, config=config, arguments=arguments)
     print(f"{time.process_time() - started:.0f} s of CPU")
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_masks(
+    pipeline: Any, *, config: SegGenConfig, arguments: argparse.Namespace
+) -> dict[str, list[dict[str, Any]]]:
+    """Score the masks of every option with the judge, print the tables and return their rows."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    sides = {a.resolution for a in list_attention_layers(pipeline.unet) if a.is_cross}
+    latent = config.dataset.image_size // vae_scale_factor(pipeline)
+    print(f"## Mask IoU in percent with the judge, {arguments.images} images per class\n")
+    print(f"latents {latent}x{latent}, cross-attention at {sorted(sides)}\n")
+    generated = Generated(
+        pipeline, config=config, per_class=arguments.images, judge=arguments.judge
+    )
+    for title, choices in options(generated).items():
+        results[title] = [
+            {"option": name, **generated.score(generated.masks(changes))}
+            for name, changes in choices.items()
+        ]
+        print(f"### {title}\n\n{table(results[title])}\n", flush=True)
+    if not arguments.no_diffumask:
+        results["DiffuMask"] = [
+            {"option": name, **generated.score(generated.diffumask(affinity_net=flag))}
+            for name, flag in (("V by PAMR", False), ("V by AffinityNet", True))
+        ]
+        print(f"### DiffuMask\n\n{table(results['DiffuMask'])}\n")
+    return results
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python benchmarks/color_decoding.py [--size 768] [--classes 150] [--repeats 9] [--threads 1]
 
-Both get the same uint8 maps and give uint8 ids. The chunk of cdist is the fastest of several, tried here. Times are medians of
-the process's CPU time over interleaved repeats, so that other work on the machine disturbs both alike; with --threads above 1
-they are wall time.
+Both take the same uint8 maps and return uint8 ids. The chunk of cdist is the fastest of several
+that this script tries. Times are medians of the process's CPU time over interleaved repeats, so
+other work on the machine disturbs both alike. With --threads above 1 they are wall time.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from seggen_core.color_decoding import _color_table, color_table, nearest_ids, palette_distances
-from seggen_core.color_map import class_palette
+from seggen_core.colors.decoding import _color_table, color_table, nearest_ids, palette_distances
+from seggen_core.colors.palette import class_palette
 
 CHUNKS = [1 << k for k in range(9, 20)]
 
@@ -24,7 +24,9 @@ CHUNKS = [1 << k for k in range(9, 20)]
 def decode_with_cdist(color_map: np.ndarray, palette: np.ndarray, *, chunk: int) -> np.ndarray:
     """Return the nearest ids, uint8 [H, W], `chunk` pixels at a time."""
     colors, pixels = torch.from_numpy(palette).float(), torch.from_numpy(color_map.reshape(-1, 3))
-    parts = [torch.cdist(part.float(), colors).argmin(1).to(torch.uint8) for part in pixels.split(chunk)]
+    parts = [
+        torch.cdist(part.float(), colors).argmin(1).to(torch.uint8) for part in pixels.split(chunk)
+    ]
     return torch.cat(parts).numpy().reshape(color_map.shape[:-1])
 
 
@@ -44,9 +46,15 @@ def main() -> None:
 
     palette, rng = class_palette(options.classes), np.random.default_rng(0)
     side = -(-options.size // 48)
-    blocks = palette[rng.integers(0, options.classes, (48, 48))].repeat(side, 0).repeat(side, 1)[: options.size, : options.size]
+    blocks = (
+        palette[rng.integers(0, options.classes, (48, 48))]
+        .repeat(side, 0)
+        .repeat(side, 1)[: options.size, : options.size]
+    )
     maps = {
-        "palette map + noise 8": np.clip(np.round(blocks + rng.normal(0, 8, blocks.shape)), 0, 255).astype(np.uint8),
+        "palette map + noise 8": np.clip(
+            np.round(blocks + rng.normal(0, 8, blocks.shape)), 0, 255
+        ).astype(np.uint8),
         "random colours": rng.integers(0, 256, blocks.shape, dtype=np.uint8),
     }
 
@@ -55,21 +63,37 @@ def main() -> None:
         color_table(palette)
 
     built = float(np.median([seconds(build) for _ in range(options.repeats)]))
-    print(f"{options.size}x{options.size} pixels, {options.classes} classes, {options.threads} thread(s), {platform.machine()}")
+    print(
+        f"{options.size}x{options.size} pixels, {options.classes} classes, "
+        f"{options.threads} thread(s), {platform.machine()}"
+    )
     print(f"table: {1e3 * built:.1f} ms, {color_table(palette).ids.nbytes / 1e6:.1f} MB\n")
-    print(f"{'map':24}{'cdist (chunk)':>22}{'table':>10}{'ratio':>8}{'+ distance':>12}  equal to cdist")
+    print(
+        f"{'map':24}{'cdist (chunk)':>22}{'table':>10}{'ratio':>8}{'+ distance':>12}  "
+        "equal to cdist"
+    )
     for name, color_map in maps.items():
-        tried = {c: min(seconds(decode_with_cdist, color_map, palette, chunk=c) for _ in range(2)) for c in CHUNKS}
+        tried = {
+            c: min(seconds(decode_with_cdist, color_map, palette, chunk=c) for _ in range(2))
+            for c in CHUNKS
+        }
         chunk = min(tried, key=tried.__getitem__)
         times: dict[str, list[float]] = {"cdist": [], "table": [], "distance": []}
         ids = nearest_ids(color_map, palette=palette)
         for _ in range(options.repeats):
             times["cdist"].append(seconds(decode_with_cdist, color_map, palette, chunk=chunk))
             times["table"].append(seconds(nearest_ids, color_map, palette=palette))
-            times["distance"].append(seconds(palette_distances, color_map, palette=palette, ids=ids))
-        slow, fast, distance = (1e3 * float(np.median(times[k])) for k in ("cdist", "table", "distance"))
+            times["distance"].append(
+                seconds(palette_distances, color_map, palette=palette, ids=ids)
+            )
+        slow, fast, distance = (
+            1e3 * float(np.median(times[k])) for k in ("cdist", "table", "distance")
+        )
         equal = float((decode_with_cdist(color_map, palette, chunk=chunk) == ids).mean())
-        print(f"{name:24}{slow:>11.1f} ms ({chunk:>5}){fast:>7.2f} ms{slow / fast:>7.1f}x{distance:>9.2f} ms  {equal:.6%}")
+        print(
+            f"{name:24}{slow:>11.1f} ms ({chunk:>5}){fast:>7.2f} ms{slow / fast:>7.1f}x"
+            f"{distance:>9.2f} ms  {equal:.6%}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Orchestration of the pipeline that dvc.yaml states; everything about the method itself is in seggen_core."""
+"""Orchestration of the pipeline that dvc.yaml states; the method itself is in seggen_core."""

@@ -1,12 +1,38 @@
-"""What Dagster loads: the assets that dvc.yaml states, and what is defined around them. Assembly only."""
+"""What Dagster loads: the assets that dvc.yaml states, and what is defined around them."""
+
+from pathlib import Path
 
 import dagster as dg
 
-from dagster_project.defs import build_definitions
-from dagster_project.defs.resources import project_root
+from dagster_dvc.blueprint import Blueprint
+from dagster_dvc.manifest import load_manifest
+from dagster_project.defs import data, evaluation, pipeline, synthesis
+from dagster_project.reader import SegGenReader
+from dagster_project.resources import build_resources, dvc_project, project_root
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """All definitions, made from dvc.yaml and params.yaml as they are when Dagster loads or reloads them."""
+    """All definitions, from dvc.yaml and params.yaml as they are when Dagster loads them."""
     return build_definitions(project_root())
+
+
+def build_definitions(root: Path) -> dg.Definitions:
+    """All definitions of the project in `root`, from its dvc.yaml and params.yaml as they are now.
+
+    Raises:
+        DagsterDvcError: the project can't be read.
+    """
+    manifest = load_manifest(root)
+    checks = [*data.CHECKS, *synthesis.build_checks(manifest), *evaluation.CHECKS]
+    blueprint = Blueprint(manifest, checks=checks, reader=SegGenReader())
+    return dg.Definitions.merge(
+        pipeline.build_definitions(dvc_project(root), blueprint),
+        synthesis.build_definitions(manifest),
+        evaluation.build_definitions(blueprint),
+        dg.Definitions(
+            resources=build_resources(),
+            # A run is one stage in most cases: a process a step would cost more than the step.
+            executor=dg.in_process_executor,
+        ),
+    )

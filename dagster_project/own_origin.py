@@ -1,9 +1,11 @@
 """ASGI middleware that lets a web server be used by its own pages alone.
 
-A server on a loopback address is within reach of every page that a browser on the same machine shows. Such a page may send it
-GET requests and simple POST requests (forms, text/plain) without asking; by DNS rebinding it may even read the answers. What the
-middleware relies on can't be forged by a page: the headers Host, Origin and Sec-Fetch-* are set by the browser, and a request
-with another type than that of a form is asked for first (Fetch standard, CORS-preflight), which nothing here grants.
+A server on a loopback address is within reach of every page that a browser on the same machine
+shows. Such a page may send it GET requests and simple POST requests (forms, text/plain) without
+asking; by DNS rebinding it may even read the answers. What the middleware relies on can't be forged
+by a page: the headers Host, Origin and Sec-Fetch-* are set by the browser, and a request with
+another type than that of a form is asked for first (Fetch standard, CORS-preflight), which nothing
+here grants.
 """
 
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
@@ -18,18 +20,28 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 READING = ("GET", "HEAD")
-CHECKED_HEADERS = ("host", "origin", "content-type", "accept", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest")
+CHECKED_HEADERS = (
+    "host",
+    "origin",
+    "content-type",
+    "accept",
+    "sec-fetch-site",
+    "sec-fetch-mode",
+    "sec-fetch-dest",
+)
 POLICY_VIOLATION = 1008
 """Close code of a refused WebSocket (RFC 6455, 7.4.1)."""
 
 
 class OwnOriginOnly:
-    """Passes on to `app` what comes from its own pages or from a program; refuses what comes from a page of another origin.
+    """Passes on to `app` what its own pages and programs send, and refuses pages of other origins.
 
     - Host is that of one of `origins`.
     - Origin, where there is one, is the origin of that host; WebSockets too.
-    - Sec-Fetch-Site, where there is one, is "same-origin" or "none"; a link that is followed may come from anywhere.
-    - GET and HEAD change nothing: below `query_paths`, where GET could, they get the HTML page or are refused.
+    - Sec-Fetch-Site, where there is one, is "same-origin" or "none"; a link that is followed may
+      come from anywhere.
+    - GET and HEAD change nothing: below `query_paths`, where GET could, they get the HTML page or
+      are refused.
     - POST has a JSON body.
 
     Answers may be framed by pages of the same origin alone.
@@ -37,8 +49,8 @@ class OwnOriginOnly:
     Args:
         app: the ASGI application.
         origins: "http://127.0.0.1:3000", each the address of the server as browsers see it.
-        methods: that the application needs beside GET, HEAD and POST. Of other origins' pages, no request with one of them
-            arrives without having been asked for.
+        methods: that the application needs beside GET, HEAD and POST. Of other origins' pages, no
+            request with one of them arrives without having been asked for.
         query_paths: paths that take GraphQL.
         has_query_page: whether GET of `query_paths` has an HTML page for those who accept HTML.
 
@@ -75,13 +87,22 @@ class OwnOriginOnly:
                 await self._app(scope, receive, send)
             else:  # before it is accepted, so that the server answers with 403
                 await receive()
-                await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal[1][:100]})
+                await send(
+                    {
+                        "type": "websocket.close",
+                        "code": POLICY_VIOLATION,
+                        "reason": refusal[1][:100],
+                    }
+                )
         elif refusal is None:
             await self._app(scope, receive, _unframed(send))
         else:
             status, reason = refusal
             body = f"Refused: {reason}\n".encode()
-            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+            headers = [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", str(len(body)).encode()),
+            ]
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
@@ -100,7 +121,10 @@ class OwnOriginOnly:
             return 403, f"the header origin has to be {' or '.join(sorted(origins))}"
         method = scope.get("method", "GET")  # a WebSocket has none
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            opened = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            opened = (
+                headers.get("sec-fetch-mode") == "navigate"
+                and headers.get("sec-fetch-dest") == "document"
+            )
             if scope["type"] != "http" or method not in READING or not opened:
                 return 403, "a page of another origin sent it"
         if scope["type"] == "websocket":
@@ -119,26 +143,34 @@ class OwnOriginOnly:
 
 
 def netlocs(origin: str) -> set[str]:
-    """What Host may be in requests to an origin: with its port and, where that is the scheme's own, without.
+    """What Host may be in requests to an origin: with its port, without one that is the scheme's.
 
     Raises:
         ValueError: it isn't an origin.
     """
     parts = urlsplit(origin.lower())
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    is_origin = parts.scheme in DEFAULT_PORTS and host and parts.netloc in (host, f"{host}:{parts.port}")
+    is_origin = (
+        parts.scheme in DEFAULT_PORTS and host and parts.netloc in (host, f"{host}:{parts.port}")
+    )
     if not is_origin or origin.lower() != f"{parts.scheme}://{parts.netloc}":
-        raise ValueError(f"{origin!r} is no origin; expected one such as http://127.0.0.1:3000 or https://dagster.example.org")
+        raise ValueError(
+            f"{origin!r} is no origin; expected one such as http://127.0.0.1:3000 or https://dagster.example.org"
+        )
     port = parts.port or DEFAULT_PORTS[parts.scheme]
     return {f"{host}:{port}"} | ({host} if port == DEFAULT_PORTS[parts.scheme] else set())
 
 
 def _unframed(send: Send) -> Send:
-    """`send` that forbids pages of other origins to show the answer in a frame, where clicks could be stolen."""
+    """`send` that forbids other origins to show the answer in a frame, where clicks are stolen."""
 
     async def framed_by_itself_alone(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = [header for header in message.get("headers", []) if header[0].lower() != b"x-frame-options"]
+            headers = [
+                header
+                for header in message.get("headers", [])
+                if header[0].lower() != b"x-frame-options"
+            ]
             message = {**message, "headers": [*headers, (b"x-frame-options", b"SAMEORIGIN")]}
         await send(message)
 

@@ -1,8 +1,11 @@
-"""Serves the pages of Dagster or MLflow behind `OwnOriginOnly`: `python -m dagster_project.serve dagster --workspace FILE`.
+"""Serves the pages of Dagster or MLflow behind `OwnOriginOnly`.
 
-`dagster-webserver` takes GraphQL mutations by GET from any page, and MLflow's server takes requests from pages of every server on
-this machine; neither has a setting against it. So the applications they are made of are served here, each in this process: a
-proxy in front would leave a port behind it that pages can reach.
+    python -m dagster_project.serve dagster --workspace FILE
+
+`dagster-webserver` takes GraphQL mutations by GET from any page, and MLflow's server takes requests
+from pages of every server on this machine; neither has a setting against it. So the applications
+they are made of are served here, each in this process: a proxy in front would leave a port behind
+it that pages can reach.
 """
 
 import argparse
@@ -27,19 +30,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dagster_project.serve", description=__doc__)
     servers = parser.add_subparsers(dest="server", required=True)
     dagster = servers.add_parser("dagster", help="Dagster's pages; DAGSTER_HOME names the instance")
-    dagster.add_argument("--workspace", required=True, help="workspace.yaml, which names the code servers")
+    dagster.add_argument(
+        "--workspace", required=True, help="workspace.yaml, which names the code servers"
+    )
     mlflow = servers.add_parser("mlflow", help="MLflow's pages and tracking API")
     mlflow.add_argument("--backend-store-uri", required=True, help="the tracking database")
-    mlflow.add_argument("--default-artifact-root", required=True, help="where new experiments keep their artifacts")
+    mlflow.add_argument(
+        "--default-artifact-root", required=True, help="where new experiments keep their artifacts"
+    )
     for server, port in ((dagster, 3000), (mlflow, 5000)):
-        server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+        server.add_argument(
+            "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+        )
         server.add_argument("--port", type=int, default=port, help="default: %(default)s")
         server.add_argument(
             "--origin",
             action="append",
             default=[],
-            help="where browsers find the server, such as https://dagster.example.org; once for each. Needed beside a --host that"
-            " isn't a loopback address; there it is the only protection against other users, so put authentication in front",
+            help="where browsers find the server, such as https://dagster.example.org; once for "
+            "each. Needed beside a --host that isn't a loopback address; there it is the only "
+            "protection against other users, so put authentication in front",
         )
     return parser
 
@@ -51,13 +61,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         origins = [*own_origins(args.host, args.port), *args.origin]
         if not origins:
-            parser.error(f"--host {args.host} can be reached from elsewhere: name the server's address with --origin")
+            parser.error(
+                f"--host {args.host} can be reached from elsewhere: name the server's address with "
+                "--origin"
+            )
         if args.server == "dagster":
             with dagster_app(args.workspace) as app:
                 serve(OwnOriginOnly(app, origins=origins), host=args.host, port=args.port)
         else:
             app = mlflow_app(args.backend_store_uri, args.default_artifact_root, origins=origins)
-            guard = OwnOriginOnly(app, origins=origins, methods=MLFLOW_METHODS, has_query_page=False)
+            guard = OwnOriginOnly(
+                app, origins=origins, methods=MLFLOW_METHODS, has_query_page=False
+            )
             serve(guard, host=args.host, port=args.port)
     except ValueError as error:
         parser.error(str(error))
@@ -76,8 +91,16 @@ def own_origins(host: str, port: int) -> Sequence[str]:
 
 def serve(app: OwnOriginOnly, *, host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM."""
-    # Nobody is trusted to say for whom a request is: neither Host nor the client's address may be replaced.
-    uvicorn.run(app, host=host, port=port, log_level="warning", proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS)
+    # Nobody is trusted to say for whom a request is: neither Host nor the client's address may be
+    # replaced.
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
 
 
 @contextmanager
@@ -87,20 +110,32 @@ def dagster_app(workspace: str) -> Iterator[App]:
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget
     from dagster_webserver.app import create_app_from_workspace_process_context
-    from dagster_webserver.cli import DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_MAX_OVERFLOW, DEFAULT_POOL_RECYCLE
+    from dagster_webserver.cli import (
+        DEFAULT_DB_STATEMENT_TIMEOUT,
+        DEFAULT_POOL_MAX_OVERFLOW,
+        DEFAULT_POOL_RECYCLE,
+    )
     from dagster_webserver.version import __version__
 
     with DagsterInstance.get() as instance:
-        instance.optimize_for_webserver(DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW)
+        instance.optimize_for_webserver(
+            DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW
+        )
         target = WorkspaceFileTarget([workspace])
-        with WorkspaceProcessContext(instance, version=__version__, workspace_load_target=target) as context:
+        with WorkspaceProcessContext(
+            instance, version=__version__, workspace_load_target=target
+        ) as context:
             yield create_app_from_workspace_process_context(context, live_data_poll_rate=2000)
 
 
-def mlflow_app(backend_store_uri: str, default_artifact_root: str, *, origins: Sequence[str]) -> App:
+def mlflow_app(
+    backend_store_uri: str, default_artifact_root: str, *, origins: Sequence[str]
+) -> App:
     """What `mlflow server` serves; it finds its settings in the environment when it is imported."""
     # Its own checks stay; they would refuse other hosts than those of this machine.
-    os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(netloc for origin in origins for netloc in netlocs(origin))
+    os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(
+        netloc for origin in origins for netloc in netlocs(origin)
+    )
     os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(origins)
     constants = importlib.import_module("mlflow.server.constants")
     os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = backend_store_uri

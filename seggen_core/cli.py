@@ -1,6 +1,6 @@
-"""The `seggen` command: one subcommand a stage, and a few that look at what the stages made.
+"""The `seggen` command: one subcommand for each stage, and the other commands.
 
-Nothing heavy is imported before a subcommand runs, so that `--help` answers at once.
+No heavy library is imported before a subcommand runs, so `--help` answers at once.
 """
 
 import argparse
@@ -14,11 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seggen_core.commands import captions_export, captions_import, init, plan, pretrain, report, show, track, validate
+from seggen_core.commands import (
+    captions_export,
+    captions_import,
+    code,
+    init,
+    plan,
+    pretrain,
+    report,
+    show,
+    track,
+    validate,
+)
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 STAGES = {
     "dataset": "write the real samples, their taxonomy and the low-data subsets",
@@ -36,7 +47,8 @@ STAGES = {
     "memorization": "measure how near one method's samples come to the real training samples",
     "ablation": "compare all arms in one table",
 }
-"""Stage names, shared with dvc.yaml, params.yaml and `seggen_core.stages`."""
+"""Names of the stages, as in dvc.yaml, params.yaml and `seggen_core.stages`, with a summary each.
+"""
 
 COMMANDS: dict[str, Any] = {
     "init": init,
@@ -48,10 +60,12 @@ COMMANDS: dict[str, Any] = {
     "pretrain": pretrain,
     "report": report,
     "track": track,
+    "code": code,
 }
-"""What else there is: modules with SUMMARY, add_arguments and run; those in `_WITHOUT_PARAMS` get no configuration."""
+"""The other commands: modules with SUMMARY, add_arguments and run."""
 
-_WITHOUT_PARAMS = {"init"}
+_WITHOUT_PARAMS = {"code", "init"}
+"""Commands that get no configuration, since they do not read params.yaml."""
 
 _ITEMS = {
     "masksyn": "class slug",
@@ -69,7 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all subcommands."""
     about = "Synthetic segmentation data from text-to-image diffusion models."
     parser = argparse.ArgumentParser(prog="seggen", description=about)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file; its folder is the project root")
+    parser.add_argument(
+        "--params",
+        type=Path,
+        default=Path("params.yaml"),
+        help="parameter file; its folder is the project root",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, summary in STAGES.items():
         command = commands.add_parser(stage, help=summary, description=f"Stage {stage}: {summary}.")
@@ -77,15 +96,20 @@ def build_parser() -> argparse.ArgumentParser:
             help_text = f"{_ITEMS[stage]}, or DVC's name of the stage: {stage}@<{_ITEMS[stage]}>"
             command.add_argument("--item", required=True, type=_item_parser(stage), help=help_text)
     for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.SUMMARY, description=f"{module.SUMMARY[0].upper()}{module.SUMMARY[1:]}.")
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=f"{module.SUMMARY[0].upper()}{module.SUMMARY[1:]}.",
+        )
         module.add_arguments(command)
     return parser
 
 
 def _item_parser(stage: str) -> Callable[[str], str]:
-    """Return what takes an item as it is, or as DVC_STAGE gives it ("masksyn@car", "../dvc.yaml:masksyn@car").
+    """Return a parser that takes an item ("car") or the name of its DVC stage ("masksyn@car").
 
-    dvc.yaml hands DVC_STAGE over instead of the item: text of params.yaml in a command would be read by a shell.
+    dvc.yaml passes DVC_STAGE instead of the item, because a shell would read text of params.yaml in
+    a command.
     """
 
     def parse(text: str) -> str:
@@ -93,17 +117,22 @@ def _item_parser(stage: str) -> Callable[[str], str]:
 
         item = re.sub(rf"\A(.*:)?{stage}@", "", text)
         if not SLUG.fullmatch(item):
-            raise argparse.ArgumentTypeError(f"{text!r} is no {_ITEMS[stage]}: expected letters, digits, '_' and '-'")
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no {_ITEMS[stage]}: expected letters, digits, '_' and '-'"
+            )
         return item
 
     return parse
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand and return the exit code; errors for the user to put right are printed as one message."""
+    """Run one subcommand and return the exit code; a user's error is printed as one message."""
     arguments = build_parser().parse_args(argv)
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; ours ask for themselves
+        os.environ.setdefault(
+            "TQDM_DISABLE", "1"
+        )  # for the bars of libraries; ours check themselves
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     for noisy in ("httpx", "urllib3", "alembic", "PIL", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -112,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         from seggen_core.config import load_config
-        from seggen_core.paths import ProjectPaths
+        from seggen_core.project.paths import ProjectPaths
 
         paths = ProjectPaths(arguments.params.resolve().parent)
         if arguments.command in _WITHOUT_PARAMS:
@@ -126,16 +155,17 @@ def main(argv: list[str] | None = None) -> int:
         if not missing.is_relative_to(arguments.params.resolve().parent / "data"):
             raise
         name = f"{arguments.command}@{arguments.item}" if "item" in arguments else arguments.command
-        made = "which an earlier stage makes; run: dvc repro"
-        print(f"seggen {arguments.command}: there is no {missing}, {made} {name}", file=sys.stderr)
+        remedy = f"which an earlier stage makes; run: dvc repro {name}"
+        print(f"seggen {arguments.command}: there is no {missing}, {remedy}", file=sys.stderr)
         return SegGenError.exit_code
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         where = error.filename or "the project folder"
         print(
-            f"seggen {arguments.command}: can't use {where}: {error.strerror}. What was finished before is intact; "
-            "free some space or change its permissions, then run the same command again",
+            f"seggen {arguments.command}: can't use {where}: {error.strerror}. What was finished "
+            "before is intact; free some space or change its permissions, then run the same "
+            "command again",
             file=sys.stderr,
         )
         return StorageError.exit_code

@@ -1,14 +1,16 @@
 """Every error that seggen raises for something a user can put right.
 
     SegGenError
-    ├── ConfigError        params.yaml: unknown, mistyped or inconsistent values       (also ValueError)
-    ├── DatasetError       a folder, image or mask of the real dataset                 (also ValueError)
-    ├── CaptionError       a caption is missing, empty or unreadable                   (also ValueError)
-    ├── FoundationError    the text-to-image pipeline can't be loaded or doesn't fit   (also ValueError)
-    ├── PromptError        a class isn't found in a prompt                             (also ValueError)
-    ├── AttentionError     attention maps can't be captured or hold no usable signal   (also ValueError)
-    ├── SampleStoreError   a shard or its index is missing, corrupt or inconsistent    (also ValueError)
-    └── StorageError       the disk is full or not writable                            (also OSError)
+    ├── ConfigError        params.yaml: an unknown, mistyped or inconsistent value
+    ├── DatasetError       a folder, image or mask of the real dataset
+    ├── CaptionError       a caption is missing, empty or unreadable
+    ├── FoundationError    the text-to-image pipeline can't be loaded or doesn't fit
+    ├── PromptError        a class isn't found in a prompt
+    ├── AttentionError     attention maps can't be captured or hold no usable signal
+    ├── SampleStoreError   a shard or its index is missing, corrupt or inconsistent
+    └── StorageError       the disk is full or not writable
+
+StorageError is an OSError too, all others are ValueErrors.
 
 A message says what was found, what was expected, where, and what to do next.
 The command line prints the message alone and exits with `exit_code`.

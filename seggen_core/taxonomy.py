@@ -1,36 +1,28 @@
-"""The classes of a dataset: contiguous train ids, names, slugs, thing or stuff, and how a name is written in a prompt."""
+"""The classes of a dataset: contiguous train ids, names, slugs, and thing or stuff."""
 
+import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from seggen_core.errors import ConfigError
+from seggen_core.project.digests import json_digest
 
 IGNORE_INDEX = 255
 """Mask value of a pixel that belongs to no class: it enters neither losses nor metrics."""
 
 
 def slugify(name: str) -> str:
-    """Return `name` as it keys paths, DVC matrix items and partitions: lower case, runs of other characters become ``_``."""
-    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    if not slug:
-        raise ConfigError(f"class name {name!r} has no letter or digit to make a slug of; rename the class")
-    return slug
+    """Return `name` as it keys paths, DVC items and partitions; "" where it has no such letter.
 
-
-def pluralize(noun: str) -> str:
-    """Return the English plural of `noun` (regular forms and the irregular ones among common segmentation classes)."""
-    irregular = {"person": "people", "sheep": "sheep", "bus": "buses", "grass": "grass", "child": "children"}
-    head, _, last = noun.rpartition(" ")
-    if last in irregular:
-        plural = irregular[last]
-    elif re.search(r"(s|x|z|ch|sh)$", last):
-        plural = last + "es"
-    elif re.search(r"[^aeiou]y$", last):
-        plural = last[:-1] + "ies"
-    else:
-        plural = last + "s"
-    return f"{head} {plural}".strip()
+    Letters lose their accents and become lower case ("Öl" is "ol", "Straße" "strasse"); whatever is
+    no letter or digit of ASCII then becomes ``_``.
+    """
+    decomposed = unicodedata.normalize("NFKD", name.casefold())
+    plain = "".join(c for c in decomposed if not unicodedata.combining(c))
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
 @dataclass(frozen=True)
@@ -49,31 +41,47 @@ class SegmentationClass:
 
     @property
     def slug(self) -> str:
-        """The class as it keys paths and partitions ("potted_plant")."""
-        return slugify(self.name)
+        """The class as it keys paths and partitions ("potted_plant").
+
+        A name without a letter or digit of ASCII ("道路") is keyed by its train id ("class_3").
+        """
+        return slugify(self.name) or f"class_{self.train_id}"
 
 
 class Taxonomy(Sequence[SegmentationClass]):
     """An ordered, immutable list of classes, indexed by train id."""
 
     def __init__(self, classes: Sequence[SegmentationClass]) -> None:
-        """Check that train ids are 0..N-1 in order and that slugs are unique; raise ConfigError otherwise."""
+        """Raise ConfigError unless train ids are 0..N-1 in order and slugs are unique."""
         if not 1 <= len(classes) <= IGNORE_INDEX:
             raise ConfigError(f"a taxonomy holds 1 to {IGNORE_INDEX} classes, got {len(classes)}")
         if [c.train_id for c in classes] != list(range(len(classes))):
-            raise ConfigError(f"train ids must be 0..{len(classes) - 1} in order, got {[c.train_id for c in classes]}")
+            raise ConfigError(
+                f"train ids must be 0..{len(classes) - 1} in order, got "
+                f"{[c.train_id for c in classes]}"
+            )
         seen: dict[str, str] = {}
         for c in classes:
             if c.slug in seen:
-                raise ConfigError(f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; rename one of them")
+                raise ConfigError(
+                    f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; "
+                    "rename one of them"
+                )
             seen[c.slug] = c.name
         self._classes = tuple(classes)
+
+    @classmethod
+    def read(cls, path: Path) -> "Taxonomy":
+        """Read a file that holds what `to_json` returns, as the stage `dataset` writes it."""
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
     def from_names(cls, *, stuff: Sequence[str], things: Sequence[str]) -> "Taxonomy":
         """Build a taxonomy with the stuff classes first, then the things."""
         names = [(n, False) for n in stuff] + [(n, True) for n in things]
-        return cls([SegmentationClass(i, name, is_thing) for i, (name, is_thing) in enumerate(names)])
+        return cls(
+            [SegmentationClass(i, name, is_thing) for i, (name, is_thing) in enumerate(names)]
+        )
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return self._classes[index]
@@ -111,7 +119,17 @@ class Taxonomy(Sequence[SegmentationClass]):
         """Return a JSON-ready list, read back by `from_json`."""
         return [{"train_id": c.train_id, "name": c.name, "is_thing": c.is_thing} for c in self]
 
+    @property
+    def digest(self) -> str:
+        """Recognises the classes: every store names the digest of those that its masks show."""
+        return json_digest(self.to_json())
+
     @classmethod
     def from_json(cls, rows: Sequence[dict]) -> "Taxonomy":
         """Inverse of `to_json`."""
-        return cls([SegmentationClass(int(r["train_id"]), str(r["name"]), bool(r["is_thing"])) for r in rows])
+        return cls(
+            [
+                SegmentationClass(int(r["train_id"]), str(r["name"]), bool(r["is_thing"]))
+                for r in rows
+            ]
+        )

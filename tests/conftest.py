@@ -1,4 +1,4 @@
-"""Settings that must stand before torch, transformers or mlflow are imported."""
+"""Settings that must be made before torch, transformers or mlflow are imported."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ os.environ |= {
 
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> Any:
-    """A real StableDiffusionPipeline with random weights, 32 px; not to be trained: `build_pipeline` makes another."""
+    """A real StableDiffusionPipeline with random weights, 32 px; tests must not train it."""
     from tests.attention.tiny_pipeline import build_pipeline
 
     return build_pipeline()

@@ -1,6 +1,7 @@
 """The command line: what it imports, what it prints, and how it ends."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,14 +13,34 @@ import yaml
 from seggen_core.cli import COMMANDS, STAGES, build_parser, main
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "diffusers", "transformers", "timm", "pydantic", "pandas", "pyarrow", "numpy", "yaml", "PIL", "mlflow", "tqdm"}
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "timm",
+    "pydantic",
+    "pandas",
+    "pyarrow",
+    "numpy",
+    "yaml",
+    "PIL",
+    "mlflow",
+    "tqdm",
+}
 
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
     """Return the params.yaml of an empty project with a few small scenes."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    tree["dataset"] |= {"image_size": 16, "num_train": 4, "num_val": 2, "num_test": 2, "subset_size": 2}
+    tree["dataset"] |= {
+        "image_size": 16,
+        "num_train": 4,
+        "num_val": 2,
+        "num_test": 2,
+        "subset_size": 2,
+    }
+    tree["classes"].remove("tree")  # four scenes show none
     tree["runtime"] = {"tracking_uri": "disk"}
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
@@ -27,7 +48,12 @@ def params(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "seggen_core", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "seggen_core", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_help_imports_nothing_heavy_and_names_every_command() -> None:
@@ -41,7 +67,9 @@ def test_help_imports_nothing_heavy_and_names_every_command() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_has_its_module_and_its_help(stage: str, capsys: pytest.CaptureFixture) -> None:
-    assert "def run(" in (ROOT / "seggen_core" / "stages" / f"{stage}.py").read_text(encoding="utf-8")
+    assert "def run(" in (ROOT / "seggen_core" / "stages" / f"{stage}.py").read_text(
+        encoding="utf-8"
+    )
     with pytest.raises(SystemExit) as end:
         build_parser().parse_args([stage, "--help"])
     assert end.value.code == 0 and STAGES[stage] in " ".join(capsys.readouterr().out.split())
@@ -53,17 +81,36 @@ def test_a_user_error_is_one_message_and_exit_code_2(params: Path) -> None:
     params.write_text(yaml.safe_dump(tree), encoding="utf-8")
     done = run("--params", str(params), "dataset")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"seggen dataset: {params} has 1 invalid value(s):\n") and "Traceback" not in done.stderr
+    assert (
+        done.stderr.startswith(f"seggen dataset: {params} has 1 invalid value(s):\n")
+        and "Traceback" not in done.stderr
+    )
+
+
+def test_no_library_of_hugging_face_reports_home(
+    params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The libraries read the variable when they are imported, so each command sets it first."""
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
+    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY")
+    main(["--params", str(params), "report"])
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
 
 
 def test_a_missing_parameter_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     missing = tmp_path / "params.yaml"
     assert main(["--params", str(missing), "dataset"]) == 2
-    assert capsys.readouterr().err == f"seggen dataset: {missing} does not exist; run from the project folder or pass --params\n"
+    assert (
+        capsys.readouterr().err
+        == f"seggen dataset: {missing} does not exist; run from the project folder or pass "
+        "--params\n"
+    )
 
 
 @pytest.mark.parametrize("arguments", [[], ["dream"], ["masksyn"], ["dataset", "--item", "car"]])
-def test_a_wrong_command_line_shows_the_usage(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_a_wrong_command_line_shows_the_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2 and "usage: seggen" in capsys.readouterr().err
@@ -76,19 +123,27 @@ def test_an_item_that_is_no_slug_shows_the_usage(item: str, capsys: pytest.Captu
     assert end.value.code == 2 and "letters, digits" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("item", ["car", "masksyn@car", "dvc.yaml:masksyn@car", "../a:b/dvc.yaml:masksyn@car"])
+@pytest.mark.parametrize(
+    "item", ["car", "masksyn@car", "dvc.yaml:masksyn@car", "../a:b/dvc.yaml:masksyn@car"]
+)
 def test_an_item_may_be_dvcs_name_of_the_stage(item: str) -> None:
     assert build_parser().parse_args(["masksyn", "--item", item]).item == "car"
 
 
-def test_a_stage_before_its_input_says_what_to_run(params: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_stage_before_its_input_says_what_to_run(
+    params: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert main(["--params", str(params), "captions"]) == 2
     message = capsys.readouterr().err
-    assert message.startswith("seggen captions: ") and str(params.parent / "data" / "real") in message
+    assert (
+        message.startswith("seggen captions: ") and str(params.parent / "data" / "real") in message
+    )
     assert "dvc repro" in message and len(message.splitlines()) == 1
 
 
-def test_a_missing_file_of_ours_is_still_a_bug(params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_of_ours_is_still_a_bug(
+    params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from seggen_core.stages import dataset
 
     def run(*_: object, **__: object) -> None:
@@ -107,7 +162,9 @@ def test_a_full_disk_is_exit_code_3(params: Path, capsys: pytest.CaptureFixture)
     assert "No space left on device" in message and "run the same command again" in message
 
 
-def test_validate_passes_sound_data_and_fails_on_problems(params: Path, capsys: pytest.CaptureFixture) -> None:
+def test_validate_passes_sound_data_and_fails_on_problems(
+    params: Path, capsys: pytest.CaptureFixture
+) -> None:
     report = params.parent / "report.json"
     assert main(["--params", str(params), "validate", "--report", str(report)]) == 0
     assert "no problems" in capsys.readouterr().out
@@ -119,7 +176,9 @@ def test_validate_passes_sound_data_and_fails_on_problems(params: Path, capsys: 
     assert "zebra" in capsys.readouterr().out
 
 
-def test_the_dataset_stage_runs_and_report_prints_the_table(params: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_dataset_stage_runs_and_report_prints_the_table(
+    params: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert main(["--params", str(params), "dataset"]) == 0
     assert (params.parent / "data" / "real" / "train" / "manifest.json").is_file()
     assert main(["--params", str(params), "report"]) == 2
@@ -131,6 +190,8 @@ def test_the_dataset_stage_runs_and_report_prints_the_table(params: Path, capsys
     assert "| arm | mIoU |" in capsys.readouterr().out
 
 
-def test_replay_without_a_store_is_a_user_error(params: Path, capsys: pytest.CaptureFixture) -> None:
+def test_replay_without_a_store_is_a_user_error(
+    params: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert main(["--params", str(params), "track", "--replay"]) == 2
     assert "sends nothing" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""params.yaml: what is read, and what the message says where it is wrong."""
+"""params.yaml: which values are read, and the message for each wrong value."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,10 @@ def write_params(folder: Path, change: Callable[[dict[str, Any]], object]) -> Pa
 
 def test_the_projects_own_parameters_are_valid() -> None:
     config = load_config(ROOT / "params.yaml")
-    assert config.classes[0] == "sky" and config.variants["masksyn_imgsyn"].methods == ("masksyn", "imgsyn")
+    assert config.classes[0] == "sky" and config.variants["masksyn_imgsyn"].methods == (
+        "masksyn",
+        "imgsyn",
+    )
     assert config.variants["baseline"].methods == () and config.variants["full_real"].real == "all"
 
 
@@ -52,22 +55,41 @@ WRONG = {
     ),
     "unknown key of a section of a section": (
         lambda p: p["masksyn"]["text2mask"].update(steps=3),
-        ("masksyn.text2mask.steps", "unknown key", "scheduler, scheduler_kwargs, num_inference_steps"),
+        (
+            "masksyn.text2mask.steps",
+            "unknown key",
+            "scheduler, scheduler_kwargs, num_inference_steps",
+        ),
     ),
     "unknown key of an optional section": (
         lambda p: p["foundation"].update(pretrain={"unet_stpes": 3}),
         ("foundation.pretrain.unet_stpes", "unknown key", "unet_steps"),
     ),
-    "unknown key at the top": (lambda p: p.update(tex2mask={}), ("tex2mask", "unknown key", "known here: profile, seed")),
+    "unknown key at the top": (
+        lambda p: p.update(tex2mask={}),
+        ("tex2mask", "unknown key", "known here: profile, seed"),
+    ),
     "missing section": (lambda p: p.pop("mask2img"), ("mask2img", "required")),
-    "wrong type": (lambda p: p["text2mask"].update(num_steps="many"), ("text2mask.num_steps", "valid integer", "'many'")),
+    "wrong type": (
+        lambda p: p["text2mask"].update(num_steps="many"),
+        ("text2mask.num_steps", "valid integer", "'many'"),
+    ),
     "true for a whole number": (
         lambda p: p["text2mask"].update(num_steps=True),
         ("text2mask.num_steps", "expected a number or text, not true or false", "True"),
     ),
-    "false for a number": (lambda p: p["mask2img"].update(learning_rate=False), ("mask2img.learning_rate", "not true or false")),
-    "true among numbers": (lambda p: p["dataset"].update(subset_seeds=[0, True]), ("dataset.subset_seeds", "not true or false")),
-    "a fraction": (lambda p: p["dataset"].update(num_val=1.5), ("dataset.num_val", "integer", "1.5")),
+    "false for a number": (
+        lambda p: p["mask2img"].update(learning_rate=False),
+        ("mask2img.learning_rate", "not true or false"),
+    ),
+    "true among numbers": (
+        lambda p: p["dataset"].update(subset_seeds=[0, True]),
+        ("dataset.subset_seeds", "not true or false"),
+    ),
+    "a fraction": (
+        lambda p: p["dataset"].update(num_val=1.5),
+        ("dataset.num_val", "integer", "1.5"),
+    ),
     "no section": (lambda p: p.update(mask2img=700), ("mask2img", "valid dictionary", "700")),
     "probability above one": (
         lambda p: p["train_seg"].update(p_aug=1.5),
@@ -79,7 +101,9 @@ WRONG = {
         ("imgsyn.mask2img.precision", "'auto', 'fp32', 'bf16' or 'fp16'", "'fp8'"),
     ),
     "unknown synthetic source": (
-        lambda p: p["variants"]["masksyn"].update(reads=["data/synthetic/masksin", "data/real/train/index.parquet"]),
+        lambda p: p["variants"]["masksyn"].update(
+            reads=["data/synthetic/masksin", "data/real/train/index.parquet"]
+        ),
         ("variants.masksyn", "masksin", "known: masksyn, imgsyn, seediff"),
     ),
     "one path too few": (
@@ -87,21 +111,47 @@ WRONG = {
         ("variants.masksyn.reads.1", "required"),
     ),
     "an arm without data": (
-        lambda p: p["variants"].update(nothing={"real": "none", "reads": ["data/real/train", "data/real/val"]}),
+        lambda p: p["variants"].update(
+            nothing={"real": "none", "reads": ["data/real/train", "data/real/val"]}
+        ),
         ("variants.nothing", "no data", "nothing under data/synthetic"),
     ),
-    "unknown baseline": (lambda p: p["ablation"].update(baseline="basline"), ("ablation.baseline", "'basline'", "variants")),
-    "a class twice": (lambda p: p.update(classes=["car", "car"]), ("classes", "repeats", "['car', 'car']")),
-    "shell text for a class": (lambda p: p.update(classes=["car; touch x"]), ("classes.0", "letters, digits", "'car; touch x'")),
-    "a path for a class": (lambda p: p.update(classes=["../car"]), ("classes.0", "letters, digits", "'../car'")),
-    "a line end after a class": (lambda p: p.update(classes=["car\n"]), ("classes.0", "letters, digits")),
-    "an option for a class": (lambda p: p.update(classes=["-rf"]), ("classes.0", "letters, digits", "'-rf'")),
-    "shell text for a method": (lambda p: p.update(methods=["$(id)"]), ("methods.0", "letters, digits", "'$(id)'")),
+    "unknown baseline": (
+        lambda p: p["ablation"].update(baseline="basline"),
+        ("ablation.baseline", "'basline'", "variants"),
+    ),
+    "a class twice": (
+        lambda p: p.update(classes=["car", "car"]),
+        ("classes", "repeats", "['car', 'car']"),
+    ),
+    "shell text for a class": (
+        lambda p: p.update(classes=["car; touch x"]),
+        ("classes.0", "letters, digits", "'car; touch x'"),
+    ),
+    "a path for a class": (
+        lambda p: p.update(classes=["../car"]),
+        ("classes.0", "letters, digits", "'../car'"),
+    ),
+    "a line end after a class": (
+        lambda p: p.update(classes=["car\n"]),
+        ("classes.0", "letters, digits"),
+    ),
+    "an option for a class": (
+        lambda p: p.update(classes=["-rf"]),
+        ("classes.0", "letters, digits", "'-rf'"),
+    ),
+    "shell text for a method": (
+        lambda p: p.update(methods=["$(id)"]),
+        ("methods.0", "letters, digits", "'$(id)'"),
+    ),
     "shell text for an arm": (
         lambda p: p["variants"].update({"a b": p["variants"]["baseline"]}),
         ("variants.a b.[key]", "letters, digits"),
     ),
-    "shell text for the judge": (lambda p: p["judge"].update(variant="`id`"), ("judge.variant", "letters, digits", "'`id`'")),
+    "shell text for the judge": (
+        lambda p: p["judge"].update(variant="`id`"),
+        ("judge.variant", "letters, digits", "'`id`'"),
+    ),
     "an address to read": (
         lambda p: p["captions"].update(edits="http://a.b/c"),
         ("captions.edits", "no address", "'http://a.b/c'"),
@@ -122,7 +172,10 @@ WRONG = {
         lambda p: p["foundation"].update(pretrain={"data": "training_images"}),
         ("foundation.pretrain", "needs 'init_from'"),
     ),
-    "pretrain without its section": (lambda p: p["foundation"].update(mode="pretrain"), ("foundation", "'pretrain' section")),
+    "pretrain without its section": (
+        lambda p: p["foundation"].update(mode="pretrain"),
+        ("foundation", "'pretrain' section"),
+    ),
     "scales the wrong way round": (
         lambda p: p["train_seg"].update(random_scale=[1.5, 0.5]),
         ("train_seg", "random_scale", "(1.5, 0.5)"),
@@ -170,7 +223,9 @@ def test_all_bad_values_are_listed_at_once(tmp_path: Path) -> None:
     ],
     ids=["broken", "list", "empty", "not UTF-8", "missing"],
 )
-def test_a_file_that_is_no_parameter_file(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_a_file_that_is_no_parameter_file(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
     path = tmp_path / "params.yaml"
     if content is not None:
         path.write_bytes(content)
@@ -187,7 +242,9 @@ def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
 def test_numbers_may_be_written_as_yaml_misreads_them(tmp_path: Path) -> None:
     path = write_params(tmp_path, lambda p: p["text2mask"].update(learning_rate=0.0003))
     path.write_text(path.read_text().replace("learning_rate: 0.0003", "learning_rate: 3e-4"))
-    assert yaml.safe_load(path.read_text())["text2mask"]["learning_rate"] == "3e-4", "YAML 1.1 wants a dot"
+    assert yaml.safe_load(path.read_text())["text2mask"]["learning_rate"] == "3e-4", (
+        "YAML 1.1 wants a dot"
+    )
     assert load_config(path).text2mask.learning_rate == 3e-4
 
 

@@ -1,11 +1,11 @@
-"""dvc.yaml as DVC itself reads it, with commands that only write: which stages a change concerns."""
+"""Which stages a change makes stale: dvc.yaml as DVC reads it, with commands that only write."""
 
 import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +15,56 @@ from dvc.repo import Repo
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ["car", "person"]
+NONE = "data/code/none.json"
 
 
 def write_params(folder: Path, **changes: Any) -> None:
     """The project's parameters for two classes and two arms; `changes` change keys of sections."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["classes"] = CLASSES
-    params["foundation"]["reads"] = "seggen_core/generators/foundation.py"
-    params["variants"] = {name: params["variants"][name] for name in ("masksyn_imgsyn", "full_real")}
+    params["foundation"]["reads"] = NONE
+    params["dataset"]["reads"] = "pictures"
+    params["variants"] = {
+        name: params["variants"][name] for name in ("masksyn_imgsyn", "full_real")
+    }
     for section, keys in changes.items():
         params[section] |= keys
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
 def writes(out: str) -> str:
-    """A command that makes `out`: a file where it has a suffix, else a folder with a file for each class."""
+    """A command that makes `out`: a file, or a folder with a file for each class."""
     if Path(out).suffix:
         return f"mkdir -p {Path(out).parent} && echo {out} > {out}"
-    return " && ".join([f"mkdir -p {out}", *(f"echo {out} > {out}/{name}.parquet" for name in ("index", *CLASSES))])
+    return " && ".join(
+        [f"mkdir -p {out}", *(f"echo {out} > {out}/{name}.parquet" for name in ("index", *CLASSES))]
+    )
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which every stage has run."""
     folder = tmp_path_factory.mktemp("graph")
-    shutil.copytree(ROOT / "seggen_core", folder / "seggen_core", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "seggen_core", folder / "seggen_core", ignore=shutil.ignore_patterns("__pycache__")
+    )
     edits = Path("profiles/scenes/caption_edits.csv")
     (folder / edits).parent.mkdir(parents=True)
     shutil.copy(ROOT / edits, folder / edits)
     tree = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    for stage in tree["stages"].values():
+    for name, stage in tree["stages"].items():
+        if name == "code":  # the one stage that does its work here
+            continue
         body = stage.get("do", stage)
         body["cmd"] = " && ".join(map(writes, body["outs"]))
     (folder / "dvc.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    write_params(folder, seediff={"prompt_file": "seggen_core/prompts.jsonl", "reads": "seggen_core/prompts.jsonl"})
-    (folder / "seggen_core" / "prompts.jsonl").write_text('{"class": "car", "prompt": "a red car"}\n')
+    for split in ("train", "val"):
+        (folder / "pictures" / split).mkdir(parents=True)
+        for i in range(3):
+            (folder / "pictures" / split / f"{i}.png").write_bytes(bytes([i]))
+    (folder / "pictures" / "classes.csv").write_text("id,name\n")
+    write_params(folder, seediff={"prompt_file": "listed.jsonl", "reads": "listed.jsonl"})
+    (folder / "listed.jsonl").write_text('{"class": "car", "prompt": "a red car"}\n')
     with contextlib.chdir(folder):  # DVC looks for dvc.yaml in the working directory
         Repo.init(no_scm=True).close()
         with Repo() as repo:
@@ -77,33 +92,99 @@ def test_a_finished_project_is_up_to_date() -> None:
 
 
 def test_a_changed_prompt_file_concerns_the_partitions_that_read_it(project: Path) -> None:
-    listed = project / "seggen_core" / "prompts.jsonl"
+    listed = project / "listed.jsonl"
     listed.write_text('{"class": "car", "prompt": "a blue car"}\n')
     assert stale() == {"seediff@car", "seediff@person"}
 
 
-def test_templates_concern_the_methods_that_use_them(project: Path) -> None:
-    templates = project / "seggen_core" / "synthesis" / "prompt_templates.py"
-    templates.write_text("changed = True\n")
-    assert stale() == {"diffumask@car", "diffumask@person"}
+def replace_class_list(pictures: Path) -> None:
+    (pictures / "classes.csv").write_text("id,name\n1,crack\n")
+
+
+def replace_picture(pictures: Path) -> None:
+    (pictures / "train" / "1.png").write_bytes(b"another")
+
+
+def add_picture(pictures: Path) -> None:
+    (pictures / "val" / "9.png").write_bytes(b"one more")
+
+
+def remove_picture(pictures: Path) -> None:
+    (pictures / "train" / "0.png").unlink()
+
+
+@pytest.mark.parametrize(
+    "change", [replace_class_list, replace_picture, add_picture, remove_picture]
+)
+def test_every_change_of_the_users_files_concerns_the_dataset(
+    project: Path, change: Callable[[Path], None]
+) -> None:
+    change(project / "pictures")
+    assert stale() == {"dataset"}
+
+
+def append(file: Path, text: str) -> None:
+    file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+def stale_for_code() -> set[str]:
+    """Groups of stages that a change of the sources concerns; first only `code` sees it."""
+    assert stale() == {"code"}
+    with Repo() as repo:
+        repo.reproduce("code", single_item=True)
+    return {name.partition("@")[0] for name in stale()}
+
+
+@pytest.mark.parametrize(
+    "module, concerned",
+    [
+        ("synthesis/prompt_templates.py", {"seediff", "diffumask"}),
+        ("reports/plan.py", set()),
+        ("cli.py", set()),
+    ],
+)
+def test_a_module_concerns_the_stages_that_import_it(
+    project: Path, module: str, concerned: set[str]
+) -> None:
+    append(project / "seggen_core" / module, "\nPROBE = 1\n")
+    assert stale_for_code() == concerned
+
+
+@pytest.mark.parametrize("module", ["colors/decoding.py", "project/rng.py"])
+def test_what_many_stages_compute_with_concerns_them_all(project: Path, module: str) -> None:
+    append(project / "seggen_core" / module, "\nPROBE = 1\n")
+    concerned = stale_for_code()
+    assert {"text2mask", "mask2img", "masksyn", "imgsyn"} <= concerned
+    assert "ablation" not in concerned
+
+
+def test_a_comment_concerns_nobody(project: Path) -> None:
+    append(project / "seggen_core" / "project" / "rng.py", "\n# A remark.\n")
+    assert stale_for_code() == set()
 
 
 def test_another_prompt_file_concerns_the_method_that_names_it(project: Path) -> None:
     (project / "mine.jsonl").write_text('{"class": "car", "prompt": "a car"}\n')
-    listed = {"prompt_file": "seggen_core/prompts.jsonl", "reads": "seggen_core/prompts.jsonl"}
-    write_params(project, seediff=listed, diffumask={"prompt_file": "mine.jsonl", "reads": "mine.jsonl"})
+    listed = {"prompt_file": "listed.jsonl", "reads": "listed.jsonl"}
+    write_params(
+        project, seediff=listed, diffumask={"prompt_file": "mine.jsonl", "reads": "mine.jsonl"}
+    )
     assert stale() == {"diffumask@car", "diffumask@person"}
 
 
 def test_edited_captions_concern_the_stage_that_reads_them(project: Path) -> None:
-    (project / "profiles" / "scenes" / "caption_edits.csv").write_text("sample_key,caption\ntrain-00001,a car\n")
+    (project / "profiles" / "scenes" / "caption_edits.csv").write_text(
+        "sample_key,caption\ntrain-00001,a car\n"
+    )
     assert stale() == {"captions"}
 
 
 def test_a_shell_never_reads_what_params_yaml_calls_a_class(tmp_path: Path) -> None:
-    """`dvc repro` in a shell, where nothing of the project looks at params.yaml before DVC makes commands of it."""
+    """`dvc repro` in a shell: only DVC reads params.yaml before it makes commands of it."""
     tree = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    stages = {name: body for name, body in tree["stages"].items() if "matrix" in body or "foreach" in body}
+    stages = {
+        name: body for name, body in tree["stages"].items() if "matrix" in body or "foreach" in body
+    }
     for body in stages.values():
         for key in ("deps", "params"):
             body.get("do", body).pop(key)
@@ -118,7 +199,9 @@ def test_a_shell_never_reads_what_params_yaml_calls_a_class(tmp_path: Path) -> N
     dvc = str(Path(sys.executable).with_name("dvc"))
     env = os.environ | {"PATH": f"{python.parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "true"}
     subprocess.run([dvc, "init", "--no-scm", "--quiet"], cwd=tmp_path, env=env, check=True)
-    subprocess.run([dvc, "repro", "--keep-going"], cwd=tmp_path, env=env, check=False, capture_output=True)
+    subprocess.run(
+        [dvc, "repro", "--keep-going"], cwd=tmp_path, env=env, check=False, capture_output=True
+    )
     assert not list(tmp_path.rglob("owned"))
     asked = (tmp_path / "argv").read_text().split("-m\nseggen_core\n")[1:]
     assert sorted(asked) == sorted(f"{name}\n--item\n{name}@{hostile}\n" for name in stages)

@@ -1,4 +1,4 @@
-"""What is declared, locked and installed fits together."""
+"""The declared, locked and installed packages fit together."""
 
 import ast
 import re
@@ -18,12 +18,16 @@ LOCK = (ROOT / "requirements.lock").read_text()
 
 def declared() -> list[Requirement]:
     project = PYPROJECT["project"]
-    texts = [*project["dependencies"], *project["optional-dependencies"]["pipeline"], *PYPROJECT["dependency-groups"]["dev"]]
+    texts = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["pipeline"],
+        *PYPROJECT["dependency-groups"]["dev"],
+    ]
     return [Requirement(text) for text in texts]
 
 
 def locked() -> dict[str, str]:
-    """{name: version} of the lock's entries that apply here, each with what belongs to it checked for a hash."""
+    """{name: version} of the lock's entries that apply here; each entry has a hash."""
     entries = re.split(r"\n(?=[A-Za-z0-9])", LOCK)
     versions = {}
     for entry in entries:
@@ -37,7 +41,7 @@ def locked() -> dict[str, str]:
 
 
 def third_party_imports(package: str) -> set[str]:
-    """Top-level names of all modules outside the standard library and the project that `package` imports anywhere."""
+    """Top-level names of all third-party modules that `package` imports anywhere."""
     names: set[str] = set()
     for path in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -45,7 +49,7 @@ def third_party_imports(package: str) -> set[str]:
                 names.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.split(".")[0])
-    return names - sys.stdlib_module_names - {"seggen_core", "dagster_project"}
+    return names - sys.stdlib_module_names - {"seggen_core", "dagster_dvc", "dagster_project"}
 
 
 def test_what_is_declared_is_locked_and_installed() -> None:
@@ -65,25 +69,39 @@ def test_the_lock_names_no_index_and_no_machine() -> None:
 def test_what_is_imported_is_declared() -> None:
     """Not only brought along by a dependency, which may drop it."""
     distributions = packages_distributions()
-    core = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]}
+    core = {
+        canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]
+    }
     every = {canonicalize_name(requirement.name) for requirement in declared()}
-    for package, allowed in (("seggen_core", core | {"mlflow", "sqlalchemy"}), ("dagster_project", every)):
+    for package, allowed in (
+        ("seggen_core", core | {"mlflow", "sqlalchemy"}),
+        ("dagster_dvc", every),
+        ("dagster_project", every),
+    ):
         imported = {
-            name: {canonicalize_name(d) for d in distributions.get(name, [name])} for name in third_party_imports(package)
+            name: {canonicalize_name(d) for d in distributions.get(name, [name])}
+            for name in third_party_imports(package)
         }
         missing = {name for name, candidates in imported.items() if not candidates & allowed}
-        assert not missing, f"{package} imports {sorted(missing)}, which pyproject.toml doesn't name"
+        assert not missing, (
+            f"{package} imports {sorted(missing)}, which pyproject.toml doesn't name"
+        )
 
 
 def test_the_console_script_is_installed() -> None:
     (script,) = entry_points(group="console_scripts", name="seggen")
     assert script.value == "seggen_core.cli:main"
-    done = subprocess.run([Path(sys.executable).with_name("seggen"), "--help"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("seggen"), "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert "masksyn" in done.stdout
 
 
 def test_dagster_and_dvc_agree_on_antlr(tmp_path: Path) -> None:
-    """With DVC's own choice of omegaconf every string selection of Dagster dies of "ord() expected string"."""
+    """DVC's own choice of omegaconf breaks Dagster's string selections: "ord() expected string"."""
     from dagster import AssetSelection, asset
     from dvc.utils.hydra import apply_overrides
 
@@ -103,5 +121,9 @@ def test_dagster_and_dvc_agree_on_antlr(tmp_path: Path) -> None:
 
 
 def test_make_lists_its_targets() -> None:
-    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert {"setup", "demo", "test", "lint", "ui"} <= {line.split()[0] for line in done.stdout.splitlines()}
+    done = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert {"setup", "demo", "test", "lint", "ui"} <= {
+        line.split()[0] for line in done.stdout.splitlines()
+    }

@@ -1,4 +1,4 @@
-"""The whole graph, run by DVC at smoke size with the shipped foundation: every stage is the real one."""
+"""The whole graph, run by DVC at smoke size with the shipped foundation and the real stages."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from seggen_core.synthesis.sample_store import open_partitions
+from seggen_core.store.reader import open_partitions
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = ("baseline", "masksyn_imgsyn", "seediff", "shuffled", "full_real", "mask2former")
@@ -21,7 +21,13 @@ def smoke_params() -> dict:
     """The project's own parameters, with every count brought down to a few."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["classes"] = ["car", "person"]
-    params["dataset"] |= {"num_train": 40, "num_val": 8, "num_test": 8, "subset_size": 8, "subset_seeds": [0]}
+    params["dataset"] |= {
+        "num_train": 40,
+        "num_val": 8,
+        "num_test": 8,
+        "subset_size": 8,
+        "subset_seeds": [0],
+    }
     for generator in ("text2mask", "mask2img"):
         params[generator] |= {"num_steps": 2, "batch_size": 4}
     params["text2mask"]["decoder_steps"] = 2
@@ -32,8 +38,14 @@ def smoke_params() -> dict:
                 params[method][sampler] |= {"num_inference_steps": 2, "micro_batch_size": 2}
     params["seediff"]["samples_per_class"] = 2
     params["seediff"]["sampling"] |= {"num_inference_steps": 2, "micro_batch_size": 2}
-    params["diffumask"] |= {"samples_per_class": 2, "sampling": {"num_inference_steps": 2, "micro_batch_size": 2}}
-    params["diffumask"] |= {"affinity_net": {"num_steps": 2}, "noise_learning": {"num_folds": 2, "num_steps": 2}}
+    params["diffumask"] |= {
+        "samples_per_class": 2,
+        "sampling": {"num_inference_steps": 2, "micro_batch_size": 2},
+    }
+    params["diffumask"] |= {
+        "affinity_net": {"num_steps": 2},
+        "noise_learning": {"num_folds": 2, "num_steps": 2},
+    }
     params["train_seg"] |= {"num_steps": 2, "batch_size": 4}
     params["variants"] = {name: params["variants"][name] for name in VARIANTS}
     return params
@@ -43,23 +55,38 @@ def smoke_params() -> dict:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder of its own, with git and DVC, at smoke size."""
     folder = tmp_path_factory.mktemp("workspace")
-    for name in ("seggen_core", "dagster_project", "profiles"):
+    for name in ("seggen_core", "dagster_dvc", "dagster_project", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
-    (folder / "params.yaml").write_text(yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8")
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8"
+    )
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     return folder
 
 
 def repro(workspace: Path, *arguments: str) -> str:
     """Run the pipeline two stages at a time and return what it printed."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MLFLOW_TRACKING_URI": "disk"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MLFLOW_TRACKING_URI": "disk",
+    }
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
-        [sys.executable, "-m", "dagster_project.dvc_assets.repro", "--jobs", "2", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "dagster_dvc.repro",
+            "--state-folder",
+            ".seggen",
+            "--jobs",
+            "2",
+            *arguments,
+        ],
         cwd=workspace,
         env=environment,
         capture_output=True,
@@ -85,7 +112,9 @@ def first_run(workspace: Path) -> dict[str, str]:
     return digests(workspace)
 
 
-def test_the_whole_graph_runs_and_ends_in_a_table(workspace: Path, first_run: dict[str, str]) -> None:
+def test_the_whole_graph_runs_and_ends_in_a_table(
+    workspace: Path, first_run: dict[str, str]
+) -> None:
     table = pd.read_csv(workspace / "data" / "reports" / "ablation" / "ablation.csv")
     assert set(table["variant"]) == set(VARIANTS)
     assert table["miou"].between(0, 100).all()
@@ -95,7 +124,11 @@ def test_the_whole_graph_runs_and_ends_in_a_table(workspace: Path, first_run: di
         assert sum(len(p) for p in partitions) > 0
         for report in ("judge", "memorization"):
             assert (workspace / "data" / "reports" / report / method / "metrics.json").is_file()
-    manifest = json.loads((workspace / "data" / "synthetic" / "masksyn" / "car" / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads(
+        (workspace / "data" / "synthetic" / "masksyn" / "car" / "manifest.json").read_text(
+            encoding="utf-8"
+        )
+    )
     assert manifest["method"] == "masksyn"
 
 
@@ -104,33 +137,65 @@ def test_a_second_run_does_nothing(workspace: Path, first_run: dict[str, str]) -
     repro(workspace)
     assert (workspace / "dvc.lock").read_bytes() == before
     status = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"], cwd=workspace, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "dvc", "status", "--json"],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(status.stdout) == {}
 
 
-def test_p_aug_concerns_training_evaluation_and_the_table_only(workspace: Path, first_run: dict[str, str]) -> None:
+def test_p_aug_concerns_training_evaluation_and_the_table_only(
+    workspace: Path, first_run: dict[str, str]
+) -> None:
     params = smoke_params()
     params["train_seg"]["p_aug"] = 0.5
-    (workspace / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    (workspace / "params.yaml").write_text(
+        yaml.safe_dump(params, sort_keys=False), encoding="utf-8"
+    )
     try:
         planned = repro(workspace, "--dry")
     finally:
-        (workspace / "params.yaml").write_text(yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8")
+        (workspace / "params.yaml").write_text(
+            yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8"
+        )
     named = {word.partition("@")[0] for word in planned.replace(",", " ").split()}
-    stages = {"dataset", "captions", "foundation", "text2mask", "mask2img", "masksyn", "imgsyn", "seediff", "diffumask"}
+    stages = {
+        "dataset",
+        "captions",
+        "foundation",
+        "text2mask",
+        "mask2img",
+        "masksyn",
+        "imgsyn",
+        "seediff",
+        "diffumask",
+    }
     assert "train_seg" in named
     assert not named & stages
 
 
-def test_a_new_class_concerns_what_depends_on_it_only(workspace: Path, first_run: dict[str, str]) -> None:
+def test_a_new_class_concerns_what_depends_on_it_only(
+    workspace: Path, first_run: dict[str, str]
+) -> None:
     params = smoke_params()
     params["classes"].append("tree")
-    (workspace / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    (workspace / "params.yaml").write_text(
+        yaml.safe_dump(params, sort_keys=False), encoding="utf-8"
+    )
     try:
         planned = repro(workspace, "--dry")
     finally:
-        (workspace / "params.yaml").write_text(yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8")
+        (workspace / "params.yaml").write_text(
+            yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8"
+        )
     words = set(planned.replace(",", " ").split())
     assert {"masksyn@tree", "imgsyn@tree", "seediff@tree"} <= words
-    assert not words & {"masksyn@car", "dataset", "text2mask", "train_seg@baseline", "train_seg@full_real"}
+    assert not words & {
+        "masksyn@car",
+        "dataset",
+        "text2mask",
+        "train_seg@baseline",
+        "train_seg@full_real",
+    }

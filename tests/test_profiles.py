@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from seggen_core.config import SegGenConfig, load_config
-from seggen_core.datasets.scene_layout import SCENES_TAXONOMY
+from seggen_core.config.base import NOTHING_TO_WATCH
+from seggen_core.scenes.layout import SCENES_TAXONOMY
 
 ROOT = Path(__file__).parent.parent
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/params.yaml"))
@@ -20,9 +21,16 @@ def profile(name: str) -> SegGenConfig:
 
 
 def test_the_papers_profiles_are_all_there() -> None:
-    assert {"ade20k", "coco_panoptic", "coco_instance", "voc2012", "cityscapes", "camvid", "camvid_256", "scenes"} == set(
-        PROFILES
-    )
+    assert {
+        "ade20k",
+        "coco_panoptic",
+        "coco_instance",
+        "voc2012",
+        "cityscapes",
+        "camvid",
+        "camvid_256",
+        "scenes",
+    } == set(PROFILES)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -33,7 +41,9 @@ def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
     if name == "scenes":
         slugs = SCENES_TAXONOMY.slugs
     else:
-        table = json.loads((ROOT / "seggen_core" / "datasets" / "taxonomies" / f"{dataset}.json").read_text())
+        table = json.loads(
+            (ROOT / "seggen_core" / "datasets" / "taxonomies" / f"{dataset}.json").read_text()
+        )
         slugs = [re.sub(r"[^a-z0-9]+", "_", c["name"].lower()) for c in table["classes"]]
     assert set(config.classes) <= set(slugs)
     assert set(slugs) - set(config.classes) <= (
@@ -41,12 +51,22 @@ def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
     )
     # DVC tracks these: they have to be there, and the matrices may not be empty.
     assert config.diffumask is not None
-    reads = (config.captions.reads, config.foundation.reads, config.seediff.reads, config.diffumask.reads)
+    assert config.dataset.reads == NOTHING_TO_WATCH, "init sets it, as it sets the root"
+    reads = (
+        config.captions.reads,
+        config.foundation.reads,
+        config.seediff.reads,
+        config.diffumask.reads,
+    )
     for path in (*reads, config.captions.edits):
-        assert path is not None and (ROOT / path).exists(), path
+        assert path is not None, name
+        assert Path(path) == NOTHING_TO_WATCH or (ROOT / path).exists(), path
     assert config.methods and config.judge.variant in config.variants
     # What comes from the hub is pinned by commit.
-    if config.foundation.mode == "pretrained" and not (ROOT / str(config.foundation.source)).is_dir():
+    if (
+        config.foundation.mode == "pretrained"
+        and not (ROOT / str(config.foundation.source)).is_dir()
+    ):
         assert re.fullmatch(r"[0-9a-f]{40}", str(config.foundation.revision))
     if config.captions.captioner in ("blip2", "blip", "florence2"):
         assert re.fullmatch(r"[0-9a-f]{40}", str(config.captions.revision))
@@ -66,18 +86,31 @@ def test_dvc_yaml_finds_every_parameter_that_it_names(name: str) -> None:
 
 
 def test_the_projects_parameters_are_the_scenes_profile() -> None:
-    assert (ROOT / "params.yaml").read_text() == (ROOT / "profiles" / "scenes" / "params.yaml").read_text()
+    assert (ROOT / "params.yaml").read_text() == (
+        ROOT / "profiles" / "scenes" / "params.yaml"
+    ).read_text()
 
 
 @pytest.mark.parametrize("name", ["ade20k", "coco_panoptic", "coco_instance"])
 def test_seggens_generators(name: str) -> None:
     config = profile(name)
-    assert config.dataset.image_size == 768 and config.dataset.keep_val_in_train and config.dataset.subset_size is None
+    assert (
+        config.dataset.image_size == 768
+        and config.dataset.keep_val_in_train
+        and config.dataset.subset_size is None
+    )
     assert config.foundation.source == "stabilityai/stable-diffusion-xl-base-1.0"
-    assert config.captions.captioner == "blip2" and config.captions.model == "Salesforce/blip2-flan-t5-xxl"
+    assert (
+        config.captions.captioner == "blip2"
+        and config.captions.model == "Salesforce/blip2-flan-t5-xxl"
+    )
     trained = (config.text2mask, config.mask2img) if name == "ade20k" else (config.mask2img,)
     for section in trained:
-        assert (section.num_steps, section.learning_rate, section.random_flip) == (30_000, 1e-5, True)
+        assert (section.num_steps, section.learning_rate, section.random_flip) == (
+            30_000,
+            1e-5,
+            True,
+        )
     sampling = config.imgsyn.mask2img
     assert (sampling.num_inference_steps, sampling.scheduler) == (40, "EulerDiscreteScheduler")
     assert sampling.scheduler_kwargs == {"use_karras_sigmas": True}
@@ -87,13 +120,36 @@ def test_seggens_generators(name: str) -> None:
 def test_seggen_on_ade20k() -> None:
     config = profile("ade20k")
     assert config.masksyn.samples_per_source == 10
-    assert (config.masksyn.text2mask.num_inference_steps, config.masksyn.mask2img.num_inference_steps) == (200, 40)
+    assert (
+        config.masksyn.text2mask.num_inference_steps,
+        config.masksyn.mask2img.num_inference_steps,
+    ) == (200, 40)
     train = config.train_seg
-    assert (train.model, train.strategy, train.p_aug, train.num_steps) == ("mask2former", "replace", 0.6, 160_000)
-    assert (train.batch_size, train.learning_rate, train.weight_decay, train.crop_size) == (16, 1e-4, 0.05, 512)
-    assert (train.backbone_multiplier, train.max_grad_norm, train.lr_scheduler) == (0.1, 0.01, "poly")
-    assert train.mask2former["backbone_config"]["depths"] == [3, 4, 6, 3] and train.mask2former["num_queries"] == 100
-    assert set(config.variants) == {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn"} and len(config.classes) == 150
+    assert (train.model, train.strategy, train.p_aug, train.num_steps) == (
+        "mask2former",
+        "replace",
+        0.6,
+        160_000,
+    )
+    assert (train.batch_size, train.learning_rate, train.weight_decay, train.crop_size) == (
+        16,
+        1e-4,
+        0.05,
+        512,
+    )
+    assert (train.backbone_multiplier, train.max_grad_norm, train.lr_scheduler) == (
+        0.1,
+        0.01,
+        "poly",
+    )
+    assert (
+        train.mask2former["backbone_config"]["depths"] == [3, 4, 6, 3]
+        and train.mask2former["num_queries"] == 100
+    )
+    assert (
+        set(config.variants) == {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn"}
+        and len(config.classes) == 150
+    )
 
 
 @pytest.mark.parametrize("name, classes", [("coco_panoptic", 133), ("coco_instance", 80)])
@@ -101,28 +157,47 @@ def test_seggen_on_coco(name: str, classes: int) -> None:
     config = profile(name)
     train = config.train_seg
     assert len(config.classes) == classes and config.methods == ("imgsyn",)
-    assert (train.strategy, train.pretrain_share, train.num_steps) == ("pretrain", 0.5, 2 * 368_750)  # 50 + 50 epochs of 118 k
+    assert (train.strategy, train.pretrain_share, train.num_steps) == (
+        "pretrain",
+        0.5,
+        2 * 368_750,
+    )  # 50 + 50 epochs of 118 k
     assert train.num_steps * train.batch_size / 2 / 118_287 == pytest.approx(50, abs=0.2)
     assert (train.lr_scheduler, train.crop_size) == ("step", 1024)
 
 
 @pytest.mark.parametrize(
-    "name, prompt, classes", [("voc2012", "a photo of {class}", 20), ("cityscapes", "a photo of {class} in the city", 6)]
+    "name, prompt, classes",
+    [("voc2012", "a photo of {class}", 20), ("cityscapes", "a photo of {class} in the city", 6)],
 )
 def test_seediff(name: str, prompt: str, classes: int) -> None:
     config = profile(name)
-    assert str(config.foundation.source).endswith("stable-diffusion-2-base") and config.dataset.image_size == 512
+    assert (
+        str(config.foundation.source).endswith("stable-diffusion-2-base")
+        and config.dataset.image_size == 512
+    )
     section = config.seediff
     assert (section.alpha, section.beta, section.sampling.num_inference_steps) == (0.5, 0.3, 50)
     assert section.prompts == (prompt,) and 2_000 <= section.samples_per_class <= 3_000
-    assert (section.cross_attention_resolution, section.seed_threshold, section.pamr) == (16, "fixed", True)
+    assert (section.cross_attention_resolution, section.seed_threshold, section.pamr) == (
+        16,
+        "fixed",
+        True,
+    )
     assert len(config.classes) == classes and config.methods == ("seediff",)
 
 
 def test_camvid_is_real_and_small() -> None:
     config = profile("camvid")
-    assert config.dataset.subset_size == 37 and config.dataset.subset_seeds == (0, 1, 2) and config.dataset.keep_val_in_train
-    assert config.foundation.pretrain is not None and config.foundation.pretrain.data == "training_images"
+    assert (
+        config.dataset.subset_size == 37
+        and config.dataset.subset_seeds == (0, 1, 2)
+        and config.dataset.keep_val_in_train
+    )
+    assert (
+        config.foundation.pretrain is not None
+        and config.foundation.pretrain.data == "training_images"
+    )
     assert config.foundation.pretrain.image_size == config.dataset.image_size <= 128
     both = {f"masksyn_imgsyn{how}" for how in ("", "_then_real", "_p20", "_filtered")}
     assert set(config.variants) == {"baseline", "masksyn", "imgsyn", "shuffled", "full_real"} | both
@@ -130,19 +205,26 @@ def test_camvid_is_real_and_small() -> None:
 
 def test_camvid_at_256_px_differs_in_size_alone() -> None:
     small, large = profile("camvid"), profile("camvid_256")
-    assert large.dataset.image_size == 256 and large.dataset == small.dataset.model_copy(update={"image_size": 256})
+    assert large.dataset.image_size == 256 and large.dataset == small.dataset.model_copy(
+        update={"image_size": 256}
+    )
     assert large.foundation.pretrain is not None and large.foundation.pretrain.new_unet
     assert large.variants == small.variants
 
 
 def test_prompts_reach_the_samplers_and_captions_the_trainings() -> None:
-    """An edited prompt must make neither the generators stale nor the partitions of other classes."""
+    """An edited prompt leaves the generators and the partitions of other classes up to date."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert set(stages["captions"]["outs"]) == {"data/captions", "data/prompts"}
     for name in ("text2mask", "mask2img"):
-        assert "data/captions" in stages[name]["deps"] and not any("prompts" in d for d in stages[name]["deps"])
+        assert "data/captions" in stages[name]["deps"] and not any(
+            "prompts" in d for d in stages[name]["deps"]
+        )
     for name in ("masksyn", "imgsyn"):
-        assert "data/prompts/${item.class}.parquet" in stages[name]["deps"] and "data/captions" not in stages[name]["deps"]
+        assert (
+            "data/prompts/${item.class}.parquet" in stages[name]["deps"]
+            and "data/captions" not in stages[name]["deps"]
+        )
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -150,8 +232,15 @@ def test_attention_methods_fit_the_image_size_even_where_no_arm_reads_them(name:
     """A bare `dvc repro` runs them."""
     config = profile(name)
     size = config.dataset.image_size
-    latents = size // (8 if "stabilityai" in str(config.foundation.source) or "sd2" in str(config.foundation.source) else 2)
-    assert latents / config.seediff.cross_attention_resolution in (2, 4)  # all families attend to text at both
+    latents = size // (
+        8
+        if "stabilityai" in str(config.foundation.source) or "sd2" in str(config.foundation.source)
+        else 2
+    )
+    assert latents / config.seediff.cross_attention_resolution in (
+        2,
+        4,
+    )  # all families attend to text at both
     assert config.diffumask is not None and config.diffumask.affinity_net is not None
     assert math.log2(size / config.diffumask.affinity_net.feature_size).is_integer()
 
@@ -163,5 +252,7 @@ def test_a_profile_holds_every_section_that_a_stage_depends_on(name: str) -> Non
         for parameter in stage.get("do", stage).get("params", ()):
             value = tree
             for part in parameter.replace("${key}", next(iter(tree["variants"]))).split("."):
-                assert part in value, f"{name} lacks {parameter}: DVC can't run the stage without it"
+                assert part in value, (
+                    f"{name} lacks {parameter}: DVC can't run the stage without it"
+                )
                 value = value[part]

@@ -1,7 +1,8 @@
-"""The profiles of the papers, run: each one's own graph, settings and model families, with every size brought down to a few.
+"""The papers' profiles, run: each one's own graph, settings and model families at small sizes.
 
-Only sizes are changed: the methods, schedulers, strategies, colour maps, captioners, segmenters and the kinds of networks are
-the profile's. Weights are random, so nothing here says how good a result is; `test_pipeline.py` runs the embedded profile by DVC.
+Only sizes are changed: the methods, schedulers, strategies, colour maps, captioners, segmenters and
+the kinds of networks are the profile's. Weights are random, so nothing here says how good a result
+is; `test_pipeline.py` runs the embedded profile by DVC.
 """
 
 import importlib
@@ -20,12 +21,13 @@ from PIL import Image
 
 from seggen_core.cli import main
 from seggen_core.config import SegGenConfig, load_config
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis.prompt_templates import class_phrase
-from seggen_core.synthesis.sample_store import SampleStore
 from seggen_core.taxonomy import Taxonomy
+from tests.captions.tiny_blip2 import save_blip2
 from tests.datasets.layouts import STEMS, WRITERS, blocks, save
-from tests.generators.tiny_blip2 import save_blip2
+from tests.segmentation.tiny import TINY_MASK2FORMER
 
 ROOT = Path(__file__).parent.parent
 PARTS = {"foundation": "unet", "text2mask": "unet", "mask2img": "."}
@@ -45,7 +47,9 @@ class Shape:
 
 SHAPES = {
     "ade20k": Shape("StableDiffusionXLPipeline", 150, ("baseline", "masksyn_imgsyn")),
-    "coco_panoptic": Shape("StableDiffusionXLPipeline", 133, ("baseline", "imgsyn"), instances=True),
+    "coco_panoptic": Shape(
+        "StableDiffusionXLPipeline", 133, ("baseline", "imgsyn"), instances=True
+    ),
     "coco_instance": Shape("StableDiffusionXLPipeline", 80, ("baseline", "imgsyn"), instances=True),
     "voc2012": Shape("StableDiffusionPipeline", 21, ("baseline", "synthetic_only")),
     "cityscapes": Shape("StableDiffusionPipeline", 19, ("baseline", "seediff")),
@@ -60,7 +64,10 @@ REAL_LAYOUTS = {
     "coco_panoptic": {
         "input_images": ("train2017", "val2017"),
         "panoptic_examples": ("annotations/panoptic_train2017", "annotations/panoptic_val2017"),
-        "panoptic_examples.json": ("annotations/panoptic_train2017.json", "annotations/panoptic_val2017.json"),
+        "panoptic_examples.json": (
+            "annotations/panoptic_train2017.json",
+            "annotations/panoptic_val2017.json",
+        ),
     },
 }
 """What lies where in the folders of real samples, and where it is published, for train and val."""
@@ -68,7 +75,7 @@ REAL_LAYOUTS = {
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the profiles fetch from the hub, a few channels wide with random weights: one folder each."""
+    """What the profiles fetch from the hub, narrow and with random weights: one folder each."""
     import torch
     from transformers import ResNetConfig, ResNetForImageClassification
 
@@ -92,41 +99,47 @@ BACKBONE = {
     "layer_type": "bottleneck",
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
-MASK2FORMER = {
-    "backbone_config": BACKBONE,
-    "feature_size": 32,
-    "mask_feature_size": 32,
-    "hidden_dim": 32,
-    "encoder_feedforward_dim": 32,
-    "dim_feedforward": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 3,
-    "num_attention_heads": 2,
-    "num_queries": 5,
-    "train_num_points": 64,
-}
+MASK2FORMER = TINY_MASK2FORMER | {"backbone_config": BACKBONE, "decoder_layers": 3}
 
 
 def reduced(name: str) -> dict[str, Any]:
-    """The profile's parameters with smaller sizes, and what it takes from the hub taken from folders."""
+    """The profile's parameters with smaller sizes and with folders instead of the hub."""
     tree = yaml.safe_load((ROOT / "profiles" / name / "params.yaml").read_text(encoding="utf-8"))
     large = tree["dataset"]["image_size"]
     tree["dataset"] |= {"image_size": {768: 64, 512: 128}[large], "num_val": 1}
     small = tree["dataset"]["image_size"]
     if tree["captions"]["captioner"] == "blip2":
-        tree["captions"] |= {"model": "pretrained/blip2", "revision": None, "max_new_tokens": 6, "batch_size": 2}
+        tree["captions"] |= {
+            "model": "pretrained/blip2",
+            "revision": None,
+            "max_new_tokens": 6,
+            "batch_size": 2,
+        }
     source = f"pretrained/{SHAPES[name].foundation}"
     tree["foundation"] |= {"source": source, "revision": None, "reads": source}
     for generator in ("text2mask", "mask2img"):
-        tree[generator] |= {"num_steps": 2, "batch_size": 2, "warmup_steps": 1, "checkpoint_every": 1}
+        tree[generator] |= {
+            "num_steps": 2,
+            "batch_size": 2,
+            "warmup_steps": 1,
+            "checkpoint_every": 1,
+        }
     for method in ("masksyn", "imgsyn"):
         tree[method] |= {"samples_per_source": 2, "batch_size": 2}
         for sampler in ("text2mask", "mask2img"):
             tree[method][sampler] = tree[method].get(sampler, {}) | SAMPLER
-    tree["seediff"] |= {"samples_per_class": 2, "batch_size": 2, "sampling": tree["seediff"].get("sampling", {}) | SAMPLER}
-    tree["seediff"]["cross_attention_resolution"] = tree["seediff"]["cross_attention_resolution"] * small // large
+    tree["seediff"] |= {
+        "samples_per_class": 2,
+        "batch_size": 2,
+        "sampling": tree["seediff"].get("sampling", {}) | SAMPLER,
+    }
+    tree["seediff"]["cross_attention_resolution"] = (
+        tree["seediff"]["cross_attention_resolution"] * small // large
+    )
     train = tree["train_seg"]
-    assert set(train["mask2former"]) <= set(MASK2FORMER) and set(train["mask2former"]["backbone_config"]) == set(BACKBONE)
+    assert set(train["mask2former"]) <= set(MASK2FORMER) and set(
+        train["mask2former"]["backbone_config"]
+    ) == set(BACKBONE)
     train |= {"num_steps": 4, "batch_size": 2, "checkpoint_every": 2, "mask2former": MASK2FORMER}
     train["crop_size"] = train["crop_size"] * small // large
     train["warmup_steps"] = min(train["warmup_steps"], 1)
@@ -140,15 +153,24 @@ def write_dataset(name: str, root: Path) -> None:
     if name == "voc2012":  # SBD's masks, without instances
         below = root / "VOCdevkit" / "VOC2012"
         for stem in STEMS["train"]:
-            save(Image.fromarray(blocks([0, 15, 255, 15, 1, 0])), below / "SegmentationClassAug" / f"{stem}.png")
-        (below / "ImageSets" / "Segmentation" / "trainaug.txt").write_text("\n".join(STEMS["train"]) + "\n")
+            save(
+                Image.fromarray(blocks([0, 15, 255, 15, 1, 0])),
+                below / "SegmentationClassAug" / f"{stem}.png",
+            )
+        (below / "ImageSets" / "Segmentation" / "trainaug.txt").write_text(
+            "\n".join(STEMS["train"]) + "\n"
+        )
 
 
-def begin(folder: Path, *, name: str, pretrained: Path, dataset: Path) -> tuple[ProjectPaths, SegGenConfig]:
+def begin(
+    folder: Path, *, name: str, pretrained: Path, dataset: Path
+) -> tuple[ProjectPaths, SegGenConfig]:
     """`seggen init` in a project that has the reduced profile."""
     profile = folder / "profiles" / name
     profile.mkdir(parents=True)
-    (profile / "params.yaml").write_text(yaml.safe_dump(reduced(name), sort_keys=False), encoding="utf-8")
+    (profile / "params.yaml").write_text(
+        yaml.safe_dump(reduced(name), sort_keys=False), encoding="utf-8"
+    )
     shutil.copy(ROOT / "profiles" / name / "caption_edits.csv", profile)
     (folder / "pretrained").symlink_to(pretrained)
     params = folder / "params.yaml"
@@ -157,14 +179,16 @@ def begin(folder: Path, *, name: str, pretrained: Path, dataset: Path) -> tuple[
 
 
 def run_graph(config: SegGenConfig, *, paths: ProjectPaths) -> str:
-    """Run every stage, and class partitions of one class: the first that real samples belong to. Return its slug."""
+    """Run every stage and the first class with real samples; return its slug."""
 
     def run(stage: str, item: str | None = None) -> None:
         importlib.import_module(f"seggen_core.stages.{stage}").run(config, paths=paths, item=item)
 
     for stage in ("dataset", "captions", "foundation", "text2mask", "mask2img"):
         run(stage)
-    slug = next((s for s in config.classes if len(pd.read_parquet(paths.prompts(s)))), config.classes[0])
+    slug = next(
+        (s for s in config.classes if len(pd.read_parquet(paths.prompts(s)))), config.classes[0]
+    )
     graph = [(method, slug) for method in ("masksyn", "imgsyn", "seediff")]
     graph += [(stage, arm) for arm in config.variants for stage in ("train_seg", "evaluate")]
     graph += [("judge", method) for method in config.methods]
@@ -188,15 +212,28 @@ def read(path: Path) -> Any:
 
 def check_generators(config: SegGenConfig, *, paths: ProjectPaths, shape: Shape) -> None:
     """The models are of the foundation's family, and were trained."""
-    foundation, drawer, side = (load_folder(paths.model(name), part) for name, part in PARTS.items())
+    foundation, drawer, side = (
+        load_folder(paths.model(name), part) for name, part in PARTS.items()
+    )
     for name in ("foundation", "text2mask"):
         assert read(paths.model(name) / "model_index.json")["_class_name"] == shape.foundation
-    assert all(np.array_equal(foundation[k], v) for k, v in load_folder(paths.root / config.foundation.source, "unet").items())
-    assert set(drawer) == set(foundation) and any(not np.array_equal(foundation[k], v) for k, v in drawer.items())
+    assert all(
+        np.array_equal(foundation[k], v)
+        for k, v in load_folder(paths.root / config.foundation.source, "unet").items()
+    )
+    assert set(drawer) == set(foundation) and any(
+        not np.array_equal(foundation[k], v) for k, v in drawer.items()
+    )
     condition = read(paths.model("mask2img") / "config.json")
-    assert condition.get("addition_embed_type") == ("text_time" if "XL" in shape.foundation else None)
-    assert len(condition["conditioning_embedding_out_channels"]) == 4  # pixels to latents at an eighth of their size
-    assert any(v.any() for k, v in side.items() if "controlnet_down_blocks" in k)  # no longer zero convolutions
+    assert condition.get("addition_embed_type") == (
+        "text_time" if "XL" in shape.foundation else None
+    )
+    assert (
+        len(condition["conditioning_embedding_out_channels"]) == 4
+    )  # pixels to latents at an eighth of their size
+    assert any(
+        v.any() for k, v in side.items() if "controlnet_down_blocks" in k
+    )  # no longer zero convolutions
 
 
 def check_pairs(config: SegGenConfig, *, paths: ProjectPaths, shape: Shape, slug: str) -> None:
@@ -213,7 +250,9 @@ def check_pairs(config: SegGenConfig, *, paths: ProjectPaths, shape: Shape, slug
             if method == "imgsyn":
                 source = real[sample.metadata["source_key"]]
                 np.testing.assert_array_equal(sample.segmentation_map, source.segmentation_map)
-                np.testing.assert_array_equal(sample.instance_map, source.instance_map if shape.instances else None)
+                np.testing.assert_array_equal(
+                    sample.instance_map, source.instance_map if shape.instances else None
+                )
 
 
 def check_attention_masks(config: SegGenConfig, *, paths: ProjectPaths, slug: str) -> None:
@@ -226,19 +265,29 @@ def check_attention_masks(config: SegGenConfig, *, paths: ProjectPaths, slug: st
         assert set(np.unique(sample.segmentation_map)) == {outside, taxonomy.by_slug(slug).train_id}
         name = config.seediff.prompts[0].replace("{class}", class_phrase(taxonomy.by_slug(slug)))
         assert sample.metadata["prompt"] == name
-    assert "seediff" not in config.methods or "mask_iou" in read(paths.report("judge", "seediff") / "metrics.json")
+    assert "seediff" not in config.methods or "mask_iou" in read(
+        paths.report("judge", "seediff") / "metrics.json"
+    )
 
 
-def check_segmenters(config: SegGenConfig, *, paths: ProjectPaths, shape: Shape, slug: str, num_test: int) -> None:
+def check_segmenters(
+    config: SegGenConfig, *, paths: ProjectPaths, shape: Shape, slug: str, num_test: int
+) -> None:
     """Every arm is a Mask2Former on the pretrained ResNet, scored over all classes."""
     backbone = load_folder(paths.root / "pretrained" / "resnet-50", ".")
     for arm in config.variants:
         segmenter = load_folder(paths.checkpoint(arm) / "seed0", ".")
-        trained = {k.removeprefix(ENCODER): v for k, v in segmenter.items() if k.startswith(ENCODER) and "weight" in k}
+        trained = {
+            k.removeprefix(ENCODER): v
+            for k, v in segmenter.items()
+            if k.startswith(ENCODER) and "weight" in k
+        }
         for name, value in trained.items():  # four steps at a learning rate of 1e-5
             np.testing.assert_allclose(value, backbone[f"resnet.{name}"], atol=1e-3)
         metrics = read(paths.report("evaluate", arm) / "metrics.json")
-        assert len(metrics["per_class_iou"]) == shape.num_classes and metrics["num_images"] == num_test
+        assert (
+            len(metrics["per_class_iou"]) == shape.num_classes and metrics["num_images"] == num_test
+        )
         assert 0 <= metrics["miou"] <= 100
     for method in config.methods:
         judged = read(paths.report("judge", method) / "metrics.json")
@@ -248,13 +297,18 @@ def check_segmenters(config: SegGenConfig, *, paths: ProjectPaths, shape: Shape,
 
 
 def check_graph(name: str, *, folder: Path, pretrained: Path, num_test: int) -> None:
-    """Run the profile `name` in `folder`, whose subfolder "dataset" holds its dataset, and look at all that came of it."""
+    """Run the profile `name` in `folder`, with its dataset in "dataset", and check results."""
     shape = SHAPES[name]
-    paths, config = begin(folder / "project", name=name, pretrained=pretrained, dataset=folder / "dataset")
+    paths, config = begin(
+        folder / "project", name=name, pretrained=pretrained, dataset=folder / "dataset"
+    )
     slug = run_graph(config, paths=paths)
     assert len(Taxonomy.from_json(read(paths.taxonomy))) == shape.num_classes
     captions = pd.read_parquet(paths.captions)
-    assert set(captions["captioner"]) == {config.captions.captioner} and captions["caption"].str.len().min() > 0
+    assert (
+        set(captions["captioner"]) == {config.captions.captioner}
+        and captions["caption"].str.len().min() > 0
+    )
     check_generators(config, paths=paths, shape=shape)
     check_pairs(config, paths=paths, shape=shape, slug=slug)
     check_attention_masks(config, paths=paths, slug=slug)
@@ -263,13 +317,17 @@ def check_graph(name: str, *, folder: Path, pretrained: Path, num_test: int) -> 
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_profiles_own_graph_runs(name: str, tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profiles_own_graph_runs(
+    name: str, tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "disk")
     write_dataset(name, tmp_path / "dataset")
     check_graph(name, folder=tmp_path, pretrained=pretrained, num_test=len(STEMS["val"]))
 
 
-@pytest.mark.skipif("SEGGEN_REAL_DATA" not in os.environ, reason="SEGGEN_REAL_DATA names no folder of real samples")
+@pytest.mark.skipif(
+    "SEGGEN_REAL_DATA" not in os.environ, reason="SEGGEN_REAL_DATA names no folder of real samples"
+)
 @pytest.mark.parametrize("name, number", [("ade20k", 3), ("coco_panoptic", 2)])
 def test_a_profiles_own_graph_runs_on_real_samples(
     name: str, number: int, tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,7 @@
-"""Foundations with random weights in the shape of the published ones: SDXL-base and Stable Diffusion 2-base, a few channels wide.
+"""Foundations with random weights, narrow, in the shape of SDXL-base and Stable Diffusion 2-base.
 
-Blocks, text encoders, autoencoder (f = 8) and schedulers are of the kinds that the published folders have, and as many; widths
-and layers are what is small.
+Blocks, text encoders, autoencoder (f = 8) and schedulers are of the kinds that the published
+folders have, and as many; widths and layers are what is small.
 """
 
 from pathlib import Path
@@ -66,7 +66,7 @@ def _autoencoder(*, scaling_factor: float) -> AutoencoderKL:
 
 
 def _uneven_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Weights as drawn give nearly flat attention; larger projections make it vary, as training does."""
+    """Weights as drawn give nearly flat attention; larger projections make it vary."""
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if name.endswith(("to_q.weight", "to_k.weight")):
@@ -75,7 +75,7 @@ def _uneven_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def save_sdxl(folder: Path) -> Path:
-    """Save a StableDiffusionXLPipeline as stabilityai/stable-diffusion-xl-base-1.0 is laid out; return its folder."""
+    """Save a StableDiffusionXLPipeline laid out like SDXL-base 1.0; return its folder."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     unet = UNet2DConditionModel(
@@ -96,12 +96,19 @@ def save_sdxl(folder: Path) -> Path:
     pipeline = StableDiffusionXLPipeline(
         vae=_autoencoder(scaling_factor=0.13025).eval(),
         text_encoder=CLIPTextModel(_text(tokenizer, width=16, hidden_act="quick_gelu")).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(_text(tokenizer, width=24, hidden_act="gelu", projection_dim=24)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(
+            _text(tokenizer, width=24, hidden_act="gelu", projection_dim=24)
+        ).eval(),
         tokenizer=tokenizer,
         tokenizer_2=_tokenizer(),
         unet=_uneven_attention(unet),
         scheduler=EulerDiscreteScheduler.from_config(
-            _NOISE_SCHEDULE | {"interpolation_type": "linear", "timestep_spacing": "leading", "use_karras_sigmas": False}
+            _NOISE_SCHEDULE
+            | {
+                "interpolation_type": "linear",
+                "timestep_spacing": "leading",
+                "use_karras_sigmas": False,
+            }
         ),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,

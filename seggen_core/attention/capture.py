@@ -1,147 +1,63 @@
-"""Cross- and self-attention of a Stable Diffusion UNet, averaged while it generates (SeeDiff, equations 3 to 5).
+"""Cross- and self-attention of a Stable Diffusion UNet, averaged while it generates.
+
+SeeDiff, equations 3 to 5:
 
     with capture_attention(pipe.unet, class_tokens=[[(5,)], [(5, 6)]]) as recorder:
         images = pipe(prompt=["a photo of a car", "a photo of a potted plant"]).images
     recorder.cross_map(16)      # float32 [2, 1, 16, 16]
     recorder.self_map(16)       # float32 [2, 256, 256]
 
-The layer's own processor computes the image, with the same kernel as ever; the maps are computed beside it from the same
-queries and keys, so images are bit-identical to those made without capture.
+The layer's own processor computes the image, with the same kernel as ever; the maps are computed
+beside it from the same queries and keys, so images are bit-identical to those made without capture.
 
-Shape legend: B images; R rows of a network call (B, or 2B under classifier-free guidance, unconditional rows first); h heads;
-s side of a feature map; N = s * s queries; M keys; P phrases asked for per image; T tokens of a phrase.
+Shape legend: B images; R rows of a network call (B, or 2B under classifier-free guidance,
+unconditional rows first); h heads; s side of a feature map; N = s * s queries; M keys; P phrases
+asked for per image; T tokens of a phrase.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
+from seggen_core.attention.layers import attention_modules
+from seggen_core.attention.mean_attention import (
+    CPU_BYTE_BUDGET,
+    GPU_BYTE_BUDGET,
+    fused_kernels,
+    mean_attention,
+)
 from seggen_core.errors import AttentionError
 
 if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
 
-CPU_BYTE_BUDGET, GPU_BYTE_BUDGET = 8 * 2**20, 256 * 2**20
-"""Most bytes of per-head attention held at a time (one query row of one head is the least): what a processor's cache holds; and
-on a GPU, enough for a few kernels to do the work of thousands, whose launches would take longer than the network."""
-
-_FUSED_SIZE = 512 * 512
-"""Entries of a map from which on its bytes cost more than the launches of kernels."""
-
-# These compute softmax(q k^T * scale) from the layer's own to_q and to_k, so the map can be computed beside them.
+# These compute softmax(q k^T * scale) from the layer's own to_q and to_k, so the map can be
+# computed beside them.
 _SUPPORTED_PROCESSORS = ("AttnProcessor2_0", "AttnProcessor", "SlicedAttnProcessor")
 
 PhraseTokens = Sequence[int]
 """Positions of one phrase's tokens in the prompt."""
 
 
-@dataclass(frozen=True)
-class AttentionLayer:
-    """One attention layer of a UNet.
-
-    Attributes:
-        name: dotted name of the module ("up_blocks.1.attentions.0.transformer_blocks.0.attn2").
-        is_cross: cross-attention on the prompt, else self-attention.
-        resolution: side of the feature map it works on.
-    """
-
-    name: str
-    is_cross: bool
-    resolution: int
-
-
-def list_attention_layers(unet: Any, *, latent_size: int | None = None) -> list[AttentionLayer]:
-    """List the attention layers of a UNet2DConditionModel for square latents of `latent_size` (its own sample size where None).
-
-    Raises:
-        AttentionError: the network has no cross-attention, as text-to-image UNets have.
-    """
-    sizes = [latent_size or int(unet.config.sample_size)]
-    for block in unet.down_blocks:
-        sizes.append(math.ceil(sizes[-1] / 2) if getattr(block, "downsamplers", None) else sizes[-1])
-    layers = []
-    for name, module in _attention_modules(unet):
-        place, _, rest = name.partition(".")
-        index = int(rest.partition(".")[0]) if place in ("down_blocks", "up_blocks") else 0
-        size = {"down_blocks": sizes[index], "mid_block": sizes[-1], "up_blocks": sizes[len(unet.up_blocks) - 1 - index]}[place]
-        layers.append(AttentionLayer(name, module.is_cross_attention, size))
-    return layers
-
-
-def _attention_modules(unet: Any) -> list[tuple[str, "Attention"]]:
-    from diffusers.models.attention_processor import Attention
-
-    modules = [(name, m) for name, m in unet.named_modules() if isinstance(m, Attention)]
-    if not any(m.is_cross_attention for _, m in modules):
-        raise AttentionError(
-            f"{type(unet).__name__} has no cross-attention layer (found {len(modules)} attention layers in all); masks from "
-            "attention need the UNet2DConditionModel of a Stable Diffusion 1.x, 2.x or XL pipeline"
-        )
-    return modules
-
-
-def mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float, byte_budget: int) -> torch.Tensor:
-    """Return attention averaged over heads: softmax(q k^T * scale), SeeDiff equations 3 and 4.
-
-    Computed in float32 whatever the input's type (half-precision scores of SD 2 overflow), one slice of query rows at a time,
-    so that at most `byte_budget` bytes of per-head scores and probabilities exist. On a CPU, one head at a time too, which keeps
-    them in cache; on a GPU, as many as the budget holds. Large maps in half precision on CUDA take `fused_attention`, which holds
-    none of them.
-
-    Args:
-        query: [B, h, N, d].
-        key: [B, h, M, d].
-        scale: factor of the scores, 1 / sqrt(d) in Stable Diffusion.
-        byte_budget: see above.
-
-    Returns:
-        float32 [B, N, M]; rows sum to 1.
-    """
-    batch, heads, num_queries, _ = query.shape
-    num_keys = key.shape[2]
-    if fused := _fused_kernels(query, key):
-        return fused.fused_mean_attention(query, key, scale=scale)
-    row_bytes = 2 * 4 * batch * num_keys
-    together = 1 if query.device.type == "cpu" else max(1, min(heads, byte_budget // row_bytes))
-    rows = max(1, min(num_queries, byte_budget // (row_bytes * together)))
-    mean = torch.zeros(batch, num_queries, num_keys, dtype=torch.float32, device=query.device)
-    key = key.float().transpose(-1, -2)
-    for start in range(0, num_queries, rows):
-        part = slice(start, start + rows)
-        for head in range(0, heads, together):
-            group = slice(head, head + together)
-            probabilities = ((query[:, group, part].float() * scale) @ key[:, group]).softmax(dim=-1)
-            mean[:, part] += probabilities[:, 0] if together == 1 else probabilities.sum(dim=1)
-    mean /= heads
-    return mean
-
-
-def _fused_kernels(query: torch.Tensor, key: torch.Tensor) -> ModuleType | None:
-    """Return the module of fused kernels where it takes such maps and they are large enough."""
-    if not query.is_cuda or query.shape[2] * key.shape[2] < _FUSED_SIZE:
-        return None
-    try:
-        from seggen_core.attention import fused_attention
-    except ImportError:  # torch came without Triton
-        return None
-    return fused_attention if fused_attention.fits(query, key) else None
-
-
 class AttentionRecorder:
-    """Running averages of equation 5: one float32 sum per resolution and image, however many layers and steps there are.
+    """Running averages of equation 5.
 
-    Equation 5 divides each map by its maximum before averaging, so that no layer or step outweighs the others by its mere
-    scale. What a map is, the paper leaves open; here it is the head-averaged map of one layer at one step
-      - for cross-attention: of one image and one token, [s, s]. The maximum over all tokens would be that of the start token,
-        which takes most of every softmax, and would make a class map's scale a matter of the prompt's length;
-      - for self-attention: of one image, [N, N]. Every row of it sums to the same, so every seed weighs the same in equation 7.
-    Tokens of a phrase are averaged after that. A "step" is a call of the network (second-order samplers make two a step).
+    There is one float32 sum per resolution and image, however many layers and steps there are.
+
+    Equation 5 divides each map by its maximum before averaging, so that no layer or step outweighs
+    the others by its mere scale. The paper doesn't say what a map is; here it is the head-averaged
+    map of one layer at one step
+      - for cross-attention: of one image and one token, [s, s]. The maximum over all tokens would
+        be that of the start token, which takes most of every softmax, and would make a class map's
+        scale a matter of the prompt's length;
+      - for self-attention: of one image, [N, N]. Every row of it sums to the same, so every seed
+        weighs the same in equation 7.
+    Tokens of a phrase are averaged after that. A "step" is a call of the network (second-order
+    samplers make two a step).
     """
 
     def __init__(
@@ -186,32 +102,45 @@ class AttentionRecorder:
         return sum(t.numel() * t.element_size() for t in self._sums.values())
 
     def cross_map(self, resolution: int) -> torch.Tensor:
-        """Return the phrases' cross-attention maps at `resolution`, equation 5: float32 [B, P, s, s] in [0, 1].
+        """Return the phrases' cross-attention maps, equation 5: float32 [B, P, s, s] in [0, 1].
 
         The row of a phrase that an image doesn't have (fewer than P) is zero.
         """
-        return self._average("cross", resolution, self.cross_resolutions).unflatten(-1, (resolution, resolution))
+        return self._average("cross", resolution, self.cross_resolutions).unflatten(
+            -1, (resolution, resolution)
+        )
 
     def self_map(self, resolution: int) -> torch.Tensor:
-        """Return self-attention at `resolution`, equation 5: float32 [B, N, N] in [0, 1]; row i * s + j is A[i, j, :, :]."""
+        """Return self-attention at `resolution`, equation 5: float32 [B, N, N] in [0, 1].
+
+        Row i * s + j is A[i, j, :, :].
+        """
         return self._average("self", resolution, self.self_resolutions)
 
     def mean_cross_map(self, size: int) -> torch.Tensor:
-        """Return the phrases' maps averaged over all layers and steps of every resolution: float32 [B, P, size, size].
+        """Return the phrases' maps averaged over all resolutions: float32 [B, P, size, size].
 
-        DiffuMask's aggregation: each layer's map counts the same, enlarged bilinearly to one size.
+        DiffuMask's aggregation: each layer's map at each step counts the same, enlarged bilinearly
+        to one size.
         """
         total, count = torch.zeros(()), 0
         for resolution in self.cross_resolutions:
-            number = self._counts["cross", resolution]
-            maps = F.interpolate(self.cross_map(resolution), size=(size, size), mode="bilinear", align_corners=False)
-            total, count = total.to(maps.device) + number * maps, count + number
+            num_maps = self._counts["cross", resolution]
+            maps = F.interpolate(
+                self.cross_map(resolution), size=(size, size), mode="bilinear", align_corners=False
+            )
+            total, count = total.to(maps.device) + num_maps * maps, count + num_maps
         if not count:
-            raise AttentionError("no cross-attention was recorded; run the network within the context first")
+            raise AttentionError(
+                "no cross-attention was recorded; run the network within the context first"
+            )
         return total / count
 
     def layer_maps(self) -> dict[str, torch.Tensor]:
-        """Return each cross-attention layer's own map, averaged over steps: float32 [B, P, s, s] (with `per_layer`)."""
+        """Return each cross-attention layer's map, averaged over steps: float32 [B, P, s, s].
+
+        Nothing is returned unless `per_layer` was asked for.
+        """
         maps = {}
         for kind, name in self._sums:
             if kind == "layer":
@@ -222,8 +151,9 @@ class AttentionRecorder:
     def _average(self, kind: str, key: int | str, recorded: list[int]) -> torch.Tensor:
         if (kind, key) not in self._sums:
             raise AttentionError(
-                f"no {kind}-attention was recorded at {key}x{key}; recorded: {recorded or 'nothing'} "
-                "(list_attention_layers says what the network has at this image size)"
+                f"no {kind}-attention was recorded at {key}x{key}; recorded: "
+                f"{recorded or 'nothing'} (list_attention_layers says what the network has at "
+                "this image size)"
             )
         return self._sums[kind, key] / self._counts[kind, key]
 
@@ -235,7 +165,9 @@ class AttentionRecorder:
         self._sums[kind, key][image : image + maps.shape[0]] += maps
         self._counts[kind, key] += image == 0
 
-    def record(self, layer: str, attention: "Attention", query: torch.Tensor, key: torch.Tensor) -> None:
+    def record(
+        self, layer: str, attention: "Attention", query: torch.Tensor, key: torch.Tensor
+    ) -> None:
         """Add one layer's attention at one step.
 
         Args:
@@ -247,14 +179,22 @@ class AttentionRecorder:
         # 1. Keep the conditional rows.
         if query.shape[0] not in (self.num_images, 2 * self.num_images):
             raise AttentionError(
-                f"{layer} was called with {query.shape[0]} rows, but class tokens were given for {self.num_images} images: "
-                f"expected {self.num_images} rows, or {2 * self.num_images} under classifier-free guidance (one entry per image)"
+                f"{layer} was called with {query.shape[0]} rows, but class tokens were given for "
+                f"{self.num_images} images: expected {self.num_images} rows, or "
+                f"{2 * self.num_images} under classifier-free guidance (one entry per image)"
             )
         query, key = query[-self.num_images :], key[-self.num_images :]
         side = math.isqrt(query.shape[1])
         if side * side != query.shape[1]:
-            raise AttentionError(f"{layer} works on {query.shape[1]} positions, which is no square; generate square images")
-        kind, wanted = ("cross", self._cross_resolutions) if attention.is_cross_attention else ("self", self._self_resolutions)
+            raise AttentionError(
+                f"{layer} works on {query.shape[1]} positions, which is no square; "
+                "generate square images"
+            )
+        kind, wanted = (
+            ("cross", self._cross_resolutions)
+            if attention.is_cross_attention
+            else ("self", self._self_resolutions)
+        )
         if wanted is not None and side not in wanted:
             return
 
@@ -267,7 +207,7 @@ class AttentionRecorder:
         default = CPU_BYTE_BUDGET if query.device.type == "cpu" else GPU_BYTE_BUDGET
         budget = default if self._byte_budget is None else self._byte_budget
         # The fused kernels hold no head's attention, only the maps themselves.
-        held = 1 if _fused_kernels(query, key) else 2 * attention.heads
+        held = 1 if fused_kernels(query, key) else 2 * attention.heads
         step = max(1, budget // (held * 4 * query.shape[2] * key.shape[2]))
         for image in range(0, self.num_images, step):
             part = slice(image, image + step)
@@ -281,16 +221,24 @@ class AttentionRecorder:
             self._add(kind, side, image, maps)
 
     def _phrase_maps(self, maps: torch.Tensor, images: slice) -> torch.Tensor:
-        """Pick the phrases' tokens from cross-attention [b, N, M], divide each by its maximum, average: [b, P, N]."""
+        """Return each phrase's map [b, P, N] from cross-attention [b, N, M].
+
+        A phrase's map is the mean over its tokens, each divided by its maximum.
+        """
         if self._last_token >= maps.shape[2]:
-            raise AttentionError(f"token position {self._last_token} was asked for, but the prompt has {maps.shape[2]} positions")
+            raise AttentionError(
+                f"token position {self._last_token} was asked for, but the prompt has "
+                f"{maps.shape[2]} positions"
+            )
         self._tokens, self._weights = self._tokens.to(maps.device), self._weights.to(maps.device)
         tokens, weights = self._tokens[images], self._weights[images]
         index = tokens.flatten(1)[:, None, :].expand(-1, maps.shape[1], -1)
         picked = maps.gather(2, index)
         picked = picked / _maximum(picked, dim=(1,))
         # Zero weights must also silence a NaN of padding, whose token was never asked for.
-        weighted = torch.where(weights.flatten(1)[:, None] > 0, picked * weights.flatten(1)[:, None], 0.0)
+        weighted = torch.where(
+            weights.flatten(1)[:, None] > 0, picked * weights.flatten(1)[:, None], 0.0
+        )
         return weighted.unflatten(2, tokens.shape[1:]).sum(-1).transpose(1, 2)
 
 
@@ -300,14 +248,16 @@ def _maximum(maps: torch.Tensor, *, dim: tuple[int, ...]) -> torch.Tensor:
 
 
 class _RecordingProcessor:
-    """Runs the processor that was there, then hands the query and key of that very call to the recorder."""
+    """Runs the processor that was there, then hands that call's query and key to the recorder."""
 
     def __init__(self, name: str, attention: "Attention", recorder: AttentionRecorder) -> None:
         self.wrapped = attention.processor
         self._name, self._recorder = name, recorder
         self._projected: dict[str, torch.Tensor] = {}
         self._handles = [
-            getattr(attention, p).register_forward_hook(lambda _m, _i, output, p=p: self._projected.__setitem__(p, output))
+            getattr(attention, p).register_forward_hook(
+                lambda _m, _i, output, p=p: self._projected.__setitem__(p, output)
+            )
             for p in ("to_q", "to_k")
         ]
 
@@ -320,7 +270,10 @@ class _RecordingProcessor:
     ) -> torch.Tensor:
         """Compute the layer's output [R, N, C] exactly as without capture."""
         if attention_mask is not None:
-            raise AttentionError(f"{self._name} was called with an attention mask, which captured maps don't take into account")
+            raise AttentionError(
+                f"{self._name} was called with an attention mask, which captured maps don't "
+                "take into account"
+            )
         output = self.wrapped(attn, hidden_states, encoder_hidden_states=encoder_hidden_states)
         query, key = self._projected.pop("to_q"), self._projected.pop("to_k")
         with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
@@ -345,37 +298,31 @@ def capture_attention(
     per_layer: bool = False,
     byte_budget: int | None = None,
 ) -> Iterator[AttentionRecorder]:
-    """Record the attention of every call of `unet` within the context; afterwards the network is as it was.
+    """Record the attention of every call of `unet` within the context.
 
-    Under classifier-free guidance only the conditional rows are recorded.
+    Afterwards the network is as it was. Under classifier-free guidance only the conditional rows
+    are recorded.
 
     Args:
-        unet: UNet2DConditionModel of any Stable Diffusion 1.x, 2.x or XL pipeline, called directly or by an unmodified pipeline.
-        class_tokens: for each generated image its phrases, for each phrase its token positions (`class_token_positions`).
+        unet: UNet2DConditionModel of any Stable Diffusion 1.x, 2.x or XL pipeline, called directly
+            or by an unmodified pipeline.
+        class_tokens: for each generated image its phrases, for each phrase its token positions
+            (`class_token_positions`).
         cross_layers: names of the cross-attention layers to average; None takes all.
         cross_resolutions: sides of the cross-attention maps to record; None takes all.
-        self_resolutions: sides of the self-attention maps to record; None takes all. Fine ones are what costs.
-        per_layer: keep the map of each cross-attention layer too (to measure how well each one localises).
-        byte_budget: most bytes of per-head attention held at a time, of maps where the fused kernels hold no more; None is
-            CPU_BYTE_BUDGET or GPU_BYTE_BUDGET.
+        self_resolutions: sides of the self-attention maps to record; None takes all. Fine maps
+            take most of the time and memory.
+        per_layer: keep the map of each cross-attention layer too (to measure how well each one
+            localises).
+        byte_budget: most bytes of per-head attention held at a time, of maps where the fused
+            kernels hold no more; None is CPU_BYTE_BUDGET or GPU_BYTE_BUDGET.
 
     Raises:
-        AttentionError: no cross-attention, an unknown layer name, a processor whose maps can't be computed beside it, an image
-            without class tokens; and within the context, a call with another number of images or a feature map that isn't square.
+        AttentionError: no cross-attention, an unknown layer name, a processor whose maps can't be
+            computed beside it, an image without class tokens; and within the context, a call with
+            another number of images or a feature map that isn't square.
     """
-    modules = _attention_modules(unet)
-    if not class_tokens or not all(phrases and all(phrases) for phrases in class_tokens):
-        raise AttentionError(f"each image needs a phrase of at least one token, got class_tokens={class_tokens!r}")
-    names = [name for name, m in modules if m.is_cross_attention]
-    unknown = sorted(set(cross_layers or ()) - set(names))
-    if unknown:
-        raise AttentionError(f"no cross-attention layer is called {', '.join(unknown)}; this network has: {', '.join(names)}")
-    for name, module in modules:
-        if type(module.processor).__name__ not in _SUPPORTED_PROCESSORS:
-            raise AttentionError(
-                f"{name} uses {type(module.processor).__name__}, expected one of {', '.join(_SUPPORTED_PROCESSORS)}; undo what "
-                "installed it (adapters, fused projections, another capture) or call unet.set_default_attn_processor()"
-            )
+    modules = _check_capture(unet, class_tokens=class_tokens, cross_layers=cross_layers)
     recorder = AttentionRecorder(
         class_tokens,
         cross_resolutions=cross_resolutions,
@@ -395,3 +342,29 @@ def capture_attention(
     finally:
         for module, processor in installed:
             processor.remove(module)
+
+
+def _check_capture(
+    unet: Any, *, class_tokens: Sequence[Sequence[PhraseTokens]], cross_layers: Sequence[str] | None
+) -> list[tuple[str, "Attention"]]:
+    """Return the attention layers; AttentionError where they can't be captured as asked for."""
+    modules = attention_modules(unet)
+    if not class_tokens or not all(phrases and all(phrases) for phrases in class_tokens):
+        raise AttentionError(
+            f"each image needs a phrase of at least one token, got class_tokens={class_tokens!r}"
+        )
+    names = [name for name, m in modules if m.is_cross_attention]
+    unknown = sorted(set(cross_layers or ()) - set(names))
+    if unknown:
+        raise AttentionError(
+            f"no cross-attention layer is called {', '.join(unknown)}; "
+            f"this network has: {', '.join(names)}"
+        )
+    for name, module in modules:
+        if type(module.processor).__name__ not in _SUPPORTED_PROCESSORS:
+            raise AttentionError(
+                f"{name} uses {type(module.processor).__name__}, expected one of "
+                f"{', '.join(_SUPPORTED_PROCESSORS)}; undo what installed it (adapters, fused "
+                "projections, another capture) or call unet.set_default_attn_processor()"
+            )
+    return modules

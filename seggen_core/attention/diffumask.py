@@ -1,12 +1,14 @@
-"""DiffuMask: masks from cross-attention alone, with a threshold of its own for every image (Wu et al., ICCV 2023).
+"""DiffuMask: masks from cross-attention alone, each image with a threshold of its own.
+
+Wu et al., ICCV 2023:
 
     A = mean over layers and steps of A_l,t / max(A_l,t), enlarged to the image
     B_gamma = A >= gamma
     gamma* = argmax over gamma in Omega of the match of B_gamma with V
 
-V is a map of the same image that doesn't depend on gamma: where what AffinityNet's random walk makes of A exceeds a constant
-score of the background. The paper and its code refine each B_gamma by a dense CRF before it is matched; here A itself is refined,
-by PAMR.
+V is a map of the same image that doesn't depend on gamma: where what AffinityNet's random walk
+makes of A exceeds a constant score of the background. The paper and its code refine each B_gamma by
+a dense CRF before it is matched; here A itself is refined, by PAMR.
 
 Shape legend: B images; L thresholds.
 """
@@ -17,10 +19,8 @@ from dataclasses import dataclass
 import torch
 
 from seggen_core.attention.affinity_net import AffinityNet
-from seggen_core.attention.pamr import pamr
-from seggen_core.attention.seediff import rescale
-
-EMPTY_REFERENCE = "empty_affinity_map"
+from seggen_core.attention.masks import mask_iou, rescale
+from seggen_core.attention.pamr import MaskRefiner
 
 
 @dataclass(frozen=True)
@@ -42,48 +42,43 @@ class DiffuMasks:
     match: torch.Tensor
 
 
-def match_thresholds(scores: torch.Tensor, reference: torch.Tensor, *, thresholds: Sequence[float]) -> torch.Tensor:
-    """Return the IoU of ``scores >= gamma`` with `reference` for every gamma: float32 [B, L], 0 where both are empty.
+def match_thresholds(
+    scores: torch.Tensor, reference: torch.Tensor, *, thresholds: Sequence[float]
+) -> torch.Tensor:
+    """Return the IoU of ``scores >= gamma`` with `reference` for every gamma: float32 [B, L].
+
+    It is 0 where both are empty.
 
     Args:
         scores: float32 [B, H, W].
         reference: bool [B, H, W].
         thresholds: Omega.
     """
-    columns = []
-    for gamma in thresholds:
-        mask = scores >= gamma
-        both, either = (mask & reference).sum((1, 2)), (mask | reference).sum((1, 2))
-        columns.append(both / either.clamp_min(1))
-    return torch.stack(columns, dim=1)
+    return torch.stack([mask_iou(scores >= gamma, reference) for gamma in thresholds], dim=1)
 
 
 def diffumask_masks(
     scores: torch.Tensor,
-    images: torch.Tensor,
     *,
+    refiner: MaskRefiner,
     thresholds: Sequence[float],
     background_score: float,
     affinity_net: AffinityNet | None,
     refine: bool,
-    pamr_iterations: int = 10,
-    pamr_dilations: Sequence[int] = (1, 2, 4, 8),
 ) -> DiffuMasks:
     """Choose each image's threshold by its best match with V, and cut its mask there.
 
     Args:
         scores: float32 [B, H, W], aggregated cross-attention of the class at image size; finite.
-        images: float32 [B, 3, H, W] in [0, 1].
+        refiner: PAMR on the images, float32 [B, 3, H, W] in [0, 1].
         thresholds: Omega; of equally good ones the first is taken.
         background_score: V is where the walked scores, rescaled to [0, 1], exceed this.
         affinity_net: makes V; None takes the scores refined by PAMR.
         refine: refine the scores by PAMR before they are cut.
-        pamr_iterations: updates of PAMR.
-        pamr_dilations: distances of PAMR's neighbours in pixels.
     """
     soft = rescale(scores)
-    smooth = pamr(images, soft[:, None], num_iterations=pamr_iterations, dilations=pamr_dilations)[:, 0]
-    walked = smooth if affinity_net is None else affinity_net.walk(images, soft)
+    smooth = refiner.refine(soft)
+    walked = smooth if affinity_net is None else affinity_net.walk(refiner.images, soft)
     reference = rescale(walked) > background_score
     soft = smooth if refine else soft
     matches = match_thresholds(soft, reference, thresholds=thresholds)

@@ -1,8 +1,9 @@
 """Head-averaged attention maps on a GPU in two Triton kernels, without per-head scores in memory.
 
-The first computes log-sum-exp of every row and head, the second recomputes the scores tile by tile and adds the probabilities of
-all heads up in registers, so that only the mean is ever written: what FlashAttention (Dao et al. 2022) does for the output, done
-for the map. Scores are products of the inputs in their own type, added up in float32.
+The first computes log-sum-exp of every row and head, the second recomputes the scores tile by tile
+and adds the probabilities of all heads up in registers, so that only the mean is ever written: what
+FlashAttention (Dao et al. 2022) does for the output, done for the map. Scores are products of the
+inputs in their own type, added up in float32.
 
 Shape legend: B images, h heads, N queries, M keys, d channels of a head.
 """
@@ -17,19 +18,27 @@ import torch
 import triton
 import triton.language as tl
 
+# The kernels have long argument lists: a Triton kernel knows no tensors and no objects, and takes
+# pointers, sizes and strides one by one.
 _LARGEST_HEAD = 128
 _ROWS, _KEYS = 64, 64
 
 
 @cache
 def can_compile(device: torch.device) -> bool:
-    """Return whether Triton can make kernels for `device`: an Ampere GPU or newer, and a C compiler, called at first use."""
+    """Return whether Triton can make kernels for `device`; called at first use.
+
+    It takes an Ampere GPU or a newer one, and a C compiler.
+    """
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     return compiler is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def fits(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """Return whether the kernels take these tensors: half precision on CUDA, at most 128 channels a head, next to one another."""
+    """Return whether the kernels take these tensors.
+
+    They take half precision on CUDA, at most 128 channels a head, the channels side by side.
+    """
     return (
         query.is_cuda
         and query.dtype in (torch.float16, torch.bfloat16)
@@ -41,7 +50,18 @@ def fits(query: torch.Tensor, key: torch.Tensor) -> bool:
 
 
 @triton.jit
-def _load(pointer, image, head, rows, limit, channels, stride_image, stride_head, stride_row, d: tl.constexpr):
+def _load(
+    pointer,
+    image,
+    head,
+    rows,
+    limit,
+    channels,
+    stride_image,
+    stride_head,
+    stride_row,
+    d: tl.constexpr,
+):
     """Load [rows, channels] of one image and head; zero outside."""
     base = pointer + image * stride_image + head * stride_head
     inside = (rows[:, None] < limit) & (channels[None, :] < d)
@@ -146,5 +166,7 @@ def fused_mean_attention(query: torch.Tensor, key: torch.Tensor, *, scale: float
     rows = triton.cdiv(n, _ROWS)
     with torch.cuda.device(query.device) if query.is_cuda else nullcontext():
         _log_sum_exp[(rows, batch * heads)](query, key, log_sums, *sizes, **blocks)
-        _mean_probabilities[(rows, triton.cdiv(m, _KEYS), batch)](query, key, log_sums, mean, *sizes, **blocks)
+        _mean_probabilities[(rows, triton.cdiv(m, _KEYS), batch)](
+            query, key, log_sums, mean, *sizes, **blocks
+        )
     return mean

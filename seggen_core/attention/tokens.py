@@ -8,20 +8,24 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 
-def class_token_positions(tokenizer: "CLIPTokenizer", *, prompt: str, class_name: str) -> tuple[int, ...]:
-    """Return the positions of all tokens of `class_name` in `prompt`, start token included in the count.
+def class_token_positions(
+    tokenizer: "CLIPTokenizer", *, prompt: str, class_name: str
+) -> tuple[int, ...]:
+    """Return the positions of all tokens of `class_name` in `prompt`; the start token is 0.
 
-    Positions are those of the text encoder's output in a diffusers pipeline, and so of the keys of cross-attention. Every
-    mention counts. A mention is whole words: "car" isn't found in "scar" or "cars"; upper and lower case are the same to CLIP.
+    Positions are those of the text encoder's output in a diffusers pipeline, and so of the keys of
+    cross-attention. Every mention counts. A mention is whole words: "car" isn't found in "scar" or
+    "cars"; upper and lower case are the same to CLIP.
 
     Raises:
-        PromptError: the class isn't in the prompt, or stands past the encoder's last position, where the pipeline cuts it off.
+        PromptError: the class isn't in the prompt, or stands past the encoder's last position,
+            where the pipeline cuts it off.
     """
     phrase = tokenizer(class_name, add_special_tokens=False).input_ids
     tokens = tokenizer(prompt).input_ids
     pieces = tokenizer.convert_ids_to_tokens(tokens)
     special = set(tokenizer.all_special_ids)
-    found = [
+    mentions = [
         start
         for start in range(1, len(tokens) - len(phrase) + 1)
         if phrase
@@ -30,15 +34,17 @@ def class_token_positions(tokenizer: "CLIPTokenizer", *, prompt: str, class_name
         # A match may not start inside a word: CLIP marks the last piece of each word with </w>.
         and (tokens[start - 1] in special or pieces[start - 1].endswith("</w>"))
     ]
-    if not found:
+    if not mentions:
         raise PromptError(
-            f"class {class_name!r} isn't in the prompt {prompt!r}; the template must name it, as 'a photo of {{class}}' does"
+            f"class {class_name!r} isn't in the prompt {prompt!r}; the template must name it, "
+            "as 'a photo of {class}' does"
         )
     # The pipeline keeps the start token, the first words and an end token.
-    kept = [start for start in found if start + len(phrase) < tokenizer.model_max_length]
-    if not kept:
+    complete = [start for start in mentions if start + len(phrase) < tokenizer.model_max_length]
+    if not complete:
         raise PromptError(
-            f"class {class_name!r} stands at token {found[0]} of the prompt {prompt!r}, past the text encoder's "
-            f"{tokenizer.model_max_length} tokens; shorten the prompt or name the class earlier"
+            f"class {class_name!r} stands at token {mentions[0]} of the prompt {prompt!r}, past "
+            f"the text encoder's {tokenizer.model_max_length} tokens; shorten the prompt or name "
+            "the class earlier"
         )
-    return tuple(start + i for start in kept for i in range(len(phrase)))
+    return tuple(start + i for start in complete for i in range(len(phrase)))

@@ -1,18 +1,23 @@
-"""What data must look like before more is computed from it. Each check reads what a stage made and returns a `Finding`.
+"""Checks of the results of stages, before other stages compute more from them.
 
-All take the folder that the stage wrote, the project's paths and the floors, so that whoever runs them needn't tell them apart.
+Each check reads the output of a stage and returns a `Finding`. All checks have the same arguments:
+the folder that the stage wrote, the project's paths, and the limits, which are the section `checks`
+of params.yaml.
 
-- `samples`: sample stores: decodable, inside the taxonomy, not empty, held-out images kept apart
-- `synthesis`: synthetic partitions: classes, histogram, agreement of images and masks
-- `scores`: captions, checkpoints and judged methods against their floors
-
-Floors are in the section `checks` of params.yaml.
+- `samples`: samples can be decoded and fit the taxonomy; no test image is in another split
+- `synthesis`: classes, histogram, and agreement of images and masks of a synthetic partition
+- `scores`: captions, checkpoints and judged methods against their limits
 """
 
 from seggen_core.checks.finding import Finding
 from seggen_core.checks.samples import check_held_out, check_samples
 from seggen_core.checks.scores import check_captions, check_checkpoint, check_judgement
-from seggen_core.checks.synthesis import check_agreement, check_classes, check_histogram, check_sources
+from seggen_core.checks.synthesis import (
+    check_agreement,
+    check_classes,
+    check_histogram,
+    check_sources,
+)
 
 __all__ = [
     "Finding",

@@ -1,24 +1,21 @@
-"""What a check returns."""
+"""The result of a check."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from seggen_core.paths import ProjectPaths
-from seggen_core.taxonomy import Taxonomy
+from typing import Self
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        passed: nothing is wrong.
-        summary: one sentence: what was found, and what was expected.
-        numbers: what it rests on.
-        example: the worst case, or the first that fails: where it is and what is wrong with it.
-        picture: sample store and key of `example`, where it can be looked at.
-        blocks: whether a failure should stop what is downstream; False is a warning.
+        passed: whether the data are as expected.
+        summary: one sentence that describes the data and the expectation.
+        numbers: the measured values and the limits, by name.
+        example: the worst case, or the first that fails: its place and its problem.
+        picture: sample store and key of a sample to show.
+        blocks: whether a failure stops downstream stages; False makes it a warning.
     """
 
     passed: bool
@@ -28,7 +25,11 @@ class Finding:
     picture: tuple[Path, str] | None = None
     blocks: bool = True
 
-
-def read_taxonomy(paths: ProjectPaths) -> Taxonomy:
-    """The classes of the real dataset."""
-    return Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+    @classmethod
+    def of_sample(
+        cls, passed: bool, summary: str, numbers: dict[str, float], *, folder: Path, key: str
+    ) -> Self:
+        """Return a finding; if it fails, sample `key` of the store `folder` is its example."""
+        if passed:
+            return cls(True, summary, numbers)
+        return cls(False, summary, numbers, example=key, picture=(folder, key))

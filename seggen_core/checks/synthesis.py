@@ -5,137 +5,177 @@ from pathlib import Path
 
 import numpy as np
 
-from seggen_core.checks.finding import Finding, read_taxonomy
+from seggen_core.checks.finding import Finding
 from seggen_core.config import ChecksConfig
 from seggen_core.datasets.subset import rarest_class_partition
-from seggen_core.paths import ProjectPaths
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.reader import SampleStore
+from seggen_core.taxonomy import Taxonomy
 
 EMPTY = Finding(True, "the partition has no sample to look at")
 
 
 def check_classes(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
-    """The partition has samples; its masks show its class, and unless the method labels one class at a time, others as well.
+    """The partition has samples, and its masks show its class.
 
-    A partition without samples to which no real sample belongs is a warning: there was nothing to make it from.
+    The masks also show other classes, unless the method labels one class at a time. An empty
+    partition is only a warning if no real sample belongs to it: it had no sources.
     """
     store, slug = SampleStore(folder), folder.name
-    taxonomy = read_taxonomy(paths)
     numbers = {"samples": float(len(store)), "min_samples": float(checks.min_samples)}
     if len(store) < checks.min_samples:
-        sources = _num_sources(paths, slug=slug)
-        numbers["sources"] = float(sources)
-        if not len(store) and not sources and _is_sourced(folder):
-            what = f"no real sample of the subsets has {slug} as its rarest class, so there is nothing to make {slug} from"
-            return Finding(False, what, numbers, blocks=False)
-        what = f"{len(store)} samples, expected at least {checks.min_samples}"
-        return Finding(False, what, numbers, example=f"{folder.parent.name}/{slug} is short of samples")
+        return _too_few_samples(store, folder=folder, paths=paths, numbers=numbers)
+    taxonomy = Taxonomy.read(paths.taxonomy)
     counts = _pixel_counts(store)
-    present = counts.sum(0) > 0
-    numbers |= {"classes": float(present.sum())}
-    own = taxonomy.by_slug(slug).train_id
-    one_class = store.index["source_key"].isna().all()
-    if one_class:
-        without = np.flatnonzero(counts[:, own] == 0)
-        numbers["without_class"] = float(len(without))
-        if len(without) == len(store):
-            return Finding(False, f"no mask shows {slug}", numbers, example=store.keys()[0], picture=(folder, store.keys()[0]))
-        return Finding(True, f"{len(store) - len(without)} of {len(store)} masks show {slug}", numbers)
-    if present.sum() < 2:
-        name = taxonomy[int(np.flatnonzero(present)[0])].name if present.any() else "nothing"
-        key = store.keys()[0]
-        what = f"all {len(store)} masks show {name} and no other class"
-        return Finding(False, what, numbers, example=key, picture=(folder, key))
-    return Finding(True, f"{len(store)} samples with {int(present.sum())} classes", numbers)
+    is_present = counts.sum(0) > 0
+    num_present = int(is_present.sum())
+    numbers |= {"classes": float(num_present)}
+    first_key = store.keys()[0]
+    if _labels_one_class(store):
+        num_without = int((counts[:, taxonomy.by_slug(slug).train_id] == 0).sum())
+        numbers["without_class"] = float(num_without)
+        passed = num_without < len(store)
+        summary = f"{len(store) - num_without} of {len(store)} masks show {slug}"
+        summary = summary if passed else f"no mask shows {slug}"
+        return Finding.of_sample(passed, summary, numbers, folder=folder, key=first_key)
+    if num_present < 2:
+        name = taxonomy[int(np.flatnonzero(is_present)[0])].name if num_present else "nothing"
+        summary = f"all {len(store)} masks show {name} and no other class"
+        return Finding.of_sample(False, summary, numbers, folder=folder, key=first_key)
+    return Finding(True, f"{len(store)} samples with {num_present} classes", numbers)
+
+
+def _too_few_samples(
+    store: SampleStore, *, folder: Path, paths: ProjectPaths, numbers: dict[str, float]
+) -> Finding:
+    slug = folder.name
+    num_sources = _num_sources(paths, slug=slug)
+    numbers = numbers | {"sources": float(num_sources)}
+    if not len(store) and not num_sources and _is_sourced(folder):
+        summary = (
+            f"no real sample of the subsets has {slug} as its rarest class, so the partition "
+            "has no sources"
+        )
+        return Finding(False, summary, numbers, blocks=False)
+    summary = f"{len(store)} samples, expected at least {numbers['min_samples']:.0f}"
+    example = f"{folder.parent.name}/{slug} is short of samples"
+    return Finding(False, summary, numbers, example=example)
 
 
 def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
-    """The class histogram hasn't collapsed against that of the real samples that the partition was made from.
+    """The class histogram is near that of the partition's real sources.
 
-    Compared by total variation distance, half the sum of the absolute differences of the shares of labelled pixels. Methods that
-    label one class at a time have no real samples to compare with: there, the class has to cover a plausible share of the images.
+    The measure is the total variation distance: half the sum of the absolute differences of the
+    shares of labelled pixels. Methods that label one class at a time have no real sources. For
+    them, the class has to cover a plausible share of the images.
     """
-    store, slug = SampleStore(folder), folder.name
+    store = SampleStore(folder)
     if not len(store):
         return EMPTY
-    taxonomy = read_taxonomy(paths)
-    counts = _pixel_counts(store)
-    sources = store.index["source_key"]
-    if sources.isna().all():
-        pixels = _image_pixels(store)
-        shares = counts[:, taxonomy.by_slug(slug).train_id] / pixels
-        mean = float(shares.mean())
-        numbers = {"class_share": mean, "min_class_share": checks.min_class_share, "max_class_share": checks.max_class_share}
-        worst = store.keys()[int(np.abs(shares - mean).argmax())]
-        passed = checks.min_class_share <= mean <= checks.max_class_share
-        summary = f"{slug} covers {mean:.1%} of the images; allowed {checks.min_class_share:.1%} to {checks.max_class_share:.1%}"
-        if passed:
-            return Finding(True, summary, numbers)
-        return Finding(False, summary, numbers, example=worst, picture=(folder, worst))
+    taxonomy = Taxonomy.read(paths.taxonomy)
+    if _labels_one_class(store):
+        return _check_class_share(store, folder=folder, taxonomy=taxonomy, checks=checks)
     real = SampleStore(paths.real("train"))
     real_counts = dict(zip(real.index["key"], real.index["class_pixel_counts"], strict=True))
-    expected = np.sum([real_counts[key] for key in sources], axis=0, dtype=np.float64)
-    expected /= max(expected.sum(), 1)
-    found = counts.sum(0) / max(counts.sum(), 1)
-    distance = float(np.abs(found - expected).sum() / 2)
+    expected = _shares(np.stack([real_counts[key] for key in store.index["source_key"]]).sum(0))
+    counts = _pixel_counts(store)
+    shares = _shares(counts.sum(0))
+    distance = float(np.abs(shares - expected).sum() / 2)
     numbers = {"distance": distance, "max_histogram_distance": checks.max_histogram_distance}
-    shift = int(np.abs(found - expected).argmax())
-    name = taxonomy[shift].name
+    shifted = int(np.abs(shares - expected).argmax())
     summary = (
-        f"class histogram at distance {distance:.2f} from that of its real sources, allowed {checks.max_histogram_distance}; "
-        f"most shifted: {name}, {found[shift]:.1%} of pixels where the real ones have {expected[shift]:.1%}"
+        f"class histogram at distance {distance:.2f} from that of its real sources, allowed "
+        f"{checks.max_histogram_distance}; most shifted: {taxonomy[shifted].name}, "
+        f"{shares[shifted]:.1%} of pixels where the real ones have {expected[shifted]:.1%}"
     )
-    if distance <= checks.max_histogram_distance:
-        return Finding(True, summary, numbers)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    worst = store.keys()[int((np.abs(shares - expected).sum(1)).argmax())]
-    return Finding(False, summary, numbers, example=worst, picture=(folder, worst))
+    worst = store.keys()[int(np.abs(_shares(counts) - expected).sum(1).argmax())]
+    passed = distance <= checks.max_histogram_distance
+    return Finding.of_sample(passed, summary, numbers, folder=folder, key=worst)
 
 
-def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
-    """Images are steeper along the borders of their masks than elsewhere, on the mean over the partition.
+def _check_class_share(
+    store: SampleStore, *, folder: Path, taxonomy: Taxonomy, checks: ChecksConfig
+) -> Finding:
+    """The partition's class covers a plausible share of the images."""
+    slug = folder.name
+    pixels = np.array([store.read_mask(i).size for i in range(len(store))])
+    shares = _pixel_counts(store)[:, taxonomy.by_slug(slug).train_id] / pixels
+    mean = float(shares.mean())
+    numbers = {
+        "class_share": mean,
+        "min_class_share": checks.min_class_share,
+        "max_class_share": checks.max_class_share,
+    }
+    summary = (
+        f"{slug} covers {mean:.1%} of the images; allowed {checks.min_class_share:.1%} to "
+        f"{checks.max_class_share:.1%}"
+    )
+    worst = store.keys()[int(np.abs(shares - mean).argmax())]
+    passed = checks.min_class_share <= mean <= checks.max_class_share
+    return Finding.of_sample(passed, summary, numbers, folder=folder, key=worst)
 
-    A quick look without a network, before anything is trained on the pairs; the stage `judge` looks closer, later.
+
+def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
+    """On average, images are steeper along the borders of their masks than elsewhere.
+
+    This check is quick and needs no network. The stage `judge` is more exact and runs later.
     """
     store = SampleStore(folder)
     scores = np.array([edge_agreement(s.image, segmentation_map=s.segmentation_map) for s in store])
     if not len(store) or np.isnan(scores).all():
         return EMPTY
     mean = float(np.nanmean(scores))
-    numbers = {"edge_agreement": mean, "min_edge_agreement": checks.min_edge_agreement, "lowest": float(np.nanmin(scores))}
-    summary = f"images are {mean:.2f} times as steep along mask borders as elsewhere, expected {checks.min_edge_agreement}"
-    if mean >= checks.min_edge_agreement:
-        return Finding(True, summary, numbers)
+    numbers = {
+        "edge_agreement": mean,
+        "min_edge_agreement": checks.min_edge_agreement,
+        "lowest": float(np.nanmin(scores)),
+    }
+    summary = (
+        f"images are {mean:.2f} times as steep along mask borders as elsewhere, expected "
+        f"{checks.min_edge_agreement}"
+    )
     worst = store.keys()[int(np.nanargmin(scores))]
-    return Finding(False, summary, numbers, example=worst, picture=(folder, worst))
+    passed = mean >= checks.min_edge_agreement
+    return Finding.of_sample(passed, summary, numbers, folder=folder, key=worst)
 
 
-def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001
-    """Every sample was made from a sample of the training split; none from one of the test split."""
+def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
+    """The source of every sample is a training sample, and none is a test sample."""
     store = SampleStore(folder)
-    sources = store.index["source_key"].dropna()
+    sources = store.index["source_key"]
     held_out = set(SampleStore(paths.real("test")).keys())
     train = set(SampleStore(paths.real("train")).keys())
     foreign = [
         (key, source)
-        for key, source in zip(store.index["key"], store.index["source_key"], strict=True)
+        for key, source in zip(store.index["key"], sources, strict=True)
         if isinstance(source, str) and (source in held_out or source not in train)
     ]
-    numbers = {"samples": float(len(store)), "with_source": float(len(sources)), "foreign": float(len(foreign))}
+    numbers = {
+        "samples": float(len(store)),
+        "with_source": float(sources.notna().sum()),
+        "foreign": float(len(foreign)),
+    }
     if not foreign:
-        return Finding(True, f"none of the {len(store)} samples was made from a held-out one", numbers)
+        summary = f"none of the {len(store)} samples has a held-out source"
+        return Finding(True, summary, numbers)
     key, source = foreign[0]
     where = "the test split" if source in held_out else "no training split"
-    what = f"{len(foreign)} samples weren't made from training samples; {key} is from {source} of {where}"
-    return Finding(False, what, numbers, example=what, picture=(folder, key))
+    summary = (
+        f"the sources of {len(foreign)} samples are not training samples; the source of {key} is "
+        f"{source} of {where}"
+    )
+    return Finding(False, summary, numbers, example=summary, picture=(folder, key))
 
 
 def edge_agreement(image: np.ndarray, *, segmentation_map: np.ndarray) -> float:
-    """Mean gradient of the image along borders of the mask, over its mean elsewhere; nan for a mask without borders.
+    """Mean gradient of the image along borders of the mask, over its mean elsewhere.
 
     Args:
         image: uint8 [H, W, 3].
         segmentation_map: uint8 [H, W]; "ignore" counts as a label like any other.
+
+    Returns:
+        The ratio; NaN for a mask without borders.
     """
     grey = image.astype(np.float32).mean(2)
     gradient = np.hypot(*np.gradient(grey))
@@ -155,20 +195,30 @@ def _pixel_counts(store: SampleStore) -> np.ndarray:
     return np.stack(store.index["class_pixel_counts"].to_list()).astype(np.int64)
 
 
-def _image_pixels(store: SampleStore) -> int:
-    height, width = store.read_mask(0).shape
-    return height * width
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Turn pixels [..., num_classes] into shares of all labelled ones."""
+    return counts / np.maximum(counts.sum(-1, keepdims=True), 1)
+
+
+def _labels_one_class(store: SampleStore) -> bool:
+    """Whether the method labels one class at a time: its samples have no real source."""
+    return bool(store.index["source_key"].isna().all())
 
 
 def _is_sourced(folder: Path) -> bool:
-    """Whether the method makes samples from real ones: MaskSyn and ImgSyn say so by their `samples_per_source`."""
+    """Whether the method makes samples from real ones, as MaskSyn and ImgSyn do.
+
+    Their manifests say so by `samples_per_source`.
+    """
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return "samples_per_source" in manifest.get("params", {})
 
 
 def _num_sources(paths: ProjectPaths, *, slug: str) -> int:
-    """Real samples of the subsets that belong to the partition of this class."""
+    """Count the real samples of the subsets that belong to the partition of this class."""
     index = SampleStore(paths.real("train")).index
     counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
-    wanted = {key for keys in json.loads(paths.subsets.read_text(encoding="utf-8")).values() for key in keys}
-    return sum(key in wanted for key in rarest_class_partition(counts, read_taxonomy(paths))[slug])
+    subsets = json.loads(paths.subsets.read_text(encoding="utf-8"))
+    in_subsets = {key for keys in subsets.values() for key in keys}
+    taxonomy = Taxonomy.read(paths.taxonomy)
+    return sum(key in in_subsets for key in rarest_class_partition(counts, taxonomy)[slug])

@@ -1,4 +1,4 @@
-"""Subcommands of `seggen` beside the stages, one module each: `add_arguments` for the parser, `run` for the work.
+"""Subcommands of `seggen` that are not stages: modules with `SUMMARY`, `add_arguments` and `run`.
 
-Their modules import nothing heavy at the top, so that `--help` answers at once.
+They import no heavy library at the top, so `--help` answers at once.
 """

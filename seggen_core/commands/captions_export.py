@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "write the captions, edits among them, to a CSV or Parquet table"
 
@@ -17,14 +17,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
-    """Write the captions as samples are made with them."""
+    """Write the captions as samples are made with them, by the dataset's own names.
+
+    Raises:
+        CaptionError: there are no captions yet, or the table of edits can't be used.
+    """
+    from seggen_core.captions.table import read_caption_table, sample_names, write_caption_table
+    from seggen_core.captions.tables import read_edits
     from seggen_core.errors import CaptionError
-    from seggen_core.generators.caption_table import read_caption_table, write_caption_table
+    from seggen_core.store.reader import SampleStore
 
     if not paths.captions.is_file():
         raise CaptionError(f"there is no {paths.captions}; run: dvc repro captions")
-    captions = read_caption_table(paths.captions)
-    edits = {} if config.captions.edits is None else read_caption_table(paths.root / config.captions.edits)
-    write_caption_table(arguments.out, captions | {k: v for k, v in edits.items() if k in captions})
-    print(f"{len(captions)} captions in {arguments.out}; change some, then run: seggen captions-import {arguments.out}")
+    store = SampleStore(paths.real("train"))
+    file = config.captions.edits
+    edits = read_edits(None if file is None else paths.root / file, store=store)
+    captions = read_caption_table(paths.captions) | edits
+    names = sample_names(store)
+    write_caption_table(arguments.out, {names[key]: text for key, text in captions.items()})
+    print(
+        f"{len(captions)} captions in {arguments.out}; change some, then run: "
+        f"seggen captions-import {arguments.out}"
+    )
     return 0

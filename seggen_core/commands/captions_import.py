@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "take the captions that were changed in a table, for sampling"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("table", type=Path, help="what captions-export wrote, with some captions changed")
+    parser.add_argument(
+        "table", type=Path, help="what captions-export wrote, with some captions changed"
+    )
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
@@ -23,20 +25,31 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
         ConfigError: `captions.edits` names no file.
         CaptionError: the table can't be read, or names no training sample.
     """
+    from seggen_core.captions.table import (
+        match_captions,
+        read_caption_table,
+        refuse,
+        sample_names,
+        write_caption_table,
+    )
     from seggen_core.errors import CaptionError, ConfigError
-    from seggen_core.generators.caption_table import read_caption_table, refuse, write_caption_table
+    from seggen_core.store.reader import SampleStore
 
     if config.captions.edits is None:
         raise ConfigError(
-            "captions.edits is not set; name the table that edits are kept in, such as the profile's caption_edits.csv"
+            "captions.edits is not set; name the table for edits, such as the profile's "
+            "caption_edits.csv"
         )
     if not paths.captions.is_file():
         raise CaptionError(f"there is no {paths.captions}; run: dvc repro captions")
     captions = read_caption_table(paths.captions)
-    table = read_caption_table(arguments.table)
-    foreign = [key for key in table if key not in captions]
-    refuse(arguments.table, "names what is no training sample:", foreign, remedy="remove the rows")
-    edits = {key: text for key, text in table.items() if text != captions[key]}
+    names = sample_names(SampleStore(paths.real("train")))
+    table, unused = match_captions(arguments.table, names=names)
+    refuse(arguments.table, "names what is no training sample:", unused, remedy="remove the rows")
+    edits = {names[key]: text for key, text in table.items() if text != captions[key]}
     write_caption_table(paths.root / config.captions.edits, edits)
-    print(f"{len(edits)} of {len(captions)} captions edited, in {paths.root / config.captions.edits}; now run: dvc repro")
+    print(
+        f"{len(edits)} of {len(captions)} captions edited, in "
+        f"{paths.root / config.captions.edits}; now run: dvc repro"
+    )
     return 0

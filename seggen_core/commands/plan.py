@@ -1,4 +1,4 @@
-"""`seggen plan`: what a run will take, before anything is spent."""
+"""`seggen plan`: estimate the time and the disk of a run before it starts."""
 
 import argparse
 from pathlib import Path
@@ -6,26 +6,41 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
-SUMMARY = "reckon samples, hours, disk and stages before anything is spent"
+SUMMARY = "estimate samples, hours and disk of every stage before anything runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--profile", help="plan this profile as it is published, not the parameter file")
-    parser.add_argument("--device", choices=["gpu", "cpu"], help="default: cpu for the embedded foundation, else gpu")
-    parser.add_argument("--rates", type=Path, help="JSON table of your own throughputs (default: the package's)")
+    parser.add_argument(
+        "--profile", help="plan this profile as it is published, not the parameter file"
+    )
+    parser.add_argument(
+        "--device",
+        choices=["gpu", "cpu"],
+        help="default: cpu for the embedded foundation, else gpu",
+    )
+    parser.add_argument(
+        "--rates", type=Path, help="JSON table of your own throughputs (default: the package's)"
+    )
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
-    """Print the plan; ConfigError where there is no such profile, or the dataset's size can't be known."""
+    """Print the plan.
+
+    Raises:
+        ConfigError: there is no such profile, or the dataset has no files here and no published
+            size.
+    """
     from seggen_core.config import load_config
-    from seggen_core.reports.plan import foundation_family, load_rates, plan_project
+    from seggen_core.reports.plan import load_rates, plan_project
+    from seggen_core.reports.plan_inputs import foundation_family
 
     if arguments.profile:
         config = load_config(paths.root / "profiles" / arguments.profile / "params.yaml")
     embedded = foundation_family(config, paths=paths) == "embedded"
     rates = load_rates(arguments.rates, device=arguments.device or ("cpu" if embedded else "gpu"))
-    print(plan_project(config, paths=paths, rates=rates).render())
+    use_results = not arguments.profile  # those are of the parameter file
+    print(plan_project(config, paths=paths, rates=rates, use_results=use_results).render())
     return 0

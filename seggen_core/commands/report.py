@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "print the ablation table"
 
@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare no options."""
 
 
-def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:  # noqa: ARG001
-    """Print the table; ConfigError where there is none yet."""
+def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:  # noqa: ARG001 (a command's signature)
+    """Print the table; ConfigError if there is none yet."""
     from seggen_core.errors import ConfigError
 
     table = paths.ablation / "ablation.md"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
     from seggen_core.reports.contact_sheet import SheetSample
 
 SUMMARY = "draw samples with overlay and legend, as a PNG or HTML contact sheet"
@@ -20,10 +20,20 @@ _SPLITS = ("train", "val", "test")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "source", nargs="?", default="train", help="train, val or test of the dataset, or the folder of a sample store"
+        "source",
+        nargs="?",
+        default="train",
+        help="train, val or test of the dataset, or the folder of a sample store",
     )
-    parser.add_argument("--out", type=Path, default=Path("samples.png"), help="the sheet, .png or .html (default: samples.png)")
-    parser.add_argument("--num", type=int, default=8, help="samples, spread evenly over the source (default: 8)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples.png"),
+        help="the sheet, .png or .html (default: samples.png)",
+    )
+    parser.add_argument(
+        "--num", type=int, default=8, help="samples, spread evenly over the source (default: 8)"
+    )
     parser.add_argument("--keys", nargs="+", help="show these samples instead")
 
 
@@ -54,12 +64,15 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     return 0
 
 
-def _classes(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> tuple[list[str], "np.ndarray"]:
-    """Return names and colours of the classes: the dataset's; of a store also where the dataset itself isn't on this machine."""
-    import json
+def _classes(
+    arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths"
+) -> tuple[list[str], "np.ndarray"]:
+    """Return names and colours of the dataset's classes.
 
-    from seggen_core.color_map import class_palette
-    from seggen_core.datasets.reader import open_dataset
+    If the dataset is not on this machine, a store is shown with taxonomy.json and `class_palette`.
+    """
+    from seggen_core.colors.palette import class_palette
+    from seggen_core.datasets.open import open_dataset
     from seggen_core.errors import ConfigError, DatasetError
     from seggen_core.taxonomy import Taxonomy
 
@@ -68,23 +81,27 @@ def _classes(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "P
     except (ConfigError, DatasetError):
         if arguments.source in _SPLITS or not paths.taxonomy.is_file():
             raise
-        taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
+        taxonomy = Taxonomy.read(paths.taxonomy)
         return [c.name for c in taxonomy], class_palette(len(taxonomy))
     return [c.name for c in reader.taxonomy], reader.palette
 
 
-def _samples(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> Iterator["SheetSample"]:
-    """Yield what is to be shown, from the dataset's own files or from a store."""
-    from seggen_core.datasets.reader import open_dataset
+def _samples(
+    arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths"
+) -> Iterator["SheetSample"]:
+    """Yield the samples to show, from the dataset's own files or from a store."""
+    from seggen_core.datasets.open import open_dataset
     from seggen_core.reports.contact_sheet import SheetSample
-    from seggen_core.synthesis.sample_store import SampleStore
+    from seggen_core.store.reader import SampleStore
 
     if arguments.source in _SPLITS:
         reader = open_dataset(config.dataset, seed=config.seed, base=paths.root)
         for key in arguments.keys or _spread(reader.keys(arguments.source), arguments.num):
             raw = reader.read(arguments.source, key)
             height, width = raw.segmentation_map.shape
-            yield SheetSample(f"{key}  ({width}x{height})", raw.image, raw.segmentation_map, raw.instance_map)
+            yield SheetSample(
+                f"{key}  ({width}x{height})", raw.image, raw.segmentation_map, raw.instance_map
+            )
         return
     store = SampleStore(paths.root / arguments.source)
     for key in arguments.keys or _spread(store.keys(), arguments.num):
@@ -94,7 +111,7 @@ def _samples(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "P
         yield SheetSample(title, sample.image, sample.segmentation_map, sample.instance_map)
 
 
-def _spread(keys: list[str], number: int) -> list[str]:
-    """Return `number` keys at even distances, all where there are fewer."""
-    number = min(number, len(keys))
-    return [keys[i * len(keys) // number] for i in range(number)]
+def _spread(keys: list[str], num: int) -> list[str]:
+    """Return `num` keys at even distances, or all keys if there are fewer."""
+    num = min(num, len(keys))
+    return [keys[i * len(keys) // num] for i in range(num)]

@@ -1,26 +1,41 @@
-"""`seggen track`: set up the tracking database, or send it what it missed."""
+"""`seggen track`: send the log of the stages to MLflow."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
-SUMMARY = "set up the tracking database, or send it what it missed"
+SUMMARY = "send the log of the stages to MLflow"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--replay", action="store_true", help="send metrics that were kept on disk while the server was down")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--replay", action="store_true", help="send all missing events, then end (the default)"
+    )
+    mode.add_argument(
+        "--follow",
+        action="store_true",
+        help="send new events within seconds, until Ctrl-C or SIGTERM",
+    )
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
-    """Prepare the store, or replay."""
-    from seggen_core.tracking import prepare_tracking, replay
+    """Send once, or until the process is stopped; return 2 if something could not be sent."""
+    from seggen_core.errors import SegGenError
+    from seggen_core.tracking.follow import follow, replay
 
-    if arguments.replay:
-        print(replay(paths, config.runtime))
-    else:
-        prepare_tracking(paths, config.runtime)
+    report = (follow if arguments.follow else replay)(paths, config.runtime)
+    if report.problems:
+        print(
+            f"{report}. Nothing on disk is lost; solve the problem, then run `seggen track`",
+            file=sys.stderr,
+        )
+        return SegGenError.exit_code
+    if not arguments.follow:
+        print(report)
     return 0

@@ -6,24 +6,34 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
-    from seggen_core.paths import ProjectPaths
+    from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "check the dataset and the synthetic samples"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--max-bad", type=int, help="bad samples a split may have (default: dataset.max_bad)")
-    parser.add_argument("--headers-only", action="store_true", help="don't decode pixels: ten times as fast")
-    parser.add_argument("--report", type=Path, help="write all findings to this file too, as JSON or text by its suffix")
+    parser.add_argument(
+        "--max-bad", type=int, help="bad samples a split may have (default: dataset.max_bad)"
+    )
+    parser.add_argument(
+        "--headers-only", action="store_true", help="don't decode pixels: ten times as fast"
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        help="write all findings to this file too, as JSON or text by its suffix",
+    )
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
-    """Print what was found; 1 where something has to be put right."""
+    """Print the findings; return 1 if there is a problem, else 0."""
     from seggen_core.datasets.validate import validate_project
 
     max_bad = config.dataset.max_bad if arguments.max_bad is None else arguments.max_bad
-    report = validate_project(config, paths=paths, max_bad=max_bad, headers_only=arguments.headers_only)
+    report = validate_project(
+        config, paths=paths, max_bad=max_bad, headers_only=arguments.headers_only
+    )
     print(report.render())
     if arguments.report:
         report.write(arguments.report)

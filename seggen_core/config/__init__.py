@@ -1,6 +1,6 @@
-"""params.yaml as frozen, strict pydantic models: one section a stage, each default in one place.
+"""params.yaml as frozen, strict pydantic models: one section for each stage.
 
-A stage is handed its own section (and `SegGenConfig.seed`), never the tree.
+Each default is in one place. A function gets the section that it needs, never the whole tree.
 """
 
 from seggen_core.config.attention import (
@@ -12,7 +12,14 @@ from seggen_core.config.attention import (
 )
 from seggen_core.config.base import SLUG, Positive, Precision, Probability, Section, Slug
 from seggen_core.config.checks import ChecksConfig
-from seggen_core.config.data import CaptionsConfig, ColorMapKind, DatasetConfig, RuntimeConfig, Split, SplitFiles
+from seggen_core.config.data import (
+    CaptionsConfig,
+    ColorMapKind,
+    DatasetConfig,
+    RuntimeConfig,
+    Split,
+    SplitFiles,
+)
 from seggen_core.config.generation import (
     DiffusionTrainingConfig,
     FoundationConfig,

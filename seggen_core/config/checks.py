@@ -1,4 +1,4 @@
-"""The section on what data must look like before more is computed from it."""
+"""The section with the limits of the data checks."""
 
 from pydantic import Field
 
@@ -6,26 +6,27 @@ from seggen_core.config.base import Positive, Probability, Section
 
 
 class ChecksConfig(Section):
-    """Floors and ceilings of the data checks. They stop what is downstream of bad data; they change no output.
-
-    Attributes:
-        min_caption_coverage: share of real training samples that need a caption.
-        min_samples: samples that a synthetic partition needs, where real samples belong to it at all.
-        min_edge_agreement: how much steeper images have to be along the borders of their masks than elsewhere, as a ratio of mean
-            gradients; masks that have nothing to do with their images come to about 1.
-        max_histogram_distance: total variation distance that the class histogram of a partition may have from that of the
-            real samples it was made from; 0 is the same histogram, 1 has no class in common.
-        min_class_share: share of pixels that the class of a partition needs, in methods that label one class at a time.
-        max_class_share: share of pixels it may have there.
-        min_val_miou: mean IoU, in percent, that a trained segmenter needs on the validation split.
-        min_judge_miou: mean IoU, in percent, of a method's masks with what the judge sees in its images.
-    """
+    """Limits of the data checks. A failed check stops the stages that read bad data."""
 
     min_caption_coverage: Probability = 1.0
+    """Share of real training samples that need a caption."""
     min_samples: Positive = 1
+    """Samples that a synthetic partition needs, if any real sample belongs to it."""
     min_edge_agreement: float = Field(1.2, ge=0)
+    """How much steeper images have to be along the borders of their masks than elsewhere, as a
+    ratio of mean gradients; masks that have nothing to do with their images come to about 1.
+    """
     max_histogram_distance: Probability = 0.5
+    """Largest total variation distance between the class histogram of a partition and that of its
+    real source samples; 0 means equal histograms, 1 means no class in common.
+    """
     min_class_share: Probability = 0.005
+    """Share of pixels that the class of a partition needs, in methods that label one class at a
+    time.
+    """
     max_class_share: Probability = 0.95
+    """Largest share of pixels of that class."""
     min_val_miou: float = Field(10.0, ge=0, le=100)
+    """Mean IoU, in percent, that a trained segmenter needs on the validation split."""
     min_judge_miou: float = Field(15.0, ge=0, le=100)
+    """Mean IoU, in percent, that a method's masks need with the predictions of the judge."""

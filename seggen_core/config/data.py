@@ -1,11 +1,17 @@
-"""Sections on where samples and captions come from, and on what machine."""
+"""Sections on the dataset, the captions and the machine."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from seggen_core.config.base import Positive, Probability, Section, TrackedPath
+from seggen_core.config.base import (
+    NOTHING_TO_WATCH,
+    Positive,
+    Probability,
+    Section,
+    TrackedPath,
+)
 
 ColorMapKind = Literal["semantic", "panoptic"]
 """What colour maps show: classes alone, or segments with outlines."""
@@ -13,60 +19,42 @@ Split = Literal["train", "val", "test"]
 
 
 class RuntimeConfig(Section):
-    """How to compute; changes speed and rounding, never what is computed. Not tracked by DVC.
-
-    Attributes:
-        device: "auto" takes CUDA where there is one.
-        num_threads: CPU threads of one stage; independent stages run side by side.
-        tracking_uri: MLflow server or database; None is sqlite in the project folder. MLFLOW_TRACKING_URI overrides it.
-            "disk" keeps everything in .seggen/metrics until `seggen track --replay`.
-    """
+    """Device, threads and tracking. DVC ignores them: they change only speed and rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """"auto" takes CUDA if torch sees a CUDA device."""
     num_threads: Positive = 1
+    """CPU threads of one stage."""
     tracking_uri: str | None = None
+    """MLflow server or database that `seggen track` sends to; None is sqlite in the project folder.
+    MLFLOW_TRACKING_URI overrides it. "disk" sends nothing. Stages write to .seggen/metrics in every
+    case.
+    """
 
 
 class SplitFiles(Section):
-    """Where the files of one split are, relative to the dataset's root; what isn't given stays as the dataset publishes it.
-
-    Attributes:
-        images: folder of the images.
-        masks: folder of the masks.
-        instances: folder of the instance maps.
-        annotations: COCO's JSON file.
-        keys: list of the samples to take, one name a line.
-    """
+    """Places of one split's files, relative to the dataset's root; None is the published place."""
 
     images: str | None = None
+    """Folder of the images."""
     masks: str | None = None
+    """Folder of the masks."""
     instances: str | None = None
+    """Folder of the instance maps."""
     annotations: str | None = None
+    """COCO's JSON file."""
     keys: str | None = None
+    """List of the samples to take, one name a line."""
+    image_ending: str | None = None
+    """What follows a sample's name in the names of images, before the suffix ("_sat")."""
+    mask_ending: str | None = None
+    """Likewise of masks ("_mask"); for "folder", None finds the ending that the masks share."""
+    instances_ending: str | None = None
+    """Likewise of instance maps."""
 
 
 class DatasetConfig(Section):
-    """The real dataset, and the low-data subsets the segmenter is trained on (docs/datasets.md says what each reader expects).
-
-    Attributes:
-        name: which reader.
-        root: folder of the dataset on disk, relative to the project's; the embedded scenes need none.
-        files: where the files of a split are, for datasets that don't lie as they were published; of the published splits.
-        classes_file: the class list, JSON or CSV, relative to `root`; for "folder" and "mapillary".
-        use_sbd: train on VOC 2012's 10,582 images with the SBD masks ("trainaug") instead of its own 1,464.
-        splits: "published" takes the dataset's own train, val and test; "val_as_test" evaluates on its val, where test labels
-            aren't to be had, and takes the validation samples out of train.
-        keep_val_in_train: with "val_as_test", the validation samples are trained on too, so that train is the whole published
-            split. Nothing selects a model by them, but their scores then say how well a model fits, not how well it generalises.
-        image_size: side in pixels of the square samples that all stages work on.
-        fit: "stretch" squashes whole frames to squares, "center_crop" keeps proportions and loses the sides.
-        num_train, num_val, num_test: samples per split; None takes all there are.
-        color_map: how Text2Mask and Mask2Img see masks: "semantic" is classes as colours; "panoptic" outlines every segment
-            (SegGen A.2), needs instances, and lets MaskSyn make them.
-        max_bad: unreadable or invalid samples that may be left out of each split; they are listed in its manifest.
-        subset_size: N, the number of real samples the segmenter gets (SegGen Table 4, low-data rows); None takes all.
-        subset_seeds: one subset, and one training of every arm, per seed.
-    """
+    """The real dataset and its low-data subsets (docs/datasets.md: what each reader expects)."""
 
     name: Literal[
         "scenes",
@@ -80,47 +68,111 @@ class DatasetConfig(Section):
         "mapillary",
         "voc2012",
     ]
+    """Name of the reader."""
     root: Path | None = None
+    """Folder of the dataset on disk, relative to the project's; the embedded scenes need none."""
+    reads: Annotated[Path | None, TrackedPath] = None
+    """The folder that DVC watches for changed files: the same as `root`, or data/code/none.json
+    where there is no root.
+    """
     files: dict[Split, SplitFiles] = Field(default_factory=dict)
+    """Places of the files of each published split, for datasets whose files were moved."""
     classes_file: str | None = None
+    """The class list, relative to `root`; for "folder", "mapillary" and COCO's formats, where it
+    has to agree with the files' own categories.
+    """
+    background: str | None = None
+    """For "coco_instance": name of a class for the pixels that no instance covers; None ignores
+    them.
+    """
+    crowds: Literal["ignore", "instances"] | None = None
+    """For "coco_instance": what annotations with iscrowd are. None ignores them as COCO does, and
+    refuses a file with classes of its own in which more than a tenth are such.
+    """
     use_sbd: bool = False
-    splits: Literal["published", "val_as_test"] = "published"
+    """Train on VOC 2012's 10,582 images with SBD masks ("trainaug") instead of VOC's 1,464."""
+    splits: Literal["published", "val_as_test", "val_from_train", "all_from_train"] = "published"
+    """"published" takes the dataset's own train, val and test, and of "folder" takes a split that
+    isn't there out of train; "val_as_test" evaluates on its val,
+    where test labels aren't to be had, and takes the validation samples out of train, as
+    "val_from_train" does where there is no val but a test split; "all_from_train" takes both out of
+    train.
+    """
     keep_val_in_train: bool = False
+    """Where they come out of train, the validation samples are trained on too, so that train is the
+    whole published split. Nothing selects a model by them, but their scores then say how well a
+    model fits, not how well it generalises.
+    """
     image_size: Positive = 64
+    """Side in pixels of the square samples that all stages work on; diffusion pipelines make
+    multiples of 8.
+    """
     fit: Literal["stretch", "center_crop"] = "stretch"
+    """"stretch" squashes whole frames to squares, "center_crop" keeps proportions and loses the
+    sides.
+    """
     color_map: ColorMapKind = "semantic"
+    """How Text2Mask and Mask2Img see masks: "semantic" is classes as colours; "panoptic" outlines
+    every segment (SegGen A.2), needs instances, and lets MaskSyn make them.
+    """
     num_train: Positive | None = None
+    """Number of training samples; None takes all."""
     num_val: Positive | None = None
+    """Number of validation samples; None takes all."""
     num_test: Positive | None = None
+    """Number of test samples; None takes all."""
     max_bad: int = Field(0, ge=0)
+    """Unreadable or invalid samples that may be left out of each split; they are listed in its
+    manifest.
+    """
+    max_unlisted_share: Probability | None = None
+    """Largest share of a split's pixels that may be ignored though nothing in its files says so;
+    None is the reader's own (0.1 for "folder", 0.25 for most published ones).
+    """
     subset_size: Positive | None = None
+    """N, the number of real samples the segmenter gets (SegGen Table 4, low-data rows); None takes
+    all.
+    """
     subset_seeds: tuple[int, ...] = (0,)
+    """One subset, and one training of every arm, per seed."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DatasetConfig":
+        watched = self.root or NOTHING_TO_WATCH
+        if self.reads not in (None, watched):
+            raise ValueError(
+                f"dataset.reads is {str(self.reads)!r}, but dataset.root is "
+                f"{'not set' if self.root is None else repr(str(self.root))}; expected "
+                f"reads: {watched}, so that DVC notices when files of the dataset change"
+            )
+        return self
 
 
 class CaptionsConfig(Section):
-    """Text prompts of the real training samples.
-
-    Attributes:
-        captioner: "class_list" writes them from the mask; "blip2" (SegGen 3.2), "blip" and "florence2" from the image; "file"
-            reads the user's.
-        reads: the file that the captions come from, beside the samples; DVC tracks it. For "file", the user's table (Parquet or
-            CSV: sample_key, caption); for the others the captioner's own module.
-        edits: table of captions that replace those made, for sampling alone: generators go on being trained on the others, so
-            that an edit makes exactly the synthetic samples anew whose prompt it is.
-        model: hub repository or folder of the captioning model; None is the captioner's own.
-        revision: commit of `model`; required for a hub repository.
-        prompt: what the model is asked; None is the captioner's own (SegGen's question for BLIP-2).
-        max_new_tokens: longest answer of a model.
-        batch_size: images per call of a model.
-        min_area_share: "class_list" leaves out things and stuff that cover less of the image than this.
-    """
+    """Captions of the real training samples; they are the prompts of training and sampling."""
 
     captioner: Literal["class_list", "blip2", "blip", "florence2", "file"] = "class_list"
+    """"class_list" writes captions from the masks; "blip2" (SegGen 3.2), "blip" and "florence2"
+    write them from the images; "file" reads the user's captions.
+    """
     reads: Annotated[Path | None, TrackedPath] = None
+    """The file that DVC watches: for "file" the user's table of captions (Parquet or CSV with
+    sample_key, the stem of the image's file, and caption), for the other captioners
+    data/code/none.json.
+    """
     edits: Annotated[Path | None, TrackedPath] = None
+    """Table of edited captions, keyed like `reads`. Edits change only sampling, not training. So
+    only the samples with an edited caption are made again.
+    """
     model: str | None = None
+    """Hub repository or folder of the captioning model; None is the captioner's default."""
     revision: str | None = None
+    """Commit of `model`; required for a hub repository."""
     prompt: str | None = None
+    """Prompt of the captioning model; None is its default (for BLIP-2: SegGen's question)."""
     max_new_tokens: Positive = 30
+    """Longest answer of the captioning model, in tokens."""
     batch_size: Positive = 8
+    """Images per call of the captioning model."""
     min_area_share: Probability = 0.002
+    """"class_list" leaves out things and stuff that cover a smaller share of the image."""

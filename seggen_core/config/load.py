@@ -10,7 +10,12 @@ from seggen_core.config.attention import DiffuMaskConfig, SeeDiffConfig
 from seggen_core.config.base import Section, Slug
 from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
-from seggen_core.config.generation import DiffusionTrainingConfig, FoundationConfig, SegGenSynthesisConfig, Text2MaskConfig
+from seggen_core.config.generation import (
+    DiffusionTrainingConfig,
+    FoundationConfig,
+    SegGenSynthesisConfig,
+    Text2MaskConfig,
+)
 from seggen_core.config.segmentation import (
     SYNTHESIS_METHODS,
     AblationConfig,
@@ -25,77 +30,125 @@ from seggen_core.errors import ConfigError
 
 
 class SegGenConfig(Section):
-    """The whole of params.yaml.
-
-    Attributes:
-        profile: name of the profile; its folder below profiles/ holds what it ships with.
-        seed: of all random streams.
-        classes: slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
-        methods: synthetic methods that are judged and compared with the training set.
-        diffumask: None where the stage isn't used.
-    """
+    """The whole of params.yaml."""
 
     profile: Slug
+    """Name of the profile; its folder below profiles/ holds what it ships with."""
     seed: int = Field(0, ge=0)
+    """Seed of all random streams."""
     classes: tuple[Slug, ...]
+    """Slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
+    """
     methods: tuple[Slug, ...] = SYNTHESIS_METHODS
+    """Synthetic methods that are judged and compared with the training set."""
     runtime: RuntimeConfig = RuntimeConfig()
+    """How to compute."""
     dataset: DatasetConfig
+    """The real samples."""
     captions: CaptionsConfig = CaptionsConfig()
+    """Text prompts of the real samples."""
     foundation: FoundationConfig
+    """The pretrained text-to-image pipeline."""
     text2mask: Text2MaskConfig
+    """Training of Text2Mask."""
     mask2img: DiffusionTrainingConfig
+    """Training of Mask2Img."""
     masksyn: SegGenSynthesisConfig
+    """Sampling of MaskSyn."""
     imgsyn: SegGenSynthesisConfig
+    """Sampling of ImgSyn."""
     seediff: SeeDiffConfig
+    """Sampling and masks of SeeDiff."""
     diffumask: DiffuMaskConfig | None = None
+    """Sampling and masks of DiffuMask; None if the stage is not used."""
     train_seg: SegmenterConfig = SegmenterConfig()
+    """Training of the segmenters."""
     variants: dict[Slug, VariantConfig]
+    """Arms of the ablation, by name."""
     zero_shot: ZeroShotConfig = ZeroShotConfig()
+    """Classes that only synthetic data may teach."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    """Scoring on the test split."""
     judge: JudgeConfig = JudgeConfig()
+    """Scoring of synthetic pairs."""
     memorization: MemorizationConfig = MemorizationConfig()
+    """Distances of synthetic samples to the training samples."""
     ablation: AblationConfig = AblationConfig()
+    """The table over all arms."""
     checks: ChecksConfig = ChecksConfig()
+    """Limits of the data checks."""
 
     @model_validator(mode="after")
     def _check(self) -> "SegGenConfig":
+        if self.dataset.image_size % 8:
+            raise ValueError(
+                f"dataset.image_size is {self.dataset.image_size}; expected a multiple of 8: "
+                "diffusion pipelines make images of no other size"
+            )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
         if self.ablation.baseline not in self.variants:
-            raise ValueError(f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants")
+            raise ValueError(
+                f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants"
+            )
         return self
 
 
 def load_config(path: Path) -> SegGenConfig:
-    """Read and check params.yaml; ConfigError says which key is wrong, what was found and what is expected."""
+    """Read and check params.yaml.
+
+    Raises:
+        ConfigError: says which keys are wrong, what they hold and what is expected.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; run from the project folder or pass --params") from None
+        raise ConfigError(
+            f"{path} does not exist; run from the project folder or pass --params"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    return check_config(tree, name=str(path))
+
+
+def check_config(tree: Any, *, name: str) -> SegGenConfig:
+    """Check parameters that were read already.
+
+    Args:
+        tree: what the YAML holds.
+        name: where it is from, in messages.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds {type(tree).__name__}, expected a mapping of sections")
+        raise ConfigError(f"{name} holds {type(tree).__name__}, expected a mapping of sections")
     try:
         return SegGenConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [_describe(e["loc"], kind=e["type"], message=e["msg"], found=e["input"]) for e in error.errors()]
-        raise ConfigError(f"{path} has {len(lines)} invalid value(s):\n" + "\n".join(lines)) from None
+        lines = [
+            _describe(e["loc"], kind=e["type"], message=e["msg"], value=e["input"])
+            for e in error.errors()
+        ]
+        raise ConfigError(
+            f"{name} has {len(lines)} invalid value(s):\n" + "\n".join(lines)
+        ) from None
 
 
-def _describe(location: tuple[int | str, ...], *, kind: str, message: str, found: Any) -> str:
-    """Return one line on an invalid value: its key, what is expected, and what was found where that is short."""
+def _describe(location: tuple[int | str, ...], *, kind: str, message: str, value: Any) -> str:
+    """Return one line on an invalid value: its key, what is expected, and the value if short."""
     line = f"  {'.'.join(map(str, location)) or '(top level)'}: "
     if kind == "extra_forbidden":
         section: type[BaseModel] = SegGenConfig
         for part in location[:-1]:
             field = section.model_fields.get(str(part))
-            if field is not None:  # else the name of one section among several, as in variants.baseline
+            if (
+                field is not None
+            ):  # else the name of one section among several, as in variants.baseline
                 types = (field.annotation, *get_args(field.annotation))
                 section = next(t for t in types if isinstance(t, type) and issubclass(t, Section))
         return line + f"unknown key; known here: {', '.join(section.model_fields)}"
-    shown = f" (got {found!r})" if kind != "missing" and len(repr(found)) < 80 else ""
+    shown = f" (got {value!r})" if kind != "missing" and len(repr(value)) < 80 else ""
     return line + message.removeprefix("Value error, ") + shown

@@ -1,4 +1,4 @@
-"""Sections on the segmenter, the arms of the ablation and what scores them."""
+"""Sections on the segmenter, the arms of the ablation and their scores."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,71 +12,85 @@ SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 
 
 class SegmenterConfig(Section):
-    """Segmentation training, the same for every arm.
-
-    Attributes:
-        model: "hrnet" (timm) or "mask2former" (transformers).
-        strategy: "replace" swaps each real sample for a synthetic one with probability p_aug; "pretrain" trains on synthetic
-            samples first and on real ones after (SegGen 3.4).
-        p_aug: replacement probability (paper: 0.6).
-        num_steps: optimisation steps in all; under "pretrain", the first `pretrain_share` of them see synthetic data.
-        learning_rate: peak of AdamW's schedule; after the warm-up it falls as `lr_scheduler` says ("poly": to zero, to the power
-            0.9 of the steps left, SegGen A.3; "step": to a tenth after 8/9 and again after 26/27 of the steps, Mask2Former on
-            COCO). Under "pretrain" each phase has its own schedule.
-        weight_decay: of matrices and kernels; not of biases and normalisation layers.
-        max_grad_norm: gradients are clipped to this norm.
-        backbone_multiplier: factor on the learning rate of the backbone's parameters (Mask2Former's own training: 0.1).
-        random_scale: range of the zoom before cropping.
-        crop_size: side of the training crops; None is the image size.
-        color_jitter: brightness, contrast and saturation change by at most this factor.
-        class_balance: a class weighs (median class frequency / its frequency) to this power in HRNet's cross-entropy;
-            frequencies are shares of the pixels of the whole real training split, in every arm. 0 weighs all pixels alike, 1 is
-            median frequency balancing (Eigen and Fergus, ICCV 2015; SegNet on CamVid).
-        checkpoint_every: steps between the states that an interrupted training resumes from.
-        backbone: timm model name of "hrnet".
-        backbone_kwargs: changes to timm's definition of it, by its own names ("stem_width", "stage2": {...}).
-        backbone_source: safetensors file of pretrained weights, or a folder with model.safetensors, of timm for "hrnet", of
-            transformers for "mask2former"; relative to the project's folder. None trains from scratch.
-        stem_stride: how much HRNet's stem shrinks the image: 4 as published; 2 or 1 for images that are small themselves.
-        head_width: channels of HRNet's segmentation head.
-        mask2former: fields of transformers' Mask2FormerConfig, `backbone_config` among them; they change `mask2former_source`'s
-            where that is given.
-        mask2former_source: transformers folder, or hub repository with `mask2former_revision`; None trains from scratch.
-        mask2former_revision: commit of a hub repository; required for one.
-        overrides: fields of this section that differ for one model, as {"mask2former": {"learning_rate": 1.0e-4}}; they hold
-            wherever that model is trained.
-    """
+    """Segmentation training, the same for every arm."""
 
     model: Literal["hrnet", "mask2former"] = "hrnet"
+    """"hrnet" (timm) or "mask2former" (transformers)."""
     strategy: Literal["replace", "pretrain"] = "replace"
+    """"replace" swaps each real sample for a synthetic one with probability p_aug; "pretrain"
+    trains on synthetic samples first and on real ones after (SegGen 3.4).
+    """
     p_aug: Probability = 0.6
+    """Replacement probability (paper: 0.6)."""
     num_steps: Positive = 600
+    """Optimisation steps in all; under "pretrain", the first `pretrain_share` of them see synthetic
+    data.
+    """
     pretrain_share: Probability = 0.6
+    """Share of the steps that strategy "pretrain" spends on synthetic samples."""
     batch_size: Positive = 16
+    """Samples of a step."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
     weight_decay: float = Field(1e-4, ge=0)
+    """Weight decay of matrices and kernels; biases and normalisation layers have none."""
     warmup_steps: int = Field(50, ge=0)
+    """Steps over which the learning rate rises linearly to its peak."""
     lr_scheduler: Literal["poly", "cosine", "step"] = "poly"
+    """How the learning rate falls after the warm-up: "poly" to zero, to the power 0.9 of the steps
+    left (SegGen A.3); "cosine" to zero; "step" to a tenth after 8/9 and again after 26/27 of the
+    steps (Mask2Former on COCO). With strategy "pretrain", each phase has its own schedule.
+    """
     max_grad_norm: float = Field(10.0, gt=0)
+    """Gradients are clipped to this norm."""
     backbone_multiplier: float = Field(1.0, gt=0)
+    """Factor on the learning rate of the backbone's parameters (Mask2Former's authors: 0.1)."""
     random_flip: bool = True
+    """Flip half of the samples left to right."""
     random_scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.5)
+    """Range of the zoom before cropping."""
     crop_size: Positive | None = None
+    """Side of the training crops; None is the image size."""
     color_jitter: Probability = 0.3
+    """Brightness, contrast and saturation change by at most this factor."""
     class_balance: Probability = 0.0
+    """A class weighs (median class frequency / its frequency) to this power in HRNet's
+    cross-entropy; frequencies are shares of the pixels of the whole real training split, in every
+    arm. 0 weighs all pixels alike, 1 is median frequency balancing (Eigen and Fergus, ICCV 2015;
+    SegNet on CamVid).
+    """
     checkpoint_every: Positive = 200
+    """Steps between the states that an interrupted training resumes from."""
     backbone: str = "hrnet_w18_small"
+    """Timm model name of "hrnet"."""
     backbone_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Changes to timm's definition of the backbone, by timm's names ("stem_width", "stage2":
+    {...}).
+    """
     backbone_source: str | None = None
+    """Pretrained weights of the backbone: a safetensors file, or a folder with model.safetensors,
+    relative to the project's folder. "hrnet" needs timm's weights, "mask2former" those of
+    transformers. None trains from scratch.
+    """
     stem_stride: Literal[1, 2, 4] = 4
+    """Factor by which HRNet's stem shrinks the image: 4 as published, 2 or 1 for small images."""
     head_width: Positive = 64
+    """Channels of HRNet's segmentation head."""
     mask2former: dict[str, Any] = Field(default_factory=dict)
+    """Fields of transformers' Mask2FormerConfig, including `backbone_config`. If
+    `mask2former_source` is given, they change its configuration.
+    """
     mask2former_source: str | None = None
+    """Transformers folder, or hub repository with `mask2former_revision`; None trains from scratch.
+    """
     mask2former_revision: str | None = None
+    """Commit of a hub repository; required for one."""
     overrides: dict[Literal["hrnet", "mask2former"], dict[str, Any]] = Field(default_factory=dict)
+    """Fields of this section that differ for one model: {"mask2former": {"learning_rate": 1.0e-4}}.
+    """
 
     def for_model(self, model: Literal["hrnet", "mask2former"] | None) -> "SegmenterConfig":
-        """Return the section as `model` is trained with it: its overrides applied; None is the section's own model."""
+        """Return the section for `model`, with its overrides; None stands for `self.model`."""
         name = model or self.model
         tree = self.model_dump() | self.overrides.get(name, {}) | {"model": name, "overrides": {}}
         return SegmenterConfig.model_validate(tree)
@@ -94,70 +108,76 @@ class SegmenterConfig(Section):
 
 
 class SyntheticAugmentConfig(Section):
-    """DiffuMask's augmentations of synthetic pairs (`segmentation.synthetic_augment`), before those that all samples get.
-
-    Attributes:
-        splice, perspective, occlusion, noise: probability of each.
-        splice_grids: (rows, columns) of pairs that are laid side by side and shrunk to one.
-        max_perspective: a corner moves inward by at most this share of the side.
-        occlusion_extent: smallest and largest side of the rectangle of another pair, as shares of the image's.
-        noise_sigma: standard deviation of Gaussian noise in grey levels of 255.
-    """
+    """DiffuMask's augmentations of synthetic pairs. The augmentations of all samples come after."""
 
     splice: Probability = 0.3
+    """Probability that several pairs are laid side by side and shrunk to one."""
     splice_grids: tuple[tuple[Positive, Positive], ...] = ((1, 2), (2, 1), (2, 2), (3, 3))
+    """(rows, columns) of pairs that are laid side by side and shrunk to one."""
     perspective: Probability = 0.3
+    """Probability of a perspective change."""
     max_perspective: Annotated[float, Field(ge=0, le=0.4)] = 0.2
+    """A corner moves inward by at most this share of the side."""
     occlusion: Probability = 0.3
+    """Probability that a rectangle of another pair covers a part."""
     occlusion_extent: tuple[Probability, Probability] = (0.15, 0.5)
+    """Smallest and largest side of that rectangle, as shares of the image's side."""
     noise: Probability = 0.3
+    """Probability of added Gaussian noise."""
     noise_sigma: float = Field(8.0, ge=0)
+    """Standard deviation of the noise, in grey levels of 0 to 255."""
 
     @model_validator(mode="after")
     def _check(self) -> "SyntheticAugmentConfig":
         if not self.splice_grids or self.occlusion_extent[0] > self.occlusion_extent[1]:
-            raise ValueError("synthetic_augment wants a splice grid, and an occlusion_extent whose first value isn't the larger")
+            raise ValueError(
+                "synthetic_augment needs a splice grid, and an occlusion_extent whose first value "
+                "isn't the larger"
+            )
         return self
 
 
 class NoiseFilterConfig(Section):
-    """FreeMask's filter of synthetic pixels (`segmentation.noise_filter`), by a segmenter of the arm's real samples alone.
+    """FreeMask's filter of synthetic pixels, by a segmenter of the arm's real samples alone.
 
-    That segmenter is trained first, as the arm without its synthetic samples would be: an arm with a filter takes twice the time.
-
-    Attributes:
-        tolerance: a pixel is ignored where its cross-entropy exceeds this many times its class's mean on the real samples
-            (FreeMask: 1.25). The fewer real samples there are, the better the segmenter knows them, and the more is ignored.
+    That segmenter is trained first, as the arm without its synthetic samples would be: an arm with
+    a filter takes twice the time.
     """
 
     tolerance: float = Field(1.25, gt=0)
+    """A pixel is ignored if its cross-entropy exceeds this many times the mean of its class on the
+    real samples (FreeMask: 1.25). With few real samples the segmenter overfits them, their mean
+    falls, and more pixels are ignored.
+    """
 
 
 class VariantConfig(Section):
-    """One arm of the ablation.
-
-    Attributes:
-        real: which real samples it trains on: the N-sample "subset", "all" of the training split, or "none".
-        reads: exactly two paths, since DVC gives each item of a group the same number of dependencies. Folders under
-            data/synthetic are the arm's synthetic sources; an arm that needs fewer names the real indexes instead.
-        shuffle_masks: the control: each synthetic image gets the mask of another one.
-        model: train this model instead of `train_seg.model`.
-        strategy: train by this strategy instead of `train_seg.strategy`.
-        p_aug: replace with this probability instead of `train_seg.p_aug`.
-        synthetic_augment: augment the synthetic pairs of this arm; None doesn't.
-        noise_filter: ignore pixels of synthetic pairs that look wrong; None ignores none.
-        hide_unseen: real masks are ignored where they show a class of `zero_shot.unseen`; synthetic ones may show it.
-    """
+    """One arm of the ablation."""
 
     real: Literal["subset", "all", "none"] = "subset"
+    """Which real samples it trains on: the N-sample "subset", "all" of the training split, or
+    "none".
+    """
     reads: tuple[Annotated[str, TrackedPath], Annotated[str, TrackedPath]]
+    """Two inputs, because DVC requires every arm to list the same number. Folders below
+    data/synthetic are the arm's synthetic sources. If an arm uses fewer than two, fill up with
+    data/real/train/index.parquet and data/real/val/index.parquet.
+    """
     shuffle_masks: bool = False
+    """The control: each synthetic image gets the mask of another one."""
     model: Literal["hrnet", "mask2former"] | None = None
+    """Train this model instead of `train_seg.model`."""
     strategy: Literal["replace", "pretrain"] | None = None
+    """Train by this strategy instead of `train_seg.strategy`."""
     p_aug: Probability | None = None
+    """Replace with this probability instead of `train_seg.p_aug`."""
     synthetic_augment: SyntheticAugmentConfig | None = None
+    """Augmentations of the synthetic pairs of this arm; None uses none."""
     noise_filter: NoiseFilterConfig | None = None
+    """Filter that ignores wrong pixels of synthetic pairs; None ignores none."""
     hide_unseen: bool = False
+    """In real masks, ignore the pixels of classes in `zero_shot.unseen`; synthetic masks keep them.
+    """
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -168,56 +188,69 @@ class VariantConfig(Section):
     def _check(self) -> "VariantConfig":
         unknown = set(self.methods) - set(SYNTHESIS_METHODS)
         if unknown:
-            raise ValueError(f"unknown synthetic source {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}")
+            raise ValueError(
+                f"unknown synthetic source {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}"
+            )
         if self.real == "none" and not self.methods:
-            raise ValueError("the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic")
-        if self.p_aug is not None and (self.real == "none" or not self.methods or self.strategy == "pretrain"):
-            raise ValueError("'p_aug' replaces real samples by synthetic ones: it needs both, and strategy 'replace'")
+            raise ValueError(
+                "the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic"
+            )
+        if self.p_aug is not None and (
+            self.real == "none" or not self.methods or self.strategy == "pretrain"
+        ):
+            raise ValueError(
+                "'p_aug' replaces real samples by synthetic ones: it needs both, and strategy "
+                "'replace'"
+            )
         if self.noise_filter is not None and (self.real == "none" or not self.methods):
-            raise ValueError("'noise_filter' needs synthetic samples, and real ones to train the filter on")
+            raise ValueError(
+                "'noise_filter' needs synthetic samples, and real ones to train the filter on"
+            )
         return self
 
 
 class ZeroShotConfig(Section):
-    """Zero-shot segmentation: classes that only synthetic masks may teach (SeeDiff S2.1: 15 seen and 5 unseen ones of VOC).
-
-    Attributes:
-        unseen: slugs of those classes. `evaluate` adds mIoU over seen and over unseen classes and their harmonic mean; an arm
-            with `hide_unseen` is trained without real labels of them.
-    """
+    """Zero-shot segmentation: classes that only synthetic masks may teach (SeeDiff S2.1)."""
 
     unseen: tuple[str, ...] = ()
+    """Slugs of those classes. `evaluate` adds mIoU over seen and over unseen classes and their
+    harmonic mean; an arm with `hide_unseen` is trained without real labels of them.
+    """
 
 
 class EvaluateConfig(Section):
     """Evaluation on the held-out test split."""
 
     batch_size: Positive = 32
+    """Images of one prediction."""
     num_pictures: Positive = 8
+    """Test samples shown in the report."""
 
 
 class JudgeConfig(Section):
     """Scoring of synthetic pairs by the segmenter trained on all real samples."""
 
     variant: Slug = "full_real"
+    """Arm whose first segmenter is the judge."""
     batch_size: Positive = 32
+    """Images of one prediction."""
 
 
 class MemorizationConfig(Section):
-    """Distances of synthetic samples to the nearest training samples.
-
-    Attributes:
-        neighbors: n of the relative distance, which compares the nearest training image with the n nearest (Carlini et al.: 50).
-        batch_size: samples compared at once.
-        num_pictures: of the nearest pairs in nearest.png, by each measure.
-    """
+    """Distances of synthetic samples to the nearest training samples."""
 
     neighbors: Positive = 50
+    """The relative distance compares the nearest training image with this many nearest ones
+    (Carlini et al.: 50).
+    """
     batch_size: Positive = 256
+    """Samples compared at once."""
     num_pictures: Positive = 8
+    """Number of nearest pairs in nearest.png, for each measure."""
 
 
 class AblationConfig(Section):
     """The comparison table."""
 
     baseline: str = "baseline"
+    """Arm that the others are compared with."""

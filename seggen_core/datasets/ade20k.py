@@ -2,8 +2,9 @@
 
     root/images/training/*.jpg   root/annotations/training/*.png   and the same for validation
 
-Masks hold 1-150, and 0 for what is none of the classes (`reduce_zero_label`). Where Mask2Former's preparation has made
-root/annotations_instance, its maps give the instances. Labels of the test split aren't public: `dataset.splits: val_as_test`.
+Masks hold 1-150, and 0 for what is none of the classes (`reduce_zero_label`). Where Mask2Former's
+preparation has made root/annotations_instance, its maps give the instances. Labels of the test
+split aren't public: `dataset.splits: val_as_test`.
 """
 
 from functools import partial
@@ -13,7 +14,8 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader, things_only
+from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+from seggen_core.datasets.ids import things_only
 from seggen_core.taxonomy import Taxonomy
 
 
@@ -39,8 +41,10 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
 
 
-def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy) -> np.ndarray:
-    """Red is the category of the 100 things, green the number of the instance (ade20k's ade_instance maps)."""
-    found = instances[..., 0].astype(np.int64) * 256 + instances[..., 1]
-    found[instances[..., 1] == 0] = 0
-    return things_only(found, segmentation_map=segmentation_map, taxonomy=taxonomy)
+def _instance_ids(
+    instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy
+) -> np.ndarray:
+    """Read an ade_instance map: red is the category of the 100 things, green the instance."""
+    instance_ids = instances[..., 0].astype(np.int64) * 256 + instances[..., 1]
+    instance_ids[instances[..., 1] == 0] = 0
+    return things_only(instance_ids, segmentation_map=segmentation_map, taxonomy=taxonomy)

@@ -1,11 +1,15 @@
 """Cityscapes (Cordts et al. 2016), 19 classes for training and evaluation.
 
-    root/leftImg8bit/train/<city>/*_leftImg8bit.png
-    root/gtFine/train/<city>/*_gtFine_labelIds.png and *_gtFine_instanceIds.png   and the same for val
+    root/leftImg8bit/train/<city>/*_leftImg8bit.png root/gtFine/train/<city>/*_gtFine_labelIds.png
+    and *_gtFine_instanceIds.png   and the same for val
 
-labelIds become train ids as cityscapesScripts maps them. instanceIds hold 1000 * labelId + number for single objects and the
-bare labelId for groups that couldn't be told apart, which are no instances. Labels of the test split aren't public:
-`dataset.splits: val_as_test`; validation samples are then whole stretches of a city's drive.
+gtCoarse is read where there is no gtFine, or where `dataset.files` names it. instanceIds may be
+left out.
+
+labelIds become train ids as cityscapesScripts maps them. instanceIds hold 1000 * labelId + number
+for single objects and the bare labelId for groups that nobody could take apart, which are no
+instances. Labels of the test split aren't public: `dataset.splits: val_as_test`; validation samples
+are then whole stretches of a city's drive.
 """
 
 from collections.abc import Sequence
@@ -17,17 +21,37 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader, things_only
+from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+from seggen_core.datasets.ids import things_only
+from seggen_core.datasets.reader import PUBLISHED, SPLITS, Conventions
 from seggen_core.taxonomy import Taxonomy
 
 _FIRST_INSTANCE = 1000
+_FINE, _COARSE = "gtFine", "gtCoarse"
+_COARSE_CONVENTIONS = Conventions(max_unlisted_share=0.7)
+"""Coarse polygons leave out what lies between them."""
 
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     """List the splits; DatasetError where a folder is missing."""
     table = load_class_table("cityscapes")
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    layout = {s: SplitFiles(images=f"leftImg8bit/{s}", masks=f"gtFine/{s}", instances=f"gtFine/{s}") for s in splits}
+    layout: dict[Split, SplitFiles] = {}
+    for split in SPLITS:
+        kind = (
+            "gtFine" if (root / "gtFine").is_dir() or not (root / "gtCoarse").is_dir() else _COARSE
+        )
+        masks = config.files.get(split, SplitFiles()).masks or f"{kind}/{split}"
+        kind = _COARSE if _COARSE in masks else "gtFine"
+        ending = f"_{kind}_instanceIds"
+        has_instances = next((root / masks).rglob(f"*{ending}.png"), None) is not None
+        layout[split] = SplitFiles(
+            images=f"leftImg8bit/{split}",
+            masks=masks,
+            instances=masks if has_instances else None,
+            mask_ending=f"_{kind}_labelIds",
+            instances_ending=ending,
+        )
+    is_coarse = any(_COARSE in str(files.masks) for files in layout.values())
     form = IdMapFormat(
         dataset="cityscapes",
         table=table,
@@ -36,16 +60,17 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         metadata=_city,
         runs=_drives,
         image_ending="_leftImg8bit",
-        mask_ending="_gtFine_labelIds",
-        instances_ending="_gtFine_instanceIds",
+        conventions=_COARSE_CONVENTIONS if is_coarse else PUBLISHED,
         subfolders="flat",
     )
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
 
 
-def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy) -> np.ndarray:
-    found = np.where(instances >= _FIRST_INSTANCE, instances, 0).astype(np.int64)
-    return things_only(found, segmentation_map=segmentation_map, taxonomy=taxonomy)
+def _instance_ids(
+    instances: np.ndarray, segmentation_map: np.ndarray, *, taxonomy: Taxonomy
+) -> np.ndarray:
+    instance_ids = np.where(instances >= _FIRST_INSTANCE, instances, 0).astype(np.int64)
+    return things_only(instance_ids, segmentation_map=segmentation_map, taxonomy=taxonomy)
 
 
 def _city(key: str) -> dict[str, str]:

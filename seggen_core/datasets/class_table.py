@@ -1,25 +1,17 @@
-"""The classes of a dataset on disk: which id in its files is which class, and the dataset's own colours."""
+"""The classes of a dataset on disk: the id of each in the files, and the dataset's colours."""
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seggen_core.color_map import class_palette
-from seggen_core.errors import ConfigError, DatasetError
+from seggen_core.colors.palette import class_palette
+from seggen_core.errors import ConfigError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
-
-_EXPECTED = (
-    "a JSON list of {id, name, is_thing, color, ignore} or a CSV table with these columns (id and name are required; color is "
-    "[r, g, b], in CSV r g b)"
-)
-_TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", ""}
 
 
 @dataclass(frozen=True)
@@ -30,8 +22,13 @@ class ClassTable:
         taxonomy: names, things and stuff.
         ids: the id of each class in the dataset's files.
         ignored_ids: ids in the files that belong to no class.
-        colors: (r, g, b) of each class, for pictures; generators have a palette of their own (`color_map.class_palette`).
-        has_own_colors: the colours are the dataset's, not made up.
+        colors: (r, g, b) of each class, for pictures; generators have a palette of their own
+            (`colors.semantic.class_palette`).
+        has_own_colors: the colours are the dataset's, not those of `class_palette`.
+        assumed_ids: those of `ignored_ids` that only a convention makes ignored: nothing in the
+            user's files says so.
+        ignored_colors: (r, g, b) by ignored id, where the dataset gives them.
+        notes: what its files hold that isn't read.
     """
 
     taxonomy: Taxonomy
@@ -39,6 +36,9 @@ class ClassTable:
     ignored_ids: tuple[int, ...]
     colors: tuple[tuple[int, int, int], ...]
     has_own_colors: bool = True
+    assumed_ids: frozenset[int] = frozenset()
+    ignored_colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def palette(self) -> np.ndarray:
@@ -48,7 +48,22 @@ class ClassTable:
     @property
     def train_ids(self) -> dict[int, int]:
         """Id in the files to train id; ignored ids to IGNORE_INDEX."""
-        return {file_id: train_id for train_id, file_id in enumerate(self.ids)} | dict.fromkeys(self.ignored_ids, IGNORE_INDEX)
+        return {file_id: train_id for train_id, file_id in enumerate(self.ids)} | dict.fromkeys(
+            self.ignored_ids, IGNORE_INDEX
+        )
+
+    def colors_by_id(self) -> dict[int, tuple[int, int, int]]:
+        """The dataset's colours by id in the files; empty where it has none."""
+        if not self.has_own_colors:
+            return dict(self.ignored_colors)
+        return dict(zip(self.ids, self.colors, strict=True)) | dict(self.ignored_colors)
+
+    def names_by_id(self) -> dict[int, str]:
+        """What each id in the files is: a slug, or "ignored"; what is only assumed isn't there."""
+        listed = {i for i in self.ignored_ids if i not in self.assumed_ids}
+        return dict(zip(self.ids, self.taxonomy.slugs, strict=True)) | dict.fromkeys(
+            listed, "ignored"
+        )
 
     def allowed(self, dataset: str) -> str:
         """Return the allowed ids in words, for errors: "ade20k allows 1-150 or 0 (ignored)"."""
@@ -56,98 +71,67 @@ class ClassTable:
         return f"{dataset} allows {_ranges(self.ids)}{ignored}"
 
 
+def load_class_rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows of a table that comes with the package, with `official_name` if any."""
+    return list(_load(name)["classes"])
+
+
 def load_class_table(name: str) -> ClassTable:
     """Return a table that comes with the package (`taxonomies/<name>.json`)."""
-    text = resources.files("seggen_core.datasets").joinpath("taxonomies", f"{name}.json").read_text(encoding="utf-8")
-    tree = json.loads(text)
-    return make_class_table(tree["classes"], ignored_ids=tree["ignored_ids"])
+    tree = _load(name)
+    ignored = tree["ignored_ids"]
+    return make_class_table(tree["classes"], ignored_ids=ignored, assumed_ids=ignored)
 
 
-def make_class_table(rows: Sequence[Mapping[str, Any]], *, ignored_ids: Sequence[int] = ()) -> ClassTable:
-    """Build a table of rows {"id", "name", "is_thing", "color"}; without colours it gets those of `class_palette`.
+def _load(name: str) -> dict[str, Any]:
+    path = resources.files("seggen_core.datasets").joinpath("taxonomies", f"{name}.json")
+    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return tree
+
+
+def make_class_table(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    ignored_ids: Sequence[int] = (),
+    assumed_ids: Collection[int] = (),
+    ignored_colors: Mapping[int, tuple[int, int, int]] | None = None,
+    notes: tuple[str, ...] = (),
+) -> ClassTable:
+    """Build a table of rows {"id", "name", "is_thing", "color"}.
+
+    Without a colour for every class it gets those of `class_palette`. The other arguments are
+    `ClassTable`'s.
 
     Raises:
         ConfigError: two rows share an id or a slug, or there are none or more than 255.
     """
     ids = [int(row["id"]) for row in rows]
-    repeated = sorted({i for i in (*ids, *ignored_ids) if (*ids, *ignored_ids).count(i) > 1})
+    repeated = sorted(i for i, count in Counter([*ids, *ignored_ids]).items() if count > 1)
     if repeated:
-        raise ConfigError(f"the class list gives id {', '.join(map(str, repeated[:5]))} twice; expected one class an id")
-    taxonomy = Taxonomy([SegmentationClass(i, str(row["name"]), bool(row.get("is_thing"))) for i, row in enumerate(rows)])
-    given = [row.get("color") for row in rows]
-    colors = [(c[0], c[1], c[2]) for c in given if c is not None]
-    own = len(colors) == len(rows)
-    if not own:
-        colors = [(r, g, b) for r, g, b in class_palette(len(rows)).tolist()]
-    return ClassTable(taxonomy, tuple(ids), tuple(map(int, ignored_ids)), tuple(colors), own)
-
-
-def read_class_file(path: Path) -> ClassTable:
-    """Read the user's class list, JSON or CSV.
-
-    Rows with `ignore` set name ids that belong to no class. 255 is ignored too, unless a class has it.
-
-    Raises:
-        DatasetError: the file is missing, or isn't such a list; the message says in which row.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; expected the class list, {_EXPECTED}: set dataset.classes_file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} can't be read as UTF-8 text: {error}; expected {_EXPECTED}") from None
-    rows = _json_rows(text, path=path) if path.suffix.lower() == ".json" else list(csv.DictReader(io.StringIO(text)))
-    checked = [_check_row(row, number=number, path=path) for number, row in enumerate(rows, start=1)]
-    classes = [row for row in checked if not row["ignore"]]
-    ignored = {row["id"] for row in checked if row["ignore"]}
-    if IGNORE_INDEX not in {row["id"] for row in classes}:
-        ignored.add(IGNORE_INDEX)
-    try:
-        return make_class_table(classes, ignored_ids=sorted(ignored))
-    except ConfigError as error:
-        raise DatasetError(f"{path}: {error}") from None
-
-
-def _json_rows(text: str, *, path: Path) -> list[Any]:
-    try:
-        tree = json.loads(text)
-    except ValueError as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}; expected {_EXPECTED}") from None
-    if isinstance(tree, dict):  # {"1": "wall"}, as transformers' id2label
-        return [{"id": key, "name": value} for key, value in tree.items()]
-    if not isinstance(tree, list):
-        raise DatasetError(f"{path} holds {type(tree).__name__}; expected {_EXPECTED}")
-    return tree
-
-
-def _check_row(row: Any, *, number: int, path: Path) -> dict[str, Any]:
-    where = f"{path}, row {number}"
-    if not isinstance(row, dict) or row.get("id") in (None, "") or row.get("name") in (None, ""):
-        raise DatasetError(f"{where} is {row!r}; expected {_EXPECTED}")
-    try:
-        file_id = int(row["id"])
-    except (TypeError, ValueError):
-        file_id = -1
-    if not 0 <= file_id < 1 << 16:
-        raise DatasetError(f"{where} has id {row['id']!r}; expected a whole number from 0 to 65535")
-    color = row.get("color") or None
-    if isinstance(color, str):
-        color = color.replace(",", " ").split()
-    try:
-        color = None if color is None else [int(c) for c in color]
-    except (TypeError, ValueError):
-        color = []
-    if color is not None and (len(color) != 3 or not all(0 <= c <= 255 for c in color)):
-        raise DatasetError(f"{where} has color {row['color']!r}; expected three numbers from 0 to 255")
-    flags = {flag: _flag(row.get(flag), flag=flag, where=where) for flag in ("is_thing", "ignore")}
-    return {"id": file_id, "name": str(row["name"]).strip(), "color": color, **flags}
-
-
-def _flag(value: Any, *, flag: str, where: str) -> bool:
-    word = str("" if value is None else value).strip().lower()
-    if word not in _TRUE | _FALSE:
-        raise DatasetError(f"{where} has {flag} {value!r}; expected true or false")
-    return word in _TRUE
+        raise ConfigError(
+            f"the class list gives id {', '.join(map(str, repeated[:5]))} twice; expected one "
+            "class an id"
+        )
+    taxonomy = Taxonomy(
+        [
+            SegmentationClass(i, str(row["name"]), bool(row.get("is_thing")))
+            for i, row in enumerate(rows)
+        ]
+    )
+    colors = [row["color"] for row in rows if row.get("color") is not None]
+    has_own_colors = len(colors) == len(rows)
+    if not has_own_colors:
+        colors = class_palette(len(rows)).tolist()
+    return ClassTable(
+        taxonomy,
+        tuple(ids),
+        tuple(map(int, ignored_ids)),
+        tuple((r, g, b) for r, g, b in colors),
+        has_own_colors,
+        frozenset(assumed_ids),
+        dict(ignored_colors or {}),
+        notes,
+    )
 
 
 def _ranges(ids: Sequence[int]) -> str:

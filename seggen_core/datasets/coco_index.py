@@ -1,6 +1,7 @@
 """What a COCO annotation file says about which images, held as names and places in the file."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,14 +9,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seggen_core.datasets.decode import CHECK
-from seggen_core.datasets.files import IMAGE_SUFFIXES, FileListing, inside, list_files, normal
-from seggen_core.datasets.json_stream import read_element, stream_arrays
+from seggen_core.datasets.files import (
+    IMAGE_SUFFIXES,
+    FileListing,
+    brief,
+    inside,
+    is_file,
+    list_files,
+    normal,
+)
+from seggen_core.datasets.json_stream import Element, read_elements, stream_arrays
+from seggen_core.datasets.sample import CHECK
 from seggen_core.errors import DatasetError
+
+_MAX_LISTED = {"images": 1 << 22, "annotations": 1 << 26, "categories": 1 << 16}
+"""Most elements of each array of a file: some 2 GB of places and names."""
+
+_MAX_SIDE = 1 << 31
 
 
 class CocoImage(NamedTuple):
-    """One entry of `images`; width and height are 0 where it doesn't give them."""
+    """One entry of `images`.
+
+    Width and height are 0 where it doesn't give them, and -1 where they are no numbers of pixels.
+    """
 
     image_id: int
     file_name: str
@@ -31,51 +48,126 @@ class CocoIndex:
         path: the file.
         images: the folder, listed.
         entries: by key, the image's stem; several where a name is taken twice.
+        categories: the file's own class list: {"id", "name", ...} each, as it stands there.
         image_ids: int64 [A], sorted, of each annotation.
         starts: int64 [A], first byte of each annotation.
         lengths: int64 [A], bytes of each annotation.
         crowds: int64 [A], 1 where the annotation is a crowd.
+        repeated_ids: ids that several images have.
+        num_foreign: annotations of images that the file doesn't list.
     """
 
     path: Path
     images: FileListing
     entries: dict[str, list[CocoImage]]
+    categories: list[Any]
     image_ids: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
     crowds: np.ndarray
+    repeated_ids: frozenset[int] = frozenset()
+    num_foreign: int = 0
 
     @property
     def keys(self) -> list[str]:
         """Stems of all images in the file or the folder, sorted."""
         return sorted(self.entries.keys() | self.images.names.keys())
 
-    def has_instance(self, key: str) -> bool:
-        """Return whether `key` has an annotation that is no crowd."""
+    def has_instance(self, key: str, *, crowds: bool = False) -> bool:
+        """Return whether `key` has an annotation that is no crowd, or any with `crowds`."""
         spans = (self._span(entry.image_id) for entry in self.entries.get(key, ()))
-        return any(not self.crowds[low:high].all() for low, high in spans)
+        return any(high > low if crowds else not self.crowds[low:high].all() for low, high in spans)
 
     def image(self, key: str, *, root: Path) -> tuple[Path, CocoImage]:
-        """Return the image file and entry of `key`; DatasetError where either is missing or doubled."""
+        """Return the image file and entry of `key`.
+
+        Raises:
+            DatasetError: either is missing or doubled, or the file lies outside of `root`.
+        """
         entries = self.entries.get(key, [])
         if not entries:
-            found = next(iter(self.images.paths(key)), key)
-            raise DatasetError(f"{found} has no annotation; expected an entry for it in {self.path} {CHECK}")
+            image = next(iter(self.images.paths(key)), key)
+            raise DatasetError(
+                f"{brief(image)} has no annotation; expected an entry for it in {self.path} {CHECK}"
+            )
         if len(entries) > 1:
-            listed = ", ".join(f"{e.file_name} (id {e.image_id})" for e in entries)
-            raise DatasetError(f"{self.path} has {len(entries)} images called {key} ({listed}); expected one: remove the others")
-        path = inside(self.images.folder / entries[0].file_name, root=root)
-        # The name may be written in another Unicode form, or be missing.
-        return (path if path.is_file() else self.images.only(key, root=root, counterpart=None)), entries[0]
+            listed = brief(", ".join(f"{e.file_name} (id {e.image_id})" for e in entries))
+            raise DatasetError(
+                f"{self.path} has {len(entries)} images called {brief(key)} ({listed}); expected "
+                "one: remove the others"
+            )
+        if entries[0].image_id in self.repeated_ids:
+            raise DatasetError(
+                f"{self.path} gives image id {entries[0].image_id} to "
+                f"{brief(entries[0].file_name)} and to another image; expected one image an id: "
+                f"number them anew {CHECK}"
+            )
+        return find_named(
+            self.images, entries[0].file_name, key=key, root=root, listed_in=self.path
+        ), entries[0]
 
-    def annotations(self, image_id: int) -> Iterator[dict[str, Any]]:
+    def annotations(self, image_id: int) -> Iterator[Any]:
         """Yield the annotations of an image, parsed again from the file."""
-        low, high = self._span(image_id)
-        for i in range(low, high):
-            yield read_element(self.path, start=int(self.starts[i]), length=int(self.lengths[i]))
+        rows = slice(*self._span(image_id))
+        spans = zip(self.starts[rows].tolist(), self.lengths[rows].tolist(), strict=True)
+        return read_elements(self.path, spans=spans)
 
     def _span(self, image_id: int) -> tuple[int, int]:
-        return int(np.searchsorted(self.image_ids, image_id)), int(np.searchsorted(self.image_ids, image_id, side="right"))
+        low = np.searchsorted(self.image_ids, image_id, side="left")
+        high = np.searchsorted(self.image_ids, image_id, side="right")
+        return int(low), int(high)
+
+
+def find_named(
+    listing: FileListing,
+    file_name: str,
+    *,
+    key: str,
+    root: Path,
+    listed_in: Path,
+    counterpart: Path | None = None,
+) -> Path:
+    """Return the file that JSON names.
+
+    Its name may be in another Unicode form, and may start with folders that end in the listed one.
+
+    Args:
+        listing: the folder that it is in.
+        file_name: as JSON has it.
+        key: of the sample.
+        root: of the dataset.
+        listed_in: the JSON file, for messages.
+        counterpart: the sample's other file, for messages.
+
+    Raises:
+        DatasetError: the file is missing or doubled, lies outside of `root`, or is another one.
+    """
+    path = inside(listing.folder / file_name, root=root)
+    if is_file(path):
+        return path
+    found = listing.only(key, root=root, counterpart=counterpart)
+    named = PurePosixPath(normal(file_name)).parts
+    if PurePosixPath(normal(found.as_posix())).parts[-len(named) :] != named:
+        raise DatasetError(
+            f"{listed_in} names {brief(file_name)}, but the {listing.kind} found is {found}; "
+            f"expected the same file: correct file_name or dataset.files {CHECK}"
+        )
+    return found
+
+
+class _Columns(NamedTuple):
+    """The columns of a `CocoIndex`, 8 bytes a number, where a list takes 40."""
+
+    image_ids: array
+    starts: array
+    lengths: array
+    crowds: array
+
+    def add(self, element: Element) -> None:
+        self.image_ids.append(int(element.value["image_id"]))
+        self.starts.append(element.start)
+        self.lengths.append(element.length)
+        self.crowds.append(int(element.value.get("iscrowd", 0)))
 
 
 def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
@@ -86,26 +178,65 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
     """
     images = list_files(image_folder, kind="image", suffixes=IMAGE_SUFFIXES)
     entries: dict[str, list[CocoImage]] = {}
-    of_image, starts, lengths, crowds = (array("q") for _ in range(4))  # 8 bytes a number, where a list takes 40
-    for element in stream_arrays(annotations, arrays={"images", "annotations"}):
+    categories: list[Any] = []
+    columns = _Columns(*(array("q") for _ in _Columns._fields))
+    counts: Counter[str] = Counter()
+    for element in stream_arrays(annotations, arrays=set(_MAX_LISTED)):
         try:
             if element.array == "images":
-                name = str(element.value["file_name"])
-                key = normal(PurePosixPath(name).stem)
-                size = [int(element.value.get(side, 0)) for side in ("width", "height")]
-                entries.setdefault(key, []).append(CocoImage(int(element.value["id"]), name, *size))
+                image = _parse_image(element.value)
+                key = normal(PurePosixPath(image.file_name).stem)
+                entries.setdefault(key, []).append(image)
+            elif element.array == "annotations":
+                columns.add(element)
             else:
-                of_image.append(int(element.value["image_id"]))
-                starts.append(element.start)
-                lengths.append(element.length)
-                crowds.append(int(element.value.get("iscrowd", 0)))
-        except (KeyError, TypeError, ValueError) as error:
+                categories.append(element.value)
+            counts[element.array] += 1
+            if counts[element.array] > _MAX_LISTED[element.array]:
+                raise DatasetError(
+                    f"{annotations} has more than {_MAX_LISTED[element.array]} {element.array}; "
+                    "expected fewer: split the file"
+                )
+        except DatasetError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
-                f"{annotations}, byte {element.start}: {error!r} in an entry of {element.array!r}; expected COCO's JSON with "
-                "id and file_name of images, image_id of annotations"
+                f"{annotations}, byte {element.start}: {error!r} in an entry of "
+                f"{element.array!r}; expected COCO's JSON with id and file_name of images, "
+                "image_id of annotations, and ids below 2^63"
             ) from None
     if not entries:
-        raise DatasetError(f"{annotations} lists no images; expected COCO's JSON with an array 'images': check dataset.files")
-    order = np.argsort(np.array(of_image), kind="stable")
-    sorted_by_image = (np.array(numbers)[order] for numbers in (of_image, starts, lengths, crowds))
-    return CocoIndex(annotations, images, entries, *sorted_by_image)
+        raise DatasetError(
+            f"{annotations} lists no images; expected COCO's JSON with an array 'images': check "
+            "dataset.files"
+        )
+    order = np.argsort(np.array(columns.image_ids), kind="stable")
+    image_ids, starts, lengths, crowds = (np.array(column)[order] for column in columns)
+    ids = Counter(entry.image_id for listed in entries.values() for entry in listed)
+    is_known = np.isin(image_ids, np.fromiter(ids, np.int64, len(ids)))
+    return CocoIndex(
+        annotations,
+        images,
+        entries,
+        categories,
+        image_ids,
+        starts,
+        lengths,
+        crowds,
+        repeated_ids=frozenset(i for i, count in ids.items() if count > 1),
+        num_foreign=int((~is_known).sum()),
+    )
+
+
+def _parse_image(value: Any) -> CocoImage:
+    image_id = int(value["id"])
+    width, height = (_side(value.get(side)) for side in ("width", "height"))
+    if not -(1 << 63) <= image_id < 1 << 63:
+        raise OverflowError(f"id {str(image_id)[:20]}...")
+    return CocoImage(image_id, str(value["file_name"]), width, height)
+
+
+def _side(value: Any) -> int:
+    if value is None:
+        return 0
+    return value if isinstance(value, int) and 0 < value < _MAX_SIDE else -1

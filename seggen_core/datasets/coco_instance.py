@@ -2,153 +2,252 @@
 
     root/train2017/*.jpg   root/annotations/instances_train2017.json   and the same for val2017
 
-Images may lie in root/images. Smaller instances lie on top of larger ones, pixels of crowds are ignored, and so is whatever
-no instance covers: COCO doesn't say what is there. Images without an instance, or with crowds alone (1,021 of train2017's
-118,287), are no part of the task; they are counted in the notes. Labels of the test split aren't public:
+`categories` of the JSON files are the classes: COCO's or the user's own. Images may lie in
+root/images. Smaller instances lie on top of larger ones, pixels of crowds are ignored, and so is
+whatever no instance covers: COCO doesn't say what is there. Where the user knows that it is
+background, `dataset.background` names a class for it.
+
+Images without an instance, or with crowds alone (1,021 of train2017's 118,287), are no part of the
+task, unless there is a background; they are counted in the notes. CVAT writes masks drawn with its
+brush as crowds: `dataset.crowds: instances`. Labels of the test split aren't public:
 `dataset.splits: val_as_test`.
 """
 
+import reprlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
-from seggen_core.datasets.decode import CHECK, IMAGE_MODES, open_picture
-from seggen_core.datasets.id_maps import number_instances, places
-from seggen_core.datasets.rasterize import draw_segmentation
-from seggen_core.datasets.reader import RawSample, check_labelled
-from seggen_core.datasets.splits import plan_splits, published_splits
-from seggen_core.errors import DatasetError
-from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
+from seggen_core.datasets.coco_index import CocoImage, CocoIndex
+from seggen_core.datasets.coco_reader import CocoReader, check_listed_size, coco_layout
+from seggen_core.datasets.decode import IMAGE_MODES, open_picture, to_rgb
+from seggen_core.datasets.ids import number_instances
+from seggen_core.datasets.rasterize import (
+    RunLengths,
+    area,
+    boundary,
+    decode_runs,
+    encode_segmentation,
+)
+from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
+from seggen_core.errors import ConfigError, DatasetError
+from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
+
+_MAX_BOUNDARY = 1 << 24
+"""Longest boundary of all polygons of an image, in pixels: two seconds of drawing."""
 
 
-class CocoInstanceReader:
-    """One JSON file a split, read once for its places; instances are parsed and drawn with their sample."""
+_MAX_INSTANCES = (1 << 16) - 1
+"""Most annotations of an image: instance maps number them in 16 bits."""
 
-    def __init__(self, config: DatasetConfig, *, root: Path, seed: int) -> None:
+_MAX_DRAWN = 1 << 34
+"""Most pixels drawn for an image, over all its annotations: 256 of 8192 x 8192, ten seconds."""
+
+_MAX_CROWD_SHARE = 0.1
+"""More crowds than that are no crowds as COCO has them (10,498 of train2017's 860,001)."""
+
+
+class _Instance(NamedTuple):
+    """One instance of an image, ready to be painted."""
+
+    instance_id: int
+    train_id: int
+    runs: RunLengths
+
+
+class CocoInstanceReader(CocoReader):
+    """Instances are drawn with their sample."""
+
+    dataset = "coco_instance"
+    assumed_thing = True
+    max_unlisted_share = 1.0  # what no instance covers is ignored by the dataset's definition
+    unlisted = (
+        "What no instance covers is ignored, as COCO's definition has it; if it is background, "
+        "name a class for it: dataset.background."
+    )
+
+    def __init__(
+        self, config: DatasetConfig, *, layout: dict[Split, SplitFiles], root: Path, seed: int
+    ) -> None:
         """Index the annotation files; DatasetError where one or a folder is missing."""
-        self._root, self._table = root, load_class_table("coco_instance")
-        self._notes: list[str] = []
-        layout = _layout(root)
-        indexes: dict[Split, CocoIndex] = {}
-        keys: dict[Split, list[str]] = {}
-        for split in published_splits(config):
-            where = places(config, split=split, layout=layout)
-            assert where.images is not None
-            assert where.annotations is not None
-            index = indexes[split] = index_coco(root / where.annotations, image_folder=root / where.images)
-            # What the file doesn't list at all is kept, to be reported when it is read.
-            keys[split] = [k for k in index.keys if k not in index.entries or index.has_instance(k)]
-            empty = len(index.keys) - len(keys[split])
-            if empty:
-                self._notes.append(
-                    f"{empty} images of {index.path.name} have no instance, or a crowd alone, and are no part of the task"
-                )
-        chosen = plan_splits(keys, config=config, seed=seed, dataset="coco_instance")
-        self._keys = {split: listed for split, (_, listed) in chosen.items()}
-        self._indexes = {split: indexes[source] for split, (source, _) in chosen.items()}
+        super().__init__(config, layout=layout, root=root, seed=seed)
+        self._train_ids = self._table.train_ids
+        classes = list(self._table.taxonomy)
+        if config.background is not None:
+            classes.append(SegmentationClass(len(classes), config.background, is_thing=False))
+        try:
+            self._taxonomy = Taxonomy(classes)
+        except ConfigError as error:
+            raise ConfigError(f"dataset.background is {config.background!r}: {error}") from None
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The 80 things."""
-        return self._table.taxonomy
+        """The classes that the files list, and the background behind them if there is one."""
+        return self._taxonomy
 
     @property
     def palette(self) -> np.ndarray:
-        """COCO's colours, uint8 [80, 3]."""
-        return self._table.palette
+        """The classes' colours, uint8 [num_classes, 3]; the background is black."""
+        palette = np.zeros((len(self._taxonomy), 3), np.uint8)
+        palette[: len(self._table.taxonomy)] = self._table.palette
+        return palette
 
-    @property
-    def notes(self) -> list[str]:
-        """How many images have no instance."""
-        return list(self._notes)
+    def _task_keys(self, index: CocoIndex) -> list[str]:
+        """Return the images with an instance.
 
-    def keys(self, split: Split) -> list[str]:
-        """Return the stems of the images, sorted."""
-        return list(self._keys[split])
+        An image that the file doesn't list at all is among them, to be reported when it is read.
+        """
+        if self._config.crowds is None and not self._is_published:
+            _check_crowds(index)
+        if self._config.background is not None:
+            return index.keys
+        crowds = self._config.crowds == "instances"
+        keys = [
+            k for k in index.keys if k not in index.entries or index.has_instance(k, crowds=crowds)
+        ]
+        num_empty = len(index.keys) - len(keys)
+        if num_empty and index.num_foreign:
+            raise DatasetError(
+                f"{index.path} has {num_empty} images without an instance, and {index.num_foreign} "
+                "annotations whose image_id is no image's; expected image_id to be the id of an "
+                "entry of 'images': correct the ids, or remove these annotations"
+            )
+        if num_empty:
+            self._notes.append(
+                f"{num_empty} images of {index.path.name} have no instance, or a crowd alone, and "
+                "are no part of the task"
+            )
+        if not keys:
+            raise DatasetError(
+                f"{index.path} has an instance in none of its {num_empty} images; expected "
+                "annotations whose image_id is the id of an image"
+            )
+        return keys
 
     def read(self, split: Split, key: str) -> RawSample:
         """Decode one image and draw its instances; metadata names the file and COCO's ids."""
         index = self._indexes[split]
         path, entry = index.image(key, root=self._root)
-        image_id = entry.image_id
         with open_picture(path, modes=IMAGE_MODES) as picture:
-            _check_size(path, size=picture.size, entry=entry, listed_in=index.path)
+            check_listed_size(picture.size, path=path, entry=entry, listed_in=index.path)
             picture.load()
         # Polygons are drawn on the image as stored; COCO's images have no EXIF orientation.
-        image = np.asarray(picture.convert("RGB"))
+        image = np.asarray(to_rgb(picture, path=path))
         height, width = image.shape[:2]
+        instances = self._instances(index, entry, height=height, width=width)
 
-        # 1. Masks, largest first.
-        drawn = []
-        for annotation in self._annotations(index, image_id):
-            where = f"{index.path}, annotation {annotation['id']} of {key}"
-            try:
-                mask = draw_segmentation(annotation["segmentation"], height=height, width=width)
-            except DatasetError as error:
-                raise DatasetError(f"{where}: {error} {CHECK}") from None
-            drawn.append((int(mask.sum()), int(annotation["id"]), mask, annotation))
-        drawn.sort(key=lambda entry: (-entry[0], entry[1]))
-
-        # 2. Painted over one another; what is left, crowds among it, stays ignored.
-        segmentation_map = np.full((height, width), IGNORE_INDEX, np.uint8)
-        found = np.zeros((height, width), np.int64)
-        for _, annotation_id, mask, annotation in drawn:
-            if not annotation.get("iscrowd", 0):
-                segmentation_map[mask] = self._table.train_ids[annotation["category_id"]]
-                found[mask] = annotation_id
-        check_labelled(segmentation_map, where=f"{index.path}, image {image_id} ({path})")
-        instance_map, instance_ids = number_instances(found, path=index.path)
-        metadata: dict[str, Any] = {
-            "file": path.relative_to(self._root).as_posix(),
-            "image_id": image_id,
-            "instance_ids": instance_ids,
-        }
+        # Painted over one another: ignored ones first, then the largest.
+        instances.sort(key=lambda i: (i.train_id != IGNORE_INDEX, -area(i.runs), i.instance_id))
+        has_background = len(self._taxonomy) > len(self._table.taxonomy)
+        rest = len(self._taxonomy) - 1 if has_background else IGNORE_INDEX
+        segmentation_map = np.full((height, width), rest, np.uint8)
+        numbers = np.zeros((height, width), np.uint16)
+        ids = sorted(i.instance_id for i in instances if self._is_thing(i.train_id))
+        number_of = {instance_id: n for n, instance_id in enumerate(ids, start=1)}
+        for instance in instances:
+            mask = decode_runs(instance.runs)
+            segmentation_map[mask] = instance.train_id
+            is_thing = self._is_thing(instance.train_id)
+            numbers[mask] = number_of[instance.instance_id] if is_thing else 0
+        check_labelled(segmentation_map, where=f"{index.path}, image {entry.image_id} ({path})")
+        instance_map, visible = number_instances(numbers, path=index.path)
+        visible_ids = [ids[number - 1] for number in visible]  # 0 is an id, too
+        metadata = self._metadata(path, image_id=entry.image_id, instance_ids=visible_ids)
         return RawSample(image, segmentation_map, instance_map, metadata)
 
     def read_header(self, split: Split, key: str) -> tuple[int, int]:
-        """Check one sample's annotations and the header of its image, and return (width, height)."""
+        """Check one sample's annotations and the header of its image; return (width, height)."""
         index = self._indexes[split]
         path, entry = index.image(key, root=self._root)
-        self._annotations(index, entry.image_id)
-        with open_picture(path, modes=IMAGE_MODES) as picture:
-            _check_size(path, size=picture.size, entry=entry, listed_in=index.path)
-            return picture.size
+        with open_picture(path, modes=IMAGE_MODES, header_only=True) as picture:
+            check_listed_size(picture.size, path=path, entry=entry, listed_in=index.path)
+            width, height = picture.size
+        self._annotations(index, entry)
+        return width, height
 
-    def _annotations(self, index: CocoIndex, image_id: int) -> list[dict[str, Any]]:
-        """Return the annotations of one image, checked."""
-        annotations = list(index.annotations(image_id))
+    def _instances(
+        self, index: CocoIndex, entry: CocoImage, *, height: int, width: int
+    ) -> list[_Instance]:
+        """Encode the masks of one image; those of crowds and ignored classes are IGNORE_INDEX."""
+        instances = []
+        remaining = float(_MAX_BOUNDARY)
+        annotations = self._annotations(index, entry)
+        where = f"{index.path}, image {entry.image_id} ({entry.file_name})"
+        if len(annotations) * height * width > _MAX_DRAWN:
+            raise DatasetError(
+                f"{where} has {len(annotations)} annotations of {width}x{height} pixels; expected "
+                f"at most {_MAX_DRAWN // (height * width)} of that size {CHECK}"
+            )
+        for annotation in annotations:
+            segmentation = annotation["segmentation"]
+            try:
+                runs = encode_segmentation(segmentation, height=height, width=width)
+                remaining -= boundary(segmentation)
+                if remaining < 0:
+                    raise DatasetError(
+                        f"the polygons up to this one have a boundary of more than {_MAX_BOUNDARY} "
+                        "pixels; expected fewer or shorter ones"
+                    )
+            except DatasetError as error:
+                where = f"{index.path}, annotation {annotation['id']} of image {entry.image_id}"
+                raise DatasetError(f"{where} ({entry.file_name}): {error} {CHECK}") from None
+            train_id = self._train_ids[annotation["category_id"]]
+            if annotation.get("iscrowd", 0) and self._config.crowds != "instances":
+                train_id = IGNORE_INDEX
+            instances.append(_Instance(annotation["id"], train_id, runs))
+        return instances
+
+    def _is_thing(self, train_id: int) -> bool:
+        return train_id != IGNORE_INDEX and self._taxonomy[train_id].is_thing
+
+    def _annotations(self, index: CocoIndex, entry: CocoImage) -> list[dict[str, Any]]:
+        """Return the annotations of one image, checked but for their masks."""
+        annotations = list(index.annotations(entry.image_id))
+        if len(annotations) > _MAX_INSTANCES:
+            raise DatasetError(
+                f"{index.path}, image {entry.image_id} has {len(annotations)} annotations; "
+                f"expected at most {_MAX_INSTANCES} {CHECK}"
+            )
+        seen: set[int] = set()
         for annotation in annotations:
             missing = {"id", "category_id", "segmentation"} - annotation.keys()
-            where = f"{index.path}, annotation {annotation.get('id')} of image {image_id}"
+            annotation_id = reprlib.repr(annotation.get("id"))
+            where = f"{index.path}, annotation {annotation_id} of image {entry.image_id}"
             if missing:
-                raise DatasetError(f"{where} lacks {', '.join(sorted(missing))}; expected COCO's instances {CHECK}")
-            if annotation["category_id"] not in self._table.train_ids:
-                allowed = self._table.allowed("coco_instance")
-                raise DatasetError(f"{where} has category_id {annotation['category_id']}; {allowed}")
-            if not isinstance(annotation["id"], int) or annotation["id"] <= 0:
-                raise DatasetError(f"{where}: expected ids to be whole numbers above 0 {CHECK}")
+                raise DatasetError(
+                    f"{where} lacks {', '.join(sorted(missing))}; expected COCO's instances {CHECK}"
+                )
+            category = annotation["category_id"]
+            if not isinstance(category, int) or category not in self._train_ids:
+                allowed = self._table.allowed(self.dataset)
+                raise DatasetError(
+                    f"{where} has category_id {reprlib.repr(category)}; {allowed} {CHECK}"
+                )
+            if not isinstance(annotation["id"], int) or not 0 <= annotation["id"] < 1 << 63:
+                raise DatasetError(
+                    f"{where}: expected ids to be whole numbers from 0 to 2^63 - 1 {CHECK}"
+                )
+            if annotation["id"] in seen:
+                raise DatasetError(f"{where}: its id is taken twice; expected one an instance")
+            seen.add(annotation["id"])
         return annotations
 
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> CocoInstanceReader:
     """Index the splits; DatasetError where a file or folder is missing."""
-    return CocoInstanceReader(config, root=root, seed=seed)
+    layout = coco_layout(root, annotations="annotations/instances_{split}2017.json")
+    return CocoInstanceReader(config, layout=layout, root=root, seed=seed)
 
 
-def _check_size(path: Path, *, size: tuple[int, int], entry: CocoImage, listed_in: Path) -> None:
-    """Polygons are in pixels of the image that the file speaks of."""
-    wanted = (entry.width, entry.height)
-    if all(wanted) and size != wanted:
+def _check_crowds(index: CocoIndex) -> None:
+    """Raise DatasetError where so many annotations are crowds that they may mean instances."""
+    num_crowds, num_annotations = int((index.crowds != 0).sum()), len(index.crowds)
+    if num_crowds > _MAX_CROWD_SHARE * num_annotations:
         raise DatasetError(
-            f"{path} is {size[0]}x{size[1]} but {listed_in} says {wanted[0]}x{wanted[1]}; expected the same size {CHECK}"
+            f"{index.path} has iscrowd set in {num_crowds} of {num_annotations} annotations; "
+            f"expected at most {_MAX_CROWD_SHARE:.0%}, since crowds are ignored (COCO has 1.2%). "
+            "CVAT writes masks drawn with its brush so: set dataset.crowds to instances to read "
+            "them, or to ignore"
         )
-
-
-def _layout(root: Path) -> dict[Split, SplitFiles]:
-    below = "images/" if (root / "images").is_dir() else ""
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    return {s: SplitFiles(images=f"{below}{s}2017", annotations=f"annotations/instances_{s}2017.json") for s in splits}

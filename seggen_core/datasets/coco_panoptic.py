@@ -1,120 +1,151 @@
-"""COCO panoptic (Kirillov et al. 2019): 80 things and 53 stuff classes, PNG maps of segment ids and a JSON file of segments.
+"""COCO panoptic (Kirillov et al. 2019): 80 things and 53 stuff classes.
 
-    root/train2017/*.jpg   root/annotations/panoptic_train2017.json   root/annotations/panoptic_train2017/*.png
-    and the same for val2017
+    root/train2017/*.jpg   root/annotations/panoptic_train2017.json
+    root/annotations/panoptic_train2017/*.png   and the same for val2017
 
-Images may lie in root/images. A map's segment id is R + 256 G + 65536 B; 0 belongs to no class. Crowds of things keep their
-class and are no instances. Labels of the test split aren't public: `dataset.splits: val_as_test`.
+`categories` of the JSON files are the classes: COCO's or the user's own. The JSON file describes
+the segments, PNG maps show them. Images may lie in root/images. A map's
+segment id is R + 256 G + 65536 B; 0 belongs to no class. Crowds of things keep their class and are
+no instances. Labels of the test split aren't public: `dataset.splits: val_as_test`.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.class_table import ClassTable, load_class_table
-from seggen_core.datasets.coco_index import CocoIndex, index_coco
-from seggen_core.datasets.decode import CHECK, read_files, read_headers
-from seggen_core.datasets.files import inside
-from seggen_core.datasets.id_maps import number_instances, places, sorted_unique
-from seggen_core.datasets.reader import RawSample, check_labelled
-from seggen_core.datasets.splits import plan_splits, published_splits
+from seggen_core.config import DatasetConfig, Split
+from seggen_core.datasets.class_table import ClassTable
+from seggen_core.datasets.coco_index import CocoImage, find_named
+from seggen_core.datasets.coco_reader import CocoReader, check_listed_size, coco_layout
+from seggen_core.datasets.decode import SampleFiles, read_files, read_headers
+from seggen_core.datasets.files import MASK_SUFFIXES, list_files, normal
+from seggen_core.datasets.ids import number_instances, sorted_unique
+from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
 from seggen_core.errors import DatasetError
-from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
+from seggen_core.taxonomy import IGNORE_INDEX
+
+_MAX_SEGMENT_ID = (1 << 24) - 1
+_MAX_SEGMENTS = (1 << 16) - 1
+"""Most segments of an image: instance maps number them in 16 bits."""
 
 
 @dataclass(frozen=True)
 class _Segments:
-    """segments_info of one image, sorted by id: int64 ids, uint8 train ids, and which are single things."""
+    """segments_info of one image, sorted by id.
+
+    Attributes:
+        ids: int64 [S].
+        train_ids: uint8 [S].
+        is_instance: bool [S], whether the segment is a single thing.
+    """
 
     ids: np.ndarray
     train_ids: np.ndarray
     is_instance: np.ndarray
 
 
-class CocoPanopticReader:
-    """One JSON file a split, read once for its places; segments are parsed again with their sample."""
+@dataclass(frozen=True)
+class _Located:
+    """Where one sample is: its image's entry, its files, and its segments."""
+
+    entry: CocoImage
+    files: SampleFiles
+    segments: _Segments
+    where: str
+
+
+class CocoPanopticReader(CocoReader):
+    """Segments are looked up in the sample's annotation."""
+
+    dataset = "coco_panoptic"
+    assumed_thing = None
+    unlisted = (
+        "They hold segment id 0, which belongs to no class in COCO. If it is background, describe "
+        "it as a segment; if it is what nobody labelled, set dataset.max_unlisted_share to allow "
+        "it."
+    )
 
     def __init__(self, config: DatasetConfig, *, root: Path, seed: int) -> None:
         """Index the annotation files; DatasetError where one or a folder is missing."""
-        self._root, self._table = root, load_class_table("coco_panoptic")
-        layout = _layout(root)
-        files = {s: places(config, split=s, layout=layout) for s in published_splits(config)}
-        indexes: dict[Split, CocoIndex] = {}
-        for split, where in files.items():
-            assert where.images is not None
-            assert where.annotations is not None
-            indexes[split] = index_coco(root / where.annotations, image_folder=root / where.images)
-        chosen = plan_splits({s: i.keys for s, i in indexes.items()}, config=config, seed=seed, dataset="coco_panoptic")
-        self._keys = {split: keys for split, (_, keys) in chosen.items()}
-        self._indexes = {split: indexes[source] for split, (source, _) in chosen.items()}
-        self._masks = {split: root / str(files[source].masks) for split, (source, _) in chosen.items()}
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The 133 classes, things first."""
-        return self._table.taxonomy
-
-    @property
-    def palette(self) -> np.ndarray:
-        """COCO's colours, uint8 [133, 3]."""
-        return self._table.palette
-
-    @property
-    def notes(self) -> list[str]:
-        """Nothing."""
-        return []
-
-    def keys(self, split: Split) -> list[str]:
-        """Return the stems of the images, sorted."""
-        return list(self._keys[split])
+        layout = coco_layout(
+            root,
+            masks="annotations/panoptic_{split}2017",
+            annotations="annotations/panoptic_{split}2017.json",
+        )
+        super().__init__(config, layout=layout, root=root, seed=seed)
+        self._masks = {
+            split: list_files(root / str(files.masks), kind="mask", suffixes=MASK_SUFFIXES)
+            for split, files in self._files.items()
+        }
 
     def read(self, split: Split, key: str) -> RawSample:
         """Decode one image and its map; metadata names the file and COCO's ids."""
-        image_path, image_id, map_path, annotation = self._find(split, key)
-        segments = _read_segments(annotation, table=self._table, where=f"{self._indexes[split].path}, image {image_id}")
-        decoded = read_files(image_path, mask_path=map_path, mask_modes=("RGB",))
+        sample = self._locate(split, key)
+        segments, map_path = sample.segments, sample.files.mask
+        decoded = read_files(sample.files)
+        self._check_size(sample, split=split, size=decoded.mask_size)
         # One row of the table for each segment of the map.
-        ids = decoded.ids.astype(np.int64) @ np.array([1, 256, 65536])
-        known = np.concatenate([[0], segments.ids])
-        rows = np.searchsorted(known, ids).clip(max=len(known) - 1)
-        foreign = sorted_unique(ids[known[rows] != ids])
+        ids = decoded.ids[..., 0].astype(np.int32)
+        ids += decoded.ids[..., 1].astype(np.int32) << 8
+        ids += decoded.ids[..., 2].astype(np.int32) << 16
+        known_ids = np.concatenate([[0], segments.ids]).astype(np.int32)
+        rows = np.searchsorted(known_ids, ids).clip(max=len(known_ids) - 1)
+        foreign = sorted_unique(ids[known_ids[rows] != ids])
         if foreign.size:
             raise DatasetError(
-                f"{map_path} has segment id {', '.join(map(str, foreign[:5]))}; expected the ids in segments_info of "
-                f"{self._indexes[split].path}, image {image_id} {CHECK}"
+                f"{map_path} has segment id {', '.join(map(str, foreign[:5]))}; expected the ids "
+                f"in segments_info of {sample.where} {CHECK}"
             )
         segmentation_map = np.concatenate([[np.uint8(IGNORE_INDEX)], segments.train_ids])[rows]
         check_labelled(segmentation_map, where=str(map_path))
-        instance_map, instance_ids = number_instances(
-            np.where(np.concatenate([[False], segments.is_instance])[rows], ids, 0), path=map_path
+        is_instance = np.concatenate([[False], segments.is_instance])[rows]
+        instance_map, instance_ids = number_instances(np.where(is_instance, ids, 0), path=map_path)
+        unlisted_share = float((ids == 0).mean())
+        metadata = self._metadata(
+            sample.files.image, image_id=sample.entry.image_id, instance_ids=instance_ids
         )
-        metadata: dict[str, Any] = {
-            "file": image_path.relative_to(self._root).as_posix(),
-            "image_id": image_id,
-            "instance_ids": instance_ids,
-        }
-        return RawSample(decoded.image, segmentation_map, instance_map, metadata)
+        return RawSample(
+            decoded.image, segmentation_map, instance_map, metadata, unlisted_share=unlisted_share
+        )
 
     def read_header(self, split: Split, key: str) -> tuple[int, int]:
         """Check one sample's segments and the headers of its files, and return (width, height)."""
-        image_path, image_id, map_path, annotation = self._find(split, key)
-        _read_segments(annotation, table=self._table, where=f"{self._indexes[split].path}, image {image_id}")
-        return read_headers(image_path, mask_path=map_path, mask_modes=("RGB",))
+        sample = self._locate(split, key)
+        size = read_headers(sample.files)
+        self._check_size(sample, split=split, size=size)
+        return size
 
-    def _find(self, split: Split, key: str) -> tuple[Path, int, Path, dict[str, Any]]:
+    def _check_size(self, sample: _Located, *, split: Split, size: tuple[int, int]) -> None:
+        """Compare the size of a map with the one that JSON says; a turned image has it turned."""
+        listed_in = self._indexes[split].path
+        check_listed_size(size, path=sample.files.mask, entry=sample.entry, listed_in=listed_in)
+
+    def _locate(self, split: Split, key: str) -> _Located:
+        """Find the files of a sample and read its segments."""
         index = self._indexes[split]
-        image_path, entry = index.image(key, root=self._root)
-        image_id = entry.image_id
-        found = list(index.annotations(image_id))
-        if len(found) != 1:
-            raise DatasetError(f"{index.path} has {len(found)} annotations of image {image_id} ({key}); expected one {CHECK}")
-        map_path = self._masks[split] / str(found[0].get("file_name", f"{key}.png"))
-        if not map_path.is_file():
-            raise DatasetError(f"{image_path} has no mask; expected {map_path} {CHECK}")
-        return image_path, image_id, inside(map_path, root=self._root), found[0]
+        image, entry = index.image(key, root=self._root)
+        where = f"{index.path}, image {entry.image_id}"
+        annotations = list(index.annotations(entry.image_id))
+        if len(annotations) != 1:
+            raise DatasetError(
+                f"{index.path} has {len(annotations)} annotations of image {entry.image_id} "
+                f"({key}); expected one {CHECK}"
+            )
+        mask = self._mask(split, str(annotations[0].get("file_name", f"{key}.png")), image=image)
+        segments = _read_segments(annotations[0], table=self._table, where=where)
+        return _Located(entry, SampleFiles(image, mask, None, ("RGB",)), segments, where)
+
+    def _mask(self, split: Split, file_name: str, *, image: Path) -> Path:
+        return find_named(
+            self._masks[split],
+            file_name,
+            key=normal(PurePosixPath(file_name).stem),
+            root=self._root,
+            listed_in=self._indexes[split].path,
+            counterpart=image,
+        )
 
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> CocoPanopticReader:
@@ -122,37 +153,36 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> CocoPanoptic
     return CocoPanopticReader(config, root=root, seed=seed)
 
 
-def _layout(root: Path) -> dict[Split, SplitFiles]:
-    """Return where the published splits are."""
-    below = "images/" if (root / "images").is_dir() else ""
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    return {
-        s: SplitFiles(
-            images=f"{below}{s}2017",
-            masks=f"annotations/panoptic_{s}2017",
-            annotations=f"annotations/panoptic_{s}2017.json",
-        )
-        for s in splits
-    }
-
-
 def _read_segments(annotation: dict[str, Any], *, table: ClassTable, where: str) -> _Segments:
     """Check segments_info of one annotation."""
     rows: dict[int, tuple[int, bool]] = {}
+    train_ids, allowed = table.train_ids, table.allowed("coco_panoptic")
     try:
+        if len(annotation["segments_info"]) > _MAX_SEGMENTS:
+            raise DatasetError(
+                f"{where} has {len(annotation['segments_info'])} segments; expected at most "
+                f"{_MAX_SEGMENTS} {CHECK}"
+            )
         for segment in annotation["segments_info"]:
             segment_id, category = int(segment["id"]), int(segment["category_id"])
-            if category not in table.train_ids:
-                raise DatasetError(f"{where}: segment {segment_id} has category_id {category}; {table.allowed('coco_panoptic')}")
-            if segment_id in rows or not 0 < segment_id < 1 << 24:
-                raise DatasetError(f"{where}: segment id {segment_id} is taken twice or out of 1-{(1 << 24) - 1} {CHECK}")
-            train_id = table.train_ids[category]
-            is_thing = table.taxonomy[train_id].is_thing
+            if category not in train_ids:
+                raise DatasetError(
+                    f"{where}: segment {segment_id} has category_id {category}; {allowed} {CHECK}"
+                )
+            if segment_id in rows or not 0 < segment_id <= _MAX_SEGMENT_ID:
+                raise DatasetError(
+                    f"{where}: segment id {segment_id} is taken twice or out of "
+                    f"1-{_MAX_SEGMENT_ID} {CHECK}"
+                )
+            train_id = train_ids[category]
+            is_thing = train_id != IGNORE_INDEX and table.taxonomy[train_id].is_thing
             rows[segment_id] = (train_id, is_thing and not segment.get("iscrowd", 0))
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{where}: {error!r}; expected segments_info of {{id, category_id, iscrowd}} {CHECK}") from None
+    except DatasetError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(
+            f"{where}: {error!r}; expected segments_info of {{id, category_id, iscrowd}} {CHECK}"
+        ) from None
     ids = sorted(rows)
     return _Segments(
         np.array(ids, np.int64),

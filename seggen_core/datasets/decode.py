@@ -1,4 +1,7 @@
-"""From the files of one sample to arrays of one size: headers, limits, modes, EXIF orientation."""
+"""From the files of one sample to arrays of one size.
+
+Headers, limits, checksums, modes and EXIF orientation are checked on the way.
+"""
 
 import struct
 import zlib
@@ -10,27 +13,74 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from seggen_core.datasets.files import regular_size
+from seggen_core.datasets.png import check_png
+from seggen_core.datasets.sample import CHECK
 from seggen_core.errors import DatasetError
 
 MAX_PIXELS = 1 << 26
-"""Largest picture that is decoded (8192 x 8192); a few bytes on disk can claim any size (decompression bomb)."""
+"""Largest picture that is decoded (8192 x 8192).
+
+A few bytes on disk can claim any size (decompression bomb).
+"""
 
 DRAFT_PIXELS = 1 << 25
-"""JPEGs with more pixels are decoded at a half, a quarter or an eighth of their size: less memory, and less time."""
+"""JPEGs with more pixels are decoded at a half, a quarter or an eighth of their size.
 
-CHECK = "(run: seggen validate)"
-IMAGE_MODES = ("RGB", "L")
+That takes less memory, and less time.
+"""
+
+IMAGE_MODES = ("RGB", "L", "RGBA", "LA", "P", "CMYK", "I;16", "1")
+"""What an image may be: it becomes 8-bit RGB, if its alpha channel is opaque everywhere."""
+
+_FORMATS = ("JPEG", "PNG")
 
 _EXIF_ORIENTATION = 0x0112
 # What Pillow raises on damaged files, by decoder.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
 _MODES = {
     "RGB": "8-bit RGB",
     "L": "8-bit grey",
     "P": "a colour palette",
     "I;16": "16-bit grey",
     "I": "32-bit grey",
+    "1": "1 bit",
+    "RGBA": "8-bit RGB with alpha",
+    "LA": "8-bit grey with alpha",
+    "CMYK": "CMYK",
 }
+_SIGNATURES = {
+    b"GIF8": "a GIF file",
+    b"BM": "a BMP file",
+    b"II*\0": "a TIFF file",
+    b"MM\0*": "a TIFF file",
+    b"\x93NUMPY": "a NumPy array",
+    b"MATLAB 5.0": "a MATLAB file",
+    b"version https://git-lfs": "a pointer of Git LFS (run: git lfs pull)",
+    b"<": "a web page or XML",
+    b"{": "JSON",
+}
+"""First bytes of what is often called .jpg or .png."""
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """Where the parts of one sample are, and which of Pillow's modes they may have."""
+
+    image: Path
+    mask: Path
+    instances: Path | None = None
+    mask_modes: Sequence[str] = ("L",)
+    instances_modes: Sequence[str] = ("I;16",)
 
 
 @dataclass(frozen=True)
@@ -39,78 +89,151 @@ class DecodedFiles:
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
-        ids: the mask: uint8 or uint16 [H, W] of ids, or uint8 [H, W, 3] where the dataset's masks are RGB.
+        ids: the mask: uint8 or uint16 [H, W] of ids, or uint8 [H, W, 3] where the dataset's masks
+            are RGB.
         instances: the instance map, as `ids`; None where there is no file of it.
-        stored_size: (width, height) in the files, larger than the arrays where the image was too large to be decoded whole.
+        stored_size: (width, height) in the files, larger than the arrays where the image was too
+            large to be decoded whole.
+        mask_size: (width, height) of the mask's file.
+        mask_palette: the colours that the mask's file gives its ids, uint8 [num_colors, 3]; None
+            where it has no palette.
     """
 
     image: np.ndarray
     ids: np.ndarray
     instances: np.ndarray | None
     stored_size: tuple[int, int]
+    mask_size: tuple[int, int]
+    mask_palette: np.ndarray | None = None
 
 
 @contextmanager
-def open_picture(path: Path, *, modes: Sequence[str]) -> Iterator[Image.Image]:
+def open_picture(
+    path: Path, *, modes: Sequence[str], header_only: bool = False
+) -> Iterator[Image.Image]:
     """Open a JPEG or PNG file whose header is sound; no pixels are decoded yet.
 
+    Args:
+        path: the file.
+        modes: Pillow's modes that it may have.
+        header_only: the pixels won't be decoded, so the rest of the file isn't read; otherwise
+            the checksums of a PNG file are compared.
+
     Raises:
-        DatasetError: the file is empty, no such picture, too large or of another mode; or what is done with it inside the
-            block fails as decoding of a damaged file does.
+        DatasetError: the file is missing, empty, no such picture, damaged, too large or of another
+            mode; or what is done with it inside the block fails as decoding of a damaged file does.
     """
     try:
-        if path.stat().st_size == 0:
-            raise DatasetError(f"{path} is empty (0 bytes); expected a JPEG or PNG file: copy it again {CHECK}")
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
+        if regular_size(path) == 0:
+            raise DatasetError(
+                f"{path} is empty (0 bytes); expected a JPEG or PNG file: copy it again {CHECK}"
+            )
+        with path.open("rb") as file:
+            if not header_only:
+                check_png(file)
+            image = Image.open(file, formats=_FORMATS)
+            _check_grey_bits(image, path=path, modes=modes)
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(
-                    f"{path} is {image.width}x{image.height}; expected at most {MAX_PIXELS} pixels: reduce it {CHECK}"
+                    f"{path} is {image.width}x{image.height}; expected at most {MAX_PIXELS} "
+                    f"pixels: reduce it {CHECK}"
                 )
             # Pillow 11.3 and older call 16-bit grey I;16 or I, by file.
             if image.mode not in modes and not (image.mode == "I" and "I;16" in modes):
                 expected = " or ".join(f"{m} ({_MODES[m]})" for m in modes)
-                raise DatasetError(f"{path} has mode {image.mode}; expected {expected}: convert it {CHECK}")
+                raise DatasetError(
+                    f"{path} has mode {image.mode}; expected {expected}: convert it {CHECK}"
+                )
             yield image
     except DatasetError:
         raise
     except Image.DecompressionBombError as error:
-        raise DatasetError(f"{path}: {error}; expected at most {MAX_PIXELS} pixels: reduce it {CHECK}") from None
-    except _DECODE_ERRORS as error:
         raise DatasetError(
-            f"{path} can't be decoded ({error}); expected a whole JPEG or PNG file: copy it again {CHECK}"
+            f"{path}: {error}; expected at most {MAX_PIXELS} pixels: reduce it {CHECK}"
+        ) from None
+    except _DECODE_ERRORS as error:
+        other = _other_format(path)
+        raise DatasetError(
+            f"{path} can't be decoded: it is {other}, whatever its name says; expected a JPEG or "
+            f"PNG file: convert it {CHECK}"
+            if other
+            else f"{path} can't be decoded ({error}); expected a whole JPEG or PNG file: copy it "
+            f"again {CHECK}"
         ) from None
 
 
-def read_files(
-    image_path: Path,
-    *,
-    mask_path: Path,
-    mask_modes: Sequence[str] = ("L",),
-    instances_path: Path | None = None,
-    instances_modes: Sequence[str] = ("I;16",),
-) -> DecodedFiles:
-    """Decode the files of a sample, the image turned as its EXIF tag says where the mask shows that it should be.
+def _other_format(path: Path) -> str:
+    """Say what a file is that is neither JPEG nor PNG; "" where its first bytes don't tell."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+    except OSError:
+        return ""
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "a WebP file"
+    return next((what for first, what in _SIGNATURES.items() if start.startswith(first)), "")
 
-    A mask carries no EXIF tag. It was drawn on the image either as stored or as displayed, and its size tells which,
+
+def _check_grey_bits(image: Image.Image, *, path: Path, modes: Sequence[str]) -> None:
+    """Refuse masks of 2 or 4 bits: Pillow scales their ids to 0-255, and 1 of 3 becomes 85."""
+    tiles = getattr(image, "tile", None)  # of the file, before its pixels are decoded
+    bits = str(tiles[0][3]).partition(";")[2] if tiles and image.mode == "L" else ""
+    if bits in ("2", "4") and modes is not IMAGE_MODES:
+        raise DatasetError(
+            f"{path} is grey with {bits} bits a pixel; expected ids in 8 or 16 bits: convert it "
+            f"{CHECK}"
+        )
+
+
+def to_rgb(image: Image.Image, *, path: Path) -> Image.Image:
+    """Return a decoded image of `IMAGE_MODES` as 8-bit RGB.
+
+    CMYK is converted without a colour profile. Of 16 bits the high ones are taken.
+
+    Raises:
+        DatasetError: it isn't opaque everywhere.
+    """
+    if image.mode == "RGB":  # converting RGB to RGB would copy it
+        return image
+    if image.mode.startswith("I"):
+        high = np.asarray(image).astype(np.uint16) >> 8
+        return Image.fromarray(high.astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info and image.mode in ("P", "L"):
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA"):
+        lowest, _ = image.getchannel("A").getextrema()
+        if lowest != 255:
+            raise DatasetError(
+                f"{path} has transparent pixels (alpha from {lowest}); expected an opaque image: "
+                f"put it on a background {CHECK}"
+            )
+    return image.convert("RGB")
+
+
+def read_files(files: SampleFiles) -> DecodedFiles:
+    """Decode the files of a sample.
+
+    The image is turned as its EXIF tag says if the mask shows that it should be. A mask carries no
+    EXIF tag. It was drawn on the image either as stored or as displayed, and its size tells which,
     except where both have the same size: such a pair is refused.
 
     Raises:
-        DatasetError: a file can't be decoded, has the wrong mode, is too large, or the sizes differ.
+        DatasetError: a file is missing, can't be decoded, is damaged, has the wrong mode, is too
+            large, or the sizes differ.
     """
     # 1. Masks: they may be read by index alone, so they are decoded whole.
-    with open_picture(mask_path, modes=mask_modes) as mask:
+    with open_picture(files.mask, modes=files.mask_modes) as mask:
         mask.load()
     instances = None
-    if instances_path is not None:
-        with open_picture(instances_path, modes=instances_modes) as instances:
+    if files.instances is not None:
+        with open_picture(files.instances, modes=files.instances_modes) as instances:
             instances.load()
-        if instances.size != mask.size:
-            raise _sizes_differ(instances_path, instances.size, mask_path, mask.size)
+        _check_same_size(files.instances, instances.size, files.mask, mask.size)
 
     # 2. The image, at a reduced size where it is huge.
-    with open_picture(image_path, modes=IMAGE_MODES) as image:
+    with open_picture(files.image, modes=IMAGE_MODES) as image:
         stored_size = image.size
-        turned = _is_turned(image, image_path=image_path, mask_path=mask_path, mask_size=mask.size)
+        turned = _is_turned(image, files=files, mask_size=mask.size)
         factor = 1
         while stored_size[0] * stored_size[1] > DRAFT_PIXELS * factor**2 and factor < 8:
             factor *= 2
@@ -118,55 +241,72 @@ def read_files(
             image.draft(None, (stored_size[0] // factor, stored_size[1] // factor))
         image.load()
     upright = ImageOps.exif_transpose(image) if turned else image
-    if upright.mode != "RGB":  # converting RGB to RGB would copy it
-        upright = upright.convert("RGB")
+    upright = to_rgb(upright, path=files.image)
 
     # 3. One size.
+    palette, mask_size = _palette(mask), mask.size
     if upright.size != mask.size:
         mask = mask.resize(upright.size, Image.Resampling.NEAREST)
-        instances = None if instances is None else instances.resize(upright.size, Image.Resampling.NEAREST)
-    return DecodedFiles(np.asarray(upright), np.asarray(mask), None if instances is None else np.asarray(instances), stored_size)
+        if instances is not None:
+            instances = instances.resize(upright.size, Image.Resampling.NEAREST)
+    return DecodedFiles(
+        np.asarray(upright),
+        np.asarray(mask),
+        None if instances is None else np.asarray(instances),
+        stored_size,
+        mask_size,
+        palette,
+    )
 
 
-def read_headers(
-    image_path: Path,
-    *,
-    mask_path: Path,
-    mask_modes: Sequence[str] = ("L",),
-    instances_path: Path | None = None,
-    instances_modes: Sequence[str] = ("I;16",),
-) -> tuple[int, int]:
-    """Check what the headers of a sample's files tell (as `read_files` does) and return the mask's (width, height)."""
-    with open_picture(mask_path, modes=mask_modes) as mask:
+def read_headers(files: SampleFiles) -> tuple[int, int]:
+    """Check what the headers of a sample's files tell, as `read_files` does.
+
+    Returns:
+        (width, height) of the mask.
+    """
+    with open_picture(files.mask, modes=files.mask_modes, header_only=True) as mask:
         size = mask.size
-    if instances_path is not None:
-        with open_picture(instances_path, modes=instances_modes) as instances:
-            if instances.size != size:
-                raise _sizes_differ(instances_path, instances.size, mask_path, size)
-    with open_picture(image_path, modes=IMAGE_MODES) as image:
-        _is_turned(image, image_path=image_path, mask_path=mask_path, mask_size=size)
+    if files.instances is not None:
+        modes = files.instances_modes
+        with open_picture(files.instances, modes=modes, header_only=True) as instances:
+            _check_same_size(files.instances, instances.size, files.mask, size)
+    with open_picture(files.image, modes=IMAGE_MODES, header_only=True) as image:
+        _is_turned(image, files=files, mask_size=size)
     return size
 
 
-def _is_turned(image: Image.Image, *, image_path: Path, mask_path: Path, mask_size: tuple[int, int]) -> bool:
-    """Return whether the mask was drawn on the image as its EXIF tag displays it; DatasetError where no size fits."""
+def _palette(mask: Image.Image) -> np.ndarray | None:
+    colors = mask.getpalette("RGB") if mask.mode == "P" else None
+    return None if colors is None else np.array(colors, np.uint8).reshape(-1, 3)
+
+
+def _is_turned(image: Image.Image, *, files: SampleFiles, mask_size: tuple[int, int]) -> bool:
+    """Return whether the mask was drawn on the image as its EXIF tag displays it.
+
+    Raises:
+        DatasetError: no size fits, or the sizes can't tell.
+    """
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     width, height = image.size
     if orientation not in (0, 1):
         if orientation <= 4 or width == height:  # mirrored or turned by half: the size stays
             raise DatasetError(
-                f"{image_path} has EXIF orientation {orientation}, and nothing tells whether "
-                f"{mask_path.name} was drawn on the image as stored or as displayed; "
+                f"{files.image} has EXIF orientation {orientation}, and nothing tells whether "
+                f"{files.mask.name} was drawn on the image as stored or as displayed; "
                 "expected no orientation tag: save the image upright without it"
             )
         if mask_size == (height, width):
             return True
-    if mask_size != (width, height):
-        raise _sizes_differ(image_path, (width, height), mask_path, mask_size)
+    _check_same_size(files.image, image.size, files.mask, mask_size)
     return False
 
 
-def _sizes_differ(one: Path, size: tuple[int, int], other: Path, other_size: tuple[int, int]) -> DatasetError:
-    return DatasetError(
-        f"{one} is {size[0]}x{size[1]} but {other} is {other_size[0]}x{other_size[1]}; expected the same size {CHECK}"
-    )
+def _check_same_size(
+    path: Path, size: tuple[int, int], other: Path, other_size: tuple[int, int]
+) -> None:
+    if size != other_size:
+        raise DatasetError(
+            f"{path} is {size[0]}x{size[1]} but {other} is {other_size[0]}x{other_size[1]}; "
+            f"expected the same size {CHECK}"
+        )

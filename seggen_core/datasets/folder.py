@@ -1,46 +1,125 @@
 """The user's own data: folders of images and masks, and a class list.
 
-    root/images/train/**   root/masks/train/**.png   root/instances/train/**.png (optional)   and the same for val and test
-    root/classes.json or classes.csv, or what `dataset.classes_file` names
+    root/images/train/**   root/masks/train/**.png   root/instances/train/**.png (optional)
+    and the same for val and test
+    root/classes.json or classes.csv, or what `dataset.classes_file` names (`class_list`)
 
-An image and its mask share their path without suffix. Masks hold ids (8 or 16 bits, or indexes of a palette), or, where every
-class of the list has a colour, those colours. Instance maps hold a number for each instance (8 or 16 bits), 0 for none.
-`dataset.files` names other folders.
+A split's folder may be called training, valid, validation or testing, too. A split that isn't there
+is taken out of train, and images without folders of splits are all train. Roboflow's export
+(root/train/*.jpg and root/train/*_mask.png) is read, too.
+
+An image and its mask share their path without suffix, or the masks' names have one ending more
+("_mask"). Masks hold ids (1, 8 or 16 bits, grey RGB, or indexes of a palette), or, where every
+class of the list has a colour, those colours. Instance maps hold a number for each instance (8 or
+16 bits), 0 for none. `dataset.files` names other folders and endings.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.class_table import read_class_file
+from seggen_core.datasets.class_list import read_only_class_file
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+from seggen_core.datasets.reader import Conventions
+from seggen_core.errors import DatasetError
 
-_CLASS_FILES = ("classes.json", "classes.csv")
+_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+_MAX_UNLISTED_SHARE = 0.1
+"""Outlines that nobody labelled cover 5 to 6% (VOC); an object is often larger."""
+
+_CLASS_FILES = (
+    "classes.json",
+    "classes.csv",
+    "_classes.csv",
+    "train/_classes.csv",
+    "valid/_classes.csv",
+    "test/_classes.csv",
+    "labelmap.txt",
+    "class_names.txt",
+)
+"""Class lists that are found without being named: ours, Roboflow's, CVAT's and labelme's."""
 
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
-    """Read the class list and list the splits; DatasetError where a folder or the list is missing."""
+    """Read the class list and list the splits.
+
+    Raises:
+        DatasetError: a folder or the list is missing.
+    """
     names = (config.classes_file,) if config.classes_file else _CLASS_FILES
-    table = read_class_file(next((root / name for name in names if (root / name).is_file()), root / names[0]))
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    layout = {
-        split: SplitFiles(
-            images=f"images/{split}",
-            masks=f"masks/{split}",
-            instances=f"instances/{split}" if (root / "instances" / split).is_dir() else None,
-        )
-        for split in splits
-    }
+    present = [root / name for name in names if (root / name).exists()]
+    path = (present or [root / names[0]])[0]
+    table = read_only_class_file(present or [path])
+    layout, unread = _layout(config, root=root)
+    if unread:
+        table = replace(table, notes=(*table.notes, unread))
     form = IdMapFormat(
         dataset="folder",
         table=table,
-        mask_modes=("L", "P", "I;16", "RGB") if table.has_own_colors else ("L", "P", "I;16"),
+        mask_modes=("L", "P", "I;16", "RGB", "1"),
         instances_modes=("I;16", "L"),
         instance_ids=_instance_ids,
         subfolders="keyed",
+        finds_endings=True,
+        conventions=Conventions(
+            max_unlisted_share=_MAX_UNLISTED_SHARE,
+            unlisted=(
+                f"They hold 255, which {path.name} doesn't list. If 255 is an object, as in masks "
+                "of 0 and 255, give its row the id 255 (255,polyp); if it is what nobody labelled, "
+                "say so with a row that has ignore set (255,void,,,yes)."
+            ),
+            has_own_classes=True,
+        ),
     )
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
+
+
+def _layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, SplitFiles], str]:
+    """Find the splits that there are; return their places, and a note about folders not read."""
+    is_roboflow = not (root / "images").is_dir() and (root / "train").is_dir()
+    above = root if is_roboflow else root / "images"
+    folders = {split: _split_folder(above, names) for split, names in _SPLIT_NAMES.items()}
+    has_splits = folders["train"] is not None or not any(above.glob("*"))
+    layout: dict[Split, SplitFiles] = {}
+    for split, folder in folders.items():
+        name = folder or split
+        is_needed = split == "train" or (split == "val" and config.splits == "val_as_test")
+        if folder is None and not is_needed and split not in config.files:
+            continue
+        if is_roboflow:
+            in_folders = (root / name / "images").is_dir()
+            images, masks = (f"{name}/images", f"{name}/masks") if in_folders else (name, name)
+            layout[split] = SplitFiles(images=images, masks=masks)
+            continue
+        below = f"/{name}" if has_splits or split != "train" else ""
+        instances = f"instances{below}"
+        layout[split] = SplitFiles(
+            images=f"images{below}",
+            masks=f"masks{below}",
+            instances=instances if (root / instances).is_dir() else None,
+        )
+    others = sorted(p.name for p in above.glob("*") if p.is_dir() and p.name[0] != ".")
+    unread = [name for name in others if name not in folders.values()]
+    if is_roboflow or not has_splits or not unread:
+        return layout, ""
+    return layout, f"{above.name}/{', '.join(unread)} is no split and isn't read"
+
+
+def _split_folder(above: Path, names: tuple[str, ...]) -> str | None:
+    """Return the name that a split's folder has; DatasetError where it has two."""
+    present = [name for name in names if (above / name).is_dir()]
+    if len(present) > 1:
+        raise DatasetError(
+            f"{above} holds {' and '.join(present)}; expected one folder a split: rename the other"
+        )
+    return present[0] if present else None
 
 
 def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray) -> np.ndarray:  # noqa: ARG001 (the interface's)

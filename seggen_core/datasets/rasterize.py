@@ -1,104 +1,156 @@
-"""COCO's polygons and run lengths as masks, pixel for pixel as its reference implementation (cocoapi, maskApi.c) draws them."""
+"""COCO's polygons and run lengths as masks, drawn by its reference implementation, pycocotools.
 
-from collections.abc import Sequence
+pycocotools trusts its input: it allocates 16 bytes for each fifth of a pixel of a polygon's
+boundary, reads and writes past the end of a compressed string that is cut, and leaves memory as it
+was where run lengths are short. So everything is checked here first.
+"""
+
+import re
+import reprlib
+from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from seggen_core.errors import DatasetError
 
-_SCALE = 5
+MAX_POLYGON_BOUNDARY = 1 << 20
+"""Longest boundary of one polygon, in pixels: 84 MB in pycocotools."""
+
+_COMPRESSED = re.compile("(?:[P-o]{0,6}[0-O])+")
+"""maskApi.c, rleFrString: 5 bits a character from "0" on; from "P" on, more characters follow."""
+
+RunLengths = dict[str, Any]
+"""A mask as pycocotools keeps it: {"size": [H, W], "counts": bytes}, a few bytes a column."""
 
 
-def draw_segmentation(segmentation: object, *, height: int, width: int) -> np.ndarray:
-    """Return the mask of one annotation, bool [height, width].
+def encode_segmentation(segmentation: object, *, height: int, width: int) -> RunLengths:
+    """Return the mask of one annotation, in run lengths.
 
     Args:
-        segmentation: a list of polygons [x0, y0, x1, y1, ...], or run lengths {"size": [H, W], "counts": list or str}.
+        segmentation: a list of polygons [x0, y0, x1, y1, ...], or run lengths {"size": [H, W],
+            "counts": list or str}.
         height, width: of the image.
 
     Raises:
-        DatasetError: it is neither, or of another size.
+        DatasetError: it is neither, reaches too far outside of the image, or is of another size.
     """
     if isinstance(segmentation, list) and segmentation:
-        mask = np.zeros((height, width), bool)
         for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                raise DatasetError(f"a polygon is {str(polygon)[:60]}; expected at least three points as [x, y, x, y, ...]")
-            mask |= draw_polygon(polygon, height=height, width=width)
-        return mask
+            _check_polygon(polygon, height=height, width=width)
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
     if isinstance(segmentation, dict) and "counts" in segmentation:
-        if list(segmentation.get("size", ())) != [height, width]:
-            raise DatasetError(f"run lengths are for size {segmentation.get('size')}; expected [{height}, {width}]")
-        counts = segmentation["counts"]
-        return decode_runs(parse_counts(counts) if isinstance(counts, str) else counts, height=height, width=width)
-    raise DatasetError(f"segmentation is {str(segmentation)[:60]}; expected polygons or run lengths")
+        if segmentation.get("size") != [height, width]:
+            raise DatasetError(
+                f"run lengths are for size {_shorten(segmentation.get('size'))}; "
+                f"expected [{height}, {width}]"
+            )
+        runs = {"size": [height, width], "counts": segmentation["counts"]}
+        if isinstance(runs["counts"], str):
+            _check_compressed(runs)
+            return runs
+        _check_counts(runs["counts"], height=height, width=width)
+        return coco_mask.frPyObjects(runs, height, width)
+    raise DatasetError(
+        f"segmentation is {_shorten(segmentation)}; expected polygons or run lengths"
+    )
 
 
-def draw_polygon(polygon: Sequence[float], *, height: int, width: int) -> np.ndarray:
-    """Fill one polygon, bool [height, width] (maskApi.c, rleFrPoly).
-
-    Its boundary is walked in fifths of a pixel; where it crosses the centre of a column, the filling of that column, from
-    there down, is inverted.
-    """
-    # 1. Corners in fifths of a pixel, the first one again at the end. C rounds toward zero.
-    points = np.trunc(_SCALE * np.asarray(polygon, np.float64) + 0.5).astype(np.int64).reshape(-1, 2)
-    points = np.concatenate([points, points[:1]])
-
-    # 2. Every point of the boundary.
-    xs, ys = [], []
-    for (x0, y0), (x1, y1) in zip(points[:-1].tolist(), points[1:].tolist(), strict=True):
-        dx, dy = abs(x1 - x0), abs(y1 - y0)
-        flip = (dx >= dy and x0 > x1) or (dx < dy and y0 > y1)
-        if flip:
-            x0, y0, x1, y1 = x1, y1, x0, y0  # noqa: PLW2901 (an edge is drawn from its lower end)
-        steps = np.arange(max(dx, dy) + 1)
-        steps = steps[::-1] if flip else steps
-        if dx >= dy:
-            slope = (y1 - y0) / dx if dx else 0.0
-            xs.append(steps + x0)
-            ys.append(np.trunc(y0 + slope * steps + 0.5).astype(np.int64))
-        else:
-            slope = (x1 - x0) / dy
-            ys.append(steps + y0)
-            xs.append(np.trunc(x0 + slope * steps + 0.5).astype(np.int64))
-    u, v = np.concatenate(xs), np.concatenate(ys)
-
-    # 3. Where it crosses column centres, and the first pixel below.
-    moved = np.flatnonzero(u[1:] != u[:-1]) + 1
-    x = (np.minimum(u[moved], u[moved - 1]) + 0.5) / _SCALE - 0.5
-    kept = (np.floor(x) == x) & (x >= 0) & (x <= width - 1)
-    x = x[kept].astype(np.int64)
-    y = (np.minimum(v[moved], v[moved - 1])[kept] + 0.5) / _SCALE - 0.5
-    y = np.ceil(np.clip(y, 0, height)).astype(np.int64)
-
-    # 4. Inversions, summed down the columns.
-    flips = np.bincount(x * height + y, minlength=width * height + 1)[: width * height]
-    return (np.cumsum(flips) % 2).astype(bool).reshape(width, height).T
+def decode_runs(runs: RunLengths) -> np.ndarray:
+    """Return the mask of checked run lengths, bool [H, W]."""
+    return coco_mask.decode(runs).view(bool)
 
 
-def decode_runs(counts: Sequence[int], *, height: int, width: int) -> np.ndarray:
-    """Return the mask of run lengths, bool [height, width]: columns from the left, unset pixels first."""
-    lengths = np.asarray(counts, np.int64)
-    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
-        raise DatasetError(f"run lengths add up to {lengths.sum()}; expected {height * width} ({width}x{height})")
-    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height).T
+def area(runs: RunLengths) -> int:
+    """Return the pixels of checked run lengths."""
+    return int(coco_mask.area(runs))
 
 
-def parse_counts(text: str) -> list[int]:
-    """Decode COCO's compressed run lengths (maskApi.c, rleFrString): 5 bits a character, from the third on as differences."""
-    counts: list[int] = []
-    at = 0
+def boundary(segmentation: object) -> float:
+    """Return the length of the boundary that has to be walked, in pixels; 0 for run lengths."""
+    if not isinstance(segmentation, list):
+        return 0.0
+    return sum(_boundary(np.asarray(polygon, np.float64)) for polygon in segmentation)
+
+
+def _boundary(polygon: np.ndarray) -> float:
+    points = polygon.reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+
+
+def _check_polygon(polygon: object, *, height: int, width: int) -> None:
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise DatasetError(
+            f"a polygon is {_shorten(polygon)}; expected at least three points as [x, y, x, y, ...]"
+        )
+    coordinates = _numbers(polygon, kinds="iuf")
+    if coordinates is None:
+        raise DatasetError(f"a polygon is {_shorten(polygon)}; expected numbers alone")
+    coordinates = coordinates.astype(np.float64)
+    side = max(height, width)
+    outside = ~((coordinates >= -side) & (coordinates <= 2 * side))  # of NaN, too
+    if outside.any():
+        raise DatasetError(
+            f"a polygon has the coordinate {coordinates[outside][0]:g}; expected {-side} to "
+            f"{2 * side}, since the image is {width}x{height}"
+        )
+    length = _boundary(coordinates)
+    if length > MAX_POLYGON_BOUNDARY:
+        raise DatasetError(
+            f"a polygon has a boundary of {length:.0f} pixels; expected at most "
+            f"{MAX_POLYGON_BOUNDARY}: write it as run lengths"
+        )
+
+
+def _check_counts(counts: object, *, height: int, width: int) -> None:
+    lengths = _numbers(counts, kinds="iu")
+    if lengths is None:
+        raise DatasetError(f"run lengths are {_shorten(counts)}; expected whole numbers")
+    pixels = height * width
+    if lengths.min() < 0 or lengths.max() > pixels or lengths.sum() != pixels:
+        raise DatasetError(
+            f"run lengths from {lengths.min()} to {lengths.max()} add up to {lengths.sum()}; "
+            f"expected {pixels} ({width}x{height})"
+        )
+
+
+def _check_compressed(runs: RunLengths) -> None:
+    height, width = runs["size"]
+    if not _COMPRESSED.fullmatch(runs["counts"]):
+        raise DatasetError(
+            f"compressed run lengths {_shorten(runs['counts'])} have a character that COCO doesn't "
+            "use, or end in the middle of a number"
+        )
+    # They add up to all pixels if they fit into these and into no fewer.
+    if not _fit(runs) or _fit(runs | {"size": [height * width - 1, 1]}):
+        raise DatasetError(
+            f"compressed run lengths {_shorten(runs['counts'])} don't add up to {height * width} "
+            f"pixels ({width}x{height})"
+        )
+
+
+def _fit(runs: RunLengths) -> bool:
     try:
-        while at < len(text):
-            value, shift, more = 0, 0, True
-            while more:
-                bits = ord(text[at]) - 48
-                value |= (bits & 31) << shift
-                more = bool(bits & 32)
-                at, shift = at + 1, shift + 5
-                if not more and bits & 16:
-                    value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-    except IndexError:
-        raise DatasetError(f"compressed run lengths {text[:40]!r} end in the middle of a number") from None
-    return counts
+        coco_mask.decode(runs)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(values: object, *, kinds: str) -> np.ndarray | None:
+    """Return a list of numbers as an array [N]; None if it is anything else.
+
+    Args:
+        values: of JSON.
+        kinds: NumPy's kinds of numbers that are allowed, "iu" or "iuf".
+    """
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError):  # ragged or nested
+        return None
+    return array if array.ndim == 1 and array.size and array.dtype.kind in kinds else None
+
+
+def _shorten(value: object) -> str:
+    """Write a value of any size and depth in at most about 60 characters."""
+    return reprlib.repr(value)[:60]

@@ -1,13 +1,15 @@
-"""What a validation found, as tables to read and as JSON."""
+"""The findings of a validation, as tables to read and as JSON."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from seggen_core.config import Split
+
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, and what was found and expected."""
+    """One fault: where it is, and what is wrong with what is there."""
 
     where: str
     what: str
@@ -25,15 +27,17 @@ class SplitSummary:
         class_pixels: pixels per train id; empty where headers alone were checked.
         class_samples: sound samples in which the class occurs, per train id.
         ignored_pixels: pixels that belong to no class.
+        unlisted_pixels: those of them that only a convention makes ignored.
     """
 
-    split: str
+    split: Split
     num_samples: int
     num_bad: int
     sizes: dict[str, int]
     class_pixels: list[int]
     class_samples: list[int]
     ignored_pixels: int
+    unlisted_pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class ValidationReport:
         problems: what has to be put right; the dataset is sound where this is empty.
         tolerated: bad samples of the dataset, where there are no more than `max_bad` in a split.
         notes: worth knowing, not wrong.
-        headers_only: no pixel was decoded, so classes, damage behind the header and repeated images are not known.
+        headers_only: no pixel was decoded, so classes, damage behind the header and repeated images
+            are not known.
     """
 
     dataset: str
@@ -75,38 +80,75 @@ class ValidationReport:
 
     def render(self, *, max_listed: int = 20) -> str:
         """Return readable tables, with the first `max_listed` problems in full."""
-        lines = [f"{self.dataset}: " + ", ".join(f"{s.split} {s.num_samples}" for s in self.splits) + " samples", ""]
+        lines = [
+            f"{self.dataset}: "
+            + ", ".join(f"{s.split} {s.num_samples}" for s in self.splits)
+            + " samples",
+            "",
+        ]
         if not self.headers_only:
             lines += [*_table(self._class_rows()), ""]
         for s in self.splits:
-            sizes = ", ".join(f"{size} ({n})" for size, n in list(s.sizes.items())[:4]) + (", ..." if len(s.sizes) > 4 else "")
-            lines.append(f"{s.split}: {s.num_bad} of {s.num_samples} samples bad; sizes: {sizes or 'none'}")
+            sizes = ", ".join(f"{size} ({n})" for size, n in list(s.sizes.items())[:4]) + (
+                ", ..." if len(s.sizes) > 4 else ""
+            )
+            lines.append(
+                f"{s.split}: {s.num_bad} of {s.num_samples} samples bad; sizes: {sizes or 'none'}"
+            )
         if self.stores:
             lines += [
                 "",
-                *_table([["store", "samples", "bad"], *([s.name, str(s.num_samples), str(s.num_bad)] for s in self.stores)]),
+                *_table(
+                    [
+                        ["store", "samples", "bad"],
+                        *([s.name, str(s.num_samples), str(s.num_bad)] for s in self.stores),
+                    ]
+                ),
             ]
         lines += ["", *(f"note: {n}" for n in self.notes)] if self.notes else []
         for title, problems in (("tolerated", self.tolerated), ("problem", self.problems)):
-            lines += ["", *(f"{title}: {p.where}: {p.what}" for p in problems[:max_listed])] if problems else []
-            lines += [f"... and {len(problems) - max_listed} more"] if len(problems) > max_listed else []
+            lines += (
+                ["", *(f"{title}: {p.where}: {p.what}" for p in problems[:max_listed])]
+                if problems
+                else []
+            )
+            lines += (
+                [f"... and {len(problems) - max_listed} more"] if len(problems) > max_listed else []
+            )
         checked = " in the headers" if self.headers_only else ""
-        lines += ["", f"{len(self.problems)} problem(s){checked}" if self.problems else f"no problems{checked}"]
+        lines += [
+            "",
+            f"{len(self.problems)} problem(s){checked}"
+            if self.problems
+            else f"no problems{checked}",
+        ]
         return "\n".join(lines)
 
     def _class_rows(self) -> list[list[str]]:
         """Share of all pixels, and samples, of each class in each split."""
         totals = [max(1, sum(s.class_pixels) + s.ignored_pixels) for s in self.splits]
-        rows = [["class", *(f"{s.split} %" for s in self.splits), *(f"in {s.split}" for s in self.splits)]]
+        rows = [
+            [
+                "class",
+                *(f"{s.split} %" for s in self.splits),
+                *(f"in {s.split}" for s in self.splits),
+            ]
+        ]
         for i, name in enumerate(self.class_names):
-            shares = [f"{100 * s.class_pixels[i] / total:.2f}" for s, total in zip(self.splits, totals, strict=True)]
+            shares = [
+                f"{100 * s.class_pixels[i] / total:.2f}"
+                for s, total in zip(self.splits, totals, strict=True)
+            ]
             rows.append([name, *shares, *(str(s.class_samples[i]) for s in self.splits)])
-        ignored = [f"{100 * s.ignored_pixels / total:.2f}" for s, total in zip(self.splits, totals, strict=True)]
+        ignored = [
+            f"{100 * s.ignored_pixels / total:.2f}"
+            for s, total in zip(self.splits, totals, strict=True)
+        ]
         rows.append(["(ignored)", *ignored, *("" for _ in self.splits)])
         return rows
 
     def write(self, path: Path) -> None:
-        """Write everything found to a file: as JSON, or as text where the name doesn't end in .json."""
+        """Write all findings to a file: as JSON if its name ends in .json, else as text."""
         if path.suffix.lower() == ".json":
             text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
         else:
@@ -118,6 +160,9 @@ def _table(rows: list[list[str]]) -> list[str]:
     """Align columns: the first to the left, numbers to the right."""
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))).rstrip()
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(r, widths, strict=True))
+        ).rstrip()
         for r in rows
     ]

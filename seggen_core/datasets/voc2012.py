@@ -1,11 +1,14 @@
-"""PASCAL VOC 2012 (Everingham et al. 2010), with the SBD masks of Hariharan et al. 2011 where `dataset.use_sbd` is set.
+"""PASCAL VOC 2012 (Everingham et al. 2010).
 
-    root/JPEGImages/*.jpg   root/SegmentationClass/*.png   root/SegmentationObject/*.png   root/ImageSets/Segmentation/*.txt
-    root/SegmentationClassAug/*.png   and trainaug.txt beside the other lists, or in ImageSets/SegmentationAug, for `use_sbd`
+`dataset.use_sbd` trains on the SBD masks of Hariharan et al. 2011.
 
-`root` is VOCdevkit/VOC2012, or a folder that holds it. Masks have a colour palette; their ids are its indexes: 0 for the
-background, 1-20, and 255 for the border around objects. SBD's masks have no instances. Labels of the test split aren't
-public: `dataset.splits: val_as_test`.
+    root/JPEGImages/*.jpg   root/SegmentationClass/*.png   root/SegmentationObject/*.png
+    root/ImageSets/Segmentation/*.txt root/SegmentationClassAug/*.png   and trainaug.txt beside the
+    other lists, or in ImageSets/SegmentationAug, for `use_sbd`
+
+`root` is VOCdevkit/VOC2012, or a folder that holds it. Masks have a colour palette; their ids are
+its indexes: 0 for the background, 1-20, and 255 for the border around objects. SBD's masks have no
+instances. Labels of the test split aren't public: `dataset.splits: val_as_test`.
 """
 
 from pathlib import Path
@@ -21,7 +24,10 @@ _BORDER = 255
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     """Read the lists of the splits; DatasetError where one or a folder is missing."""
-    below = next((b for b in ("", "VOC2012/", "VOCdevkit/VOC2012/") if (root / b / "JPEGImages").is_dir()), "")
+    below = next(
+        (b for b in ("", "VOC2012/", "VOCdevkit/VOC2012/") if (root / b / "JPEGImages").is_dir()),
+        "",
+    )
     splits: tuple[Split, ...] = ("train", "val", "test")
     layout = {
         split: SplitFiles(
@@ -33,9 +39,14 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         for split in splits
     }
     if config.use_sbd:
-        lists = (f"{below}ImageSets/Segmentation/trainaug.txt", f"{below}ImageSets/SegmentationAug/trainaug.txt")
-        found = next((name for name in lists if (root / name).is_file()), lists[0])
-        layout["train"] = SplitFiles(images=f"{below}JPEGImages", masks=f"{below}SegmentationClassAug", keys=found)
+        lists = (
+            f"{below}ImageSets/Segmentation/trainaug.txt",
+            f"{below}ImageSets/SegmentationAug/trainaug.txt",
+        )
+        key_list = next((name for name in lists if (root / name).exists()), lists[0])
+        layout["train"] = SplitFiles(
+            images=f"{below}JPEGImages", masks=f"{below}SegmentationClassAug", keys=key_list
+        )
     form = IdMapFormat(
         dataset="voc2012",
         table=load_class_table("voc2012"),

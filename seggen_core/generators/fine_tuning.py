@@ -1,6 +1,5 @@
-"""The optimisation loop shared by Text2Mask and Mask2Img: denoising loss, averaged weights, deterministic resumption."""
+"""Fine-tuning of a denoiser: the loss shared by Text2Mask and Mask2Img."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +10,29 @@ import torch
 
 from seggen_core.config import DiffusionTrainingConfig
 from seggen_core.errors import FoundationError
-from seggen_core.generators.read_ahead import read_ahead
-from seggen_core.generators.sampling import autocast, resolve_precision
-from seggen_core.generators.train_state import load_state, save_state
-from seggen_core.rng import numpy_rng, torch_generator
+from seggen_core.project.rng import numpy_rng, torch_generator
+from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, train
+from seggen_core.training.precision import resolve_precision
+from seggen_core.training.schedule import warmup_constant, warmup_cosine
 
 Read = Callable[[np.ndarray, np.ndarray], torch.Tensor]
-"""(positions [B], flips [B]) -> what is read of these samples, on the CPU. For a GPU a thread calls it, so it leaves networks
-alone."""
-Predict = Callable[[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray, torch.Tensor | None], torch.Tensor]
-"""(noisy latents [B, C, h, w], timesteps [B], positions [B], dropped captions [B], condition), tensors on the device, ->
-prediction [B, C, h, w]."""
+"""(positions int [B], flips bool [B]) -> what is read of these samples, on the CPU. A thread calls
+it, so it calls no network."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Batch:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NoisyBatch:
+    """The samples of a step, with noise.
+
+    Attributes:
+        positions: int [B], of the samples.
+        dropped: bool [B]; True trains without the caption.
+        timesteps: int64 [B].
+        noisy: noisy latents, float32 [B, C, h, w].
+        target: what the network has to predict, float32 [B, C, h, w].
+        condition: what else the network is given; None: nothing.
+    """
+
     positions: np.ndarray
     dropped: np.ndarray
     timesteps: torch.Tensor
@@ -33,9 +40,50 @@ class _Batch:
     target: torch.Tensor
     condition: torch.Tensor | None
 
+    def to(self, device: torch.device) -> "NoisyBatch":
+        """Return the batch with its tensors on `device`."""
+        return NoisyBatch(
+            positions=self.positions,
+            dropped=self.dropped,
+            timesteps=self.timesteps.to(device),
+            noisy=self.noisy.to(device),
+            target=self.target.to(device),
+            condition=None if self.condition is None else self.condition.to(device),
+        )
 
-def denoising_target(schedule: Any, *, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """Return what the network has to predict under the schedule's `prediction_type` (epsilon, v_prediction or sample)."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Denoiser:
+    """What learns to denoise, and what it learns from.
+
+    Attributes:
+        name: of the random streams, beside the seed: "text2mask".
+        module: what is trained (a UNet or a ControlNet), on its device.
+        predict: (module, batch on the device) -> prediction [B, C, h, w]. The module that it is
+            given is the one to call: the loop may have wrapped it.
+        scheduler_config: noise schedule and prediction type of the foundation.
+        num_samples: training samples.
+        read_latents: reads scaled latents, float32 [B, C, h, w].
+        read_condition: reads the `condition` of a batch; None: there is none.
+    """
+
+    name: str
+    module: torch.nn.Module
+    predict: Callable[[torch.nn.Module, NoisyBatch], torch.Tensor]
+    scheduler_config: Any
+    num_samples: int
+    read_latents: Read
+    read_condition: Read | None = None
+
+
+def denoising_target(
+    schedule: Any, *, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """Return what the network has to predict under the schedule's `prediction_type`.
+
+    Raises:
+        FoundationError: it is none of epsilon, v_prediction and sample.
+    """
     kind = schedule.config.prediction_type
     if kind == "epsilon":
         return noise
@@ -43,111 +91,105 @@ def denoising_target(schedule: Any, *, latents: torch.Tensor, noise: torch.Tenso
         return schedule.get_velocity(latents, noise, timesteps)
     if kind == "sample":
         return latents
-    raise FoundationError(f"the foundation's scheduler has prediction_type {kind!r}; known: epsilon, v_prediction, sample")
+    raise FoundationError(
+        f"the foundation's scheduler has prediction_type {kind!r}; known: epsilon, v_prediction, "
+        "sample"
+    )
+
+
+def add_noise(
+    schedule: Any, latents: torch.Tensor, *, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw noise and timesteps; return noisy latents, timesteps int64 [B] and `denoising_target`.
+
+    Args:
+        schedule: noise schedule and prediction type.
+        latents: scaled latents, float32 [B, C, h, w].
+        generator: of the noise, then of the timesteps.
+    """
+    noise = torch.randn(latents.shape, generator=generator)
+    num_timesteps = schedule.config.num_train_timesteps
+    timesteps = torch.randint(0, num_timesteps, (len(latents),), generator=generator)
+    target = denoising_target(schedule, latents=latents, noise=noise, timesteps=timesteps)
+    return schedule.add_noise(latents, noise, timesteps), timesteps, target
 
 
 def fine_tune(
-    module: torch.nn.Module,
+    denoiser: Denoiser,
     config: DiffusionTrainingConfig,
     *,
     seed: int,
-    name: str,
-    scheduler_config: Any,
-    read_latents: Read,
-    predict: Predict,
-    number: int,
-    device: torch.device,
     state_folder: Path,
-    on_step: Callable[[int, dict[str, float]], None],
-    read_condition: Read | None = None,
+    on_step: OnStep,
 ) -> int:
-    """Train `module` in place to denoise, and leave the averaged weights in it.
+    """Train a denoiser in place, and leave the averaged weights in it.
 
-    Each step draws its samples, flips, dropped captions, noise and timesteps from (seed, name, step): a run that was
-    interrupted goes on from its last saved state with the same numbers.
+    Each step draws its samples, flips, dropped captions, noise and timesteps from (seed, name,
+    step): a run that was interrupted goes on from its last saved state with the same numbers.
 
     Args:
-        module: what is trained (a UNet or a ControlNet).
+        denoiser: what is trained, and on what.
         config: optimisation.
-        seed, name: name of the random streams.
-        scheduler_config: noise schedule and prediction type of the foundation.
-        read_latents: reads scaled latents, float32 [B, C, h, w].
-        predict: the network's prediction; it calls `module`.
-        number: training samples.
-        device: where to compute.
+        seed: name of the random streams, with the denoiser's.
         state_folder: where the state is saved and looked for.
-        on_step: told (steps done, {"loss", "learning_rate"}) after every step.
-        read_condition: reads what else `predict` is given; None gives it nothing.
+        on_step: called after every step.
 
     Returns:
         The step that the run resumed from.
     """
     from diffusers import DDPMScheduler
 
-    schedule = DDPMScheduler.from_config(scheduler_config)
-    dtype = resolve_precision(config.precision, device)
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
-    average = [p.detach().clone() for p in module.parameters()] if config.ema_decay else []
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    first = load_state(state_folder, module=module, average=average, optimizer=optimizer, scaler=scaler)
-    module.train()
+    schedule = DDPMScheduler.from_config(denoiser.scheduler_config)
+    device = next(denoiser.module.parameters()).device
 
-    def read(step: int) -> _Batch:
-        """Draw the samples of a step and the noise on them: named by the step, drawn on the CPU."""
-        rng = numpy_rng(seed, name, "batch", step)
-        positions = rng.integers(0, number, config.batch_size)
-        flips = (rng.random(config.batch_size) < 0.5) & config.random_flip
-        dropped = rng.random(config.batch_size) < config.caption_dropout
-        latents = read_latents(positions, flips)
-        generator = torch_generator(seed, name, "noise", step)
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),), generator=generator)
-        return _Batch(
-            positions=positions,
-            dropped=dropped,
-            timesteps=timesteps,
-            noisy=schedule.add_noise(latents, noise, timesteps),
-            target=denoising_target(schedule, latents=latents, noise=noise, timesteps=timesteps),
-            condition=read_condition(positions, flips) if read_condition else None,
-        )
+    def loss(module: torch.nn.Module, batch: NoisyBatch) -> torch.Tensor:
+        batch = batch.to(device)
+        prediction = denoiser.predict(module, batch)
+        return torch.nn.functional.mse_loss(prediction.float(), batch.target)
 
-    steps = range(first, config.num_steps)
-    for step, batch in zip(steps, read_ahead(read, steps=steps, device=device), strict=True):
-        # 1. Batch and learning rate.
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(config, step)
-        noisy, timesteps, target = batch.noisy.to(device), batch.timesteps.to(device), batch.target.to(device)
-        condition = None if batch.condition is None else batch.condition.to(device)
-
-        # 2. Loss and update.
-        with autocast(device, dtype):
-            prediction = predict(noisy, timesteps, batch.positions, batch.dropped, condition)
-        loss = torch.nn.functional.mse_loss(prediction.float(), target)
-        if not torch.isfinite(loss):
-            raise FoundationError(f"{name}: the loss is {loss.item()} at step {step}; lower learning_rate or use precision: fp32")
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        if average:
-            decay = min(config.ema_decay, (step + 1) / (step + 10))
-            with torch.no_grad():
-                torch._foreach_lerp_(average, [p.detach() for p in module.parameters()], 1 - decay)
-        on_step(step + 1, {"loss": loss.item(), "learning_rate": optimizer.param_groups[0]["lr"]})
-        if (step + 1) % config.checkpoint_every == 0:
-            save_state(state_folder, step=step + 1, module=module, average=average, optimizer=optimizer, scaler=scaler)
-
-    # 3. The averaged weights are the result.
-    with torch.no_grad():
-        for parameter, mean in zip(module.parameters(), average, strict=bool(average)):
-            parameter.copy_(mean)
-    module.eval()
-    return first
+    peak, warmup = config.learning_rate, config.warmup_steps
+    learning_rate = (
+        warmup_constant(peak, warmup_steps=warmup)
+        if config.lr_scheduler == "constant"
+        else warmup_cosine(peak, warmup_steps=warmup, num_steps=config.num_steps)
+    )
+    training = Training(
+        name=denoiser.name,
+        module=denoiser.module,
+        optimizer=adamw(denoiser.module, weight_decay=config.weight_decay),
+        learning_rate=learning_rate,
+        read=lambda step: _read_batch(denoiser, config, schedule=schedule, seed=seed, step=step),
+        loss=loss,
+        error=FoundationError,
+        advice="lower learning_rate or use precision: fp32",
+    )
+    settings = LoopSettings(
+        num_steps=config.num_steps,
+        max_grad_norm=config.max_grad_norm,
+        dtype=resolve_precision(config.precision, device),
+        ema_decay=config.ema_decay,
+        checkpoint_every=config.checkpoint_every,
+    )
+    return train(training, settings, state_folder=state_folder, on_step=on_step)
 
 
-def _schedule(config: DiffusionTrainingConfig, step: int) -> float:
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return warm * (0.5 * (1 + math.cos(math.pi * step / config.num_steps)) if config.lr_scheduler == "cosine" else 1.0)
+def _read_batch(
+    denoiser: Denoiser, config: DiffusionTrainingConfig, *, schedule: Any, seed: int, step: int
+) -> NoisyBatch:
+    """Draw the samples of a step and the noise on them: named by the step, drawn on the CPU."""
+    rng = numpy_rng(seed, denoiser.name, "batch", step)
+    positions = rng.integers(0, denoiser.num_samples, config.batch_size)
+    flips = (rng.random(config.batch_size) < 0.5) & config.random_flip
+    dropped = rng.random(config.batch_size) < config.caption_dropout
+    latents = denoiser.read_latents(positions, flips)
+    generator = torch_generator(seed, denoiser.name, "noise", step)
+    noisy, timesteps, target = add_noise(schedule, latents, generator=generator)
+    read_condition = denoiser.read_condition
+    return NoisyBatch(
+        positions=positions,
+        dropped=dropped,
+        timesteps=timesteps,
+        noisy=noisy,
+        target=target,
+        condition=None if read_condition is None else read_condition(positions, flips),
+    )

@@ -1,12 +1,17 @@
-"""Loading of a foundation: a diffusers text-to-image pipeline of the Stable Diffusion family (SD 1.x, SD 2.x, SDXL, embedded)."""
+"""Loading of a foundation: a diffusers text-to-image pipeline of the Stable Diffusion family.
+
+That is SD 1.x, SD 2.x, SDXL, and the embedded foundation.
+"""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
+from seggen_core.config import FoundationConfig
 from seggen_core.errors import FoundationError
 
 _CONTROLNET_PIPELINES = {
@@ -15,16 +20,18 @@ _CONTROLNET_PIPELINES = {
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOADING_ERRORS = (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError)
-"""What diffusers and transformers raise for files that are missing, damaged or don't fit one another."""
+"""What diffusers and transformers raise for files that are missing, damaged or don't fit."""
 
 
 def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
-    """Load a text-to-image pipeline from a folder, or from a hub repository at a commit, in float32 on the CPU.
+    """Load a text-to-image pipeline from a folder, or from a hub repository at a commit.
 
-    Only safetensors are read, and no code of the repository is run.
+    It is in float32, on the CPU, and its weights require no gradient. Only safetensors are read,
+    and no code of the repository is run.
 
     Raises:
-        FoundationError: no such folder; a hub repository without a full commit hash; or not a text-to-image pipeline.
+        FoundationError: no such folder; a hub repository without a full commit hash; or not a
+            text-to-image pipeline.
     """
     # Not AutoPipelineForText2Image: it imports every pipeline that diffusers has, some 10 s of CPU.
     from diffusers import DiffusionPipeline
@@ -36,26 +43,35 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
             raise FoundationError(f"{folder} is no diffusers pipeline: it has no model_index.json")
     elif folder.is_absolute() or str(source).startswith("."):
         raise FoundationError(
-            f"there is no folder {folder}; give a diffusers pipeline folder, or a hub repository and its revision"
+            f"there is no folder {folder}; give a diffusers pipeline folder, or a hub repository "
+            "and its revision"
         )
     elif revision is None or not _COMMIT.fullmatch(revision):
         raise FoundationError(
-            f"{source} is neither a folder here nor a hub repository pinned by commit (revision: {revision!r}); "
-            "set foundation.revision to the 40-digit commit to load"
+            f"{source} is neither a folder here nor a hub repository pinned by commit (revision: "
+            f"{revision!r}); set foundation.revision to the 40-digit commit to load"
         )
     try:
         pipeline: Any = DiffusionPipeline.from_pretrained(
-            str(source), revision=revision, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+            str(source),
+            revision=revision,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
         )
     except _LOADING_ERRORS as error:
-        raise FoundationError(f"can't load a text-to-image pipeline from {source}: {error}") from error
+        raise FoundationError(
+            f"can't load a text-to-image pipeline from {source}: {error}"
+        ) from error
     if type(pipeline).__name__ not in _CONTROLNET_PIPELINES:
         raise FoundationError(
-            f"{source} is a {type(pipeline).__name__}; foundations are one of: {', '.join(sorted(_CONTROLNET_PIPELINES))}"
+            f"{source} is a {type(pipeline).__name__}; foundations are one of: "
+            f"{', '.join(sorted(_CONTROLNET_PIPELINES))}"
         )
     if getattr(pipeline.vae.config, "latents_mean", None) is not None:
         raise FoundationError(
-            f"the autoencoder of {source} shifts its latents (latents_mean); expected one that only scales them"
+            f"the autoencoder of {source} shifts its latents (latents_mean); expected one that "
+            "only scales them"
         )
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
@@ -65,8 +81,26 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
     return pipeline
 
 
+def copy_pipeline(config: FoundationConfig, *, base: Path, folder: Path) -> None:
+    """Load the pipeline that `config.source` names and save it in `folder`.
+
+    A relative local source starts from `base`.
+
+    Raises:
+        FoundationError: as `load_pipeline`.
+    """
+    assert config.source is not None
+    local = base / config.source
+    pipeline = load_pipeline(local if local.is_dir() else config.source, revision=config.revision)
+    shutil.rmtree(folder, ignore_errors=True)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
 def forget_origin(pipeline: Any) -> None:
-    """Take the folders that the parts were loaded from out of their configurations: saved again, they'd differ by machine."""
+    """Take the folders that the parts were loaded from out of their configurations.
+
+    Saved again, the configurations would differ by machine.
+    """
     from diffusers import ConfigMixin
 
     for part in (pipeline, *pipeline.components.values()):
@@ -75,31 +109,47 @@ def forget_origin(pipeline: Any) -> None:
 
 
 def vae_scale_factor(pipeline: Any) -> int:
-    """Return image pixels per latent pixel along a side (8 for SD and SDXL, 2 for the embedded foundation)."""
+    """Return image pixels per latent along a side: 8 for SD and SDXL, 2 for the embedded one."""
     return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
 
 
+def pipeline_sizes(pipeline: Any) -> dict[str, float]:
+    """Return how large a pipeline is: parameters of UNet and VAE, and `vae_scale_factor`."""
+    return {
+        "unet_parameters": float(sum(p.numel() for p in pipeline.unet.parameters())),
+        "vae_parameters": float(sum(p.numel() for p in pipeline.vae.parameters())),
+        "vae_scale_factor": float(vae_scale_factor(pipeline)),
+    }
+
+
 @torch.no_grad()
-def encode_prompts(pipeline: Any, prompts: list[str], *, image_size: int) -> dict[str, torch.Tensor]:
+def encode_prompts(
+    pipeline: Any, prompts: list[str], *, image_size: int
+) -> dict[str, torch.Tensor]:
     """Encode `prompts` as the pipeline's UNet wants them.
 
     Returns:
-        "encoder_hidden_states" [B, T, D] and, for SDXL, "text_embeds" [B, P] and "time_ids" [B, 6] (original size, crop offset
-        and target size, all of an uncropped square image).
+        "encoder_hidden_states" [B, T, D] and, for SDXL, "text_embeds" [B, P] and "time_ids" [B, 6]
+        (original size, crop offset and target size, all of an uncropped square image).
     """
     device = pipeline.unet.device
-    encoded = pipeline.encode_prompt(prompt=prompts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False)
+    encoded = pipeline.encode_prompt(
+        prompt=prompts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
     return _conditioning(*encoded[::2], image_size=image_size)
 
 
 @torch.no_grad()
 def encode_no_prompt(pipeline: Any, *, image_size: int) -> dict[str, torch.Tensor]:
-    """Encode what classifier-free guidance sets against a prompt, as `encode_prompts` does for one row.
+    """Encode what classifier-free guidance contrasts a prompt with, as one row.
 
-    For SD it is the empty prompt; SDXL-base, with `force_zeros_for_empty_prompt`, takes zeros.
+    The result is as of `encode_prompts`. For SD it is the empty prompt; SDXL-base, with
+    `force_zeros_for_empty_prompt`, takes zeros.
     """
     device = pipeline.unet.device
-    encoded = pipeline.encode_prompt(prompt=[""], device=device, num_images_per_prompt=1, do_classifier_free_guidance=True)
+    encoded = pipeline.encode_prompt(
+        prompt=[""], device=device, num_images_per_prompt=1, do_classifier_free_guidance=True
+    )
     return _conditioning(*encoded[1::2], image_size=image_size)
 
 
@@ -109,7 +159,10 @@ def _conditioning(
     conditioning = {"encoder_hidden_states": hidden_states}
     if text_embeds is not None:
         sizes = hidden_states.new_tensor([image_size, image_size, 0, 0, image_size, image_size])
-        conditioning |= {"text_embeds": text_embeds, "time_ids": sizes.expand(len(hidden_states), -1)}
+        conditioning |= {
+            "text_embeds": text_embeds,
+            "time_ids": sizes.expand(len(hidden_states), -1),
+        }
     return conditioning
 
 
@@ -133,9 +186,13 @@ def load_mask2img(foundation: Path, controlnet: Path) -> Any:
     try:
         side_network = ControlNetModel.from_pretrained(controlnet, use_safetensors=True)
     except _LOADING_ERRORS as error:
-        raise FoundationError(f"can't load a ControlNet from {controlnet}: {error} (run: dvc repro mask2img)") from error
+        raise FoundationError(
+            f"can't load a ControlNet from {controlnet}: {error} (run: dvc repro mask2img)"
+        ) from error
     side_network.requires_grad_(False)
     base = load_pipeline(foundation)
-    pipeline = getattr(diffusers, _CONTROLNET_PIPELINES[type(base).__name__]).from_pipe(base, controlnet=side_network)
+    pipeline = getattr(diffusers, _CONTROLNET_PIPELINES[type(base).__name__]).from_pipe(
+        base, controlnet=side_network
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

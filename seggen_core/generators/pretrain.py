@@ -1,283 +1,314 @@
-"""Pretraining of the embedded foundation: a small latent diffusion model on an endless stream of scenes, or on training images.
+"""Pretraining of the embedded foundation, on an endless stream of scenes or on training images.
 
-The pieces are those of Stable Diffusion 2 at small size: AutoencoderKL, UNet2DConditionModel with v-prediction, CLIPTokenizer
-and CLIPTextModel. The text encoder has no transformer layers and no position embedding: each token is embedded alone. A
-contextual encoder trained from scratch lets any token carry any word, and then a class word's attention says nothing about
-where the class is (measured: class-token AUC 0.60-0.68 with one layer, 0.87-0.89 with none).
+Tokenizer, autoencoder, and then UNet and text encoder jointly (`pretrain_networks`).
 """
 
+import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from tqdm import tqdm
 
 from seggen_core.config import PretrainConfig
-from seggen_core.datasets.scene_stream import stream_scene
 from seggen_core.errors import FoundationError
 from seggen_core.generators.autoencoder import train_autoencoder
+from seggen_core.generators.fine_tuning import add_noise
 from seggen_core.generators.foundation import forget_origin
-from seggen_core.generators.pretrain_data import CaptionedImages, ImageLatents, SceneLatentPool
-from seggen_core.generators.read_ahead import read_ahead
+from seggen_core.generators.pretrain_data import (
+    CaptionedImages,
+    ImageLatents,
+    LatentSource,
+    SceneLatentPool,
+)
+from seggen_core.generators.pretrain_networks import (
+    MAX_PROMPT_TOKENS,
+    TextConditionedUNet,
+    assemble_pipeline,
+    build_noise_scheduler,
+    build_text_encoder,
+    build_unet,
+    load_weights,
+)
 from seggen_core.generators.tokenizer import train_clip_tokenizer
-from seggen_core.generators.train_state import load_state, save_state
-from seggen_core.rng import derive_seed, numpy_rng
+from seggen_core.project.rng import derive_seed, numpy_rng, torch_generator
+from seggen_core.scenes.stream import stream_scene
+from seggen_core.tracking import StageRun
+from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, train
+from seggen_core.training.precision import resolve_precision
+from seggen_core.training.schedule import warmup_constant_decay
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-MAX_PROMPT_TOKENS = 32
 TOKENIZER_CAPTIONS = 3000
 CHECKPOINT_EVERY = 500
 """UNet steps between the states that an interrupted run goes on from."""
+_WARMUP_STEPS = 200
+_LOG_EVERY = 20
 
 
-def build_unet(config: PretrainConfig, *, latent_size: int) -> "UNet2DConditionModel":
-    """Build the UNet: plain blocks at the latent resolution, cross-attention blocks at the coarser ones."""
-    from diffusers import UNet2DConditionModel
-
-    levels = len(config.unet_channels)
-    return UNet2DConditionModel(
-        sample_size=latent_size,
-        in_channels=config.latent_channels,
-        out_channels=config.latent_channels,
-        block_out_channels=config.unet_channels,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
-        up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
-        cross_attention_dim=config.text_width,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
+OnPartStep = Callable[[str, int, dict[str, float]], None]
+"""Called with (part, steps done, values) after every step; a part is "autoencoder" or "unet"."""
 
 
-def build_text_encoder(config: PretrainConfig, tokenizer: "CLIPTokenizer") -> "CLIPTextModel":
-    """Build the context-free text encoder: token embedding and layer norm; position embeddings are zero and stay so."""
-    from transformers import CLIPTextConfig, CLIPTextModel
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pretraining:
+    """A foundation to be pretrained.
 
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=config.text_width,
-            intermediate_size=config.text_width * 4,
-            num_hidden_layers=0,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_PROMPT_TOKENS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    for name, parameter in encoder.named_parameters():
-        if "position_embedding" in name:
-            torch.nn.init.zeros_(parameter)
-            parameter.requires_grad_(False)
-    return encoder
-
-
-def build_noise_scheduler() -> "DDIMScheduler":
-    """Build the noise schedule: SD's betas rescaled to zero terminal SNR, v-prediction (Lin et al. 2024)."""
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=True,
-        steps_offset=1,  # unused by "trailing", but any other value makes diffusers warn
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-    )
-
-
-class _Denoiser(torch.nn.Module):
-    """UNet and text encoder in one forward call, so that data-parallel wrappers see the whole of it."""
-
-    def __init__(self, unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel") -> None:
-        super().__init__()
-        self.unet = unet
-        self.text_encoder = text_encoder
-
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-        """Predict v for noisy `latents` [B, C, h, w] at `timesteps` [B] given token ids [B, T]."""
-        return self.unet(latents, timesteps, self.text_encoder(input_ids).last_hidden_state).sample
-
-
-def _load_weights(module: _Denoiser, foundation: Path) -> None:
-    """Start from the weights of an earlier foundation of the same shape, so that pretraining can be continued."""
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextModel
-
-    module.unet.load_state_dict(UNet2DConditionModel.from_pretrained(foundation / "unet", use_safetensors=True).state_dict())
-    encoder = CLIPTextModel.from_pretrained(foundation / "text_encoder", use_safetensors=True)
-    module.text_encoder.load_state_dict(encoder.state_dict())
-
-
-def train_unet(
-    config: PretrainConfig,
-    *,
-    seed: int,
-    accelerator: "Accelerator",
-    vae: "AutoencoderKL",
-    tokenizer: "CLIPTokenizer",
-    state_folder: Path,
-    on_step: Callable[[int, dict[str, float]], None],
-    training_images: CaptionedImages | None = None,
-) -> tuple["UNet2DConditionModel", "CLIPTextModel"]:
-    """Train UNet and text encoder jointly on v-prediction; return the averaged weights.
-
-    Pictures and captions come from `training_images`, or from the stream of scenes where there are none.
-
-    The learning rate is constant after 200 warm-up steps and falls linearly to zero over the last `unet_decay_steps`. The
-    state is saved every `CHECKPOINT_EVERY` steps in `state_folder`, from which an interrupted run goes on.
+    Attributes:
+        config: shape and optimisation; a relative `init_from` starts from the working directory.
+        seed: name of the random streams.
+        accelerator: where to train.
+        work_folder: holds finished parts and states, from which an interrupted run goes on.
+        training_images: what UNet and text encoder are trained on; None: the stream of scenes.
     """
-    torch.manual_seed(derive_seed(seed, "unet-init"))
-    latent_size = config.image_size // 2 ** (len(config.autoencoder_channels) - 1)
-    module = _Denoiser(build_unet(config, latent_size=latent_size), build_text_encoder(config, tokenizer))
-    if config.init_from is not None and not config.new_unet:
-        _load_weights(module, config.init_from)
-    module.to(accelerator.device)
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=config.unet_learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    average = [p.detach().clone() for p in module.parameters()]
-    first = load_state(state_folder, module=module, average=average, optimizer=optimizer)
-    prepared = accelerator.prepare_model(module)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    vae.to(accelerator.device).eval().requires_grad_(False)
-    pool: SceneLatentPool | ImageLatents
-    if training_images is None:
-        pool = SceneLatentPool(config, seed=seed, vae=vae, tokenizer=tokenizer, step=first, rank=rank, world=world)
-    else:
-        pool = ImageLatents(training_images, vae=vae, tokenizer=tokenizer, file=state_folder / f"latents{rank}.npy")
-    schedule = build_noise_scheduler()
-    empty = tokenizer("", padding="max_length", max_length=MAX_PROMPT_TOKENS, return_tensors="pt").input_ids
 
-    def read(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Draw noisy latents, timesteps, token ids and what is to be predicted, named by the step."""
-        rng = numpy_rng(seed, "unet-batch", step, rank)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "unet-noise", step, rank))
-        latents, input_ids = pool.draw(rng, config.batch_size)
-        dropped = torch.from_numpy(rng.random(config.batch_size) < config.caption_dropout)
-        input_ids = torch.where(dropped[:, None], empty, input_ids)
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(0, schedule.config.num_train_timesteps, (config.batch_size,), generator=generator)
-        noisy, target = schedule.add_noise(latents, noise, timesteps), schedule.get_velocity(latents, noise, timesteps)
-        return noisy, timesteps, input_ids, target
-
-    steps = range(first, config.unet_steps)
-    for step, batch in zip(steps, read_ahead(read, steps=steps, device=accelerator.device), strict=True):
-        factor = min(1.0, (step + 1) / 200, (config.unet_steps - step) / config.unet_decay_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = config.unet_learning_rate * factor
-        noisy, timesteps, input_ids, target = (t.to(accelerator.device) for t in batch)
-        with accelerator.autocast():
-            prediction = prepared(noisy, timesteps, input_ids)
-        loss = torch.nn.functional.mse_loss(prediction.float(), target)
-        accelerator.backward(loss)
-        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        with torch.no_grad():
-            torch._foreach_lerp_(average, list(module.parameters()), 1 - min(config.ema_decay, (step + 1) / (step + 11)))
-        on_step(step, {"loss": loss.item(), "learning_rate": config.unet_learning_rate * factor})
-        if accelerator.is_main_process and (step + 1) % CHECKPOINT_EVERY == 0:
-            save_state(state_folder, step=step + 1, module=module, average=average, optimizer=optimizer)
-    with torch.no_grad():
-        for parameter, mean_value in zip(module.parameters(), average, strict=True):
-            parameter.copy_(mean_value)
-    return module.unet.eval(), module.text_encoder.eval()
+    config: PretrainConfig
+    seed: int
+    accelerator: "Accelerator"
+    work_folder: Path
+    training_images: CaptionedImages | None = None
 
 
-def assemble_pipeline(
-    *, vae: "AutoencoderKL", unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer"
-) -> "StableDiffusionPipeline":
-    """Put the parts together as a StableDiffusionPipeline without a safety checker."""
-    from diffusers import StableDiffusionPipeline
-
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=build_noise_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def pretrain_foundation(
-    config: PretrainConfig,
-    *,
-    seed: int,
-    folder: Path,
-    work_folder: Path,
-    accelerator: "Accelerator",
-    on_step: Callable[[str, int, dict[str, float]], None],
-    training_images: CaptionedImages | None = None,
-) -> None:
+def pretrain_foundation(pretraining: Pretraining, *, folder: Path, on_step: OnPartStep) -> None:
     """Pretrain tokenizer, autoencoder and UNet in turn, and save the pipeline in `folder`.
 
-    Where `training_images` are given, the UNet and the text encoder are trained on them; tokenizer and autoencoder are
-    `init_from`'s, since there are far too few of them for either. Finished parts are kept in `work_folder`, where an
-    interrupted run finds them again.
+    With `training_images`, UNet and text encoder are trained on them. Tokenizer and autoencoder are
+    then `init_from`'s: the images are far too few for either.
 
     Raises:
-        FoundationError: `init_from` is no pipeline folder.
+        FoundationError: `init_from` is no pipeline folder, or its autoencoder has another shape
+            than `config` says.
     """
-    from diffusers import AutoencoderKL
-    from transformers import CLIPTokenizer
-
-    # 1. Tokenizer, from captions of the stream; with `init_from` it is the earlier foundation's, and so is the autoencoder.
-    tokenizer_folder, vae_folder = work_folder / "tokenizer", work_folder / "vae"
-    if config.init_from is not None:
-        if not (config.init_from / "model_index.json").is_file():
-            raise FoundationError(
-                f"foundation.pretrain.init_from is {config.init_from}, which holds no pipeline to continue from"
-            )
-        tokenizer_folder, vae_folder = config.init_from / "tokenizer", config.init_from / "vae"
-    if accelerator.is_main_process and not tokenizer_folder.exists():
-        shares = {"single_object_share": config.single_object_share, "stuff_only_share": config.stuff_only_share}
-        captions = [stream_scene(i, seed=seed, size=8, **shares)[1] for i in range(TOKENIZER_CAPTIONS)]
-        partial = work_folder / "tokenizer.partial"
-        train_clip_tokenizer(captions, folder=partial, max_length=MAX_PROMPT_TOKENS)
-        partial.replace(tokenizer_folder)
-    accelerator.wait_for_everyone()
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
-
-    # 2. Autoencoder.
-    if not vae_folder.exists():
-        vae = train_autoencoder(config, seed=seed, accelerator=accelerator, on_step=lambda s, m: on_step("autoencoder", s, m))
-        if accelerator.is_main_process:
-            vae.save_pretrained(work_folder / "vae.partial")
-            (work_folder / "vae.partial").replace(vae_folder)
-        accelerator.wait_for_everyone()
-    vae = AutoencoderKL.from_pretrained(vae_folder, use_safetensors=True)
-    found = (vae.config.latent_channels, len(vae.config.block_out_channels))
-    if found != (wanted := (config.latent_channels, len(config.autoencoder_channels))):
-        raise FoundationError(
-            f"the autoencoder in {vae_folder} has {found[0]} latent channels and {found[1]} resolution levels, but "
-            f"foundation.pretrain's latent_channels and autoencoder_channels say {wanted[0]} and {wanted[1]}"
-        )
-
-    # 3. UNet and text encoder.
+    tokenizer = _make_tokenizer(pretraining)
+    vae = _make_autoencoder(pretraining, on_step=partial(on_step, "autoencoder"))
     unet, text_encoder = train_unet(
-        config,
-        seed=seed,
-        accelerator=accelerator,
-        vae=vae,
-        tokenizer=tokenizer,
-        state_folder=work_folder / "unet",
-        on_step=lambda s, m: on_step("unet", s, m),
-        training_images=training_images,
+        pretraining, vae=vae, tokenizer=tokenizer, on_step=partial(on_step, "unet")
     )
-    if accelerator.is_main_process:
+    if pretraining.accelerator.is_main_process:
         pipeline = assemble_pipeline(
-            vae=vae.to("cpu"), unet=unet.to("cpu"), text_encoder=text_encoder.to("cpu"), tokenizer=tokenizer
+            vae=vae.to("cpu"),
+            unet=unet.to("cpu"),
+            text_encoder=text_encoder.to("cpu"),
+            tokenizer=tokenizer,
         )
         forget_origin(pipeline)
         pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def _make_tokenizer(pretraining: Pretraining) -> "CLIPTokenizer":
+    """Learn the tokenizer from captions of the stream; with `init_from` take the earlier one."""
+    from transformers import CLIPTokenizer
+
+    config, work_folder = pretraining.config, pretraining.work_folder
+    folder = work_folder / "tokenizer"
+    if config.init_from is not None:
+        if not (config.init_from / "model_index.json").is_file():
+            raise FoundationError(
+                f"foundation.pretrain.init_from is {config.init_from}, which holds no pipeline to "
+                "continue from"
+            )
+        folder = config.init_from / "tokenizer"
+    if pretraining.accelerator.is_main_process and not folder.exists():
+        captions = [
+            stream_scene(
+                index,
+                seed=pretraining.seed,
+                size=8,
+                single_object_share=config.single_object_share,
+                stuff_only_share=config.stuff_only_share,
+            )[1]
+            for index in range(TOKENIZER_CAPTIONS)
+        ]
+        partial = work_folder / "tokenizer.partial"
+        train_clip_tokenizer(captions, folder=partial, max_length=MAX_PROMPT_TOKENS)
+        partial.replace(folder)
+    pretraining.accelerator.wait_for_everyone()
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def _make_autoencoder(pretraining: Pretraining, *, on_step: OnStep) -> "AutoencoderKL":
+    """Train the autoencoder; with `init_from` take the earlier one."""
+    from diffusers import AutoencoderKL
+
+    config, work_folder = pretraining.config, pretraining.work_folder
+    folder = config.init_from / "vae" if config.init_from is not None else work_folder / "vae"
+    if not folder.exists():
+        vae = train_autoencoder(
+            config,
+            seed=pretraining.seed,
+            accelerator=pretraining.accelerator,
+            state_folder=work_folder / "autoencoder",
+            on_step=on_step,
+        )
+        if pretraining.accelerator.is_main_process:
+            vae.save_pretrained(work_folder / "vae.partial")
+            (work_folder / "vae.partial").replace(folder)
+            shutil.rmtree(work_folder / "autoencoder", ignore_errors=True)
+        pretraining.accelerator.wait_for_everyone()
+    vae = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
+    shape = (vae.config.latent_channels, len(vae.config.block_out_channels))
+    expected = (config.latent_channels, len(config.autoencoder_channels))
+    if shape != expected:
+        raise FoundationError(
+            f"the autoencoder in {folder} has {shape[0]} latent channels and {shape[1]} resolution "
+            "levels, but foundation.pretrain's latent_channels and autoencoder_channels say "
+            f"{expected[0]} and {expected[1]}"
+        )
+    return vae.to(pretraining.accelerator.device).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Task:
+    """What the UNet learns: noisy latents and captions named by the step, and the loss on them."""
+
+    pretraining: Pretraining
+    source: LatentSource
+    no_caption: torch.Tensor
+    schedule: "DDIMScheduler"
+
+    def read(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return noisy latents, timesteps, token ids and what is to be predicted."""
+        config, seed = self.pretraining.config, self.pretraining.seed
+        rank = self.pretraining.accelerator.process_index
+        rng = numpy_rng(seed, "unet-batch", step, rank)
+        generator = torch_generator(seed, "unet-noise", step, rank)
+        latents, input_ids = self.source.draw(step, rng, config.batch_size)
+        dropped = torch.from_numpy(rng.random(config.batch_size) < config.caption_dropout)
+        input_ids = torch.where(dropped[:, None], self.no_caption, input_ids)
+        noisy, timesteps, target = add_noise(self.schedule, latents, generator=generator)
+        return noisy, timesteps, input_ids, target
+
+    def loss(self, module: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return the mean squared error of the predicted v."""
+        device = self.pretraining.accelerator.device
+        noisy, timesteps, input_ids, target = (tensor.to(device) for tensor in batch)
+        prediction = module(noisy, timesteps, input_ids)
+        return torch.nn.functional.mse_loss(prediction.float(), target)
+
+
+def train_unet(
+    pretraining: Pretraining,
+    *,
+    vae: "AutoencoderKL",
+    tokenizer: "CLIPTokenizer",
+    on_step: OnStep,
+) -> tuple["UNet2DConditionModel", "CLIPTextModel"]:
+    """Train UNet and text encoder jointly on v-prediction; return the averaged weights.
+
+    The learning rate is constant after 200 warm-up steps and falls linearly to zero over the last
+    `unet_decay_steps`. The state is saved every `CHECKPOINT_EVERY` steps, and an interrupted run
+    goes on from it.
+
+    Args:
+        pretraining: configuration, and where the states lie.
+        vae: the finished autoencoder, on the device to train on.
+        tokenizer: of the captions.
+        on_step: called after every step.
+    """
+    config, accelerator = pretraining.config, pretraining.accelerator
+    module = _build_module(pretraining, tokenizer=tokenizer)
+    task = _Task(
+        pretraining=pretraining,
+        source=_open_source(pretraining, vae=vae, tokenizer=tokenizer),
+        no_caption=tokenizer(
+            "", padding="max_length", max_length=MAX_PROMPT_TOKENS, return_tensors="pt"
+        ).input_ids,
+        schedule=build_noise_scheduler(),
+    )
+    training = Training(
+        name="the foundation's UNet",
+        module=module,
+        optimizer=adamw(module, weight_decay=1e-3),
+        learning_rate=warmup_constant_decay(
+            config.unet_learning_rate,
+            warmup_steps=_WARMUP_STEPS,
+            decay_steps=config.unet_decay_steps,
+            num_steps=config.unet_steps,
+        ),
+        read=task.read,
+        loss=task.loss,
+        error=FoundationError,
+        advice="lower foundation.pretrain.unet_learning_rate or use precision: fp32",
+    )
+    settings = LoopSettings(
+        num_steps=config.unet_steps,
+        max_grad_norm=1.0,
+        dtype=resolve_precision(config.precision, accelerator.device),
+        ema_decay=config.ema_decay,
+        ema_warmup=11,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
+    train(
+        training,
+        settings,
+        accelerator=accelerator,
+        state_folder=pretraining.work_folder / "unet",
+        on_step=on_step,
+    )
+    return module.unet, module.text_encoder
+
+
+def _build_module(pretraining: Pretraining, *, tokenizer: "CLIPTokenizer") -> TextConditionedUNet:
+    """Build UNet and text encoder, with random weights or those of `init_from`."""
+    config = pretraining.config
+    torch.manual_seed(derive_seed(pretraining.seed, "unet-init"))
+    latent_size = config.image_size // 2 ** (len(config.autoencoder_channels) - 1)
+    module = TextConditionedUNet(
+        build_unet(config, latent_size=latent_size), build_text_encoder(config, tokenizer)
+    )
+    if config.init_from is not None and not config.new_unet:
+        load_weights(module, config.init_from)
+    return module.to(pretraining.accelerator.device)
+
+
+def _open_source(
+    pretraining: Pretraining, *, vae: "AutoencoderKL", tokenizer: "CLIPTokenizer"
+) -> LatentSource:
+    accelerator = pretraining.accelerator
+    if pretraining.training_images is not None:
+        file = pretraining.work_folder / f"latents{accelerator.process_index}.npy"
+        return ImageLatents(pretraining.training_images, vae=vae, tokenizer=tokenizer, file=file)
+    return SceneLatentPool(
+        pretraining.config,
+        seed=pretraining.seed,
+        vae=vae,
+        tokenizer=tokenizer,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
+
+
+def pretrain_with_progress(
+    pretraining: Pretraining, *, folder: Path, run: StageRun | None = None
+) -> None:
+    """Pretrain a foundation into `folder`, with progress bars and metrics of every 20th step.
+
+    Args:
+        pretraining: what is pretrained.
+        folder: gets the pipeline.
+        run: gets the metrics, as "unet/loss".
+    """
+    config = pretraining.config
+    totals = {"autoencoder": config.autoencoder_steps, "unet": config.unet_steps}
+    bars: dict[str, tqdm] = {}
+    with ExitStack() as stack:
+
+        def on_step(part: str, step: int, values: dict[str, float]) -> None:
+            if part not in bars:
+                bars[part] = stack.enter_context(
+                    tqdm(total=totals[part], desc=f"pretrain {part}", unit="step", disable=None)
+                )
+            bars[part].update(step - bars[part].n)
+            if run is not None and step % _LOG_EVERY == 0:
+                metrics = {f"{part}/{name}": value for name, value in values.items()}
+                run.log_metrics(metrics, step=step)
+
+        pretrain_foundation(pretraining, folder=folder, on_step=on_step)

@@ -1,17 +1,17 @@
-"""What the UNet is pretrained on: latents and token ids, from the endless stream of scenes or from the training images."""
+"""What the UNet is pretrained on: latents and token ids of scenes, or of the training images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
 from seggen_core.config import PretrainConfig
-from seggen_core.datasets.scene_stream import stream_scene
-from seggen_core.generators.autoencoder import to_pixels
 from seggen_core.generators.latent_cache import cache_latents
+from seggen_core.generators.pixels import to_pixels
+from seggen_core.scenes.stream import stream_scene
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -22,9 +22,13 @@ _IMAGES_PER_CALL = 8
 
 
 def tokenize(captions: Sequence[str], *, tokenizer: "CLIPTokenizer") -> torch.Tensor:
-    """Return token ids of `captions`, int64 [N, tokenizer.model_max_length]: padded, and cut where they are longer."""
+    """Return token ids of `captions`, int64 [N, tokenizer.model_max_length]: padded or cut."""
     return tokenizer(
-        list(captions), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+        list(captions),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
     ).input_ids
 
 
@@ -41,10 +45,21 @@ class CaptionedImages:
     captions: Sequence[str]
 
 
-class SceneLatentPool:
-    """The most recent scenes of one process's stream, as latents and token ids; a few are replaced at every step.
+class LatentSource(Protocol):
+    """Where a step's samples come from."""
 
-    Slot ``j`` holds the newest stream index that is congruent to j, so the pool at any step can be rebuilt from the step alone.
+    def draw(
+        self, step: int, rng: np.random.Generator, batch_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scaled latents [B, C, h, w] and token ids [B, T] for `step`, drawn with `rng`."""
+
+
+class SceneLatentPool:
+    """The most recent scenes of one process's stream, as latents and token ids.
+
+    Scenes come in groups of `refresh`: group g holds scenes ``g * refresh`` and following. Step t
+    draws from the `pool_size` scenes that begin with group t + 1, so each step brings a new group,
+    and the pool of any step follows from the step alone.
     """
 
     def __init__(
@@ -54,71 +69,100 @@ class SceneLatentPool:
         seed: int,
         vae: "AutoencoderKL",
         tokenizer: "CLIPTokenizer",
-        step: int,
-        rank: int,
-        world: int,
+        rank: int = 0,
+        num_processes: int = 1,
     ) -> None:
+        """Hold nothing yet.
+
+        Args:
+            config: of the stream and the pool.
+            seed: of the stream.
+            vae: on the device to encode on.
+            tokenizer: of the captions.
+            rank, num_processes: which scenes of the stream are this process's: each
+                `num_processes`-th from `rank` on.
+        """
         self._config, self._seed, self._vae, self._tokenizer = config, seed, vae, tokenizer
-        self._rank, self._world = rank, world
-        self._next = step * config.refresh
-        self._latents: torch.Tensor | None = None
-        self._input_ids: torch.Tensor | None = None
-        for start in range(0, config.pool_size, 64):
-            self._fill(range(self._next + start, self._next + min(start + 64, config.pool_size)))
-        self._next += config.pool_size
+        self._rank, self._num_processes = rank, num_processes
+        self._num_groups = -(-config.pool_size // config.refresh)
+        self._groups: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def draw(
+        self, step: int, rng: np.random.Generator, batch_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `LatentSource`; the scenes of a step are different ones."""
+        pool_size, refresh = self._config.pool_size, self._config.refresh
+        first_group = step + 1
+        wanted = range(first_group, first_group + self._num_groups)
+        for group in [g for g in self._groups if g not in wanted]:
+            del self._groups[group]
+        for group in wanted:
+            if group not in self._groups:
+                self._groups[group] = self._encode(group)
+        # Slot j holds the scene of the pool whose index is congruent to j.
+        slots = rng.choice(pool_size, batch_size, replace=False)
+        scenes = first_group * refresh + (slots - first_group * refresh) % pool_size
+        rows = [(self._groups[scene // refresh], scene % refresh) for scene in scenes.tolist()]
+        return (
+            torch.stack([latents[row] for (latents, _), row in rows]),
+            torch.stack([input_ids[row] for (_, input_ids), row in rows]),
+        )
 
     @torch.no_grad()
-    def _fill(self, positions: range) -> None:
+    def _encode(self, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scaled latents [refresh, C, h, w] and token ids [refresh, T] of a group.
+
+        A scene is always encoded in a call with `refresh` rows and in the same row of it: kernels
+        round differently for other shapes and rows.
+        """
         config = self._config
-        drawn = [
+        scenes = [
             stream_scene(
-                p * self._world + self._rank,
+                index * self._num_processes + self._rank,
                 seed=self._seed,
                 size=config.image_size,
                 single_object_share=config.single_object_share,
                 stuff_only_share=config.stuff_only_share,
             )
-            for p in positions
+            for index in range(group * config.refresh, (group + 1) * config.refresh)
         ]
-        # Scene p is encoded in row p % refresh of a call with `refresh` rows, be it the first filling, a later one or one after a
-        # resumption: kernels round differently for other shapes and rows.
-        device = next(self._vae.parameters()).device
-        parts = []
-        for start in range(positions.start - positions.start % config.refresh, positions.stop, config.refresh):
-            group = range(start, start + config.refresh)
-            images = np.stack([drawn[min(max(p, positions.start), positions.stop - 1) - positions.start][0] for p in group])
-            means = self._vae.encode(to_pixels(images).to(device)).latent_dist.mean * self._vae.config.scaling_factor
-            parts.append(means[[p in positions for p in group]].to("cpu"))
-        latents = torch.cat(parts)
-        ids = tokenize([caption for _, caption in drawn], tokenizer=self._tokenizer)
-        if self._latents is None or self._input_ids is None:
-            self._latents = torch.empty((config.pool_size, *latents.shape[1:]))
-            self._input_ids = torch.empty((config.pool_size, ids.shape[1]), dtype=torch.long)
-        slots = torch.tensor([p % config.pool_size for p in positions])
-        self._latents[slots], self._input_ids[slots] = latents, ids
-
-    def draw(self, rng: np.random.Generator, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Replace the oldest `refresh` scenes, then return latents and token ids of `number` random slots."""
-        self._fill(range(self._next, self._next + self._config.refresh))
-        self._next += self._config.refresh
-        assert self._latents is not None
-        assert self._input_ids is not None
-        slots = torch.from_numpy(rng.choice(self._config.pool_size, number, replace=False))
-        return self._latents[slots], self._input_ids[slots]
+        pixels = to_pixels(np.stack([picture for picture, _ in scenes]))
+        means = self._vae.encode(pixels.to(self._vae.device)).latent_dist.mean
+        captions = [caption for _, caption in scenes]
+        return (
+            (means * self._vae.config.scaling_factor).to("cpu"),
+            tokenize(captions, tokenizer=self._tokenizer),
+        )
 
 
 class ImageLatents:
     """The training images and their flips as latents, each as often as any other."""
 
-    def __init__(self, images: CaptionedImages, *, vae: "AutoencoderKL", tokenizer: "CLIPTokenizer", file: Path) -> None:
+    def __init__(
+        self,
+        images: CaptionedImages,
+        *,
+        vae: "AutoencoderKL",
+        tokenizer: "CLIPTokenizer",
+        file: Path,
+    ) -> None:
+        """Encode all images into `file`, or reuse it (`cache_latents`)."""
         self._cache = cache_latents(
-            vae, read_image=images.read_image, number=len(images.captions), file=file, batch_size=_IMAGES_PER_CALL
+            vae,
+            read_image=images.read_image,
+            num_images=len(images.captions),
+            file=file,
+            batch_size=_IMAGES_PER_CALL,
         )
         self._scale = vae.config.scaling_factor
         self._input_ids = tokenize(images.captions, tokenizer=tokenizer)
 
-    def draw(self, rng: np.random.Generator, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return scaled latents [number, C, h, w] and token ids [number, T] of random images, half of them flipped."""
-        positions = rng.integers(0, len(self._input_ids), number)
-        flips = rng.random(number) < 0.5
-        return self._cache.gather(positions, flips) * self._scale, self._input_ids[torch.from_numpy(positions)]
+    def draw(
+        self, step: int, rng: np.random.Generator, batch_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `LatentSource`; random images, half of them flipped, whatever the `step`."""
+        del step
+        positions = rng.integers(0, len(self._input_ids), batch_size)
+        flips = rng.random(batch_size) < 0.5
+        latents = self._cache.gather(positions, flips) * self._scale
+        return latents, self._input_ids[torch.from_numpy(positions)]

@@ -1,29 +1,30 @@
-"""Sampling from diffusers pipelines so that a sample's bytes don't depend on how many others are made with it.
+"""Sampling from diffusers pipelines: a sample's bytes don't depend on how many others are made.
 
-Matrix kernels round differently for different batch shapes and, with several threads, for different rows of one batch
-(measured: fp32, 2 threads, 6 rows). So every network call has the same number of rows, and the caller says which row a sample
-is computed in.
+Matrix kernels round differently for different batch shapes and, with several threads, for different
+rows of one batch (measured: fp32, 2 threads, 6 rows). So every network call has the same number of
+rows, and the caller says which row a sample is computed in.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from seggen_core.config import SamplingConfig
 from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.generators.pixels import to_condition
+from seggen_core.training.precision import autocast, resolve_precision
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-T = TypeVar("T")
-
 
 def make_scheduler(pipeline: "DiffusionPipeline", config: SamplingConfig) -> "SchedulerMixin":
-    """Make the sampler that `config` names, on the pipeline's own noise schedule and prediction type.
+    """Make the sampler that `config` names, on the pipeline's noise schedule and prediction type.
 
     Raises:
         ConfigError: diffusers has no such scheduler, or the scheduler no such setting.
@@ -31,53 +32,46 @@ def make_scheduler(pipeline: "DiffusionPipeline", config: SamplingConfig) -> "Sc
     import diffusers
 
     scheduler_class: Any = getattr(diffusers, config.scheduler, None)
-    is_scheduler = isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)
+    is_scheduler = isinstance(scheduler_class, type) and issubclass(
+        scheduler_class, diffusers.SchedulerMixin
+    )
     if not is_scheduler:
-        raise ConfigError(f"{config.scheduler!r} is not a diffusers scheduler; examples: DDIMScheduler, EulerDiscreteScheduler")
+        raise ConfigError(
+            f"{config.scheduler!r} is not a diffusers scheduler; examples: DDIMScheduler, "
+            "EulerDiscreteScheduler"
+        )
     known = list(inspect.signature(scheduler_class).parameters)
     # diffusers drops settings that it doesn't know without a word.
     if unknown := sorted(set(config.scheduler_kwargs) - set(known)):
-        raise ConfigError(f"scheduler_kwargs holds {', '.join(unknown)}; {config.scheduler} knows: {', '.join(known)}")
+        raise ConfigError(
+            f"scheduler_kwargs holds {', '.join(unknown)}; {config.scheduler} knows: "
+            f"{', '.join(known)}"
+        )
     return scheduler_class.from_config(pipeline.scheduler.config, **config.scheduler_kwargs)
 
 
-def padded_chunks(items: Sequence[T], size: int) -> Iterator[tuple[list[T], int]]:
-    """Yield (chunk of exactly `size` items, number of real ones); the last chunk is filled up by repeating its last item."""
-    for start in range(0, len(items), size):
-        chunk = list(items[start : start + size])
-        real = len(chunk)
-        yield chunk + [chunk[-1]] * (size - real), real
+@contextmanager
+def use_scheduler(pipeline: "DiffusionPipeline", config: SamplingConfig) -> Iterator[None]:
+    """Let the pipeline sample as `config` says in the block; errors as of `make_scheduler`."""
+    original = pipeline.scheduler
+    pipeline.scheduler = make_scheduler(pipeline, config)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = original
 
 
 def assign_rows(slots: Sequence[int], size: int) -> Iterator[list[int | None]]:
-    """Share items out over calls of `size` rows, item i in row ``slots[i] % size``; yield the item in each row of each call.
+    """Share items out over calls of `size` rows; yield the item in each row of each call.
 
-    Items of one row keep their order, and None marks a row that no item is left for. There are as many calls as the fullest
-    row has items.
+    Item i goes into row ``slots[i] % size``. Items of one row keep their order. None marks a row
+    that no item is left for. There are as many calls as the fullest row has items.
     """
     rows: list[list[int]] = [[] for _ in range(size)]
     for item, slot in enumerate(slots):
         rows[slot % size].append(item)
     for call in range(max(map(len, rows))):
         yield [row[call] if call < len(row) else None for row in rows]
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of network calls: "auto" is bfloat16 where the device computes it natively, else float32."""
-    if precision == "fp32":
-        return torch.float32
-    if precision == "bf16":
-        return torch.bfloat16
-    if precision == "fp16":
-        return torch.float16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.cpu.get_capabilities().get("avx512_bf16", False) else torch.float32
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the autocast context for network calls in `dtype` (disabled for float32)."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 @torch.no_grad()
@@ -88,14 +82,15 @@ def sample_images(
     generators: Callable[[int], torch.Generator],
     config: SamplingConfig,
     image_size: int,
-    dtype: torch.dtype,
     control_images: np.ndarray | None = None,
     slots: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Sample one image per prompt; it depends on nothing but that prompt, its generator, control image and slot.
+    """Sample one image per prompt.
 
-    The autoencoder decodes in float32 whatever the `dtype`: SDXL's overflows in float16, and bfloat16 has too few digits for
-    8-bit colours. What else a pipeline does to its images (safety checker, watermark) is left out.
+    An image depends on nothing but its prompt, generator, control image and slot. The autoencoder
+    decodes in float32 whatever `config.precision`: SDXL's overflows in float16, and bfloat16 has
+    too few digits for 8-bit colours. What else a pipeline does to its images (safety checker,
+    watermark) is left out.
 
     Args:
         pipeline: a diffusers text-to-image or ControlNet pipeline (SD or SDXL).
@@ -103,9 +98,9 @@ def sample_images(
         generators: returns a fresh generator for the noise of prompt i.
         config: sampler; `micro_batch_size` prompts go through the networks at a time.
         image_size: side of the images in pixels.
-        dtype: precision of network calls.
         control_images: uint8 [B, H, W, 3] for ControlNet pipelines.
-        slots: which row of a network call each prompt is computed in, modulo `micro_batch_size`; None: prompt i in row i.
+        slots: which row of a network call each prompt is computed in, modulo `micro_batch_size`;
+            None: prompt i in row i.
 
     Returns:
         uint8 [B, image_size, image_size, 3].
@@ -114,36 +109,61 @@ def sample_images(
         ConfigError: the sampler can't be made.
         FoundationError: the networks gave values that aren't finite.
     """
-    device = pipeline.unet.device
     images = np.empty((len(prompts), image_size, image_size, 3), np.uint8)
-    own_scheduler = pipeline.scheduler
-    pipeline.scheduler = make_scheduler(pipeline, config)
-    try:
-        for rows in assign_rows(range(len(prompts)) if slots is None else slots, config.micro_batch_size):
-            real = [row for row, item in enumerate(rows) if item is not None]
-            filling = next(item for item in rows if item is not None)
-            items = [filling if item is None else item for item in rows]
-            arguments: dict[str, Any] = {}
-            if control_images is not None:
-                control = torch.from_numpy(control_images[items]).permute(0, 3, 1, 2).float().div(255)
-                arguments["image"] = control.to(device)
-                arguments["controlnet_conditioning_scale"] = config.controlnet_conditioning_scale
-            with autocast(device, dtype):
-                latents = pipeline(
-                    prompt=[prompts[i] for i in items],
-                    generator=[generators(i) for i in items],
-                    num_inference_steps=config.num_inference_steps,
-                    guidance_scale=config.guidance_scale,
-                    height=image_size,
-                    width=image_size,
-                    output_type="latent",
-                    **arguments,
-                ).images
-            decoded = pipeline.vae.decode(latents.float() / pipeline.vae.config.scaling_factor).sample
-            if not decoded.isfinite().all():
-                raise FoundationError(f"sampling in {dtype} gave values that aren't finite; set precision: fp32 for this sampler")
-            pixels = decoded.mul(0.5).add(0.5).clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
-            images[[items[row] for row in real]] = pixels[real].permute(0, 2, 3, 1).numpy()
-    finally:
-        pipeline.scheduler = own_scheduler
+    slots = range(len(prompts)) if slots is None else slots
+    dtype = resolve_precision(config.precision, pipeline.unet.device)
+    with use_scheduler(pipeline, config):
+        for rows in assign_rows(slots, config.micro_batch_size):
+            filled = {row: item for row, item in enumerate(rows) if item is not None}
+            filling = next(iter(filled.values()))
+            items = [filled.get(row, filling) for row in range(len(rows))]
+            with autocast(pipeline.unet.device, dtype):
+                latents = sample_latents(
+                    pipeline,
+                    config,
+                    prompts=[prompts[i] for i in items],
+                    generators=[generators(i) for i in items],
+                    image_size=image_size,
+                    control_images=None if control_images is None else control_images[items],
+                )
+            pixels = _decode(pipeline, latents, dtype=dtype)
+            images[list(filled.values())] = pixels[list(filled)]
     return images
+
+
+def sample_latents(
+    pipeline: Any,
+    config: SamplingConfig,
+    *,
+    prompts: list[str],
+    generators: list[torch.Generator],
+    image_size: int,
+    control_images: np.ndarray | None = None,
+) -> torch.Tensor:
+    """Return scaled latents [B, C, h, w] of one network call, made in the precision around it."""
+    arguments: dict[str, Any] = {}
+    if control_images is not None:
+        arguments["image"] = to_condition(control_images).to(pipeline.unet.device)
+        arguments["controlnet_conditioning_scale"] = config.controlnet_conditioning_scale
+    return pipeline(
+        prompt=prompts,
+        generator=generators,
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        height=image_size,
+        width=image_size,
+        output_type="latent",
+        **arguments,
+    ).images
+
+
+def _decode(pipeline: Any, latents: torch.Tensor, *, dtype: torch.dtype) -> np.ndarray:
+    """Return the images of latents that were sampled in `dtype`, uint8 [B, H, W, 3]."""
+    decoded = pipeline.vae.decode(latents.float() / pipeline.vae.config.scaling_factor).sample
+    if not decoded.isfinite().all():
+        raise FoundationError(
+            f"sampling in {dtype} gave values that aren't finite; set precision: fp32 for this "
+            "sampler"
+        )
+    pixels = decoded.mul(0.5).add(0.5).clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+    return pixels.permute(0, 2, 3, 1).numpy()

@@ -1,5 +1,6 @@
 """A CLIP tokenizer with a small vocabulary, for foundations that are pretrained here."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,25 +9,31 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 
-def train_clip_tokenizer(captions: Iterable[str], *, folder: Path, max_length: int) -> "CLIPTokenizer":
+_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|"
+    r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+"""CLIP's own pre-tokenisation: words, single digits and punctuation, on bytes."""
+
+
+def train_clip_tokenizer(
+    captions: Iterable[str], *, folder: Path, max_length: int
+) -> "CLIPTokenizer":
     """Learn byte-pair merges from `captions`, save a `CLIPTokenizer` in `folder` and return it.
 
-    Words of the captions become single tokens; any other text still splits into known bytes, so a user's own class names can
-    be tokenised too. Padding is <|endoftext|>, as in Stable Diffusion 1.x.
+    Words of the captions become single tokens. Any other text still splits into known bytes, so
+    class names of a user can be tokenised too. Padding is <|endoftext|>, as in Stable Diffusion
+    1.x.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
     specials = ["<|startoftext|>", "<|endoftext|>"]
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))  # noqa: S106 (not a password)
     learner.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    # CLIP's own pre-tokenisation: words, single digits and punctuation, on bytes.
-    pattern = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
-    from tokenizers import Regex
-
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True),
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -40,8 +47,6 @@ def train_clip_tokenizer(captions: Iterable[str], *, folder: Path, max_length: i
         min_frequency=2,
     )
     learner.train_from_iterator(captions, trainer)
-    import json
-
     learned = json.loads(learner.to_str())["model"]
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned["merges"]]
     # CLIP's vocabulary: every byte, every byte that ends a word, the merges, the specials.

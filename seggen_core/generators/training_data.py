@@ -1,131 +1,139 @@
 """What Text2Mask and Mask2Img are trained on: the real training split with its captions."""
 
-import hashlib
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 from PIL.Image import Resampling
 
-from seggen_core.color_code import ColorCode
-from seggen_core.config import ColorMapKind, DiffusionTrainingConfig, RandomCrops, SegGenConfig
+from seggen_core.colors.code import ColorCode
+from seggen_core.config import ColorMapKind, RandomCrops
 from seggen_core.errors import CaptionError
-from seggen_core.paths import ProjectPaths
-from seggen_core.rng import numpy_rng
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.rng import numpy_rng
+from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
-from seggen_core.tracking.dvc_lineage import content_digest
 
-_MAX_KEPT_BYTES = 2**30
-"""Of masks that a training holds in memory: on a GPU, decoding the masks of a step takes as long as the step."""
+_MAX_CACHED_BYTES = 2**30
+"""Masks that a training holds in memory: on a GPU, decoding those of a step takes as long as the
+step."""
 
 
-@dataclass(frozen=True)
 class GeneratorTrainingData:
-    """The real training split as the generators read it: S samples, and after them random crops of each.
+    """The real training split as generators read it: S samples, then random crops of each.
+
+    Picture i is of sample ``i % S``. The first S pictures are the samples themselves.
 
     Attributes:
-        store: images and masks of the samples themselves.
-        captions: one per picture, of N = S * (1 + crops a sample); picture i is of sample i % S.
-        taxonomy: the classes.
-        read_image: picture i, uint8 [H, W, 3]; the first S are the samples' own images. IndexError where there is none.
-        read_color_map: its colour map, uint8 [H, W, 3].
+        store: images and masks of the samples.
+        captions: one per picture, of N = S * (1 + crops a sample).
     """
 
-    store: SampleStore
-    captions: list[str]
-    taxonomy: Taxonomy
-    read_image: Callable[[int], np.ndarray]
-    read_color_map: Callable[[int], np.ndarray]
+    def __init__(
+        self,
+        store: SampleStore,
+        captions: Sequence[str],
+        *,
+        taxonomy: Taxonomy,
+        color_map: ColorMapKind,
+        crops: RandomCrops | None = None,
+        seed: int,
+    ) -> None:
+        """Join samples and captions.
+
+        Args:
+            store: S samples.
+            captions: one per sample.
+            taxonomy: the classes.
+            color_map: what the colour maps show.
+            crops: the random crops; None: none.
+            seed: of the crops' places, which are named by (seed, key of the sample, index of the
+                crop).
+
+        Raises:
+            ConfigError: colour maps can't show what `color_map` asks for.
+        """
+        self.store = store
+        self._keys = store.keys()
+        self._num_views = 1 + (crops.per_sample if crops else 0)
+        self.captions = list(captions) * self._num_views
+        self._code = ColorCode(taxonomy, kind=color_map)
+        self._with_instances = color_map == "panoptic"
+        self._crops, self._seed = crops, seed
+        self._masks: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+
+    def read_image(self, picture: int) -> np.ndarray:
+        """Return picture i, uint8 [H, W, 3]; IndexError where there is none."""
+        window = self._window(picture)
+        image = self.store.read_image(picture % len(self._keys))
+        return _crop(image, window, resample=Resampling.LANCZOS)
+
+    def read_color_map(self, picture: int) -> np.ndarray:
+        """Return the colour map of picture i, uint8 [H, W, 3]; IndexError where there is none."""
+        if picture in self._masks:
+            mask, instances = self._masks[picture]
+            return self._code.encode(mask, instance_map=instances)
+        window, position = self._window(picture), picture % len(self._keys)
+        mask = _crop(self.store.read_mask(position), window, resample=Resampling.NEAREST)
+        instances = self.store.read_instances(position) if self._with_instances else None
+        if instances is not None:
+            instances = _crop(instances, window, resample=Resampling.NEAREST)
+        num_bytes = mask.nbytes + (0 if instances is None else instances.nbytes)
+        if num_bytes * len(self.captions) <= _MAX_CACHED_BYTES:
+            self._masks[picture] = mask, instances
+        return self._code.encode(mask, instance_map=instances)
+
+    def _window(self, picture: int) -> tuple[float, float, float] | None:
+        """Return top, left and side of a crop, in shares of the image; None for a whole image."""
+        if not 0 <= picture < len(self.captions):
+            raise IndexError(
+                f"there is no picture {picture}: {len(self._keys)} samples, "
+                f"{self._num_views - 1} crops of each"
+            )
+        view, position = divmod(picture, len(self._keys))
+        if view == 0 or self._crops is None:
+            return None
+        side, top, left = numpy_rng(self._seed, "crop", self._keys[position], view).random(3)
+        side = self._crops.min_side + (1 - self._crops.min_side) * side
+        return top * (1 - side), left * (1 - side), side
 
 
 def open_training_data(
     paths: ProjectPaths, *, color_map: ColorMapKind, crops: RandomCrops | None = None, seed: int
 ) -> GeneratorTrainingData:
-    """Open the training split and its captions.
-
-    Args:
-        paths: the project.
-        color_map: what its colour maps show.
-        crops: what random crops there are; None: none.
-        seed: of their places, which are named by (seed, key of the sample, number of the crop).
+    """Open the training split and its captions; arguments as of `GeneratorTrainingData`.
 
     Raises:
         CaptionError: a sample has no caption.
         ConfigError: colour maps can't show what `color_map` asks for.
     """
     store = SampleStore(paths.real("train"))
-    taxonomy = Taxonomy.from_json(json.loads(paths.taxonomy.read_text(encoding="utf-8")))
-    code = ColorCode(taxonomy, kind=color_map)
     table = pd.read_parquet(paths.captions)
     caption_of = dict(zip(table["sample_key"], table["caption"], strict=True))
-    keys = store.keys()
-    missing = [key for key in keys if key not in caption_of]
+    missing = [key for key in store.keys() if key not in caption_of]  # noqa: SIM118 (not a dict)
     if missing:
-        raise CaptionError(f"{len(missing)} training samples have no caption, e.g. {missing[0]} (run: dvc repro captions)")
-    num_views = 1 + (crops.per_sample if crops else 0)
-
-    def window(picture: int) -> tuple[float, float, float] | None:
-        """Return top, left and side of a crop, in shares of the image's side; None for a whole image."""
-        if not 0 <= picture < len(keys) * num_views:
-            raise IndexError(f"there is no picture {picture}: {len(keys)} samples, {num_views - 1} crops of each")
-        view, position = divmod(picture, len(keys))
-        if view == 0 or crops is None:
-            return None
-        side, top, left = numpy_rng(seed, "crop", keys[position], view).random(3)
-        side = crops.min_side + (1 - crops.min_side) * side
-        return top * (1 - side), left * (1 - side), side
-
-    def read_image(picture: int) -> np.ndarray:
-        part = window(picture)
-        return _crop(store.read_image(picture % len(keys)), part, resample=Resampling.LANCZOS)
-
-    kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
-
-    def read_maps(picture: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return mask and instance map; those of small datasets are decoded once."""
-        if picture in kept:
-            return kept[picture]
-        part, position = window(picture), picture % len(keys)
-        mask = _crop(store.read_mask(position), part, resample=Resampling.NEAREST)
-        instances = store.read_instances(position) if color_map == "panoptic" else None
-        if instances is not None:
-            instances = _crop(instances, part, resample=Resampling.NEAREST)
-        if mask.nbytes * (3 if instances is not None else 1) * len(keys) * num_views <= _MAX_KEPT_BYTES:
-            kept[picture] = mask, instances
-        return mask, instances
-
-    def read_color_map(picture: int) -> np.ndarray:
-        mask, instances = read_maps(picture)
-        return code.encode(mask, instance_map=instances)
-
-    captions = [caption_of[k] for k in keys] * num_views
-    return GeneratorTrainingData(store, captions, taxonomy, read_image, read_color_map)
+        raise CaptionError(
+            f"{len(missing)} training samples have no caption, e.g. {missing[0]} "
+            "(run: dvc repro captions)"
+        )
+    return GeneratorTrainingData(
+        store,
+        [caption_of[key] for key in store.keys()],  # noqa: SIM118 (not a dict)
+        taxonomy=Taxonomy.read(paths.taxonomy),
+        color_map=color_map,
+        crops=crops,
+        seed=seed,
+    )
 
 
-def _crop(picture: np.ndarray, window: tuple[float, float, float] | None, *, resample: Resampling) -> np.ndarray:
-    """Enlarge a window of `picture` [H, W] or [H, W, 3] to its whole size; None leaves it as it is."""
+def _crop(
+    picture: np.ndarray, window: tuple[float, float, float] | None, *, resample: Resampling
+) -> np.ndarray:
+    """Enlarge a window of `picture` [H, W] or [H, W, 3] to its size; None leaves it as it is."""
     if window is None:
         return picture
     height, width = picture.shape[:2]
     top, left, side = window
     box = (left * width, top * height, (left + side) * width, (top + side) * height)
     return np.asarray(Image.fromarray(picture).resize((width, height), resample, box=box))
-
-
-def training_fingerprint(name: str, *, config: SegGenConfig, section: DiffusionTrainingConfig, paths: ProjectPaths) -> str:
-    """Return a short hash of all that defines a generator's training; it names the folder an interrupted run resumes from."""
-    identity = [
-        name,
-        section.model_dump(mode="json"),
-        config.seed,
-        config.dataset.color_map,
-        content_digest(paths.model("foundation")),
-        content_digest(paths.real("train")),
-        content_digest(paths.captions),
-        paths.taxonomy.read_text(encoding="utf-8"),
-    ]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

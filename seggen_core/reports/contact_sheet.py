@@ -1,4 +1,4 @@
-"""Contact sheets: samples with their masks, overlays, instance outlines and a legend, as PNG or HTML."""
+"""Contact sheets as PNG or HTML: samples, masks, overlays, instance outlines and a legend."""
 
 import base64
 import html
@@ -20,6 +20,12 @@ _BOX = 14
 _LEGEND_WIDTH = 240
 _OUTLINE = (255, 255, 255)
 _STRIPES = ((255, 255, 255), (60, 60, 60))
+_STYLE = (
+    "body{font:15px sans-serif;display:flex;gap:24px;margin:16px}"
+    "ul{list-style:none;padding:0;position:sticky;top:16px;align-self:start;white-space:nowrap}"
+    "span{display:inline-block;width:14px;height:14px;border:1px solid;margin-right:8px}"
+    "img{margin:0 8px 0 0;max-width:32%}p{margin:16px 0 4px}"
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class SheetSample:
     """One sample on a sheet.
 
     Attributes:
-        title: what it is called; a second line is its prompt or caption.
+        title: its name; a second line is its prompt or caption.
         image: uint8 [H, W, 3].
         segmentation_map: uint8 [H, W], train ids or IGNORE_INDEX.
         instance_map: uint16 [H, W] or None.
@@ -41,7 +47,13 @@ class SheetSample:
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """A class that occurs: its colour (None for what is ignored) and its share of all pixels shown, in percent."""
+    """A class that occurs on a sheet.
+
+    Attributes:
+        name: the class.
+        color: RGB; None for ignored pixels.
+        share: percentage of all pixels shown.
+    """
 
     name: str
     color: tuple[int, int, int] | None
@@ -49,28 +61,47 @@ class LegendEntry:
 
 
 def sheet_panels(sample: SheetSample, *, palette: np.ndarray, height: int) -> list[Image.Image]:
-    """Return image, class colours and overlay with instance outlines, all `height` pixels high; masks stay unblurred."""
+    """Return image, class colours and overlay with instance outlines.
+
+    All are `height` pixels high; masks stay unblurred.
+    """
     width = max(1, round(sample.image.shape[1] * height / sample.image.shape[0]))
     size = (width, height)
     picture = Image.fromarray(sample.image).resize(size, Image.Resampling.LANCZOS)
-    ids = np.asarray(Image.fromarray(sample.segmentation_map).resize(size, Image.Resampling.NEAREST))
-    # Stripes for what is ignored: any one colour may be a class's (CamVid's sky is mid grey).
-    colors = np.where((ids == IGNORE_INDEX)[..., None], _striped(height, width), colorize(ids, palette))
+    ids = np.asarray(
+        Image.fromarray(sample.segmentation_map).resize(size, Image.Resampling.NEAREST)
+    )
+    # Stripes show ignored pixels: any single colour may be that of a class (CamVid's sky is grey).
+    colors = np.where(
+        (ids == IGNORE_INDEX)[..., None], _striped(height, width), colorize(ids, palette)
+    )
     mixed = overlay(np.asarray(picture), colors, 0.55)
     mixed[ids == IGNORE_INDEX] = np.asarray(picture)[ids == IGNORE_INDEX]
     if sample.instance_map is not None:
-        instances = Image.fromarray(sample.instance_map.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+        instances = Image.fromarray(sample.instance_map.astype(np.int32)).resize(
+            size, Image.Resampling.NEAREST
+        )
         mixed[_outlines(np.asarray(instances))] = _OUTLINE
     return [picture, Image.fromarray(colors), Image.fromarray(mixed)]
 
 
-def legend(samples: Sequence[SheetSample], *, class_names: Sequence[str], palette: np.ndarray) -> list[LegendEntry]:
-    """Return the classes in `samples`, largest first, and what is ignored last."""
-    counts = np.sum([np.bincount(s.segmentation_map.ravel(), minlength=256) for s in samples], axis=0)
+def legend(
+    samples: Sequence[SheetSample], *, class_names: Sequence[str], palette: np.ndarray
+) -> list[LegendEntry]:
+    """Return the classes in `samples`, largest first; ignored pixels come last."""
+    counts = np.sum(
+        [np.bincount(s.segmentation_map.ravel(), minlength=256) for s in samples], axis=0
+    )
     total = max(1, int(counts.sum()))
-    shown = [i for i in np.argsort(-counts[: len(class_names)], kind="stable").tolist() if counts[i]]
+    shown = [
+        i for i in np.argsort(-counts[: len(class_names)], kind="stable").tolist() if counts[i]
+    ]
     entries = [
-        LegendEntry(class_names[i], (int(palette[i][0]), int(palette[i][1]), int(palette[i][2])), 100 * counts[i] / total)
+        LegendEntry(
+            class_names[i],
+            (int(palette[i][0]), int(palette[i][1]), int(palette[i][2])),
+            100 * counts[i] / total,
+        )
         for i in shown
     ]
     if counts[IGNORE_INDEX]:
@@ -79,9 +110,14 @@ def legend(samples: Sequence[SheetSample], *, class_names: Sequence[str], palett
 
 
 def draw_sheet(
-    samples: Sequence[SheetSample], *, class_names: Sequence[str], palette: np.ndarray, heading: str, height: int = 200
+    samples: Sequence[SheetSample],
+    *,
+    class_names: Sequence[str],
+    palette: np.ndarray,
+    heading: str,
+    height: int = 200,
 ) -> Image.Image:
-    """Draw a sheet: a row a sample, the legend at the right.
+    """Draw a sheet: one row for each sample, and the legend at the right.
 
     Args:
         samples: at least one; sizes may differ.
@@ -95,7 +131,10 @@ def draw_sheet(
     entries = legend(samples, class_names=class_names, palette=palette)
     widths = [max(row[i].width for row in rows) for i in range(len(PANELS))]
     left = _GAP + sum(w + _GAP for w in widths)
-    titles = [_wrapped(s.title, width=left - 2 * _GAP, font=font) for s in samples]
+    titles = [
+        [_cut(line, width=left - 2 * _GAP, font=font) for line in s.title.splitlines()]
+        for s in samples
+    ]
     top = 2 * _GAP + 2 * _LINE
     total = top + sum(len(t) * _LINE + height + _GAP for t in titles)
     total = max(total, top + len(entries) * _LINE + _GAP)
@@ -104,10 +143,9 @@ def draw_sheet(
 
     # 1. Heading and the names of the columns.
     pencil.text((_GAP, _GAP), heading, fill="black", font=font)
-    x = _GAP
-    for name, width in zip(PANELS, widths, strict=True):
+    columns = np.cumsum([_GAP, *(w + _GAP for w in widths[:-1])]).tolist()
+    for name, x in zip(PANELS, columns, strict=True):
         pencil.text((x, _GAP + _LINE), name, fill=(90, 90, 90), font=font)
-        x += width + _GAP
 
     # 2. Samples.
     y = top
@@ -115,45 +153,50 @@ def draw_sheet(
         for line in title:
             pencil.text((_GAP, y), line, fill="black", font=font)
             y += _LINE
-        x = _GAP
-        for panel, width in zip(row, widths, strict=True):
+        for panel, x in zip(row, columns, strict=True):
             sheet.paste(panel, (x, y))
-            x += width + _GAP
         y += height + _GAP
 
     # 3. Legend.
-    y = top
-    for entry in entries:
+    for position, entry in enumerate(entries):
+        y = top + position * _LINE
         if entry.color is None:
             sheet.paste(Image.fromarray(_striped(_BOX, _BOX)), (left, y + 2))
-        pencil.rectangle((left, y + 2, left + _BOX, y + 2 + _BOX), fill=entry.color, outline="black")
-        text = _cut(f"{entry.name}  {entry.share:.1f}%", width=_LEGEND_WIDTH - _BOX - 2 * _GAP, font=font)
+        box = (left, y + 2, left + _BOX, y + 2 + _BOX)
+        pencil.rectangle(box, fill=entry.color, outline="black")
+        text = f"{entry.name}  {entry.share:.1f}%"
+        text = _cut(text, width=_LEGEND_WIDTH - _BOX - 2 * _GAP, font=font)
         pencil.text((left + _BOX + 8, y), text, fill="black", font=font)
-        y += _LINE
     return sheet
 
 
 def write_html(
-    samples: Sequence[SheetSample], *, class_names: Sequence[str], palette: np.ndarray, heading: str, height: int = 240
+    samples: Sequence[SheetSample],
+    *,
+    class_names: Sequence[str],
+    palette: np.ndarray,
+    heading: str,
+    height: int = 240,
 ) -> str:
     """Return the sheet as one HTML page that holds its pictures; texts stay searchable."""
     parts = []
     for sample in samples:
-        cells = "".join(f'<img alt="" src="{_data_url(p)}">' for p in sheet_panels(sample, palette=palette, height=height))
+        cells = "".join(
+            f'<img alt="" src="{_data_url(p)}">'
+            for p in sheet_panels(sample, palette=palette, height=height)
+        )
         title = "<br>".join(html.escape(line) for line in sample.title.splitlines())
         parts.append(f"<section><p>{title}</p>{cells}</section>")
     rows = "".join(
-        f'<li><span style="background:{_css(e.color)}"></span>{html.escape(e.name)} {e.share:.1f}%</li>'
+        f'<li><span style="background:{_css(e.color)}"></span>'
+        f"{html.escape(e.name)} {e.share:.1f}%</li>"
         for e in legend(samples, class_names=class_names, palette=palette)
     )
-    style = (
-        "body{font:15px sans-serif;display:flex;gap:24px;margin:16px}ul{list-style:none;padding:0;position:sticky;top:16px;"
-        "align-self:start;white-space:nowrap}span{display:inline-block;width:14px;height:14px;border:1px solid;margin-right:8px}"
-        "img{margin:0 8px 0 0;max-width:32%}p{margin:16px 0 4px}"
-    )
+    title = html.escape(heading)
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(heading)}</title><style>{style}</style>'
-        f"<main><h1>{html.escape(heading)}</h1>{''.join(parts)}</main><ul>{rows}</ul></html>\n"
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style>"
+        f"<main><h1>{title}</h1>{''.join(parts)}</main><ul>{rows}</ul></html>\n"
     )
 
 
@@ -179,11 +222,6 @@ def _outlines(instances: np.ndarray) -> np.ndarray:
     edge[:, 1:] |= right
     edge[:, :-1] |= right
     return edge & (instances > 0)
-
-
-def _wrapped(text: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Return the lines of `text`, each cut to `width` pixels."""
-    return [_cut(line, width=width, font=font) for line in text.splitlines()]
 
 
 def _cut(text: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -1,11 +1,15 @@
-"""Charts of the ablation. Drawn without pyplot, so nothing global is touched and no display is needed."""
+"""Charts of the ablation.
+
+They are drawn without pyplot, so they need no display and change no global state.
+"""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from seggen_core.reports.ablation import CONTROL, NO_VALUE, OTHER_MODEL, UPPER_BOUND
+from seggen_core.reports.ablation import CONTROL, OTHER_MODEL, UPPER_BOUND
+from seggen_core.reports.tables import NO_VALUE
 from seggen_core.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -14,7 +18,10 @@ if TYPE_CHECKING:
 
 _INK, _SOFT, _FAINT = "#1f2933", "#6b7785", "#dfe4ea"
 _SATURATED = 85
-"""Percentile of the differences from which on colours are full: the upper bound's would pale all others."""
+"""Percentile of the differences that gets the full colour.
+
+Without it, the large difference of the upper bound would make all others pale.
+"""
 
 _CLEAR = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}
 _COLORS = {
@@ -26,7 +33,9 @@ _COLORS = {
 }
 
 
-def ablation_figure(table: pd.DataFrame, *, seeds: pd.DataFrame, baseline: str, title: str) -> "Figure":
+def ablation_figure(
+    table: pd.DataFrame, *, seeds: pd.DataFrame, baseline: str, title: str
+) -> "Figure":
     """Draw the mean mIoU of each arm as a bar, its spread as a whisker and each seed as a dot.
 
     Args:
@@ -38,63 +47,117 @@ def ablation_figure(table: pd.DataFrame, *, seeds: pd.DataFrame, baseline: str, 
 
     figure = Figure(figsize=(9, 1.5 + 0.46 * len(table)), dpi=150, layout="constrained")
     axes = figure.subplots()
-    kinds = [_kind(row, baseline=baseline) for _, row in table.iterrows()]
     labelled: set[str] = set()
-    reference = float(table.loc[table["variant"] == baseline, "miou"].iloc[0])
     right = 0.0
-    for y, (kind, (_, row)) in enumerate(zip(kinds, table.iterrows(), strict=True)):
-        spread = 0.0 if pd.isna(row["miou_std"]) else float(row["miou_std"])
-        axes.barh(y, row["miou"], height=0.66, color=_COLORS[kind], label=None if kind in labelled else kind, zorder=2)
+    for y, (_, row) in enumerate(table.iterrows()):
+        kind = _kind(row, baseline=baseline)
+        scores = seeds.loc[seeds["variant"] == row["variant"], "miou"].to_numpy()
+        label = None if kind in labelled else kind
+        right = max(right, _draw_arm(axes, row, y=y, scores=scores, kind=kind, label=label))
         labelled.add(kind)
-        if spread:
-            axes.errorbar(row["miou"], y, xerr=spread, color=_INK, linewidth=1.2, capsize=3.5, zorder=4)
-        values = seeds.loc[seeds["variant"] == row["variant"], "miou"].to_numpy()
-        offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.scatter(values, y + offsets, s=17, facecolor="white", edgecolor=_INK, linewidth=0.8, zorder=5)
-        end = max([*values, float(row["miou"]) + spread])
-        text = f"{row['miou']:.1f}" + (f"  ({row['delta_miou']:+.1f})" if pd.notna(row["delta_miou"]) else "")
-        axes.annotate(
-            text, (end, y), (7, 0), textcoords="offset points", va="center", color=_INK, fontsize=9, bbox=_CLEAR, zorder=6
-        )
-        right = max(right, end)
-    axes.axvline(reference, color=_COLORS["baseline"], linewidth=1.1, linestyle=(0, (4, 3)), zorder=3)
-    axes.set_yticks(range(len(table)), [f"{v} {m}".strip() for v, m in zip(table["variant"], table["mark"], strict=True)])
+    reference = float(table.loc[table["variant"] == baseline, "miou"].iloc[0])
+    axes.axvline(
+        reference, color=_COLORS["baseline"], linewidth=1.1, linestyle=(0, (4, 3)), zorder=3
+    )
+    axes.set_yticks(
+        range(len(table)),
+        [f"{v} {m}".strip() for v, m in zip(table["variant"], table["mark"], strict=True)],
+    )
     axes.invert_yaxis()
     axes.set_xlim(0, right * 1.2 or 1.0)
-    seeds_text = f"{table['num_seeds'].max()} seeds" if table["num_seeds"].max() > 1 else "1 seed"
+    num_seeds = table["num_seeds"].max()
     axes.set_xlabel(
-        f"mIoU on the held-out test split (%), mean of up to {seeds_text}; dots: seeds, whiskers: ± 1 std", color=_SOFT
+        "mIoU on the held-out test split (%), mean of up to "
+        f"{num_seeds} seed{'s' if num_seeds > 1 else ''}; dots: seeds, whiskers: ± 1 std",
+        color=_SOFT,
     )
     axes.set_title(title, loc="left", color=_INK, fontsize=12, fontweight="bold")
     axes.grid(axis="x", color=_FAINT, linewidth=0.8, zorder=0)
     _tidy(axes)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, labelcolor=_SOFT)
+    figure.legend(
+        loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, labelcolor=_SOFT
+    )
     return figure
 
 
+def _draw_arm(
+    axes: "Axes", row: pd.Series, *, y: int, scores: np.ndarray, kind: str, label: str | None
+) -> float:
+    """Draw an arm's bar, whisker, dots and text; return the x position of the text.
+
+    Args:
+        axes: where to draw.
+        row: of `ablation.ablation_table`.
+        y: position of the bar.
+        scores: mIoU of each seed.
+        kind: key of _COLORS.
+        label: name in the legend; None if the legend has it already.
+    """
+    spread = 0.0 if pd.isna(row["miou_std"]) else float(row["miou_std"])
+    axes.barh(y, row["miou"], height=0.66, color=_COLORS[kind], label=label, zorder=2)
+    if spread:
+        axes.errorbar(row["miou"], y, xerr=spread, color=_INK, linewidth=1.2, capsize=3.5, zorder=4)
+    offsets = np.linspace(-0.16, 0.16, len(scores)) if len(scores) > 1 else np.zeros(1)
+    axes.scatter(
+        scores, y + offsets, s=17, facecolor="white", edgecolor=_INK, linewidth=0.8, zorder=5
+    )
+    end = max([*scores, float(row["miou"]) + spread])
+    delta = f"  ({row['delta_miou']:+.1f})" if pd.notna(row["delta_miou"]) else ""
+    axes.annotate(
+        f"{row['miou']:.1f}{delta}",
+        (end, y),
+        (7, 0),
+        textcoords="offset points",
+        va="center",
+        color=_INK,
+        fontsize=9,
+        bbox=_CLEAR,
+        zorder=6,
+    )
+    return end
+
+
 def per_class_figure(
-    per_class: pd.DataFrame, *, delta: pd.DataFrame, table: pd.DataFrame, taxonomy: Taxonomy, title: str
+    per_class: pd.DataFrame,
+    *,
+    delta: pd.DataFrame,
+    table: pd.DataFrame,
+    taxonomy: Taxonomy,
+    title: str,
 ) -> "Figure":
-    """Draw IoU per class and arm, and beside it the difference to the arm that each is compared with.
+    """Draw IoU per class and arm, and beside it the difference to the arm it is compared with.
 
     Args:
         per_class: `ablation.per_class_table`.
-        delta: `ablation.per_class_delta`; its arms are a subset, the rest stay blank.
+        delta: `ablation.per_class_delta`; arms that it lacks stay blank.
         table: `ablation.ablation_table`, for the marks.
         taxonomy: gives the order and names of the classes; a line parts stuff from things.
     """
     from matplotlib.figure import Figure
 
     width = 1.7 + 0.62 * len(taxonomy)
-    figure = Figure(figsize=(2 * width + 1.2, 1.6 + 0.4 * len(per_class)), dpi=150, layout="constrained")
+    figure = Figure(
+        figsize=(2 * width + 1.2, 1.6 + 0.4 * len(per_class)), dpi=150, layout="constrained"
+    )
     left, right = figure.subplots(1, 2, sharey=True)
     _heatmap(left, per_class, taxonomy=taxonomy, cmap="YlGnBu", limits=(0.0, 100.0), sign=False)
     marks = table.set_index("variant")["mark"]
-    left.set_yticks(range(len(per_class)), [f"{name} {marks[name]}".strip() for name in per_class.index])
+    left.set_yticks(
+        range(len(per_class)), [f"{name} {marks[name]}".strip() for name in per_class.index]
+    )
     left.set_title("IoU per class (%)", loc="left", color=_SOFT, fontsize=10)
     known = np.abs(delta.to_numpy(float))
-    span = max(1.0, float(np.percentile(known[~np.isnan(known)], _SATURATED))) if known.size else 1.0
-    _heatmap(right, delta.reindex(per_class.index), taxonomy=taxonomy, cmap="RdBu", limits=(-span, span), sign=True)
+    span = (
+        max(1.0, float(np.percentile(known[~np.isnan(known)], _SATURATED))) if known.size else 1.0
+    )
+    _heatmap(
+        right,
+        delta.reindex(per_class.index),
+        taxonomy=taxonomy,
+        cmap="RdBu",
+        limits=(-span, span),
+        sign=True,
+    )
     right.set_title("difference to the baseline", loc="left", color=_SOFT, fontsize=10)
     right.tick_params(axis="y", labelleft=False)
     figure.suptitle(title, x=0.01, ha="left", color=_INK, fontsize=12, fontweight="bold")
@@ -107,26 +170,50 @@ def _kind(row: pd.Series, *, baseline: str) -> str:
     for mark, kind in ((OTHER_MODEL, "other model"), (CONTROL, "control: shuffled masks")):
         if mark in row["mark"]:
             return kind
-    return "upper bound: all real samples" if UPPER_BOUND in row["mark"] else "with synthetic samples"
+    return (
+        "upper bound: all real samples" if UPPER_BOUND in row["mark"] else "with synthetic samples"
+    )
 
 
 def _heatmap(
-    axes: "Axes", values: pd.DataFrame, *, taxonomy: Taxonomy, cmap: str, limits: tuple[float, float], sign: bool
+    axes: "Axes",
+    values: pd.DataFrame,
+    *,
+    taxonomy: Taxonomy,
+    cmap: str,
+    limits: tuple[float, float],
+    sign: bool,
 ) -> None:
     cells = values[taxonomy.slugs].to_numpy(float)
     image = axes.imshow(cells, cmap=cmap, vmin=limits[0], vmax=limits[1], aspect="auto")
     for (row, column), value in np.ndenumerate(cells):
-        text = NO_VALUE if np.isnan(value) else f"{round(value, 1) + 0.0:+.1f}" if sign else f"{value:.0f}"
-        red, green, blue, _ = image.cmap(image.norm(value)) if not np.isnan(value) else (1.0, 1.0, 1.0, 1.0)
+        text = (
+            NO_VALUE
+            if np.isnan(value)
+            else f"{round(value, 1) + 0.0:+.1f}"
+            if sign
+            else f"{value:.0f}"
+        )
+        red, green, blue, _ = (
+            image.cmap(image.norm(value)) if not np.isnan(value) else (1.0, 1.0, 1.0, 1.0)
+        )
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55  # luma of ITU-R BT.601
         color = _FAINT if np.isnan(value) else "white" if dark else _INK
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-    axes.set_xticks(range(len(taxonomy)), [c.name for c in taxonomy], rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        range(len(taxonomy)),
+        [c.name for c in taxonomy],
+        rotation=35,
+        ha="right",
+        rotation_mode="anchor",
+    )
     axes.set_xticks(np.arange(len(taxonomy) - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(len(values) - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.2)
     axes.tick_params(which="minor", length=0)
-    boundaries = [i for i in range(1, len(taxonomy)) if taxonomy[i].is_thing != taxonomy[i - 1].is_thing]
+    boundaries = [
+        i for i in range(1, len(taxonomy)) if taxonomy[i].is_thing != taxonomy[i - 1].is_thing
+    ]
     for boundary in boundaries:
         axes.axvline(boundary - 0.5, color=_INK, linewidth=1.4)
     _tidy(axes)

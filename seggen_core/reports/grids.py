@@ -1,6 +1,6 @@
 """Pictures of samples: images, colour-coded masks and overlays laid out in rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from seggen_core.taxonomy import IGNORE_INDEX
 
 if TYPE_CHECKING:
-    from seggen_core.synthesis.sample_store import Sample
+    from seggen_core.store.reader import Sample
 
 _IGNORE_GREY = 128
 _LABEL_MARGIN = 6
@@ -32,42 +32,63 @@ def colorize(segmentation_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
     known[: len(palette)] = known[IGNORE_INDEX] = True
     foreign = np.unique(segmentation_map[~known[segmentation_map]])
     if foreign.size:
-        raise ValueError(f"the mask holds {foreign.tolist()}; the palette has colours for 0-{len(palette) - 1}")
+        raise ValueError(
+            f"the mask holds {foreign.tolist()}; the palette has colours for 0-{len(palette) - 1}"
+        )
     colors = np.full((256, 3), _IGNORE_GREY, np.uint8)
     colors[: len(palette)] = palette
     return colors[segmentation_map]
 
 
+def picture_scale(image_size: int, *, side: int) -> int:
+    """Return the largest whole magnification, at least 1, that fits an image into `side` pixels."""
+    return max(1, side // image_size)
+
+
 def overlay(image: np.ndarray, color: np.ndarray, alpha: float) -> np.ndarray:
-    """Return ``(1 - alpha) * image + alpha * color``, rounded; all are uint8 [H, W, 3], alpha is in [0, 1]."""
+    """Return ``(1 - alpha) * image + alpha * color``, rounded: uint8 [H, W, 3], alpha in [0, 1]."""
     if image.shape != color.shape or not 0 <= alpha <= 1:
-        raise ValueError(f"can't lay {color.shape} over {image.shape} with alpha {alpha}; expected one shape and alpha in [0, 1]")
-    return np.rint((1 - alpha) * image.astype(np.float32) + alpha * color.astype(np.float32)).astype(np.uint8)
+        raise ValueError(
+            f"can't lay {color.shape} over {image.shape} with alpha {alpha}; "
+            "expected one shape and alpha in [0, 1]"
+        )
+    return np.rint(
+        (1 - alpha) * image.astype(np.float32) + alpha * color.astype(np.float32)
+    ).astype(np.uint8)
 
 
 def image_grid(
-    rows: Sequence[Sequence[np.ndarray]], *, scale: int = 1, gap: int = 2, labels: Sequence[str] | None = None
+    rows: Sequence[Sequence[np.ndarray]],
+    *,
+    scale: int = 1,
+    gap: int = 2,
+    labels: Sequence[str] | None = None,
 ) -> Image.Image:
     """Lay images out in rows on white.
 
     Args:
         rows: uint8 [H, W, 3] images, all of one size; rows may differ in length.
-        scale: whole number of screen pixels an image pixel is shown as, unblurred.
-        gap: pixels between neighbours, and around the whole.
+        scale: magnification, a whole number; pixels stay sharp.
+        gap: pixels between images, and around the grid.
         labels: one text per row, written at its left.
 
     Raises:
-        ValueError: there is no image, sizes or dtypes differ, or there aren't as many labels as rows.
+        ValueError: there is no image, sizes or dtypes differ, or there aren't as many labels as
+            rows.
     """
-    found = sorted({(image.dtype.name, image.shape) for row in rows for image in row})
-    if len(found) != 1 or found[0][0] != "uint8" or found[0][1][2:] != (3,):
-        raise ValueError(f"a grid wants uint8 [H, W, 3] images of one size, got {found or 'none'}")
+    kinds = sorted({(image.dtype.name, image.shape) for row in rows for image in row})
+    if len(kinds) != 1 or kinds[0][0] != "uint8" or kinds[0][1][2:] != (3,):
+        raise ValueError(f"a grid needs uint8 [H, W, 3] images of one size, got {kinds or 'none'}")
     if labels is not None and len(labels) != len(rows):
         raise ValueError(f"got {len(labels)} labels for {len(rows)} rows")
 
     font = ImageFont.load_default(size=12)
-    left = 0 if labels is None else 2 * _LABEL_MARGIN + max(int(np.ceil(font.getlength(label))) for label in labels)
-    height, width = (side * scale for side in found[0][1][:2])
+    left = (
+        0
+        if labels is None
+        else 2 * _LABEL_MARGIN + max(int(np.ceil(font.getlength(label))) for label in labels)
+    )
+    height, width = (side * scale for side in kinds[0][1][:2])
     num_columns = max(len(row) for row in rows)
     canvas_size = (left + num_columns * (width + gap) + gap, len(rows) * (height + gap) + gap)
     canvas = Image.new("RGB", canvas_size, "white")
@@ -75,25 +96,49 @@ def image_grid(
     for r, row in enumerate(rows):
         top = gap + r * (height + gap)
         if labels is not None:
-            pencil.text((_LABEL_MARGIN, top + height / 2), labels[r], fill="black", font=font, anchor="lm")
+            pencil.text(
+                (_LABEL_MARGIN, top + height / 2), labels[r], fill="black", font=font, anchor="lm"
+            )
         for c, image in enumerate(row):
             enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
             canvas.paste(Image.fromarray(enlarged), (left + gap + c * (width + gap), top))
     return canvas
 
 
-def pair_grid(samples: "Sequence[Sample]", *, palette: np.ndarray, num_columns: int, scale: int = 1) -> Image.Image:
-    """Show samples as three labelled rows, image above mask above overlay; further rows follow where `num_columns` are full.
+def pair_grid(
+    samples: "Sequence[Sample]", *, palette: np.ndarray, num_columns: int, scale: int = 1
+) -> Image.Image:
+    """Show samples as three labelled rows: image above mask above overlay.
 
     Args:
         samples: all of one size.
         palette: uint8 [num_classes, 3].
-        num_columns: samples side by side.
+        num_columns: samples side by side; more samples follow in three rows below.
         scale: as in `image_grid`.
     """
     rows: list[list[np.ndarray]] = []
     for start in range(0, len(samples), num_columns):
-        images = [sample.image for sample in samples[start : start + num_columns]]
-        colors = [colorize(sample.segmentation_map, palette) for sample in samples[start : start + num_columns]]
-        rows += [images, colors, [overlay(image, color, 0.5) for image, color in zip(images, colors, strict=True)]]
+        shown = samples[start : start + num_columns]
+        images = [sample.image for sample in shown]
+        colors = [colorize(sample.segmentation_map, palette) for sample in shown]
+        mixed = [overlay(image, color, 0.5) for image, color in zip(images, colors, strict=True)]
+        rows += [images, colors, mixed]
     return image_grid(rows, scale=scale, labels=["image", "mask", "overlay"] * (len(rows) // 3))
+
+
+def prediction_rows(
+    triples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], *, palette: np.ndarray
+) -> list[list[np.ndarray]]:
+    """Return three rows for `image_grid`: images, masks and predictions.
+
+    Args:
+        triples: image, uint8 [H, W, 3]; mask and prediction, uint8 [H, W], of each sample.
+        palette: uint8 [num_classes, 3].
+    """
+    rows: list[list[np.ndarray]] = [[], [], []]
+    for image, mask, predicted in triples:
+        for row, picture in zip(
+            rows, (image, colorize(mask, palette), colorize(predicted, palette)), strict=True
+        ):
+            row.append(picture)
+    return rows

@@ -1,12 +1,15 @@
-"""What stage `memorization` found, as a section of the ablation's report."""
+"""The results of stage `memorization` as a section of the ablation's report and as a picture."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from seggen_core.reports.ablation import NO_VALUE, Score, markdown_table
+from seggen_core.reports.grids import colorize, image_grid, picture_scale
+from seggen_core.reports.tables import NO_VALUE, Score, markdown_table
 
 MEASURES = {
     "mask_distance": "Masks: % of pixels",
@@ -14,13 +17,15 @@ MEASURES = {
     "image_relative": "Images: relative",
     "image_structure": "Images: 1 - correlation",
 }
-"""What is measured, and the heading of its column."""
+"""The heading of each measure's column."""
 
 _DECIMALS = {"mask_distance": 1, "image_rms": 1, "image_relative": 2, "image_structure": 3}
-_LEFT_OUT = {
+_NOT_COMPARED = {
     "real": "has the masks of real samples by design: their distance would be 0 and say nothing.",
-    "one_class": "labels one class at a time from attention, and learns from no mask: there is none that it could repeat.",
+    "one_class": "labels one class at a time from attention, and learns from no mask: there is "
+    "none that it could repeat.",
 }
+_PICTURE_SIDE = 96
 
 
 class Distances(BaseModel):
@@ -28,7 +33,8 @@ class Distances(BaseModel):
 
     Attributes:
         median, p5, min: median, fifth percentile and smallest.
-        below_reference: percentage of the samples nearer than the first percentile of the reference; NaN for the reference.
+        below_reference: percentage of the samples nearer than the first percentile of the
+            reference; NaN for the reference.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,11 +50,14 @@ class MemorizationScores(BaseModel):
 
     Attributes:
         method: name of the synthetic method.
-        samples, training_samples, reference_samples: how many there are.
-        neighbors: training images that the nearest is compared with.
-        reference_in_train: validation samples that were trained on, too.
-        masks: "own", or why masks aren't compared: "real" or "one_class".
-        synthetic, reference: by measure, of the method and of validation samples; without masks where they aren't compared.
+        samples, training_samples, reference_samples: number of synthetic samples, of training
+            samples and of validation samples.
+        neighbors: number of training images that the relative distance averages over.
+        reference_in_train: number of validation samples that were also trained on.
+        masks: "own" if the method makes masks. They are not compared if they are "real" masks or
+            label "one_class".
+        synthetic, reference: distances of the method and of the validation samples, by measure.
+            Without masks if these are not compared.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,43 +74,79 @@ class MemorizationScores(BaseModel):
 
 
 def flat_memorization(scores: Sequence[MemorizationScores]) -> dict[str, float]:
-    """Return what `dvc metrics` shows: "memorization.<method>.<measure>", the percentage nearer than the reference."""
-    values = {f"memorization.{s.method}.{name}": d.below_reference for s in scores for name, d in s.synthetic.items()}
+    """Return the metrics that `dvc metrics` shows: percentages of samples below the reference.
+
+    Their names are "memorization.<method>.<measure>".
+    """
+    values = {
+        f"memorization.{s.method}.{name}": d.below_reference
+        for s in scores
+        for name, d in s.synthetic.items()
+    }
     return {name: round(value, 4) for name, value in values.items() if not math.isnan(value)}
 
 
 def memorization_markdown(scores: Sequence[MemorizationScores]) -> str:
-    """Return the section: a row for each method and one for the reference; empty where there are no scores."""
+    """Return the section: a row for each method and one for the reference; "" without scores."""
     if not scores:
         return ""
     reference = {name: d for s in scores for name, d in s.reference.items()}
     first = scores[0]
     rows = [_row(s.method, samples=s.samples, distances=s.synthetic) for s in scores]
     rows.append(_row("val (real)", samples=first.reference_samples, distances=reference))
-    notes = [f"{s.method} {_LEFT_OUT[s.masks]}  " for s in scores if s.masks != "own"]
+    notes = [f"{s.method} {_NOT_COMPARED[s.masks]}  " for s in scores if s.masks != "own"]
     if first.reference_in_train:
-        seen = f"{first.reference_in_train} of the {first.reference_samples} validation samples were trained on, too"
-        notes.append(f"{seen}: they are compared with other training samples than themselves, but aren't unseen.  ")
+        notes.append(
+            f"{first.reference_in_train} of the {first.reference_samples} validation samples were "
+            "trained on, too: they are compared with other training samples than themselves, but "
+            "aren't unseen.  "
+        )
     parts = [
         "## Nearest training sample",
-        f"Distance to the nearest of {first.training_samples} real training samples, as they are or mirrored: median / fifth "
-        "percentile / smallest; 0 is a copy. In brackets, samples nearer than the first percentile of the validation samples: 1% "
-        "of samples that are as new as those. Masks: pixels of another class. Images, at 32x32: root mean square difference in "
-        f"grey levels; the same over half the mean of the {first.neighbors} nearest (2: none stands out); 1 - correlation of "
-        "grey pictures.",
+        f"Distance to the nearest of {first.training_samples} real training samples, as they are "
+        "or mirrored: median / fifth percentile / smallest; 0 is a copy. In brackets, samples "
+        "nearer than the first percentile of the validation samples: 1% of samples that are as new "
+        "as those. Masks: pixels of another class. Images, at 32x32: root mean square difference "
+        f"in grey levels; the same over half the mean of the {first.neighbors} nearest (2: none "
+        "stands out); 1 - correlation of grey pictures.",
         markdown_table(rows),
         "\n".join(notes),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def nearest_grid(
+    pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+    *,
+    palette: np.ndarray,
+    image_size: int,
+) -> Image.Image:
+    """Draw samples above the training samples near them, two rows for each measure.
+
+    Args:
+        pairs: by measure; images, uint8 [H, W, 3], or masks, uint8 [H, W].
+        palette: uint8 [num_classes, 3], colours of the masks.
+        image_size: side of the images in pixels.
+    """
+    rows: list[list[np.ndarray]] = []
+    labels: list[str] = []
+    for measure, shown in pairs.items():
+        rows += [
+            [picture if picture.ndim == 3 else colorize(picture, palette) for picture in row]
+            for row in zip(*shown, strict=True)
+        ]
+        labels += [MEASURES[measure], "  training sample"]
+    return image_grid(rows, scale=picture_scale(image_size, side=_PICTURE_SIDE), labels=labels)
+
+
 def _row(name: str, *, samples: int, distances: dict[str, Distances]) -> dict[str, str]:
     row = {"Samples": name, "Number": str(samples)}
     for measure, heading in MEASURES.items():
-        found = distances.get(measure)
-        if found is None or math.isnan(found.median):
+        d = distances.get(measure)
+        if d is None or math.isnan(d.median):
             row[heading] = NO_VALUE
             continue
-        nearer = "" if math.isnan(found.below_reference) else f" ({found.below_reference:.1f}%)"
-        row[heading] = " / ".join(f"{value:.{_DECIMALS[measure]}f}" for value in (found.median, found.p5, found.min)) + nearer
+        nearer = "" if math.isnan(d.below_reference) else f" ({d.below_reference:.1f}%)"
+        values = (f"{value:.{_DECIMALS[measure]}f}" for value in (d.median, d.p5, d.min))
+        row[heading] = " / ".join(values) + nearer
     return row

@@ -1,6 +1,7 @@
-"""Random flip, scale, crop and colour jitter of images and their masks together; the same for every arm.
+"""Random flip, scale, crop and colour jitter of images and their masks together.
 
-All choices of a step are drawn at once from one generator, so they don't depend on what the pictures show.
+They are the same for every arm. All choices of a step are drawn at once from one generator, so they
+don't depend on what the pictures show.
 """
 
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ class AugmentConfig:
 
     Attributes:
         random_flip: mirror half of the samples.
-        random_scale: (low, high) of the zoom, drawn uniformly. Above 1 a random window is cropped; below 1 the picture is put at
-            a random place, and the rim around it is mid grey and ignored.
-        color_jitter: brightness, contrast and saturation are each multiplied by a factor from [1 - jitter, 1 + jitter].
-        crop_size: side of the square window that is left of the zoomed picture; None is the picture's own side.
+        random_scale: (low, high) of the zoom, drawn uniformly. Above 1 a random window is cropped;
+            below 1 the picture is put at a random place, and the rim around it is mid grey and
+            ignored.
+        color_jitter: brightness, contrast and saturation are each multiplied by a factor from [1 -
+            jitter, 1 + jitter].
+        crop_size: side of the square window that is left of the zoomed picture; None is the
+            picture's own side.
     """
 
     random_flip: bool = True
@@ -30,7 +34,11 @@ class AugmentConfig:
 
 
 def augment_batch(
-    images: torch.Tensor, *, segmentation_maps: torch.Tensor, config: AugmentConfig, generator: torch.Generator
+    images: torch.Tensor,
+    *,
+    segmentation_maps: torch.Tensor,
+    config: AugmentConfig,
+    generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Augment a batch; its size stays, unless the config crops it.
 
@@ -41,7 +49,8 @@ def augment_batch(
         generator: on the CPU; every call takes B * 7 numbers from it, whatever the config.
 
     Returns:
-        images: float32 [B, 3, H, W] in [0, 1]; segmentation_maps: int64 [B, H, W]; H and W are `crop_size` where it is given.
+        images: float32 [B, 3, H, W] in [0, 1]; segmentation_maps: int64 [B, H, W]; H and W are
+        `crop_size` where it is given.
     """
     draws = torch.rand(len(images), 7, generator=generator).to(images.device)
     mirrored = torch.where((draws[:, 0] < 0.5) & config.random_flip, -1.0, 1.0)
@@ -49,25 +58,40 @@ def augment_batch(
     scale = low + (high - low) * draws[:, 1]
     side = images.shape[-1]
     crop = side if config.crop_size is None else config.crop_size
-    scale = scale * (side / crop)  # a smaller window shows less: the same as zooming in, at fewer pixels
+    scale = scale * (
+        side / crop
+    )  # a smaller window shows less: the same as zooming in, at fewer pixels
     offset = 2 * draws[:, 2:4] - 1
-    pictures = _jitter(images.float() / 255, factors=1 + config.color_jitter * (2 * draws[:, 4:7] - 1))
+    pictures = _jitter(
+        images.float() / 255, factors=1 + config.color_jitter * (2 * draws[:, 4:7] - 1)
+    )
 
-    # An output pixel at x in [-1, 1] shows the input at x / scale + shift; the shift keeps the smaller frame in the larger one.
+    # An output pixel at x in [-1, 1] shows the input at x / scale + shift; the shift keeps the
+    # smaller frame in the larger one.
     reach = (1 - 1 / scale).abs()
     theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0], theta[:, 1, 1] = mirrored / scale, 1 / scale
     theta[:, :, 2] = offset * reach[:, None]
     grid = F.affine_grid(theta, [*images.shape[:2], crop, crop], align_corners=False)
-    # grid_sample fills with 0: colours are moved down by a half, so that the rim is grey; ids are moved up by one, and what
-    # comes back as 0 lies outside the picture.
+    # grid_sample fills with 0: colours are moved down by a half, so that the rim is grey; ids are
+    # moved up by one, and what comes back as 0 lies outside the picture.
     pictures = F.grid_sample(pictures - 0.5, grid, mode="bilinear", align_corners=False) + 0.5
-    ids = F.grid_sample(segmentation_maps[:, None].float() + 1, grid, mode="nearest", align_corners=False)[:, 0].long() - 1
+    ids = (
+        F.grid_sample(
+            segmentation_maps[:, None].float() + 1, grid, mode="nearest", align_corners=False
+        )[:, 0].long()
+        - 1
+    )
     return pictures, torch.where(ids < 0, IGNORE_INDEX, ids)
 
 
 def _jitter(images: torch.Tensor, *, factors: torch.Tensor) -> torch.Tensor:
-    """Apply factors [B, 3] of brightness, contrast (about the image's mean grey) and saturation, in this order, to [0, 1]."""
+    """Change brightness, contrast (about the image's mean grey) and saturation, in this order.
+
+    Args:
+        images: float32 [B, 3, H, W] in [0, 1].
+        factors: float32 [B, 3], of the three.
+    """
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     images = images * brightness
     grey = images.mean(dim=(1, 2, 3), keepdim=True)

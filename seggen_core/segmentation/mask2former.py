@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -13,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.segmentation.models import Segmenter, load_backbone, normalize
+from seggen_core.segmentation.segmenter import Segmenter, load_backbone, normalize
 from seggen_core.taxonomy import IGNORE_INDEX
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -22,15 +23,16 @@ _RESNET = "resnet."
 """What transformers' classifiers put before the names of their ResNet's parameters."""
 
 _HEAD = ("class_predictor.", "criterion.")
-"""What a pretrained network gets anew for other classes."""
+"""Parts of a pretrained network that other classes replace."""
 
 
 class Mask2FormerSegmenter(Segmenter):
     """One mask per class that is present, matched to queries; transformers' own loss.
 
-    As in the official implementation, an ignored pixel belongs to no mask: it is a negative of every mask it is sampled for,
-    because the point-sampled loss has no way to leave it out. Masks from attention methods, which are ignored outside of one
-    class, therefore teach Mask2Former that nothing else is there, where they teach HRNet nothing.
+    As in the official implementation, an ignored pixel belongs to no mask: it is a negative of
+    every mask it is sampled for, because the point-sampled loss has no way to leave it out. Masks
+    from attention methods, which are ignored outside of one class, therefore teach Mask2Former that
+    nothing else is there, where they teach HRNet nothing.
     """
 
     backbone_prefix = "network.model.pixel_level_module.encoder."
@@ -41,71 +43,54 @@ class Mask2FormerSegmenter(Segmenter):
         self.network = network
 
     @classmethod
-    def build(cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()) -> "Mask2FormerSegmenter":
-        """Build from `config.mask2former` (and `backbone_source`), or load `mask2former_source` with a new class head."""
+    def build(
+        cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()
+    ) -> Self:
+        """Build from `config.mask2former`, or load `mask2former_source` with a new class head.
+
+        A network that is built gets the weights of `backbone_source`, if any.
+        """
         changes = {
             **config.mask2former,
             "id2label": dict(id2label),
             "label2id": {label: i for i, label in id2label.items()},
             "ignore_value": IGNORE_INDEX,
         }
-        if config.mask2former_source is None:
-            try:
-                with _quiet_transformers():
-                    segmenter = cls(Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**changes)))
-            except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-                raise ConfigError(f"transformers can't build a Mask2Former with train_seg.mask2former: {error}") from error
-            if config.backbone_source is not None:
-                backbone = segmenter.network.model.pixel_level_module.encoder
-                load_backbone(backbone, source=base / config.backbone_source, example="microsoft/resnet-50", prefix=_RESNET)
-            return segmenter
-
-        source, revision = config.mask2former_source, config.mask2former_revision
-        local = (base / source).is_dir()
-        if not local and (revision is None or not _COMMIT.fullmatch(revision)):
-            raise FoundationError(
-                f"train_seg.mask2former_source {source} is neither a folder here nor a hub repository pinned by commit "
-                f"(revision: {revision!r}); set train_seg.mask2former_revision to the 40-digit commit to load"
+        if config.mask2former_source is not None:
+            return cls(_load_pretrained(config, base=base, changes=changes))
+        network = _build_network(changes)
+        if config.backbone_source is not None:
+            load_backbone(
+                network.model.pixel_level_module.encoder,
+                source=base / config.backbone_source,
+                example="microsoft/resnet-50",
+                prefix=_RESNET,
             )
-        try:
-            with _quiet_transformers():
-                network, loading = Mask2FormerForUniversalSegmentation.from_pretrained(
-                    str(base / source) if local else source,
-                    revision=revision or "main",
-                    use_safetensors=True,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                    **changes,
-                )
-        except (OSError, StrictDataclassError, TypeError, ValueError) as error:
-            raise FoundationError(f"can't load a Mask2Former from {source} (revision {revision}): {error}") from error
-        missing = [*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])]
-        unfit = sorted(name for name in missing if not name.startswith(_HEAD))
-        if unfit:
-            raise FoundationError(
-                f"{source} (revision {revision}) doesn't fill this Mask2Former: {len(unfit)} parameters are missing or of "
-                f"another shape, e.g. {unfit[0]}; train_seg.mask2former mustn't change the shape of pretrained layers"
-            )
-        return cls(network.train())
+        return cls(network)
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return semantic scores, float32 [B, C, H, W]: the queries' masks weighted by their class probabilities.
+        """Return semantic scores, float32 [B, C, H, W].
 
-        ``sum_q softmax(class_q)[c] * sigmoid(mask_q)`` with "no object" left out (Mask2Former's semantic inference), masks
-        brought to the input's size first.
+        They are the queries' masks weighted by their class probabilities,
+        ``sum_q softmax(class_q)[c] * sigmoid(mask_q)``, with "no object" left out (Mask2Former's
+        semantic inference), masks brought to the input's size first.
         """
         output = self.network(pixel_values=normalize(images))
         return semantic_scores(
-            output.class_queries_logits, masks_queries_logits=output.masks_queries_logits, size=images.shape[-2:]
+            output.class_queries_logits,
+            masks_queries_logits=output.masks_queries_logits,
+            size=images.shape[-2:],
         )
 
     def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
-        """Return transformers' loss: class, mask and dice terms of all decoder layers; see `Segmenter`.
+        """Return transformers' loss: class, mask and dice terms of all decoder layers.
 
-        Its random points come from torch's global generator.
+        Its random points come from torch's global generator. See `Segmenter`.
         """
         mask_labels, class_labels = binary_masks(segmentation_maps, num_classes=self.num_classes)
-        output = self.network(pixel_values=normalize(images), mask_labels=mask_labels, class_labels=class_labels)
+        output = self.network(
+            pixel_values=normalize(images), mask_labels=mask_labels, class_labels=class_labels
+        )
         return output.loss
 
     def save(self, folder: Path) -> None:
@@ -114,16 +99,76 @@ class Mask2FormerSegmenter(Segmenter):
             self.network.save_pretrained(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> "Mask2FormerSegmenter":
+    def load(cls, folder: Path) -> Self:
         """Inverse of `save`."""
         with _quiet_transformers():
-            return cls(Mask2FormerForUniversalSegmentation.from_pretrained(folder, use_safetensors=True))
+            return cls(
+                Mask2FormerForUniversalSegmentation.from_pretrained(folder, use_safetensors=True)
+            )
+
+
+def _build_network(fields: Mapping[str, Any]) -> Mask2FormerForUniversalSegmentation:
+    """Build a network from fields of Mask2FormerConfig, with random weights."""
+    try:
+        with _quiet_transformers():
+            return Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**fields))
+    except (
+        StrictDataclassError,
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
+        raise ConfigError(
+            f"transformers can't build a Mask2Former with train_seg.mask2former: {error}"
+        ) from error
+
+
+def _load_pretrained(
+    config: SegmenterConfig, *, base: Path, changes: Mapping[str, Any]
+) -> Mask2FormerForUniversalSegmentation:
+    """Load `mask2former_source`; the class head, and nothing else, gets random weights."""
+    source, revision = str(config.mask2former_source), config.mask2former_revision
+    local = (base / source).is_dir()
+    if not local and (revision is None or not _COMMIT.fullmatch(revision)):
+        raise FoundationError(
+            f"train_seg.mask2former_source {source} is neither a folder here nor a hub repository "
+            f"pinned by commit (revision: {revision!r}); set train_seg.mask2former_revision to the "
+            "40-digit commit to load"
+        )
+    try:
+        with _quiet_transformers():
+            network, loading = Mask2FormerForUniversalSegmentation.from_pretrained(
+                str(base / source) if local else source,
+                revision=revision or "main",
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **changes,
+            )
+    except (OSError, StrictDataclassError, TypeError, ValueError) as error:
+        raise FoundationError(
+            f"can't load a Mask2Former from {source} (revision {revision}): {error}"
+        ) from error
+    missing = [*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])]
+    unfit = sorted(name for name in missing if not name.startswith(_HEAD))
+    if unfit:
+        raise FoundationError(
+            f"{source} (revision {revision}) doesn't fill this Mask2Former: {len(unfit)} "
+            f"parameters are missing or of another shape, e.g. {unfit[0]}; train_seg.mask2former "
+            "mustn't change the shape of pretrained layers"
+        )
+    return network.train()
 
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers from drawing bars for files that take milliseconds, and from warning of backbones other than Swin."""
-    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    """Silence transformers: bars for files that take milliseconds, warnings of other backbones."""
+    bars, verbosity = (
+        transformers_logging.is_progress_bar_enabled(),
+        transformers_logging.get_verbosity(),
+    )
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
@@ -135,20 +180,36 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def semantic_scores(
-    class_queries_logits: torch.Tensor, *, masks_queries_logits: torch.Tensor, size: tuple[int, int] | torch.Size
+    class_queries_logits: torch.Tensor,
+    *,
+    masks_queries_logits: torch.Tensor,
+    size: tuple[int, int] | torch.Size,
 ) -> torch.Tensor:
-    """Turn query outputs [B, Q, C + 1] and [B, Q, h, w] into class scores [B, C, H, W] (Mask2Former's semantic inference)."""
-    masks = F.interpolate(masks_queries_logits, size=tuple(size), mode="bilinear", align_corners=False).sigmoid()
+    """Turn query outputs into class scores, float32 [B, C, H, W] (see `predict_logits`).
+
+    Args:
+        class_queries_logits: [B, Q, C + 1]; the last class is "no object".
+        masks_queries_logits: [B, Q, h, w].
+        size: (H, W).
+    """
+    masks = F.interpolate(
+        masks_queries_logits, size=tuple(size), mode="bilinear", align_corners=False
+    ).sigmoid()
     return torch.einsum("bqc,bqhw->bchw", class_queries_logits.softmax(-1)[..., :-1], masks)
 
 
-def binary_masks(segmentation_maps: torch.Tensor, *, num_classes: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def binary_masks(
+    segmentation_maps: torch.Tensor, *, num_classes: int
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Split maps int64 [B, H, W] into one mask per class present.
 
     Returns:
-        mask_labels: per image float32 [n, H, W] of 0 and 1; class_labels: per image int64 [n], ascending.
+        mask_labels: per image float32 [n, H, W] of 0 and 1; class_labels: per image int64 [n],
+        ascending.
     """
     classes = torch.arange(num_classes, device=segmentation_maps.device)
     masks = segmentation_maps[:, None] == classes[:, None, None]
     present = masks.flatten(2).any(-1)
-    return [m[p].float() for m, p in zip(masks, present, strict=True)], [classes[p] for p in present]
+    return [m[p].float() for m, p in zip(masks, present, strict=True)], [
+        classes[p] for p in present
+    ]

@@ -1,8 +1,9 @@
-"""FreeMask's filter: what a segmenter of real samples finds wrong in synthetic pairs is ignored (Yang et al., NeurIPS 2023).
+"""FreeMask's filter of synthetic pixels (Yang et al., NeurIPS 2023).
 
-A pixel labelled c is ignored where the segmenter's cross-entropy at it exceeds `tolerance` times the mean over the pixels that
-are labelled c in real samples. FreeMask writes filtered masks once; here they are filtered batch by batch, as augmented, so
-that nothing is stored and a training that was killed goes on the same.
+A segmenter is trained on real samples. A synthetic pixel labelled c is ignored where that
+segmenter's cross-entropy exceeds `tolerance` times the mean over the pixels that are labelled c in
+real samples. FreeMask writes filtered masks once; here they are filtered batch by batch, as
+augmented, so that nothing is stored and an interrupted training goes on the same.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from seggen_core.segmentation.mixing import PairPool
-from seggen_core.segmentation.models import Segmenter
+from seggen_core.segmentation.pairs import PairPool
+from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.taxonomy import IGNORE_INDEX
 
 
 @torch.inference_mode()
-def pixel_losses(segmenter: Segmenter, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
+def pixel_losses(
+    segmenter: Segmenter, images: torch.Tensor, *, segmentation_maps: torch.Tensor
+) -> torch.Tensor:
     """Return the cross-entropy at every pixel, float32 [B, H, W], 0 where it is ignored.
 
     Args:
@@ -31,46 +34,70 @@ def pixel_losses(segmenter: Segmenter, images: torch.Tensor, *, segmentation_map
 
 
 def mean_class_losses(
-    segmenter: Segmenter, *, pool: PairPool, keys: Sequence[str], batch_size: int, device: torch.device
+    segmenter: Segmenter,
+    *,
+    pool: PairPool,
+    keys: Sequence[str],
+    batch_size: int,
 ) -> torch.Tensor:
-    """Return the mean cross-entropy over all pixels of each class in the real samples `keys`: float32 [C].
+    """Return the mean cross-entropy over all pixels of each class: float32 [C].
 
-    A class without a pixel gets infinity: nothing is known of it, and none of its pixels will be ignored.
+    A class without a pixel gets infinity: nothing is known of it, and none of its pixels will be
+    ignored.
+
+    Args:
+        segmenter: in evaluation mode.
+        pool: has the samples.
+        keys: of real samples.
+        batch_size: samples predicted at once.
     """
     sums = np.zeros((2, segmenter.num_classes))
     for start in range(0, len(keys), batch_size):
-        pairs = [pool.read(key) for key in keys[start : start + batch_size]]
-        images = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device).permute(0, 3, 1, 2).float() / 255
-        masks = np.stack([mask for _, mask in pairs])
-        losses = pixel_losses(segmenter, images, segmentation_maps=torch.from_numpy(masks).long().to(device)).cpu().numpy()
+        images, masks = pool.read_real(keys[start : start + batch_size])
+        pixels = torch.from_numpy(images).to(segmenter.device).permute(0, 3, 1, 2).float() / 255
+        maps = torch.from_numpy(masks).long().to(segmenter.device)
+        losses = pixel_losses(segmenter, pixels, segmentation_maps=maps).cpu().numpy()
         labelled = masks != IGNORE_INDEX
         ids = masks[labelled]
-        sums += [np.bincount(ids, weights, segmenter.num_classes) for weights in (losses[labelled], None)]
-    total, number = sums
-    return torch.from_numpy(np.divide(total, number, out=np.full(len(total), np.inf), where=number > 0)).float()
+        sums += [
+            np.bincount(ids, weights, segmenter.num_classes) for weights in (losses[labelled], None)
+        ]
+    total, count = sums
+    unknown = np.full(len(total), np.inf)
+    return torch.from_numpy(np.divide(total, count, out=unknown, where=count > 0)).float()
 
 
 class NoiseFilter:
-    """Ignores the pixels of synthetic pairs that a segmenter trained on real samples finds wrong.
+    """Ignores pixels of synthetic pairs that contradict a segmenter trained on real samples.
 
     Attributes:
-        num_pixels, num_ignored: labelled pixels of synthetic pairs so far, and those of them that were ignored.
+        num_pixels, num_ignored: labelled pixels of synthetic pairs so far, and those of them that
+            were ignored.
     """
 
-    def __init__(self, segmenter: Segmenter, *, class_losses: torch.Tensor, tolerance: float) -> None:
-        """Take a segmenter in evaluation mode, `mean_class_losses` [C], and FreeMask's tolerance (1.25 there)."""
+    def __init__(
+        self, segmenter: Segmenter, *, class_losses: torch.Tensor, tolerance: float
+    ) -> None:
+        """Set up the filter.
+
+        Args:
+            segmenter: in evaluation mode.
+            class_losses: float32 [C], of `mean_class_losses`.
+            tolerance: FreeMask's (1.25 there).
+        """
         self._segmenter = segmenter
-        device = next(segmenter.parameters()).device
-        self._limits = (tolerance * class_losses).to(device)
+        self._limits = (tolerance * class_losses).to(segmenter.device)
         self.num_pixels = self.num_ignored = 0
 
-    def __call__(self, images: torch.Tensor, segmentation_maps: torch.Tensor, *, synthetic: torch.Tensor) -> torch.Tensor:
-        """Return `segmentation_maps` with IGNORE_INDEX at the wrong pixels.
+    def __call__(
+        self, images: torch.Tensor, segmentation_maps: torch.Tensor, *, synthetic: torch.Tensor
+    ) -> torch.Tensor:
+        """Return `segmentation_maps` with IGNORE_INDEX at the pixels that contradict the segmenter.
 
         Args:
             images: float32 [B, 3, H, W] in [0, 1].
             segmentation_maps: int64 [B, H, W], train ids or IGNORE_INDEX.
-            synthetic: bool [B], on the CPU: which pairs are; all others stay as they are.
+            synthetic: bool [B], on the CPU: the synthetic pairs; real ones stay as they are.
         """
         rows = synthetic.nonzero().flatten().to(images.device)
         if not len(rows):

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from seggen_core.evaluation.semantic import confusion_matrix
-from seggen_core.segmentation.models import Segmenter
-from seggen_core.synthesis.sample_store import SampleStore
+from seggen_core.metrics.semantic import confusion_matrix
+from seggen_core.segmentation.segmenter import Segmenter
+from seggen_core.store.reader import SampleStore
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One sample as its store holds it, and what the model says.
+    """One sample as its store holds it, and the model's prediction.
 
     Attributes:
         key: in its store.
@@ -30,10 +30,13 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict_maps(segmenter: Segmenter, *, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Predict one batch: images uint8 [B, H, W, 3] to train ids uint8 [B, H, W]. The model has to be in evaluation mode."""
+def predict_maps(segmenter: Segmenter, *, images: np.ndarray) -> np.ndarray:
+    """Predict one batch: images uint8 [B, H, W, 3] to train ids uint8 [B, H, W].
+
+    The model has to be in evaluation mode.
+    """
     assert not segmenter.training
-    batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    batch = torch.from_numpy(images).to(segmenter.device).permute(0, 3, 1, 2).float() / 255
     return segmenter.predict_logits(batch).argmax(1).to("cpu", torch.uint8).numpy()
 
 
@@ -42,7 +45,6 @@ def predict_store(
     *,
     store: SampleStore,
     batch_size: int,
-    device: torch.device,
     description: str,
     keys: Sequence[str] | None = None,
 ) -> Iterator[Prediction]:
@@ -52,17 +54,24 @@ def predict_store(
         for start in range(0, len(wanted), batch_size):
             batch = wanted[start : start + batch_size]
             images = [store.read_image(key) for key in batch]
-            predicted = predict_maps(segmenter, images=np.stack(images), device=device)
+            predicted = predict_maps(segmenter, images=np.stack(images))
             for key, image, ids in zip(batch, images, predicted, strict=True):
                 yield Prediction(key, image, store.read_mask(key), ids)
             progress.update(len(batch))
 
 
 def score_store(
-    segmenter: Segmenter, *, store: SampleStore, batch_size: int, device: torch.device, description: str
+    segmenter: Segmenter,
+    *,
+    store: SampleStore,
+    batch_size: int,
+    description: str,
 ) -> np.ndarray:
     """Return the confusion matrix, int64 [C, C], of a model on all samples of a store."""
     confusion = np.zeros((segmenter.num_classes, segmenter.num_classes), np.int64)
-    for p in predict_store(segmenter, store=store, batch_size=batch_size, device=device, description=description):
+    predictions = predict_store(
+        segmenter, store=store, batch_size=batch_size, description=description
+    )
+    for p in predictions:
         confusion += confusion_matrix(p.predicted, truth=p.truth, num_classes=segmenter.num_classes)
     return confusion

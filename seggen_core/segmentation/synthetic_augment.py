@@ -1,7 +1,8 @@
-"""DiffuMask's augmentations of synthetic pairs: splicing, Gaussian noise, perspective transform, occlusion.
+"""DiffuMask's augmentations of synthetic pairs: splicing, noise, perspective and occlusion.
 
-They narrow the gap to real images: generated ones show one object in the middle, whole, from the front and free of noise. Each
-function takes a batch of pairs and a generator and returns new pairs; what is drawn doesn't depend on what the pictures show.
+They narrow the gap to real images: generated ones show one object in the middle, whole, from the
+front and free of noise. Each function takes a batch of pairs and a generator and returns new pairs;
+what is drawn doesn't depend on what the pictures show.
 
 Shape legend: images uint8 [B, H, W, 3]; masks uint8 [B, H, W], train ids or IGNORE_INDEX.
 """
@@ -15,17 +16,26 @@ Pairs = tuple[np.ndarray, np.ndarray]
 
 
 def splice(images: np.ndarray, masks: np.ndarray, *, grid: tuple[int, int]) -> Pairs:
-    """Lay pairs out in a grid of ``grid = (rows, columns)`` and shrink it to one pair: images [H, W, 3] and mask [H, W].
+    """Lay pairs out in a grid and shrink it to one pair: image [H, W, 3] and mask [H, W].
 
-    Pair k stands in row ``k // columns``; there have to be rows * columns of them. A pixel of the result is the mean of the image
-    pixels that it covers, and the middle one of the mask's.
+    A pixel of the result is the mean of the image pixels that it covers, and the middle one of the
+    mask's.
+
+    Args:
+        images, masks: rows * columns of them; pair k stands in row ``k // columns``.
+        grid: (rows, columns).
     """
     rows, columns = grid
     height, width = masks.shape[1:]
     assert len(images) == rows * columns, f"{len(images)} pairs for a grid of {rows} x {columns}"
-    tall = [np.concatenate(list(images[r * columns : (r + 1) * columns]), axis=1) for r in range(rows)]
+    tall = [
+        np.concatenate(list(images[r * columns : (r + 1) * columns]), axis=1) for r in range(rows)
+    ]
     wide = np.concatenate(tall, axis=0)
-    ids = np.concatenate([np.concatenate(list(masks[r * columns : (r + 1) * columns]), axis=1) for r in range(rows)], axis=0)
+    ids = np.concatenate(
+        [np.concatenate(list(masks[r * columns : (r + 1) * columns]), axis=1) for r in range(rows)],
+        axis=0,
+    )
     y = ((np.arange(height) + 0.5) * rows).astype(int)
     x = ((np.arange(width) + 0.5) * columns).astype(int)
     blurred = wide.reshape(height, rows, width, columns, 3).astype(np.float32).mean((1, 3))
@@ -33,15 +43,18 @@ def splice(images: np.ndarray, masks: np.ndarray, *, grid: tuple[int, int]) -> P
 
 
 def add_noise(images: np.ndarray, *, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Return images with Gaussian noise of standard deviation `sigma` (of 255 grey levels) on every channel."""
+    """Return images with Gaussian noise of standard deviation `sigma` grey levels (of 255)."""
     return np.rint(images + rng.normal(0, sigma, images.shape)).clip(0, 255).astype(np.uint8)
 
 
 def perspective_coefficients(corners: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:
-    """Return the projective map, float64 [3, 3], that takes pixel centres of an [H, W] picture to where its corners are moved to.
+    """Return the projective map that moves the corners of a picture: float64 [3, 3].
+
+    It takes pixel centres of the result to those of the picture.
 
     Args:
-        corners: float [4, 2], (x, y) that top left, top right, bottom right and bottom left of the result show.
+        corners: float [4, 2], (x, y) that top left, top right, bottom right and bottom left of the
+            result show.
         size: (H, W).
     """
     height, width = size
@@ -54,10 +67,15 @@ def perspective_coefficients(corners: np.ndarray, *, size: tuple[int, int]) -> n
 
 
 def warp_perspective(image: np.ndarray, mask: np.ndarray, *, corners: np.ndarray) -> Pairs:
-    """Return image [H, W, 3] and mask [H, W] with their corners moved, by nearest pixels; outside is grey and ignored."""
+    """Return image [H, W, 3] and mask [H, W] with their corners moved, by nearest pixels.
+
+    What lies outside of the picture is grey and ignored.
+    """
     height, width = mask.shape
     y, x = np.mgrid[:height, :width]
-    source = perspective_coefficients(corners, size=(height, width)) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    source = perspective_coefficients(corners, size=(height, width)) @ np.stack(
+        [x.ravel(), y.ravel(), np.ones(x.size)]
+    )
     u, v = (np.rint(source[k] / source[2]).astype(int).reshape(height, width) for k in (0, 1))
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     u, v = u.clip(0, width - 1), v.clip(0, height - 1)
@@ -65,8 +83,16 @@ def warp_perspective(image: np.ndarray, mask: np.ndarray, *, corners: np.ndarray
     return warped, np.where(inside, mask[v, u], IGNORE_INDEX).astype(np.uint8)
 
 
-def occlude(image: np.ndarray, mask: np.ndarray, *, other: Pairs, box: tuple[int, int, int, int]) -> Pairs:
-    """Return the pair with the rectangle ``box = (top, left, bottom, right)`` of another pair pasted over it, mask and all."""
+def occlude(
+    image: np.ndarray, mask: np.ndarray, *, other: Pairs, box: tuple[int, int, int, int]
+) -> Pairs:
+    """Return the pair with a rectangle of another pair's image and mask pasted over it.
+
+    Args:
+        image, mask: the pair.
+        other: the other pair, of the same size.
+        box: (top, left, bottom, right) of the rectangle, in pixels.
+    """
     top, left, bottom, right = box
     covered, ids = image.copy(), mask.copy()
     covered[top:bottom, left:right] = other[0][top:bottom, left:right]
@@ -75,7 +101,12 @@ def occlude(image: np.ndarray, mask: np.ndarray, *, other: Pairs, box: tuple[int
 
 
 def augment_synthetic(
-    images: np.ndarray, masks: np.ndarray, *, pool: Pairs, config: SyntheticAugmentConfig, rng: np.random.Generator
+    images: np.ndarray,
+    masks: np.ndarray,
+    *,
+    pool: Pairs,
+    config: SyntheticAugmentConfig,
+    rng: np.random.Generator,
 ) -> Pairs:
     """Augment a batch of synthetic pairs, each by each transformation with its probability.
 
@@ -101,13 +132,19 @@ def augment_synthetic(
             pair = splice(*mates, grid=grid)
         if coins[1] < config.perspective:
             inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * offsets * (width, height)
-            square = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float)
+            square = np.array(
+                [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float
+            )
             pair = warp_perspective(*pair, corners=square + inward)
         if coins[2] < config.occlusion:
             sides = np.maximum(1, np.rint(extent * (height, width))).astype(int)
             top, left = (place * (np.array([height, width]) - sides + 1)).astype(int)
             other = pool[0][partners[-1]], pool[1][partners[-1]]
-            pair = occlude(*pair, other=other, box=(int(top), int(left), int(top + sides[0]), int(left + sides[1])))
+            pair = occlude(
+                *pair,
+                other=other,
+                box=(int(top), int(left), int(top + sides[0]), int(left + sides[1])),
+            )
         noisy = add_noise(pair[0], sigma=config.noise_sigma, rng=rng)
         augmented_images[k] = noisy if coins[3] < config.noise else pair[0]
         augmented_masks[k] = pair[1]

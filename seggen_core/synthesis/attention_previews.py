@@ -1,13 +1,13 @@
-"""Pictures of how masks came about: image, attention maps and mask of a few samples, side by side."""
+"""Pictures of how masks came about: image, attention maps and mask, a column for each sample."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from seggen_core.reports.grids import image_grid, overlay
-from seggen_core.synthesis.from_attention import AttentionSamples
+from seggen_core.reports.grids import image_grid, overlay, picture_scale
+from seggen_core.store.records import Record, pack_array, unpack_array
 from seggen_core.taxonomy import IGNORE_INDEX
 
 NUM_PICTURES = 8
@@ -15,36 +15,57 @@ _PICTURE_SIDE = 128
 _TINT = np.array([255, 40, 40], np.uint8)
 
 
-def save_panels(made: AttentionSamples, k: int, *, path: Path) -> None:
-    """Keep the pictures of sample k for the preview, name to uint8 [H, W, 3], in the order they are shown."""
-    save_named_panels(made.images[k], maps={name: m[k] for name, m in made.maps.items()}, labels=made.labels[k], path=path)
+@dataclass(frozen=True, eq=False)
+class MaskStory:
+    """What one sample's mask came from.
+
+    Attributes:
+        maps: uint8 [s, s], grey values, by name, in the order they are shown.
+        labels: uint8 [H, W], see `to_segmentation_map`.
+    """
+
+    maps: dict[str, np.ndarray]
+    labels: np.ndarray
+
+    @classmethod
+    def from_soft_maps(cls, maps: Mapping[str, np.ndarray], labels: np.ndarray) -> "MaskStory":
+        """Take maps float32 [s, s] in [0, 1]."""
+        grey = {name: np.rint(values * 255).astype(np.uint8) for name, values in maps.items()}
+        return cls(grey, labels)
+
+    def to_record(self) -> Record:
+        """Return the record that `from_record` reads."""
+        arrays = {"labels": self.labels, **self.maps}
+        return Record({}, {name: pack_array(array) for name, array in arrays.items()})
+
+    @classmethod
+    def from_record(cls, record: Record) -> "MaskStory":
+        """Inverse of `to_record`."""
+        arrays = {name: unpack_array(data) for name, data in record.members.items()}
+        labels = arrays.pop("labels")
+        return cls(arrays, labels)
 
 
-def save_named_panels(image: np.ndarray, *, maps: dict[str, np.ndarray], labels: np.ndarray, path: Path) -> None:
-    """Keep the pictures of one sample.
+def draw_previews(images: Sequence[np.ndarray], stories: Sequence[MaskStory]) -> Image.Image:
+    """Lay samples out: a row for each kind of picture, a column for each sample.
 
     Args:
-        image: uint8 [H, W, 3].
-        maps: float32 [s, s] in [0, 1] by name.
-        labels: uint8 [H, W] as in `AttentionSamples`; what is outside of the classes is darkened, what is uncertain tinted.
-        path: the .npz file to write.
+        images: uint8 [H, W, 3] each.
+        stories: of each image. What is outside of the classes is darkened in the last row, what is
+            uncertain is tinted.
     """
-    panels: dict[str, Any] = {"image": image}
-    for name, values in maps.items():
-        grey = Image.fromarray(np.rint(values * 255).astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.NEAREST)
+    columns = [_column(image, story) for image, story in zip(images, stories, strict=True)]
+    rows = [[column[name] for column in columns] for name in columns[0]]
+    scale = picture_scale(images[0].shape[0], side=_PICTURE_SIDE)
+    return image_grid(rows, scale=scale, labels=list(columns[0]))
+
+
+def _column(image: np.ndarray, story: MaskStory) -> dict[str, np.ndarray]:
+    panels = {"image": image}
+    for name, values in story.maps.items():
+        grey = Image.fromarray(values).resize(image.shape[1::-1], Image.Resampling.NEAREST)
         panels[name.replace("_", " ")] = np.repeat(np.asarray(grey)[..., None], 3, axis=2)
     tinted = overlay(image, np.broadcast_to(_TINT, image.shape), 0.5)
-    shown = np.where((labels == 0)[..., None], image // 4, image)
-    panels["mask"] = np.where((labels == IGNORE_INDEX)[..., None], tinted, shown)
-    path.parent.mkdir(exist_ok=True)
-    np.savez(path, **panels)
-
-
-def draw_previews(folder: Path, *, size: int) -> Image.Image:
-    """Lay the kept panels out: a row for each kind of picture, a column for each sample."""
-    columns = []
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path, allow_pickle=False) as panels:
-            columns.append(dict(panels))
-    rows = [[column[name] for column in columns] for name in columns[0]]
-    return image_grid(rows, scale=max(1, _PICTURE_SIDE // size), labels=list(columns[0]))
+    shown = np.where((story.labels == 0)[..., None], image // 4, image)
+    panels["mask"] = np.where((story.labels == IGNORE_INDEX)[..., None], tinted, shown)
+    return panels

@@ -1,4 +1,7 @@
-"""Prompts of the attention methods: from templates or the user's own lists, with the tokens of every class that they name."""
+"""Prompts of the attention methods: from templates or the user's own lists.
+
+Each comes with the tokens of every class that it names.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,8 @@ class ClassPrompt:
 
     Attributes:
         text: the prompt.
-        classes: the partition's class first; the others that the prompt names after it, in train-id order.
+        classes: the partition's class first; the others that the prompt names after it, in train-id
+            order.
         tokens: positions of each class's tokens.
     """
 
@@ -32,10 +36,15 @@ class ClassPrompt:
 
 
 def read_prompt_file(path: Path, *, taxonomy: Taxonomy) -> dict[str, list[str]]:
-    """Read a list of prompts, one JSON object a line with "class" (slug or name) and "prompt"; return prompts by class slug.
+    """Read a list of prompts; return the prompts of each class by its slug.
+
+    Args:
+        path: one JSON object a line with "class" (slug or name) and "prompt".
+        taxonomy: the classes.
 
     Raises:
-        PromptError: the file can't be read, a line isn't such an object, or a class isn't in the taxonomy.
+        PromptError: the file can't be read, a line isn't such an object, or a class isn't in the
+            taxonomy.
     """
     by_name = {c.name: c.slug for c in taxonomy} | {c.slug: c.slug for c in taxonomy}
     prompts: dict[str, list[str]] = {}
@@ -50,17 +59,21 @@ def read_prompt_file(path: Path, *, taxonomy: Taxonomy) -> dict[str, list[str]]:
             row = json.loads(line)
         except ValueError as error:
             raise PromptError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or row.get("class") not in by_name:
+        if (
+            not isinstance(row, dict)
+            or not isinstance(row.get("prompt"), str)
+            or row.get("class") not in by_name
+        ):
             raise PromptError(
-                f'{path}, line {number}: expected {{"class": ..., "prompt": ...}} with a class of {", ".join(taxonomy.slugs)}, '
-                f"found {line[:80]!r}"
+                f'{path}, line {number}: expected {{"class": ..., "prompt": ...}} with a class of '
+                f"{', '.join(taxonomy.slugs)}, found {line[:80]!r}"
             )
         prompts.setdefault(by_name[row["class"]], []).append(row["prompt"])
     return prompts
 
 
 class PromptSource:
-    """Prompt number i of a class: a pure function of the settings, the class, i and the seed."""
+    """Prompt i of a class: a pure function of the settings, the class, i and the seed."""
 
     def __init__(
         self,
@@ -72,30 +85,57 @@ class PromptSource:
         name: Sequence[str | int],
         base: Path = Path(),
     ) -> None:
-        """Read the prompt file, if there is one, from `base` where its path is relative; `name` names the random streams.
+        """Read the prompt file, if there is one.
+
+        Args:
+            config: templates or prompt file.
+            target: the class.
+            taxonomy: all classes.
+            tokenizer: the foundation's.
+            name: of the random streams.
+            base: where the prompt file's relative path starts.
 
         Raises:
-            PromptError: the prompt file is unreadable or has no prompt of this class; a sub-class doesn't contain its class.
+            PromptError: the prompt file is unreadable or has no prompt of this class; a sub-class
+                doesn't contain its class.
         """
-        self._config, self._target, self._taxonomy, self._tokenizer = config, target, taxonomy, tokenizer
+        self._config, self._target, self._taxonomy, self._tokenizer = (
+            config,
+            target,
+            taxonomy,
+            tokenizer,
+        )
         self._listed: list[str] | None = None
         self._templates = TemplatePrompts(config, target=target, taxonomy=taxonomy, name=name)
         if config.prompt_file is not None:
             listed = read_prompt_file(base / config.prompt_file, taxonomy=taxonomy)
             if target.slug not in listed:
-                raise PromptError(f"{config.prompt_file} has no prompt of class {target.slug!r}, only of {', '.join(listed)}")
+                raise PromptError(
+                    f"{config.prompt_file} has no prompt of class {target.slug!r}, "
+                    f"only of {', '.join(listed)}"
+                )
             self._listed = listed[target.slug]
 
-    def __getitem__(self, number: int) -> ClassPrompt:
-        """Return prompt `number`; listed prompts take turns, as templates and sub-classes do.
+    def __getitem__(self, index: int) -> ClassPrompt:
+        """Return prompt `index`; listed prompts take turns, as templates and sub-classes do.
 
         Raises:
             PromptError: the prompt doesn't name the class.
         """
-        text = self._templates[number] if self._listed is None else self._listed[number % len(self._listed)]
-        tokens = {self._target: class_token_positions(self._tokenizer, prompt=text, class_name=self._target.name)}
+        text = (
+            self._templates[index]
+            if self._listed is None
+            else self._listed[index % len(self._listed)]
+        )
+        tokens = {
+            self._target: class_token_positions(
+                self._tokenizer, prompt=text, class_name=self._target.name
+            )
+        }
         if self._config.multi_class:
-            tokens |= find_classes(self._tokenizer, prompt=text, taxonomy=self._taxonomy, without=tokens)
+            tokens |= find_classes(
+                self._tokenizer, prompt=text, taxonomy=self._taxonomy, without=tokens
+            )
         return ClassPrompt(text, tuple(tokens), tuple(tokens.values()))
 
 
@@ -106,9 +146,12 @@ def find_classes(
     taxonomy: Taxonomy,
     without: Mapping[SegmentationClass, tuple[int, ...]],
 ) -> dict[SegmentationClass, tuple[int, ...]]:
-    """Return the classes of a taxonomy that a prompt names, with their tokens, but for those in `without` and their tokens."""
+    """Return the classes of a taxonomy that a prompt names, with their tokens.
+
+    Those in `without` are left out, and so is a class that would share a token with them.
+    """
     taken = {position for positions in without.values() for position in positions}
-    found = {}
+    named = {}
     for known in sorted(taxonomy, key=lambda c: -len(c.name)):  # "traffic light" before "light"
         if known in without:
             continue
@@ -118,5 +161,5 @@ def find_classes(
             continue
         if not taken.intersection(positions):
             taken.update(positions)
-            found[known] = positions
-    return {c: found[c] for c in sorted(found, key=lambda c: c.train_id)}
+            named[known] = positions
+    return {c: named[c] for c in sorted(named, key=lambda c: c.train_id)}

@@ -1,7 +1,9 @@
-"""Where a run's inputs come from, for its tags and dataset digests: dvc.lock and git, read as plain files.
+"""Reads the origin of a run's inputs for its tags: the hashes in dvc.lock and the commit of git.
 
-DVC rewrites dvc.lock in place while other stages run. A read that meets such a moment is repeated, then given up: tags
-may lack a hash, they never hold half of one. Nothing here decides whether a stage is stale; DVC does.
+`dagster_dvc` reads dvc.lock, too. Neither package may import the other, so each has its reader.
+This one reads only hashes and decides nothing by them. DVC rewrites dvc.lock in place while other
+stages run. A read in such a moment is repeated a few times. Then tags may lack a hash, but they
+never hold a part of one.
 """
 
 import hashlib
@@ -16,84 +18,72 @@ from typing import Any
 import yaml
 
 _FAST_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Seven times as fast as `yaml.safe_load` where PyYAML has its C part: a lock of hundreds of stages is read at every start."""
+"""PyYAML's C parser, if it has one: seven times as fast. Every stage reads dvc.lock at its start.
+"""
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 @dataclass(frozen=True)
 class DvcLock:
-    """The parts of dvc.lock that lead from a path to its content.
+    """The md5s in dvc.lock.
 
     Attributes:
         outputs: path (relative to the project root) to md5, of every stage's outputs.
-        dependencies: stage name ("masksyn@car") to its dependencies' paths and md5s, as of its last run.
+        dependencies: stage name ("masksyn@car") to the paths and md5s that its last run read.
     """
 
     outputs: Mapping[str, str]
     dependencies: Mapping[str, Mapping[str, str]]
 
     def digest(self, path: str) -> str | None:
-        """Return the md5 of the output at `path`, of the output that holds it, or over the outputs below it."""
+        """Return the md5 of the output at or above `path`, else one over the outputs below it."""
         parts = Path(path).parts
         for length in range(len(parts), 0, -1):
             if (md5 := self.outputs.get("/".join(parts[:length]))) is not None:
                 return md5
-        below = sorted((p, md5) for p, md5 in self.outputs.items() if Path(p).parts[: len(parts)] == parts)
-        if not below:
-            return None
-        return hashlib.md5("".join(f"{p} {md5}\n" for p, md5 in below).encode(), usedforsecurity=False).hexdigest()
+        below = [f"{p} {md5}\n" for p, md5 in self.outputs.items() if p.startswith(f"{path}/")]
+        text = "".join(sorted(below)).encode()
+        return hashlib.md5(text, usedforsecurity=False).hexdigest() if below else None
 
     def current_dependencies(self, stage: str) -> dict[str, str]:
-        """Return what `stage` depends on, with the hashes that its inputs' own stages recorded last."""
+        """Return the dependencies of `stage` with the hashes that upstream stages recorded."""
         return {p: self.outputs.get(p, md5) for p, md5 in self.dependencies.get(stage, {}).items()}
 
 
 def read_dvc_lock(path: Path, *, attempts: int = 3) -> DvcLock:
-    """Read dvc.lock; an empty one where the file is missing or stays unreadable."""
+    """Read dvc.lock; an empty one if the file is missing or stays unreadable."""
     for attempt in range(attempts):
-        if attempt:
-            time.sleep(0.05)
         try:
             text = path.read_text(encoding="utf-8")
+            if not text.endswith("\n"):
+                raise ValueError("dvc.lock is being written")
+            tree = yaml.load(text, Loader=_FAST_SAFE_LOADER)  # noqa: S506 (it is a safe loader)
+            stages = {name: dict(stage) for name, stage in tree["stages"].items()}
         except FileNotFoundError:
             break
-        except (OSError, UnicodeDecodeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+            time.sleep(0.05 if attempt + 1 < attempts else 0.0)
             continue
-        if not text.endswith("\n"):
-            continue
-        try:
-            tree = yaml.load(text, Loader=_FAST_SAFE_LOADER)  # noqa: S506 (it is a safe loader)
-        except yaml.YAMLError:
-            continue
-        if isinstance(tree, dict) and isinstance(tree.get("stages"), dict):
-            stages = {name: stage for name, stage in tree["stages"].items() if isinstance(stage, dict)}
-            outputs = {p: md5 for stage in stages.values() for p, md5 in _hashes(stage.get("outs")).items()}
-            return DvcLock(outputs, {name: _hashes(stage.get("deps")) for name, stage in stages.items()})
+        outputs = {k: v for stage in stages.values() for k, v in _hashes(stage.get("outs")).items()}
+        return DvcLock(outputs, {name: _hashes(s.get("deps")) for name, s in stages.items()})
     return DvcLock({}, {})
 
 
 def _hashes(entries: Any) -> dict[str, str]:
     rows = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-    return {str(e["path"]): str(e["md5"]) for e in rows if "path" in e and _MD5.fullmatch(str(e.get("md5", "")))}
-
-
-def content_digest(path: Path) -> str:
-    """Return an md5 of what is at `path`: a file's bytes, a sample store's manifest and index, or a folder's files.
-
-    For a file it equals DVC's md5. Raises FileNotFoundError where there is nothing.
-    """
-    if path.is_file():
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    manifest = path / "manifest.json"
-    members = [manifest, path / "index.parquet"] if manifest.is_file() else sorted(path.iterdir())
-    lines = [f"{m.name} {content_digest(m)}\n" for m in members if m.exists()]
-    return hashlib.md5("".join(lines).encode(), usedforsecurity=False).hexdigest()
+    return {
+        str(e["path"]): str(e["md5"])
+        for e in rows
+        if "path" in e and _MD5.fullmatch(str(e.get("md5", "")))
+    }
 
 
 def git_tags(root: Path) -> dict[str, str]:
-    """Return the commit that `root` is at and whether tracked files differ from it (dvc.lock aside); {} outside git."""
+    """Return the commit of `root`, and whether tracked files other than dvc.lock differ from it.
+
+    Outside git, it returns {}.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
@@ -107,4 +97,5 @@ def git_tags(root: Path) -> dict[str, str]:
     if commit is None:
         return {}
     changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
-    return {"mlflow.source.git.commit": commit, "git.dirty": "unknown" if changes is None else str(bool(changes)).lower()}
+    is_dirty = "unknown" if changes is None else str(bool(changes)).lower()
+    return {"mlflow.source.git.commit": commit, "git.dirty": is_dirty}

@@ -1,201 +1,194 @@
-"""Talks to MLflow: the only importer of mlflow, itself imported only when there is something to send.
+"""Writes runs to MLflow. The only importer of mlflow, and only `follow` imports it.
 
-`import mlflow` costs 2.5 s of CPU whatever is imported from it (the package's own __init__ loads everything), and an
-SQLite store 1.4 s more, so it waits for the first flush. `target.import_mlflow_store` imports this module, telemetry off.
+It uses only MLflow's public client and command line. Every call ends in bounded time. MLflow's
+timeouts count from byte to byte, so a slow server could hold a call for ever.
 """
 
 import json
 import logging
 import os
-import time
+import signal
+import sqlite3
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from seggen_core.tracking.metrics_log import Event, file_lock
+from seggen_core.tracking.log import End, Event, Input, Metrics, Start, Tags, file_lock
 from seggen_core.tracking.target import TrackingTarget
 
-CLIENT_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+UID_TAG = "seggen.run"
+"""The tag that identifies a run of the log in the store."""
+
+CALL_SECONDS = 20.0
+"""Longest time of a call. MLflow itself waits as long for a locked SQLite database."""
+
+UPLOAD_BYTES_PER_SECOND = 100_000
+"""An upload that is slower than this is interrupted."""
+
+SETUP_SECONDS = 600.0
+"""Longest time to make or upgrade a database: seconds for a new one, minutes for a large one."""
+
+_CLIENT_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the follower itself tries again, later
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""In force during our own calls only, and only where the user hasn't set them: the run itself retries, later."""
-
-DATABASE_LOCK_SECONDS = 60.0
-"""Creating and migrating a fresh database takes 1 s of CPU; several processes wait for one another."""
-
-SLOW_FAILURE_SECONDS = 2.0
-"""A call that fails after this long met a server that hangs: the rest isn't tried this time."""
-
-
-@contextmanager
-def _client_calls() -> Iterator[None]:
-    """Short timeouts, no retries, no log lines or warnings of MLflow's own; nothing of it is seen by child processes."""
-    added = {k: v for k, v in CLIENT_SETTINGS.items() if k not in os.environ}
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3.connectionpool")]
-    levels = [log.level for log in loggers]
-    os.environ.update(added)
-    for log in loggers:
-        log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        for key in added:
-            os.environ.pop(key, None)
-        for log, level in zip(loggers, levels, strict=True):
-            log.setLevel(level)
 
 
 class MlflowStore:
-    """One experiment of one MLflow store. Every method raises what MLflow raises; the caller goes on without."""
+    """One MLflow store. Its methods raise what MLflow raises, and TimeoutError."""
 
     def __init__(self, target: TrackingTarget) -> None:
-        """Connect, and make the experiment where there is none.
+        """Connect. A missing SQLite database is made.
 
-        A SQLite database is created, migrated and opened by one process at a time: of eight processes that meet a fresh
-        one, MLflow 3.17 lets seven fail.
+        If MLflow asks for an upgrade, only the database in the project folder is upgraded.
         """
-        self.target = target
-        with _client_calls():
-            if target.sqlite_file is None:
+        for name, value in _CLIENT_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        self._target = target
+        if target.sqlite_file is None:
+            with _bounded(CALL_SECONDS):
                 self._client = MlflowClient(target.uri)
-                self._experiment_id = self._find_experiment()
-            else:
-                target.sqlite_file.parent.mkdir(parents=True, exist_ok=True)
-                lock = target.sqlite_file.parent / ".seggen" / f"{target.sqlite_file.name}.lock"
-                with file_lock(lock, timeout=DATABASE_LOCK_SECONDS):
-                    self._client = self._open_database(target.sqlite_file)
-                    self._experiment_id = self._find_experiment()
+        else:
+            lock = target.sqlite_file.parent / ".seggen" / f"{target.sqlite_file.name}.lock"
+            with file_lock(lock, timeout=SETUP_SECONDS):
+                self._client = self._open_database(target.sqlite_file)
+        with _bounded(CALL_SECONDS):  # fails at once if nothing answers
+            self._client.search_experiments(max_results=1)
+
+    def find_or_create(self, start: Start) -> tuple[str, bool]:
+        """Return the store's id of the run that begins with `start`, and whether it was deleted."""
+        name, query = start.experiment, f"tags.`{UID_TAG}` = '{start.run}'"
+        with _bounded(CALL_SECONDS):
+            known = self._client.get_experiment_by_name(name)
+            experiment_id = (
+                self._client.create_experiment(name, self._target.artifact_root)
+                if known is None
+                else known.experiment_id
+            )
+            for run in self._client.search_runs([experiment_id], query, ViewType.ALL):
+                return str(run.info.run_id), run.info.lifecycle_stage == "deleted"
+            run = self._client.create_run(
+                experiment_id,
+                start_time=start.time,
+                tags=start.tags | {UID_TAG: start.run},
+                run_name=start.name,
+            )
+        return str(run.info.run_id), False
+
+    def send(self, run_id: str, events: Sequence[Event]) -> None:
+        """Write the events of a run, without its artifacts. Writing them again changes nothing.
+
+        MLflow's key of a metric is (name, step, time, value); it stores equal ones once.
+        """
+        metrics, params, inputs = [], [], []
+        tags: dict[str, str] = {}
+        for event in events:
+            match event:
+                case Start():
+                    params += [Param(key, value) for key, value in event.params.items()]
+                case Metrics():
+                    values = event.metrics.items()
+                    metrics += [Metric(key, value, event.time, event.step) for key, value in values]
+                case Tags():
+                    tags |= event.tags
+                case Input():
+                    inputs.append(_dataset_input(event))
+        with _bounded(CALL_SECONDS):
+            self._client.log_batch(
+                run_id,
+                metrics=metrics,
+                params=params,
+                tags=[RunTag(key, value) for key, value in tags.items()],
+                synchronous=True,
+            )
+        if inputs:
+            with _bounded(CALL_SECONDS):
+                self._client.log_inputs(run_id, inputs)
+        for event in events:
+            if isinstance(event, End):
+                with _bounded(CALL_SECONDS):
+                    self._client.set_terminated(run_id, event.status, event.time)
+
+    def upload(self, run_id: str, file: Path) -> None:
+        """Upload an artifact; it replaces an earlier one of the same name."""
+        with _bounded(CALL_SECONDS + file.stat().st_size / UPLOAD_BYTES_PER_SECOND):
+            self._client.log_artifact(run_id, str(file))
 
     def _open_database(self, file: Path) -> MlflowClient:
         if not file.exists():
-            _create_database(file)
+            unfinished = file.with_name(f"{file.name}.new")
+            unfinished.unlink(missing_ok=True)
+            _upgrade_database(f"sqlite:///{unfinished}")
+            unfinished.replace(file)
+        # Fail at once if the file is no database or is locked; MLflow would try for two minutes.
+        if not file.is_file():
+            raise OSError(f"{file} is not a file")
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
         try:
-            return MlflowClient(self.target.uri)
+            with _bounded(CALL_SECONDS):
+                return MlflowClient(self._target.uri)
         except MlflowException as error:
-            if not self.target.is_own or "out-of-date database schema" not in str(error):
+            if not self._target.is_own or "out-of-date database schema" not in str(error):
                 raise
-        from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine
-
-        engine = create_sqlalchemy_engine(self.target.uri)
-        _upgrade_db(engine)
-        engine.dispose()
-        return MlflowClient(self.target.uri)
-
-    def _find_experiment(self) -> str:
-        name = self.target.experiment
-        if (found := self._client.get_experiment_by_name(name)) is not None:
-            return found.experiment_id
-        location = self.target.artifact_root.as_uri() if self.target.is_database else None
-        try:
-            return self._client.create_experiment(name, artifact_location=location)
-        except MlflowException:
-            if (found := self._client.get_experiment_by_name(name)) is not None:
-                return found.experiment_id
-            raise
-
-    def create_run(self, start: Event) -> str:
-        """Create the run that a start event announces and return its id."""
-        with _client_calls():
-            run = self._client.create_run(
-                self._experiment_id, start_time=start["time"], tags=start["tags"], run_name=start["name"]
-            )
-        return run.info.run_id
-
-    def has_run(self, run_id: str) -> bool:
-        """Whether the store knows this run and would take more of it."""
-        with _client_calls():
-            try:
-                return self._client.get_run(run_id).info.lifecycle_stage == "active"
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return False
-                raise
-
-    def send(self, run_id: str, events: Sequence[Event]) -> tuple[list[Event], Exception | None]:
-        """Send events of one run; sending one twice changes nothing.
-
-        Returns:
-            The events that did not get through, and the first reason. Metrics, inputs, the end and each artifact are
-            independent: a picture that can't be uploaded holds nothing else up.
-        """
-        groups = [
-            [e for e in events if e["event"] in ("start", "metrics", "tags")],
-            [e for e in events if e["event"] == "input"],
-            [e for e in events if e["event"] == "end"],
-            *([e] for e in events if e["event"] == "artifact"),
-        ]
-        missing: list[Event] = []
-        reason: Exception | None = None
-        hangs = False
-        with _client_calls():
-            for group in filter(None, groups):
-                if hangs:
-                    missing += group
-                    continue
-                started = time.monotonic()
-                try:
-                    self._send_group(run_id, group)
-                except Exception as error:  # noqa: BLE001 (whatever a client library raises, the stage goes on)
-                    reason = reason or error
-                    missing += group
-                    hangs = time.monotonic() - started > SLOW_FAILURE_SECONDS
-        return sorted(missing, key=lambda e: e["seq"]), reason
-
-    def _send_group(self, run_id: str, group: Sequence[Event]) -> None:
-        kind = group[0]["event"]
-        if kind == "input":
-            self._client.log_inputs(run_id, [_dataset_input(e) for e in group])
-        elif kind == "artifact":
-            kept = self.target.root / group[0]["kept"]
-            if kept.exists():
-                self._client.log_artifact(run_id, str(kept))
-                kept.unlink()
-        elif kind == "end":
-            self._client.set_terminated(run_id, status=group[-1]["status"], end_time=group[-1]["time"])
-        else:
-            metrics = [
-                Metric(key, float(value), e["time"], e["step"])
-                for e in group
-                if e["event"] == "metrics"
-                for key, value in e["metrics"].items()
-            ]
-            params = [Param(k, v) for e in group if e["event"] == "start" for k, v in e["params"].items()]
-            tags = {k: v for e in group if e["event"] == "tags" for k, v in e["tags"].items()}
-            self._client.log_batch(
-                run_id, metrics=metrics, params=params, tags=[RunTag(k, v) for k, v in tags.items()], synchronous=True
-            )
+        _upgrade_database(self._target.uri)
+        with _bounded(CALL_SECONDS):
+            return MlflowClient(self._target.uri)
 
 
-def _create_database(file: Path) -> None:
-    """Make an SQLite database with MLflow's current schema at `file`, whole or not at all.
+def _upgrade_database(uri: str) -> None:
+    """Upgrade a database to MLflow's current schema.
 
-    The migrations of MLflow 3.17 sync to disk a few hundred times (8 s on a busy disk); here they sync once, at the end.
+    Raises:
+        RuntimeError: MLflow fails; the message is its last line.
+        TimeoutError: it takes longer than `SETUP_SECONDS`.
     """
-    import sqlalchemy
-    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
-
-    unfinished = file.with_name(f"{file.name}.new")
-    unfinished.unlink(missing_ok=True)
-    engine = create_sqlalchemy_engine(f"sqlite:///{unfinished}")
-    sqlalchemy.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-    _initialize_tables(engine)
-    engine.dispose()
-    with unfinished.open("rb+") as handle:
-        os.fsync(handle.fileno())
-    unfinished.replace(file)
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=SETUP_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"the database isn't ready after {SETUP_SECONDS:.0f} s") from None
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip() or "mlflow db upgrade fails").splitlines()[-1])
 
 
-def _dataset_input(event: dict[str, Any]) -> DatasetInput:
-    source = json.dumps({"uri": event["path"]})
-    dataset = Dataset(name=event["name"], digest=event["digest"], source_type="local", source=source)
-    return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", event["digest_from"])])
+def _dataset_input(event: Input) -> DatasetInput:
+    source = json.dumps({"uri": event.path})
+    dataset = Dataset(event.name, event.digest, source_type="local", source=source)
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", event.digest_from)])
+
+
+class _OutOfTimeError(BaseException):
+    """Interrupts a call that takes too long. It is no Exception, so no library catches it."""
+
+
+@contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    """Interrupt a call of the main thread after `seconds` with TimeoutError; silence warnings."""
+
+    def interrupt(*_: object) -> None:
+        raise _OutOfTimeError
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    # Repeat after some seconds: a finaliser may have swallowed the first interruption.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5.0)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except _OutOfTimeError:
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)

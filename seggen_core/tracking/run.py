@@ -1,181 +1,166 @@
-"""One tracked run of a stage: what it reports goes to disk at once and to MLflow in batches."""
+"""One tracked run of a stage. It appends events to the log on disk and sends nothing."""
 
 import getpass
 import json
-import logging
 import os
 import re
-import shutil
 import signal
 import threading
-import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+import yaml
 
 from seggen_core.config import RuntimeConfig
-from seggen_core.paths import ProjectPaths
-from seggen_core.tracking.delivery import deliver
-from seggen_core.tracking.dvc_lineage import content_digest, git_tags, read_dvc_lock
-from seggen_core.tracking.metrics_log import MetricsLog, RunRecord, encode_metrics
-from seggen_core.tracking.target import DISK_ONLY, describe, import_mlflow_store, resolve_target
-
-if TYPE_CHECKING:
-    from seggen_core.tracking.mlflow_store import MlflowStore
-
-logger = logging.getLogger(__name__)
-
-FLUSH_SECONDS = 10.0
-"""Time from the start to the first batch, and between batches. A stage that fails sooner never imports mlflow."""
-
-MAX_OVERHEAD = 0.02
-"""Share of a stage's time that sending may take: a slow or dead store is tried less often."""
+from seggen_core.project.digests import content_digest
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.tracking.dvc_lineage import git_tags, read_dvc_lock
+from seggen_core.tracking.log import Artifact, End, Input, Metrics, RunLog, Start, Tags
 
 _KEY = re.compile(r"[\w\-./: ]{1,250}")
 
 
 class StageRun:
-    """What `track_stage` yields. Its methods never raise because of a store or a disk, only for misuse."""
+    """A run that `track_stage` yields. Its methods raise only for misuse, never for a full disk."""
 
     def __init__(
-        self, stage: str, *, item: str | None, params: Mapping[str, Any], runtime: RuntimeConfig, paths: ProjectPaths
+        self,
+        stage: str,
+        *,
+        item: str | None,
+        params: Mapping[str, Any],
+        runtime: RuntimeConfig,
+        paths: ProjectPaths,
     ) -> None:
-        """Open the log on disk and write the start of the run; nothing is sent yet."""
+        """Write the start of the run."""
         self.name = stage if item is None else f"{stage}@{item}"
-        self._target = resolve_target(paths, runtime)
         self._root = paths.root.resolve()
-        self._artifacts = paths.metrics_log.resolve() / "artifacts"
+        folder, experiment = log_folder(paths)
+        self._digests = folder / "digests"
         self._lock = read_dvc_lock(paths.root / "dvc.lock")
-        self._pid = os.getpid()
-        self._log = MetricsLog(paths.metrics_log / f"{self.name}.jsonl")
-        self._abandoned = self._log.end_abandoned() if self._log.claim() else []
-        self._log.share()
-        self._record = RunRecord(uuid.uuid4().hex)
-        self._store: MlflowStore | None = None
-        self._warned = False
-        self._next_flush = time.monotonic() + FLUSH_SECONDS
-        self._report("start", name=self.name, params=flatten_params(params), tags=self._start_tags(stage, item))
+        name = self.name if experiment is None else f"{self.name} ({experiment})"
+        self._log = RunLog(folder.resolve(), name=re.sub(r"[^\w@.() -]", "_", name))
+        self._log.append(
+            Start(
+                run=self._log.uid,
+                name=name,
+                stage=stage,
+                item=item,
+                experiment=experiment_name(paths),
+                params=flatten_params(params),
+                tags=self._start_tags(stage, item, runtime),
+            )
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Record values (anything `float` takes; NaN and infinities are kept) at `step`."""
+        """Record values at `step`: anything that `float` accepts, also NaN and infinities."""
         bad = [key for key in metrics if not _KEY.fullmatch(key)]
         assert not bad, f"metric names hold letters, digits and _-./: and spaces only, got {bad}"
-        self._report("metrics", step=int(step), metrics=encode_metrics(metrics))
+        values = {key: float(value) for key, value in metrics.items()}
+        self._log.append(Metrics(step=int(step), metrics=values))
 
     def log_input(self, *, name: str, path: Path) -> None:
-        """Record the dataset at `path` as an input, with its DVC md5 where dvc.lock has one, else a hash of its content."""
+        """Record the artifact at `path` as an input.
+
+        Its digest is DVC's md5 if dvc.lock has one, else a hash of its content.
+        """
         relative = self._relative(path)
         dvc_digest = self._lock.digest(relative)
-        digest = dvc_digest or content_digest(path)
-        self._report("input", name=name, path=relative, digest=digest, digest_from="dvc" if dvc_digest else "content")
-        self.set_tags({_tag_key(f"dvc.dep.{relative}"): digest} if dvc_digest else {})
+        digest = dvc_digest or content_digest(path, cache=self._digests)
+        origin: Literal["dvc", "content"] = "dvc" if dvc_digest else "content"
+        self._log.append(Input(name=name, path=relative, digest=digest, digest_from=origin))
+        self.set_tags({f"dvc.dep.{relative}": dvc_digest} if dvc_digest else {})
 
     def log_artifact(self, path: Path) -> None:
-        """Record a file (picture, table) as it is now; it is copied, and may be moved or deleted afterwards.
+        """Record a copy of a file (picture, table); the file may be moved or deleted afterwards.
 
-        Raises FileNotFoundError where there is none.
+        Raises:
+            FileNotFoundError: there is no such file.
         """
         if not path.is_file():
             raise FileNotFoundError(f"artifact {path} of {self.name} is not a file")
-        kept = self._artifacts / self._record.uid / str(self._record.next_seq) / path.name
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, kept)
-        except OSError as error:
-            logger.warning("%s can't be kept for tracking (%s); the stage goes on without it there", path, error.strerror)
-            return
-        self._report("artifact", path=self._relative(path), kept=self._relative(kept))
+        if (file := self._log.copy_artifact(path)) is not None:
+            self._log.append(Artifact(path=self._relative(path), file=file))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record tags of the run."""
         if tags:
-            self._report("tags", tags={_tag_key(key): str(value) for key, value in tags.items()})
+            self._log.append(Tags(tags={_tag_key(k): str(value) for k, value in tags.items()}))
 
-    def end(self, status: str) -> None:
-        """Record how the run ended and send what is left.
-
-        A run that failed before anything was sent stays on disk, for `replay`: failing is not slowed by an import.
-        """
-        self._report("end", status=status)
-        if self._sends and (status == "FINISHED" or self._store is not None):
-            self._flush()
+    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """Record how the run ended."""
+        self._log.append(End(status=status))
         self._log.close()
-
-    @property
-    def _sends(self) -> bool:
-        """Whether this process sends; a forked worker only writes to the log."""
-        return self._target.uri != DISK_ONLY and os.getpid() == self._pid
-
-    def _report(self, kind: str, **fields: Any) -> None:
-        self._log.append(self._record.add(kind, **fields))
-        if self._sends and kind != "end" and time.monotonic() >= self._next_flush:
-            self._flush()
-
-    def _flush(self) -> None:
-        started = time.monotonic()
-        reason: Exception | None = None
-        try:
-            if self._store is None:
-                store_class = import_mlflow_store()
-                started = time.monotonic()
-                self._store = store_class(self._target)
-                for record in self._abandoned:
-                    if self._target.label in record.deliveries:
-                        deliver(record, store=self._store, log=self._log)
-            reason = deliver(self._record, store=self._store, log=self._log)
-        except Exception as error:  # noqa: BLE001 (whatever a client library raises, the stage goes on)
-            reason = error
-        now = time.monotonic()
-        self._next_flush = now + max(FLUSH_SECONDS, (now - started) / MAX_OVERHEAD)
-        if reason is not None and not self._warned:
-            self._warned = True
-            logger.warning(
-                "tracking store %s can't be reached or refuses data: %s. %s goes on and its metrics are kept in %s; once the "
-                "store answers, send what is missing with: seggen track --replay",
-                self._target.label,
-                describe(reason),
-                self.name,
-                self._log.path,
-            )
 
     def _relative(self, path: Path) -> str:
         path = path.resolve()
-        return path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else path.as_posix()
+        is_inside = path.is_relative_to(self._root)
+        return (path.relative_to(self._root) if is_inside else path).as_posix()
 
-    def _start_tags(self, stage: str, item: str | None) -> dict[str, str]:
-        tags = {"seggen.stage": stage, "dvc.stage": self.name, "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-        tags["mlflow.source.name"] = f"python -m seggen_core {stage}" + (f" --item {item}" if item else "")
+    def _start_tags(self, stage: str, item: str | None, runtime: RuntimeConfig) -> dict[str, str]:
+        tags = {
+            "seggen.stage": stage,
+            "seggen.device": runtime.device,
+            "dvc.stage": self.name,
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": f"python -m seggen_core {stage}"
+            + (f" --item {item}" if item else ""),
+            "mlflow.user": _user(),
+        }
         if item is not None:
             tags["seggen.item"] = item
-        if dagster_run := os.environ.get("DAGSTER_RUN_ID"):
-            tags["dagster/run_id"] = dagster_run
-        tags |= {_tag_key(f"dvc.dep.{p}"): md5 for p, md5 in self._lock.current_dependencies(self.name).items()}
+        for tag, variable in (("dagster/run_id", "DAGSTER_RUN_ID"), ("dvc.exp", "DVC_EXP_NAME")):
+            if value := os.environ.get(variable):
+                tags[tag] = value
+        dependencies = self._lock.current_dependencies(self.name)
+        tags |= {_tag_key(f"dvc.dep.{path}"): md5 for path, md5 in dependencies.items()}
         return tags | git_tags(self._root)
+
+
+def log_folder(paths: ProjectPaths) -> tuple[Path, str | None]:
+    """Return where a run is recorded, and the DVC experiment that it is named after, if any.
+
+    `dvc exp run --temp` and `--queue` run in a copy of the project below .dvc/tmp and then delete
+    it. DVC names the project itself in DVC_ROOT, and the experiment in DVC_EXP_NAME. The record
+    belongs to the project.
+    """
+    project, experiment = os.environ.get("DVC_ROOT"), os.environ.get("DVC_EXP_NAME")
+    if project and experiment:
+        copies = Path(project, ".dvc", "tmp").resolve()
+        if paths.root.resolve().is_relative_to(copies):
+            return ProjectPaths(Path(project)).metrics_log, experiment
+    return paths.metrics_log, None
 
 
 @contextmanager
 def track_stage(
-    stage: str, *, item: str | None, params: Mapping[str, Any], runtime: RuntimeConfig, paths: ProjectPaths
+    stage: str,
+    *,
+    item: str | None,
+    params: Mapping[str, Any],
+    runtime: RuntimeConfig,
+    paths: ProjectPaths,
 ) -> Iterator[StageRun]:
     """Track one execution of `stage`.
 
     Args:
         stage: name of the DVC stage; with `item` the run's name ("masksyn@car").
         params: the stage's section of params.yaml, as nested mappings.
-        runtime: its `tracking_uri` is used where MLFLOW_TRACKING_URI is unset.
-        paths: `metrics_log` holds the record on disk.
+        runtime: its `device` becomes a tag.
+        paths: `metrics_log` holds the record on disk; of the project itself, where DVC runs an
+            experiment in a copy of it.
 
-    The run ends FINISHED, FAILED (an exception; tag "seggen.error" says which) or KILLED (Ctrl-C, SIGTERM, exit; a process
-    killed outright is marked by the next run of the same stage, or by `replay`). While it lasts, MLFLOW_RUN_ID is out of the
-    environment, so that no child process writes into somebody's run.
+    The run ends FINISHED, FAILED (an exception, which the tag "seggen.error" names) or KILLED
+    (Ctrl-C, SIGTERM, exit). If SIGKILL ended the process, the follower reports KILLED. During the
+    run, MLFLOW_RUN_ID is removed from the environment, so no child process writes into that run.
     """
     inherited_run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     run = StageRun(stage, item=item, params=params, runtime=runtime, paths=paths)
     try:
-        with _sigterm_raises():
+        with sigterm_exits():
             yield run
     except Exception as error:
         run.set_tags({"seggen.error": f"{type(error).__name__}: {error}"[:500]})
@@ -192,15 +177,21 @@ def track_stage(
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit(143), so that the run gets its end; a handler that is already set is left alone."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+def sigterm_exits() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit(143), so that the run records its end.
+
+    An existing handler stays.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    ):
         yield
         return
     owner = os.getpid()
 
     def handler(_signum: int, _frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a forked worker dies as it would without us
+        if os.getpid() != owner:  # a forked worker ends as without this handler
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         raise SystemExit(143)
@@ -212,8 +203,20 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def experiment_name(paths: ProjectPaths) -> str:
+    """Return MLFLOW_EXPERIMENT_NAME, else "seggen/" and the profile that params.yaml names."""
+    if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        return name
+    try:
+        tree = yaml.safe_load((paths.root / "params.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        tree = None
+    profile = tree.get("profile") if isinstance(tree, dict) else None
+    return f"seggen/{profile}" if profile else "seggen"
+
+
 def flatten_params(params: Mapping[str, Any], *, prefix: str = "") -> dict[str, str]:
-    """Return nested mappings as MLflow params: "mask2img.num_steps" to "600"; sequences become JSON."""
+    """Return nested mappings as flat ones: "mask2img.num_steps" to "600"; lists become JSON."""
     flat: dict[str, str] = {}
     for key, value in params.items():
         name = f"{prefix}{key}"

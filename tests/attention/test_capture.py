@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor
+from diffusers.models.attention_processor import (
+    Attention,
+    AttnProcessor,
+    AttnProcessor2_0,
+    SlicedAttnProcessor,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seggen_core.attention.capture import capture_attention, list_attention_layers, mean_attention
+from seggen_core.attention.capture import capture_attention
+from seggen_core.attention.layers import list_attention_layers
+from seggen_core.attention.mean_attention import mean_attention
 from seggen_core.errors import AttentionError
 from seggen_core.generators.foundation import vae_scale_factor
 from tests.attention.tiny_pipeline import build_pipeline, build_unet
@@ -51,7 +58,10 @@ class LiteralStore:
             handle.remove()
 
     def maps(self, name, image):
-        """Head-averaged attention of the conditional row of `image` at each step, equations 3 and 4: [N, M]."""
+        """Head-averaged attention of the conditional row of `image` at each step: [N, M].
+
+        Equations 3 and 4.
+        """
         queries, keys = self.calls[name][::2], self.calls[name][1::2]
         for query, key in zip(queries, keys, strict=True):
             row = len(query) // 2 + image
@@ -89,10 +99,16 @@ def test_aggregation_matches_a_literal_equation_5(pipeline, recorded):
                         crosses.append(np.mean(tokens, axis=0))
                     else:
                         selves.append(attention / attention.max())
-            assert len(crosses) == len(selves) == 3 * sum(a.is_cross and a.resolution == resolution for a in layers)
+            assert (
+                len(crosses)
+                == len(selves)
+                == 3 * sum(a.is_cross and a.resolution == resolution for a in layers)
+            )
             cross = np.mean(crosses, axis=0).reshape(resolution, resolution)
             np.testing.assert_allclose(recorder.cross_map(resolution)[image, 0], cross, atol=1e-5)
-            np.testing.assert_allclose(recorder.self_map(resolution)[image], np.mean(selves, axis=0), atol=1e-5)
+            np.testing.assert_allclose(
+                recorder.self_map(resolution)[image], np.mean(selves, axis=0), atol=1e-5
+            )
 
 
 def test_layer_maps_average_to_the_map_of_their_resolution(pipeline, recorded):
@@ -109,7 +125,9 @@ def test_layer_maps_average_to_the_map_of_their_resolution(pipeline, recorded):
         torch.testing.assert_close(mean, recorder.cross_map(resolution))
 
 
-@pytest.mark.parametrize("processor", [AttnProcessor2_0, AttnProcessor, lambda: SlicedAttnProcessor(1)])
+@pytest.mark.parametrize(
+    "processor", [AttnProcessor2_0, AttnProcessor, lambda: SlicedAttnProcessor(1)]
+)
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
 def test_images_are_bit_identical_with_and_without_capture(pipeline, processor, guidance_scale):
     pipeline.unet.set_attn_processor(processor())
@@ -121,7 +139,11 @@ def test_images_are_bit_identical_with_and_without_capture(pipeline, processor, 
     finally:
         pipeline.unet.set_attn_processor(AttnProcessor2_0())
     assert torch.equal(plain, captured) and torch.equal(plain, after)
-    assert recorder.cross_map(16).shape == (2, 1, 16, 16) and recorder.self_map(8).shape == (2, 64, 64)
+    assert recorder.cross_map(16).shape == (2, 1, 16, 16) and recorder.self_map(8).shape == (
+        2,
+        64,
+        64,
+    )
 
 
 def test_capture_does_not_depend_on_the_processor(pipeline):
@@ -140,8 +162,18 @@ def test_each_image_has_its_own_class(pipeline, recorded):
     with capture_attention(pipeline.unet, class_tokens=TOKENS[::-1]) as swapped:
         generate(pipeline, PROMPTS[::-1], seeds=[1, 0])
     for resolution in (8, 16):
-        torch.testing.assert_close(swapped.cross_map(resolution).flip(0), recorder.cross_map(resolution), atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(swapped.self_map(resolution).flip(0), recorder.self_map(resolution), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            swapped.cross_map(resolution).flip(0),
+            recorder.cross_map(resolution),
+            atol=1e-4,
+            rtol=1e-3,
+        )
+        torch.testing.assert_close(
+            swapped.self_map(resolution).flip(0),
+            recorder.self_map(resolution),
+            atol=1e-4,
+            rtol=1e-3,
+        )
     # The same images asked for another word give another map.
     with capture_attention(pipeline.unet, class_tokens=[[(2,)], [(5, 6)]]) as other:
         generate(pipeline)
@@ -163,11 +195,15 @@ def test_several_phrases_per_image(pipeline, recorded):
 def test_filters_choose_layers_and_resolutions(pipeline, recorded):
     recorder, _ = recorded
     name = "up_blocks.0.attentions.0.transformer_blocks.0.attn2"
-    with capture_attention(pipeline.unet, class_tokens=TOKENS, cross_layers=[name], self_resolutions=[8]) as chosen:
+    with capture_attention(
+        pipeline.unet, class_tokens=TOKENS, cross_layers=[name], self_resolutions=[8]
+    ) as chosen:
         generate(pipeline)
     assert chosen.cross_resolutions == chosen.self_resolutions == [8]
     torch.testing.assert_close(chosen.cross_map(8), recorder.layer_maps()[name])
-    with pytest.raises(AttentionError, match=r"no cross-attention was recorded at 16x16; recorded: \[8\]"):
+    with pytest.raises(
+        AttentionError, match=r"no cross-attention was recorded at 16x16; recorded: \[8\]"
+    ):
         chosen.cross_map(16)
 
 
@@ -194,7 +230,8 @@ def test_a_budget_bounds_the_heads_held_at_a_time(byte_budget):
         mean = mean_attention(query, key, scale=0.3, byte_budget=byte_budget)
     torch.testing.assert_close(mean, expected)
     one_row = 64 * 4
-    # Scores and their softmax live side by side: each gets half. One head's are the most that there are at a time.
+    # Scores and their softmax live side by side: each gets half. One head's are the most that there
+    # are at a time.
     assert largest.num_bytes <= max(one_row, byte_budget // 2)
     assert (largest.num_bytes == 64 * one_row) == (byte_budget >= 2 * 64 * one_row)
 
@@ -212,19 +249,31 @@ def test_the_budgeted_path_equals_the_plain_one(pipeline, recorded, byte_budget)
 def test_memory_grows_with_neither_steps_nor_layers(pipeline):
     sizes = []
     with capture_attention(pipeline.unet, class_tokens=TOKENS) as recorder:
-        generate(pipeline, steps=4, callback_on_step_end=lambda _p, _i, _t, kwargs: (sizes.append(recorder.num_bytes), kwargs)[1])
+        generate(
+            pipeline,
+            steps=4,
+            callback_on_step_end=lambda _p, _i, _t, kwargs: (
+                sizes.append(recorder.num_bytes),
+                kwargs,
+            )[1],
+        )
     per_image = sum(4 * (n + n * n) for n in (64, 256))
     assert sizes == [2 * per_image] * 4
 
 
 def test_half_precision_is_captured_in_float32(pipeline):
     store = LiteralStore(pipeline.unet)
-    with torch.autocast("cpu", dtype=torch.bfloat16), capture_attention(pipeline.unet, class_tokens=TOKENS) as half:
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        capture_attention(pipeline.unet, class_tokens=TOKENS) as half,
+    ):
         generate(pipeline, steps=1)
     store.close()
     assert half.cross_map(16).dtype == half.self_map(16).dtype == torch.float32
     # The queries and keys are bfloat16; what is made of them is as exact as in float32.
-    selves = [a.name for a in list_attention_layers(pipeline.unet) if a.resolution == 8 and not a.is_cross]
+    selves = [
+        a.name for a in list_attention_layers(pipeline.unet) if a.resolution == 8 and not a.is_cross
+    ]
     maps = [m / m.max() for name in selves for m in store.maps(name, 1)]
     np.testing.assert_allclose(half.self_map(8)[1], np.mean(maps, axis=0), atol=1e-5)
 
@@ -259,11 +308,25 @@ def test_an_sdxl_unet_is_captured_and_listed():
     )
     conditions = {"text_embeds": torch.randn(2, 8), "time_ids": torch.zeros(2, 6)}
     for latent_size in (16, 24):
-        with capture_attention(unet, class_tokens=[[(1,)]], per_layer=True) as recorder, torch.no_grad():
-            unet(torch.randn(2, 4, latent_size, latent_size), 10, torch.randn(2, 5, 16), added_cond_kwargs=conditions)
+        with (
+            capture_attention(unet, class_tokens=[[(1,)]], per_layer=True) as recorder,
+            torch.no_grad(),
+        ):
+            unet(
+                torch.randn(2, 4, latent_size, latent_size),
+                10,
+                torch.randn(2, 5, 16),
+                added_cond_kwargs=conditions,
+            )
         listed = list_attention_layers(unet, latent_size=latent_size)
-        assert recorder.self_resolutions == sorted({a.resolution for a in listed}) == [latent_size // 4, latent_size // 2]
-        assert {n: m.shape[-1] for n, m in recorder.layer_maps().items()} == {a.name: a.resolution for a in listed if a.is_cross}
+        assert (
+            recorder.self_resolutions
+            == sorted({a.resolution for a in listed})
+            == [latent_size // 4, latent_size // 2]
+        )
+        assert {n: m.shape[-1] for n, m in recorder.layer_maps().items()} == {
+            a.name: a.resolution for a in listed if a.is_cross
+        }
 
 
 def test_the_network_is_as_it_was_afterwards(pipeline):
@@ -279,12 +342,18 @@ def test_the_network_is_as_it_was_afterwards(pipeline):
 
 def test_bad_requests_are_named(pipeline):
     unet = pipeline.unet
-    with pytest.raises(AttentionError, match="no cross-attention layer is called nowhere; this network has: down_blocks"):
+    with pytest.raises(
+        AttentionError,
+        match="no cross-attention layer is called nowhere; this network has: down_blocks",
+    ):
         capture_attention(unet, class_tokens=TOKENS, cross_layers=["nowhere"]).__enter__()
     for empty in ([], [[]], [[()]]):
         with pytest.raises(AttentionError, match="at least one token"):
             capture_attention(unet, class_tokens=empty).__enter__()
-    with capture_attention(unet, class_tokens=TOKENS), pytest.raises(AttentionError, match="expected one of AttnProcessor2_0"):
+    with (
+        capture_attention(unet, class_tokens=TOKENS),
+        pytest.raises(AttentionError, match="expected one of AttnProcessor2_0"),
+    ):
         capture_attention(unet, class_tokens=TOKENS).__enter__()
     fused = build_unet()
     fused.fuse_qkv_projections()
@@ -314,12 +383,24 @@ def test_bad_requests_are_named(pipeline):
 def test_a_call_that_cannot_be_recorded_is_an_error(pipeline, call, message):
     rows = call.get("rows", 2)
     mask = {k: v for k, v in call.items() if k == "encoder_attention_mask"}
-    with pytest.raises(AttentionError, match=message), capture_attention(pipeline.unet, class_tokens=TOKENS), torch.no_grad():
-        pipeline.unet(torch.randn(rows, 4, 16, call.get("width", 16)), 10, torch.randn(rows, call.get("length", 16), 16), **mask)
+    with (
+        pytest.raises(AttentionError, match=message),
+        capture_attention(pipeline.unet, class_tokens=TOKENS),
+        torch.no_grad(),
+    ):
+        pipeline.unet(
+            torch.randn(rows, 4, 16, call.get("width", 16)),
+            10,
+            torch.randn(rows, call.get("length", 16), 16),
+            **mask,
+        )
 
 
 def build_sd2():
-    """A pipeline whose UNet is shaped as SD 2's: linear projections, more heads where it is coarser, upcast, v-prediction."""
+    """A pipeline whose UNet is shaped as SD 2's.
+
+    It has linear projections, more heads where it is coarser, upcast attention, v-prediction.
+    """
     pipeline = build_pipeline()
     torch.manual_seed(2)
     unet = UNet2DConditionModel(
@@ -334,7 +415,9 @@ def build_sd2():
         upcast_attention=True,
         norm_num_groups=8,
     )
-    scheduler = DDIMScheduler(clip_sample=False, prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    scheduler = DDIMScheduler(
+        clip_sample=False, prediction_type="v_prediction", rescale_betas_zero_snr=True
+    )
     pipeline.register_modules(unet=unet.eval(), scheduler=scheduler)
     return pipeline
 
@@ -351,15 +434,22 @@ def test_pipelines_of_every_shape_give_the_same_images_and_maps_of_every_resolut
     layers = list_attention_layers(pipeline.unet, latent_size=latent_size)
     assert recorder.cross_resolutions == sorted({a.resolution for a in layers if a.is_cross})
     for r in recorder.cross_resolutions:
-        assert recorder.cross_map(r).shape == (2, 1, r, r) and recorder.cross_map(r).isfinite().all()
+        assert (
+            recorder.cross_map(r).shape == (2, 1, r, r) and recorder.cross_map(r).isfinite().all()
+        )
         assert recorder.self_map(r).amax() <= 1
 
 
 def test_maps_of_all_resolutions_are_averaged_layer_by_layer(pipeline, recorded):
     recorder, _ = recorded
     layers = recorder.layer_maps().values()
-    enlarged = [torch.nn.functional.interpolate(m, size=(32, 32), mode="bilinear", align_corners=False) for m in layers]
-    torch.testing.assert_close(recorder.mean_cross_map(32), torch.stack(enlarged).mean(0), atol=1e-5, rtol=1e-4)
+    enlarged = [
+        torch.nn.functional.interpolate(m, size=(32, 32), mode="bilinear", align_corners=False)
+        for m in layers
+    ]
+    torch.testing.assert_close(
+        recorder.mean_cross_map(32), torch.stack(enlarged).mean(0), atol=1e-5, rtol=1e-4
+    )
     with (
         capture_attention(pipeline.unet, class_tokens=TOKENS) as nothing,
         pytest.raises(AttentionError, match="no cross-attention"),

@@ -2,13 +2,21 @@ import numpy as np
 import pytest
 import torch
 
-from seggen_core.attention.affinity_net import AffinityNet, neighbour_offsets, shifted, train_affinity_net
+from seggen_core.attention.affinity_net import (
+    AffinityNet,
+    neighbour_offsets,
+    shifted,
+    train_affinity_net,
+)
 from seggen_core.attention.diffumask import diffumask_masks, match_thresholds
+from seggen_core.attention.pamr import MaskRefiner
 from seggen_core.config import AffinityNetConfig
 from seggen_core.errors import AttentionError, ConfigError
 
 SIZE = 16
-CONFIG = AffinityNetConfig(feature_size=8, channels=8, radius=3, num_steps=30, batch_size=4, walk_steps=8)
+CONFIG = AffinityNetConfig(
+    feature_size=8, channels=8, radius=3, num_steps=30, batch_size=4, walk_steps=8
+)
 
 
 def discs(number=6, seed=0):
@@ -37,7 +45,9 @@ def test_thresholds_are_matched_as_a_literal_loop_does():
     rng = np.random.default_rng(0)
     scores, reference = rng.random((3, 6, 6)), rng.random((3, 6, 6)) > 0.6
     reference[2] = False
-    found = match_thresholds(torch.tensor(scores), torch.tensor(reference), thresholds=(0.2, 0.5, 1.1))
+    found = match_thresholds(
+        torch.tensor(scores), torch.tensor(reference), thresholds=(0.2, 0.5, 1.1)
+    )
     for b in range(3):
         expected = [literal_match(scores[b], reference[b], g) for g in (0.2, 0.5, 1.1)]
         np.testing.assert_allclose(found[b], expected, rtol=1e-6)
@@ -51,12 +61,18 @@ def test_each_image_gets_the_threshold_that_fits_it():
     scores[:, 0, 0] = 1.0  # both span [0, 1] after rescaling
     scores[:, 0, 1] = 0.0
     made = diffumask_masks(
-        scores, images.float() / 255, thresholds=(0.3, 0.6), background_score=0.35, affinity_net=None, refine=False,
-        pamr_iterations=1, pamr_dilations=(1,),
-    )  # fmt: skip
+        scores,
+        refiner=MaskRefiner(images.float() / 255, num_iterations=1, dilations=(1,)),
+        thresholds=(0.3, 0.6),
+        background_score=0.35,
+        affinity_net=None,
+        refine=False,
+    )
     assert made.threshold.tolist() == pytest.approx([0.3, 0.3])
     assert (made.binary[1] == masks[1]).float().mean() > 0.98
-    assert torch.equal(made.match, match_thresholds(made.soft, made.reference, thresholds=(0.3, 0.6)).amax(1))
+    assert torch.equal(
+        made.match, match_thresholds(made.soft, made.reference, thresholds=(0.3, 0.6)).amax(1)
+    )
 
 
 def test_neighbours_are_shifted_and_met_once():
@@ -68,9 +84,9 @@ def test_neighbours_are_shifted_and_met_once():
             assert moved[0, 0, y, x] == (maps[0, 0, y + 1, x - 1] if inside else 0)
     half = neighbour_offsets(3)
     assert len(half) == len(set(half)) and not {(-dy, -dx) for dy, dx in half} & set(half)
-    assert {(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if 0 < dy * dy + dx * dx < 9} == {*half} | {
-        (-dy, -dx) for dy, dx in half
-    }
+    assert {
+        (dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if 0 < dy * dy + dx * dx < 9
+    } == {*half} | {(-dy, -dx) for dy, dx in half}
 
 
 def test_the_walk_is_the_literal_random_walk():
@@ -105,10 +121,12 @@ def test_affinities_are_learned_from_certain_pixels_alone():
     inside = torch.stack([w[m].mean() for w, m in zip(walked, masks, strict=True)])
     outside = torch.stack([w[~m].mean() for w, m in zip(walked, masks, strict=True)])
     untrained = AffinityNet(CONFIG, image_size=SIZE).walk(images.float() / 255, half_scores(masks))
-    before = torch.stack([w[m].mean() - w[~m].mean() for w, m in zip(untrained, masks, strict=True)])
+    before = torch.stack(
+        [w[m].mean() - w[~m].mean() for w, m in zip(untrained, masks, strict=True)]
+    )
     assert (inside - outside).mean() > before.mean()
     # What is not certain doesn't count: a loss over images of such pixels alone is zero.
-    loss = network.loss(images.float() / 255, labels=torch.full((len(images), 8, 8), -1.0))
+    loss = network(images.float() / 255, torch.full((len(images), 8, 8), -1.0))
     assert loss == 0
 
 
@@ -117,6 +135,11 @@ def test_settings_that_do_not_fit_are_named():
     with pytest.raises(AttentionError, match="none of 2 images has a certain foreground"):
         train_affinity_net(images, torch.full((2, 8, 8), 0.5), config=CONFIG, name=(0,))
     with pytest.raises(ConfigError, match="feature_size is 6 and the image 16 pixels"):
-        train_affinity_net(images, half_scores(masks), config=CONFIG.model_copy(update={"feature_size": 6}), name=(0,))
-    with pytest.raises(ValueError, match="it has to be lower"):
+        train_affinity_net(
+            images,
+            half_scores(masks),
+            config=CONFIG.model_copy(update={"feature_size": 6}),
+            name=(0,),
+        )
+    with pytest.raises(ValueError, match="must be lower than foreground"):
         AffinityNetConfig(foreground=0.3, background=0.3)

@@ -6,7 +6,10 @@ from seggen_core.attention.pamr import pamr, pamr_affinity
 
 
 def literal_pamr(image, mask, *, num_iterations, dilations):
-    """Pixel by pixel, after equations (6) to (8) of the paper and the reference code's scale; [C, H, W] and [H, W]."""
+    """Refine [H, W] pixel by pixel on an image [C, H, W].
+
+    After equations (6) to (8) of the paper, with the reference code's scale.
+    """
     channels, height, width = image.shape
 
     def clamp(y, x):
@@ -16,7 +19,11 @@ def literal_pamr(image, mask, *, num_iterations, dilations):
     for y in range(height):
         for x in range(width):
             around = [
-                clamp(y + dy * d, x + dx * d) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)
+                clamp(y + dy * d, x + dx * d)
+                for d in dilations
+                for dy in (-1, 0, 1)
+                for dx in (-1, 0, 1)
+                if (dy, dx) != (0, 0)
             ]
             kernel = np.zeros(len(around))
             for c in range(channels):
@@ -50,14 +57,18 @@ def test_weights_are_convex_and_do_not_depend_on_the_colours_unit():
     weights = pamr_affinity(images, dilations=(1, 2))
     assert weights.shape == (1, 16, 12, 12)
     torch.testing.assert_close(weights.sum(1), torch.ones(1, 12, 12))
-    torch.testing.assert_close(weights, pamr_affinity(images * 255 - 40, dilations=(1, 2)), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        weights, pamr_affinity(images * 255 - 40, dilations=(1, 2)), atol=1e-4, rtol=1e-3
+    )
 
 
 def test_a_flat_image_averages_and_a_flat_mask_stays():
     flat = torch.full((1, 3, 8, 8), 0.3)
     torch.testing.assert_close(pamr_affinity(flat, dilations=(1,)), torch.full((1, 8, 8, 8), 1 / 8))
     mask = torch.full((1, 1, 8, 8), 0.7)
-    torch.testing.assert_close(pamr(torch.rand(1, 3, 8, 8), mask, num_iterations=5, dilations=(1, 2)), mask)
+    torch.testing.assert_close(
+        pamr(torch.rand(1, 3, 8, 8), mask, num_iterations=5, dilations=(1, 2)), mask
+    )
 
 
 def test_a_ragged_mask_snaps_to_the_edge_in_the_image():
@@ -76,5 +87,10 @@ def test_a_ragged_mask_snaps_to_the_edge_in_the_image():
 def test_images_of_a_batch_do_not_mix():
     images, masks = torch.rand(3, 3, 10, 10), torch.rand(3, 1, 10, 10)
     together = pamr(images, masks, num_iterations=4, dilations=(1, 2))
-    alone = torch.cat([pamr(images[i : i + 1], masks[i : i + 1], num_iterations=4, dilations=(1, 2)) for i in range(3)])
+    alone = torch.cat(
+        [
+            pamr(images[i : i + 1], masks[i : i + 1], num_iterations=4, dilations=(1, 2))
+            for i in range(3)
+        ]
+    )
     assert torch.equal(together, alone)

@@ -2,20 +2,27 @@ import numpy as np
 import pytest
 import torch
 
-from seggen_core.attention.pamr import pamr
+from seggen_core.attention.masks import rescale, upsample
+from seggen_core.attention.pamr import MaskRefiner, pamr
 from seggen_core.attention.seediff import (
+    SeeDiffSettings,
     expand_region,
     normalize,
     otsu_threshold,
     remove_background,
-    rescale,
     seediff_masks,
     select_seeds,
-    upsample,
 )
 from seggen_core.errors import AttentionError
 
 ALPHA, BETA = 0.5, 0.3
+
+
+def make_masks(cross_map, self_maps, *, image_size, refiner=None, **changes):
+    settings = SeeDiffSettings(**({"alpha": ALPHA, "beta": BETA} | changes))
+    return seediff_masks(
+        cross_map, self_maps, image_size=image_size, settings=settings, refiner=refiner
+    )
 
 
 def random_maps(seed=0, batch=3):
@@ -26,7 +33,9 @@ def random_maps(seed=0, batch=3):
 
 
 def as_tensors(cross, self_maps):
-    return torch.tensor(cross, dtype=torch.float32), {s: torch.tensor(m, dtype=torch.float32) for s, m in self_maps.items()}
+    return torch.tensor(cross, dtype=torch.float32), {
+        s: torch.tensor(m, dtype=torch.float32) for s, m in self_maps.items()
+    }
 
 
 # Literal transcriptions, one image at a time, on [s, s] arrays and A[i, j, :, :].
@@ -58,7 +67,9 @@ def literal_cosine(attention, seeds):
             row = attention[y * s + x]
             for i, j in seeds:
                 other = attention[i * s + j]
-                out[y, x] += row @ other / (np.linalg.norm(row) * np.linalg.norm(other)) / len(seeds)
+                out[y, x] += (
+                    row @ other / (np.linalg.norm(row) * np.linalg.norm(other)) / len(seeds)
+                )
     return out
 
 
@@ -74,7 +85,9 @@ def literal_upsample(m, size):  # equation 8: bilinear, pixel centres
             y0, x0 = int(sy), int(sx)
             y1, x1 = min(y0 + 1, m.shape[0] - 1), min(x0 + 1, m.shape[1] - 1)
             fy, fx = sy - y0, sx - x0
-            out[y, x] = (m[y0, x0] * (1 - fx) + m[y0, x1] * fx) * (1 - fy) + (m[y1, x0] * (1 - fx) + m[y1, x1] * fx) * fy
+            out[y, x] = (m[y0, x0] * (1 - fx) + m[y0, x1] * fx) * (1 - fy) + (
+                m[y1, x0] * (1 - fx) + m[y1, x1] * fx
+            ) * fy
     return out
 
 
@@ -98,24 +111,33 @@ def test_each_equation_matches_its_literal_transcription():
         assert [tuple(p) for p in seeds[b].nonzero().tolist()] == literal_seeds(cross[b], ALPHA)
         region = literal_expand(self_maps[4][b], literal_seeds(cross[b], ALPHA))
         np.testing.assert_allclose(expand_region(tensors[4], seeds)[b], region, atol=1e-6)
-        np.testing.assert_allclose(upsample(tensor, 12)[b], literal_upsample(cross[b], 12), atol=1e-6)
+        np.testing.assert_allclose(
+            upsample(tensor, 12)[b], literal_upsample(cross[b], 12), atol=1e-6
+        )
         np.testing.assert_allclose(rescale(tensor)[b], literal_rescale(cross[b]), atol=1e-6)
         for affinity, literal in LITERAL_AFFINITIES.items():
             expected = literal(self_maps[4][b], literal_seeds(cross[b], ALPHA))
             np.testing.assert_allclose(
-                expand_region(tensors[4], seeds, affinity=affinity)[b], expected, atol=1e-6, err_msg=affinity
+                expand_region(tensors[4], seeds, affinity=affinity)[b],
+                expected,
+                atol=1e-6,
+                err_msg=affinity,
             )
     region, background = torch.rand(3, 8, 8), torch.rand(3, 8, 8)
-    np.testing.assert_allclose(remove_background(region, background), (1 - background.numpy()) * region.numpy())
+    np.testing.assert_allclose(
+        remove_background(region, background), (1 - background.numpy()) * region.numpy()
+    )
 
 
 @pytest.mark.parametrize("affinity", LITERAL_AFFINITIES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_whole_method_matches_its_literal_transcription(seed, affinity):
     cross, self_maps = random_maps(seed)
-    result = seediff_masks(*as_tensors(cross, self_maps), image_size=20, alpha=ALPHA, beta=BETA, affinity=affinity)
+    result = make_masks(*as_tensors(cross, self_maps), image_size=20, affinity=affinity)
     assert result.status == ("accepted",) * 3
-    assert sorted(result.expansions) == sorted(result.seeds) == [4, 8]  # self-attention at 2 is coarser than the seeds
+    assert (
+        sorted(result.expansions) == sorted(result.seeds) == [4, 8]
+    )  # self-attention at 2 is coarser than the seeds
     for b in range(3):
         expected = literal_seediff(cross[b], {s: m[b] for s, m in self_maps.items()}, 20, affinity)
         np.testing.assert_allclose(result.soft[b], expected, atol=2e-5)
@@ -127,7 +149,7 @@ def test_the_whole_method_matches_its_literal_transcription(seed, affinity):
 def test_the_modules_of_the_ablation_can_be_taken_out():
     cross, self_maps = random_maps()
     tensor, tensors = as_tensors(cross, self_maps)
-    settings = {"image_size": 20, "alpha": ALPHA, "beta": BETA}
+    settings = {"image_size": 20}
     rows = {
         "CAA": ({"expansion": "none", "background_expansion": False}, lambda m, s: m),
         "CRE": ({"expansion": "once", "background_expansion": False}, lambda m, s: grow(m, s, [4])),
@@ -136,16 +158,20 @@ def test_the_modules_of_the_ablation_can_be_taken_out():
 
     def grow(m, maps, scales):
         for s in scales:
-            m = literal_rescale(literal_expand(maps[s], literal_seeds(literal_upsample(m, s), ALPHA)))
+            m = literal_rescale(
+                literal_expand(maps[s], literal_seeds(literal_upsample(m, s), ALPHA))
+            )
         return m
 
     for name, (changes, literal) in rows.items():
-        result = seediff_masks(tensor, {} if name == "CAA" else tensors, **settings, **changes)
+        result = make_masks(tensor, {} if name == "CAA" else tensors, **settings, **changes)
         for b in range(3):
-            expected = literal_upsample(literal(literal_rescale(cross[b]), {s: m[b] for s, m in self_maps.items()}), 20)
+            expected = literal_upsample(
+                literal(literal_rescale(cross[b]), {s: m[b] for s, m in self_maps.items()}), 20
+            )
             np.testing.assert_allclose(result.soft[b], expected, atol=2e-5, err_msg=name)
         assert not result.background.any() and not result.uncertain.any()
-    only_background = seediff_masks(tensor, tensors, expansion="none", **settings)
+    only_background = make_masks(tensor, tensors, expansion="none", **settings)
     assert only_background.background.shape == (3, 8, 8) and only_background.background.any()
 
 
@@ -158,9 +184,9 @@ def test_maps_divided_by_their_maximum_keep_their_floor():
 def test_pamr_refines_the_soft_mask_before_it_is_binarised():
     tensor, tensors = as_tensors(*random_maps())
     images = torch.rand(3, 3, 20, 20)
-    plain = seediff_masks(tensor, tensors, image_size=20, alpha=ALPHA, beta=BETA)
-    settings = {"images": images, "pamr_iterations": 2, "pamr_dilations": (1, 2)}
-    refined = seediff_masks(tensor, tensors, image_size=20, alpha=ALPHA, beta=BETA, **settings)
+    plain = make_masks(tensor, tensors, image_size=20)
+    refiner = MaskRefiner(images, num_iterations=2, dilations=(1, 2))
+    refined = make_masks(tensor, tensors, image_size=20, refiner=refiner)
     expected = pamr(images, plain.soft[:, None], num_iterations=2, dilations=(1, 2))[:, 0]
     assert torch.equal(refined.soft, expected) and torch.equal(refined.binary, expected >= BETA)
     assert not torch.equal(refined.binary, plain.binary)
@@ -179,7 +205,7 @@ def test_a_few_seeds_grow_to_the_whole_object():
     cross = torch.zeros(1, 4, 4)
     cross[0, 1, 1] = 1
     self_maps = {4: blob_attention(coarse), 8: blob_attention(fine)}
-    result = seediff_masks(cross, self_maps, image_size=8, alpha=ALPHA, beta=BETA)
+    result = make_masks(cross, self_maps, image_size=8)
     assert torch.equal(result.binary[0], fine)
     assert result.seeds[4].sum() == 1
 
@@ -188,9 +214,13 @@ def test_permuting_the_batch_permutes_the_masks():
     tensor, tensors = as_tensors(*random_maps())
     images = torch.rand(3, 3, 16, 16)
     order = [2, 0, 1]
-    settings = {"image_size": 16, "alpha": ALPHA, "beta": BETA}
-    straight = seediff_masks(tensor, tensors, images=images, **settings)
-    permuted = seediff_masks(tensor[order], {s: m[order] for s, m in tensors.items()}, images=images[order], **settings)
+    straight = make_masks(tensor, tensors, image_size=16, refiner=MaskRefiner(images))
+    permuted = make_masks(
+        tensor[order],
+        {s: m[order] for s, m in tensors.items()},
+        image_size=16,
+        refiner=MaskRefiner(images[order]),
+    )
     torch.testing.assert_close(permuted.soft, straight.soft[order])
     assert torch.equal(permuted.binary, straight.binary[order])
 
@@ -199,13 +229,18 @@ def test_permuting_the_batch_permutes_the_masks():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_image_whose_attention_is_not_finite_is_rejected_alone(what, value):
     tensor, tensors = as_tensors(*random_maps())
-    expected = seediff_masks(tensor, tensors, image_size=16, alpha=ALPHA, beta=BETA)
+    expected = make_masks(tensor, tensors, image_size=16)
     (tensor if what == "cross" else tensors[8])[1, 2, 3] = value
-    images = torch.rand(3, 3, 16, 16)
-    result = seediff_masks(tensor, tensors, image_size=16, alpha=ALPHA, beta=BETA, images=images, pamr_iterations=1)
+    refiner = MaskRefiner(torch.rand(3, 3, 16, 16), num_iterations=1)
+    result = make_masks(tensor, tensors, image_size=16, refiner=refiner)
     assert result.status == ("accepted", "not_finite_attention", "accepted")
     assert not result.binary[1].any() and not result.soft[1].any()
-    for maps in (result.soft, result.cross_attention, result.background, *result.expansions.values()):
+    for maps in (
+        result.soft,
+        result.cross_attention,
+        result.background,
+        *result.expansions.values(),
+    ):
         assert maps.isfinite().all()
     assert torch.equal(result.expansions[8][::2], expected.expansions[8][::2])
 
@@ -215,7 +250,7 @@ def test_a_flat_map_has_no_seeds():
     tensor[0] = 0.8
     flat_self = {s: m.clone() for s, m in tensors.items()}
     flat_self[4][1] = 1 / 16
-    result = seediff_masks(tensor, flat_self, image_size=16, alpha=ALPHA, beta=BETA)
+    result = make_masks(tensor, flat_self, image_size=16)
     assert result.status == ("no_seeds", "no_seeds", "accepted")
     assert not result.binary[:2].any() and result.binary[2].any()
     assert result.seeds[4][1].any() and not result.seeds[8][1].any()
@@ -223,9 +258,11 @@ def test_a_flat_map_has_no_seeds():
 
 def test_all_pixels_as_seeds():
     tensor, tensors = as_tensors(*random_maps())
-    result = seediff_masks(tensor, tensors, image_size=16, alpha=0.0, beta=0.0)
+    result = make_masks(tensor, tensors, image_size=16, alpha=0.0, beta=0.0)
     assert all(s.all() for s in result.seeds.values()) and result.binary.all()
-    torch.testing.assert_close(result.expansions[8], rescale(tensors[8].mean(1).view(3, 8, 8)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        result.expansions[8], rescale(tensors[8].mean(1).view(3, 8, 8)), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_no_seed_gives_no_region_and_no_division_by_zero():
@@ -233,19 +270,29 @@ def test_no_seed_gives_no_region_and_no_division_by_zero():
     seeds = torch.zeros(2, 4, 4, dtype=torch.bool)
     seeds[1, 0, 0] = True
     region = expand_region(self_map, seeds)
-    assert torch.equal(region[0], torch.zeros(4, 4)) and torch.equal(region[1].flatten(), self_map[1, 0])
+    assert torch.equal(region[0], torch.zeros(4, 4)) and torch.equal(
+        region[1].flatten(), self_map[1, 0]
+    )
 
 
 def test_rescale_spans_zero_to_one():
     maps = rescale(torch.rand(2, 5, 5) * 7 - 3)
-    assert torch.equal(maps.amin((1, 2)), torch.zeros(2)) and torch.equal(maps.amax((1, 2)), torch.ones(2))
-    assert torch.equal(rescale(torch.full((1, 3, 3), 0.2) + 1e-8 * torch.rand(1, 3, 3)), torch.zeros(1, 3, 3))
+    assert torch.equal(maps.amin((1, 2)), torch.zeros(2)) and torch.equal(
+        maps.amax((1, 2)), torch.ones(2)
+    )
+    assert torch.equal(
+        rescale(torch.full((1, 3, 3), 0.2) + 1e-8 * torch.rand(1, 3, 3)), torch.zeros(1, 3, 3)
+    )
 
 
 def test_otsu_minimises_the_variance_within_both_classes():
     rng = np.random.default_rng(0)
     bright, dark = rng.normal(190, 12, (16, 16)), rng.normal(60, 20, (16, 16))
-    grey = np.stack([np.where(rng.random((16, 16)) < 0.3, bright, dark), rng.random((16, 16)) * 255]).clip(0, 255).astype(int)
+    grey = (
+        np.stack([np.where(rng.random((16, 16)) < 0.3, bright, dark), rng.random((16, 16)) * 255])
+        .clip(0, 255)
+        .astype(int)
+    )
     for found, values in zip(otsu_threshold(torch.tensor(grey)).tolist(), grey, strict=True):
         within = {}
         for t in range(255):
@@ -269,4 +316,4 @@ def test_otsu_seeds_follow_the_map_and_not_alpha():
 
 def test_self_attention_must_reach_the_resolution_of_the_seeds():
     with pytest.raises(AttentionError, match=r"4x4 or finer, but only \[2\]"):
-        seediff_masks(torch.rand(1, 4, 4), {2: torch.rand(1, 4, 4)}, image_size=8, alpha=ALPHA, beta=BETA)
+        make_masks(torch.rand(1, 4, 4), {2: torch.rand(1, 4, 4)}, image_size=8)

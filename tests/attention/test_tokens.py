@@ -21,7 +21,10 @@ def test_finds_every_token_of_the_class(tokenizer, prompt, class_name, expected)
     assert class_token_positions(tokenizer, prompt=prompt, class_name=class_name) == expected
     # The positions hold the class's own pieces.
     pieces = tokenizer.convert_ids_to_tokens(tokenizer(prompt).input_ids)
-    spelt = "".join(pieces[p] for p in expected[: len(tokenizer(class_name, add_special_tokens=False).input_ids)])
+    spelt = "".join(
+        pieces[p]
+        for p in expected[: len(tokenizer(class_name, add_special_tokens=False).input_ids)]
+    )
     assert spelt.replace("</w>", " ").strip() == class_name.lower()
 
 
@@ -33,7 +36,10 @@ def test_finds_every_token_of_the_class(tokenizer, prompt, class_name, expected)
         ("a photo of cars", "car"),
         ("a photo of a plant", "potted plant"),
         ("a photo of a car", ""),
-        ("a photo of a car", "\N{SNOWMAN}"),  # unknown to this vocabulary: its id is that of the end token
+        (
+            "a photo of a car",
+            "\N{SNOWMAN}",
+        ),  # unknown to this vocabulary: its id is that of the end token
     ],
 )
 def test_a_class_that_is_not_in_the_prompt_is_named(tokenizer, prompt, class_name):
@@ -44,11 +50,14 @@ def test_a_class_that_is_not_in_the_prompt_is_named(tokenizer, prompt, class_nam
 
 def test_a_class_past_the_last_token_is_an_error():
     tokenizer = build_tokenizer(max_length=8)
-    prompt = "a photo of a house and a bus"  # start, 8 words, end: the pipeline keeps start, 6 words, end
+    # Start, 8 words, end: the pipeline keeps start, 6 words, end.
+    prompt = "a photo of a house and a bus"
     assert class_token_positions(tokenizer, prompt=prompt, class_name="house") == (5,)
     with pytest.raises(PromptError, match="past the text encoder's 8 tokens"):
         class_token_positions(tokenizer, prompt=prompt, class_name="bus")
     # The last position that survives truncation.
-    assert class_token_positions(tokenizer, prompt="a photo of a house car bus", class_name="car") == (6,)
+    assert class_token_positions(
+        tokenizer, prompt="a photo of a house car bus", class_name="car"
+    ) == (6,)
     with pytest.raises(PromptError):
         class_token_positions(tokenizer, prompt="a photo of a house car bus", class_name="bus")

@@ -1,4 +1,7 @@
-"""A real StableDiffusionPipeline with random weights, small enough for a test: 32 px images, attention at 16x16 and 8x8."""
+"""A real StableDiffusionPipeline with random weights, small enough for a test.
+
+It makes images of 32 px, with attention at 16x16 and 8x8.
+"""
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -18,7 +21,12 @@ def build_tokenizer(*, max_length: int = 16) -> CLIPTokenizer:
             merges += [merge] if merge not in merges else []
             pieces = ["".join(merge), *pieces[2:]]
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    tokens = letters + [c + "</w>" for c in letters] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    tokens = (
+        letters
+        + [c + "</w>" for c in letters]
+        + ["".join(m) for m in merges]
+        + ["<|startoftext|>", "<|endoftext|>"]
+    )
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=max_length)
 
@@ -68,7 +76,8 @@ def build_pipeline() -> StableDiffusionPipeline:
             pad_token_id=tokenizer.pad_token_id,
         )
     ).eval()
-    # Weights as drawn give nearly flat attention; larger projections make it vary, as training does.
+    # Weights as drawn give nearly flat attention; larger projections make it vary, as training
+    # does.
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if name.endswith(("to_q.weight", "to_k.weight")):

@@ -1,4 +1,7 @@
-"""Each data check on a small project: what is sound passes, and what it is for fails with numbers and an example."""
+"""Each data check on a small project.
+
+What is sound passes; what a check is for fails with numbers and an example.
+"""
 
 import json
 import shutil
@@ -12,8 +15,8 @@ import pytest
 from seggen_core import checks
 from seggen_core.checks.synthesis import edge_agreement
 from seggen_core.config import ChecksConfig
-from seggen_core.paths import ProjectPaths
-from seggen_core.synthesis.sample_store import Sample, SampleStore, SampleStoreWriter
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.taxonomy import Taxonomy
 
 FLOORS = ChecksConfig()
@@ -37,7 +40,6 @@ def write_store(folder: Path, samples: list[Sample], **manifest: Any) -> Path:
     with SampleStoreWriter(folder, num_classes=len(TAXONOMY)) as writer:
         for one in samples:
             writer.add(one)
-        writer.commit()
         writer.finish(manifest=manifest)
     return folder
 
@@ -47,21 +49,29 @@ def paths(tmp_path: Path) -> ProjectPaths:
     """Real splits of stripes in all classes; sources of "car" are the samples with a car."""
     paths = ProjectPaths(tmp_path)
     for number, split in enumerate(("train", "val", "test")):
-        stripes = [sample(f"{split}{i}", mask_of(0, 1, 2, i % 2), shade=10 * number + i) for i in range(4)]
+        stripes = [
+            sample(f"{split}{i}", mask_of(0, 1, 2, i % 2), shade=10 * number + i) for i in range(4)
+        ]
         write_store(paths.real(split), stripes)
     paths.taxonomy.write_text(json.dumps(TAXONOMY.to_json()))
     paths.subsets.write_text(json.dumps({"0": [f"train{i}" for i in range(4)]}))
     return paths
 
 
-def partition(paths: ProjectPaths, *samples: Sample, slug: str = "car", method: str = "masksyn") -> Path:
+def partition(
+    paths: ProjectPaths, *samples: Sample, slug: str = "car", method: str = "masksyn"
+) -> Path:
     params = {"samples_per_source": 1} if method == "masksyn" else {}
     return write_store(paths.synthetic(method, slug), list(samples), params=params)
 
 
 def test_sound_data_passes_all(paths: ProjectPaths) -> None:
-    made = partition(paths, *(sample(f"m{i}", mask_of(0, 1, 2, 1), source=f"train{i}") for i in range(4)))
-    pd.DataFrame({"sample_key": [f"train{i}" for i in range(4)], "caption": "a car"}).to_parquet(_parent(paths.captions))
+    made = partition(
+        paths, *(sample(f"m{i}", mask_of(0, 1, 2, 1), source=f"train{i}") for i in range(4))
+    )
+    pd.DataFrame({"sample_key": [f"train{i}" for i in range(4)], "caption": "a car"}).to_parquet(
+        _parent(paths.captions)
+    )
     for check, folder in (
         (checks.check_samples, paths.real("train")),
         (checks.check_held_out, paths.real("train")),
@@ -83,7 +93,9 @@ def _parent(path: Path) -> Path:
 
 
 def test_a_sample_that_cant_be_decoded(paths: ProjectPaths) -> None:
-    folder = partition(paths, *(sample(f"m{i}", mask_of(0, 1, 2, 1), source="train0") for i in range(2)))
+    folder = partition(
+        paths, *(sample(f"m{i}", mask_of(0, 1, 2, 1), source="train0") for i in range(2))
+    )
     row = SampleStore(folder).index.iloc[1]
     with (folder / row["shard"]).open("r+b") as shard:
         shard.seek(row["image_offset"] + 20)
@@ -91,12 +103,17 @@ def test_a_sample_that_cant_be_decoded(paths: ProjectPaths) -> None:
     finding = checks.check_samples(folder, paths=paths, checks=FLOORS)
     assert not finding.passed and finding.blocks
     assert finding.numbers == {"samples": 2, "bad": 1}
-    assert finding.example is not None and finding.example.startswith("data/synthetic/masksyn/car/m1: ")
+    assert finding.example is not None and finding.example.startswith(
+        "data/synthetic/masksyn/car/m1: "
+    )
 
 
 def test_a_test_image_among_the_training_images(paths: ProjectPaths) -> None:
     leaked = SampleStore(paths.real("test"))["test1"]
-    train = [*SampleStore(paths.real("train")), Sample("renamed", leaked.image, leaked.segmentation_map, None, {})]
+    train = [
+        *SampleStore(paths.real("train")),
+        Sample("renamed", leaked.image, leaked.segmentation_map, None, {}),
+    ]
     write_store(paths.real("train"), train)
     finding = checks.check_held_out(paths.real("train"), paths=paths, checks=FLOORS)
     assert not finding.passed
@@ -105,11 +122,15 @@ def test_a_test_image_among_the_training_images(paths: ProjectPaths) -> None:
 
 
 def test_captions_are_missing(paths: ProjectPaths) -> None:
-    table = pd.DataFrame({"sample_key": ["train0", "train1", "train2"], "caption": ["a car", " ", "a road"]})
+    table = pd.DataFrame(
+        {"sample_key": ["train0", "train1", "train2"], "caption": ["a car", " ", "a road"]}
+    )
     table.to_parquet(_parent(paths.captions))
     finding = checks.check_captions(paths.captions.parent, paths=paths, checks=FLOORS)
     assert (finding.passed, finding.numbers["coverage"], finding.example) == (False, 0.5, "train1")
-    relaxed = checks.check_captions(paths.captions.parent, paths=paths, checks=ChecksConfig(min_caption_coverage=0.5))
+    relaxed = checks.check_captions(
+        paths.captions.parent, paths=paths, checks=ChecksConfig(min_caption_coverage=0.5)
+    )
     assert relaxed.passed
 
 
@@ -119,7 +140,9 @@ def test_an_empty_partition(paths: ProjectPaths) -> None:
     # Nothing to make it from: no real sample has the sky as its rarest class.
     finding = checks.check_classes(partition(paths, slug="sky"), paths=paths, checks=FLOORS)
     assert (finding.passed, finding.blocks) == (False, False)
-    finding = checks.check_classes(partition(paths, slug="sky", method="seediff"), paths=paths, checks=FLOORS)
+    finding = checks.check_classes(
+        partition(paths, slug="sky", method="seediff"), paths=paths, checks=FLOORS
+    )
     assert (finding.passed, finding.blocks) == (False, True)
 
 
@@ -148,14 +171,20 @@ def test_a_collapsed_histogram(paths: ProjectPaths) -> None:
     assert not finding.passed
     assert finding.numbers["distance"] == pytest.approx(11 / 16)
     assert "most shifted: car, 93.8% of pixels where the real ones have 25.0%" in finding.summary
-    assert checks.check_histogram(folder, paths=paths, checks=ChecksConfig(max_histogram_distance=0.7)).passed
+    assert checks.check_histogram(
+        folder, paths=paths, checks=ChecksConfig(max_histogram_distance=0.7)
+    ).passed
 
 
 def test_masks_that_have_nothing_to_do_with_their_images(paths: ProjectPaths) -> None:
     noise = np.random.default_rng(0)
     unrelated = [
         Sample(
-            f"m{i}", noise.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8), mask_of(0, 1, 2, 1), None, {"source_key": "train0"}
+            f"m{i}",
+            noise.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8),
+            mask_of(0, 1, 2, 1),
+            None,
+            {"source_key": "train0"},
         )
         for i in range(8)
     ]
@@ -167,7 +196,8 @@ def test_masks_that_have_nothing_to_do_with_their_images(paths: ProjectPaths) ->
 
 
 def test_edge_agreement_by_hand() -> None:
-    # A step of 60 between rows 1 and 2: central differences give 30 in both rows of the border and 0 elsewhere.
+    # A step of 60 between rows 1 and 2: central differences give 30 in both rows of the border and
+    # 0 elsewhere.
     mask = np.repeat(np.array([0, 0, 1, 1, 1, 1], np.uint8), 6).reshape(6, 6)
     image = (mask[..., None] * 60).repeat(3, 2)
     assert edge_agreement(image, segmentation_map=mask) == pytest.approx(30 / 1e-6)
@@ -176,10 +206,14 @@ def test_edge_agreement_by_hand() -> None:
     assert np.isnan(edge_agreement(image, segmentation_map=np.zeros_like(mask)))
 
 
-def test_samples_made_from_held_out_ones(paths: ProjectPaths) -> None:
-    folder = partition(paths, sample("m0", mask_of(0, 2), source="train0"), sample("m1", mask_of(0, 2), source="test3"))
+def test_samples_with_a_held_out_source(paths: ProjectPaths) -> None:
+    folder = partition(
+        paths,
+        sample("m0", mask_of(0, 2), source="train0"),
+        sample("m1", mask_of(0, 2), source="test3"),
+    )
     finding = checks.check_sources(folder, paths=paths, checks=FLOORS)
-    assert not finding.passed and "m1 is from test3 of the test split" in finding.summary
+    assert not finding.passed and "the source of m1 is test3 of the test split" in finding.summary
 
 
 @pytest.mark.parametrize("lowest, passes", [(9.9, False), (10.0, True)])
@@ -197,11 +231,21 @@ def test_the_floor_of_a_checkpoint(paths: ProjectPaths, lowest: float, passes: b
     "metrics, passes, example",
     [
         ({"miou": 40.0, "partitions": {"car": {"miou": 30.0}, "sky": {"miou": 50.0}}}, True, None),
-        ({"miou": 4.0, "partitions": {"car": {"miou": 3.0}, "sky": {"miou": 5.0}}}, False, "masksyn/car"),
-        ({"miou": 40.0, "mask_iou": 14.0, "per_class_mask_iou": {"sky": 8.0}, "partitions": {}}, False, "masksyn/sky"),
+        (
+            {"miou": 4.0, "partitions": {"car": {"miou": 3.0}, "sky": {"miou": 5.0}}},
+            False,
+            "masksyn/car",
+        ),
+        (
+            {"miou": 40.0, "mask_iou": 14.0, "per_class_mask_iou": {"sky": 8.0}, "partitions": {}},
+            False,
+            "masksyn/sky",
+        ),
     ],
 )
-def test_the_floor_of_a_method(paths: ProjectPaths, metrics: dict[str, Any], passes: bool, example: str | None) -> None:
+def test_the_floor_of_a_method(
+    paths: ProjectPaths, metrics: dict[str, Any], passes: bool, example: str | None
+) -> None:
     folder = paths.report("judge", "masksyn")
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -213,4 +257,6 @@ def test_every_check_takes_the_same_arguments() -> None:
     functions = [getattr(checks, name) for name in checks.__all__ if name.startswith("check_")]
     assert len(functions) == 9
     for function in functions:
-        assert [*function.__annotations__] == ["folder", "paths", "checks", "return"], function.__name__
+        assert [*function.__annotations__] == ["folder", "paths", "checks", "return"], (
+            function.__name__
+        )

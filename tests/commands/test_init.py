@@ -1,15 +1,22 @@
-"""`seggen init`: a parameter file from a profile, with the dataset's place and classes set and every comment kept."""
+"""`seggen init`: a parameter file from a profile.
+
+The dataset's place and classes are set, and every comment is kept.
+"""
 
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from seggen_core.cli import main
 from seggen_core.commands.init import set_key
 from seggen_core.config import load_config
+from seggen_core.datasets.open import open_project_dataset
 from tests.datasets.layouts import WRITERS
+from tests.datasets.test_cross_checks import change_annotations, own_categories
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,43 +33,147 @@ def init(project: Path, *arguments: str) -> int:
     return main(["--params", str(project / "params.yaml"), "init", *arguments])
 
 
-def shrink(project: Path, profile: str) -> None:
-    """The tiny datasets have fewer samples than the profiles hold out."""
-    path = project / "profiles" / profile / "params.yaml"
-    text = path.read_text()
-    for count in (37, 100, 200, 500):
-        text = text.replace(f"  num_val: {count}\n", "  num_val: 1\n")
-    path.write_text(text.replace("  use_sbd: true", "  use_sbd: false"))
-
-
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_dataset_gets_a_file_that_works(project: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+def test_every_dataset_gets_a_file_that_works(
+    project: Path, name: str, capsys: pytest.CaptureFixture
+) -> None:
+    """Also with four training samples, where the profiles hold out 37 to 500."""
     profile = name if (project / "profiles" / name).is_dir() else "ade20k"
-    shrink(project, profile)
     data = project / "my data" / name
     data.mkdir(parents=True)
     WRITERS[name](data)
     if name == "mapillary":  # eight classes are more than one tiny map has
         assert (data / "config.json").is_file()
-    assert init(project, "--dataset", name, "--root", str(data)) == 0
+    more = ("--set", "use_sbd=false") if name == "voc2012" else ()
+    assert init(project, "--dataset", name, "--root", str(data), *more) == 0
     config = load_config(project / "params.yaml")
-    assert config.dataset.name == name and config.dataset.root == Path(f"my data/{name}")
+    place = Path(f"my data/{name}")
+    assert (config.dataset.name, config.dataset.root, config.dataset.reads) == (name, place, place)
     assert f"with the profile {profile}" in capsys.readouterr().out
     before = yaml.safe_load((project / "profiles" / profile / "params.yaml").read_text())
     after = yaml.safe_load((project / "params.yaml").read_text())
     assert {k for k in before if before[k] != after[k]} <= {"dataset", "classes"}
-    assert {k for k in after["dataset"] if after["dataset"][k] != before["dataset"].get(k)} <= {"name", "root"}
-    comments = [
-        line for line in (project / "profiles" / profile / "params.yaml").read_text().splitlines() if line.strip()[:1] == "#"
-    ]
-    assert set(comments) <= set((project / "params.yaml").read_text().splitlines())
+    changed = {k for k in after["dataset"] if after["dataset"][k] != before["dataset"].get(k)}
+    own = {"name", "root", "reads", "num_val", "subset_size", "use_sbd"}
+    assert changed <= (own if name == profile else own | {"splits", "keep_val_in_train"})
+    text = (project / "params.yaml").read_text()
+    if name == profile:
+        lines = (project / "profiles" / profile / "params.yaml").read_text().splitlines()
+        comments = [line for line in lines if line.strip()[:1] == "#"]
+        assert set(comments) <= set(text.splitlines())
+    else:
+        assert "ADE20K" not in text and "20,210" not in text and "are not public" not in text
+
+
+def write_folder(root: Path, *, train: int, val: int, test: int) -> Path:
+    """A dataset of the layout "folder" with two classes and as many samples; 0 is no folder."""
+    for split, count in {"train": train, "val": val, "test": test}.items():
+        for i in range(count):
+            for kind, suffix in (("images", "jpg"), ("masks", "png")):
+                (root / kind / split).mkdir(parents=True, exist_ok=True)
+                shape = (16, 16, 3) if kind == "images" else (16, 16)
+                pixels = np.full(shape, i % 2, np.uint8)
+                Image.fromarray(pixels).save(root / kind / split / f"{split}{i}.{suffix}")
+    (root / "classes.csv").write_text("id,name,is_thing\n0,wall,no\n1,chair,yes\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    "sizes, splits, counts",
+    [
+        ((10, 3, 3), "published", "train 10, val 3, test 3"),
+        ((10, 0, 3), "val_from_train", "train 9, val 1, test 3"),
+        ((10, 3, 0), "val_as_test", "train 9, val 1, test 3"),
+        ((10, 0, 0), "all_from_train", "train 8, val 1, test 1"),
+    ],
+)
+def test_the_users_own_splits_are_taken(
+    project: Path,
+    sizes: tuple[int, int, int],
+    splits: str,
+    counts: str,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    train, val, test = sizes
+    root = write_folder(project / "ds", train=train, val=val, test=test)
+    assert init(project, "--dataset", "folder", "--root", str(root)) == 0
+    assert f"folder ({counts} samples, 2 classes)" in capsys.readouterr().out
+    config = load_config(project / "params.yaml")
+    assert config.dataset.splits == splits and config.classes == ("wall", "chair")
+    reader = open_project_dataset(config, base=project)
+    keys = {split: set(reader.keys(split)) for split in ("train", "val", "test")}
+    assert not keys["train"] & keys["val"] and not keys["train"] & keys["test"]
+    if test:
+        assert keys["test"] == {f"test{i}" for i in range(test)}, "the user's own test split"
+
+
+def test_folders_without_splits_are_one_training_split(project: Path) -> None:
+    root = write_folder(project / "ds", train=10, val=0, test=0)
+    for kind in ("images", "masks"):
+        for file in (root / kind / "train").iterdir():
+            file.rename(root / kind / file.name)
+        (root / kind / "train").rmdir()
+    assert init(project, "--dataset", "folder", "--root", str(root)) == 0
+    reader = open_project_dataset(load_config(project / "params.yaml"), base=project)
+    assert [len(reader.keys(split)) for split in ("train", "val", "test")] == [8, 1, 1]
+
+
+def test_init_takes_what_the_section_dataset_takes(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = write_folder(project / "ds", train=10, val=3, test=3)
+    (root / "classes.csv").rename(root / "labels.csv")
+    (root / "images" / "train").rename(root / "photos")
+    (root / "some.txt").write_text("train0\ntrain1\ntrain2\n")
+    arguments = ["--dataset", "folder", "--root", str(root)]
+    assert init(project, *arguments) == 2
+    message = capsys.readouterr().err
+    assert "nothing was written" in message and "--set KEY=VALUE" in message
+    assert not (project / "params.yaml").exists()
+    for setting in (
+        "classes_file=labels.csv",
+        "files.train={images: photos, keys: some.txt}",
+        "dataset.image_size=256",
+        "files.val.images=images/val",
+    ):
+        arguments += ["--set", setting]
+    assert init(project, *arguments) == 0
+    assert "train 3, val 3, test 3" in capsys.readouterr().out
+    config = load_config(project / "params.yaml").dataset
+    assert config.image_size == 256 and config.classes_file == "labels.csv"
+    assert config.files["train"].images == "photos" and config.files["val"].images == "images/val"
+
+
+@pytest.mark.parametrize(
+    "setting, words",
+    [
+        ("image_size=50", "dataset.image_size is 50; expected a multiple of 8"),
+        ("image_sise=64", "dataset.image_sise: unknown key; known here: name, root"),
+        ("reads=elsewhere", "so that DVC notices when files of the dataset change"),
+    ],
+)
+def test_what_is_impossible_is_said_at_once(
+    project: Path, setting: str, words: str, capsys: pytest.CaptureFixture
+) -> None:
+    root = write_folder(project / "ds", train=10, val=3, test=3)
+    arguments = ("--dataset", "folder", "--root", str(root), "--set", setting)
+    assert init(project, *arguments) == 2
+    assert words in capsys.readouterr().err
+    assert not (project / "params.yaml").exists()
+
+
+def test_a_root_that_holds_the_results_is_refused(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """DVC would watch what it makes itself."""
+    assert init(project, "--dataset", "folder", "--root", str(project)) == 2
+    assert "where results go" in capsys.readouterr().err
 
 
 def test_nothing_is_replaced_unless_asked(project: Path, capsys: pytest.CaptureFixture) -> None:
     (project / "params.yaml").write_text("mine: true\n")
-    shrink(project, "camvid")
-    WRITERS["camvid"](project / "data")
-    arguments = ("--dataset", "camvid", "--root", str(project / "data"))
+    WRITERS["camvid"](project / "ds")
+    arguments = ("--dataset", "camvid", "--root", str(project / "ds"))
     assert init(project, *arguments) == 2
     assert "exists; --force replaces it" in capsys.readouterr().err
     assert (project / "params.yaml").read_text() == "mine: true\n"
@@ -89,11 +200,16 @@ def test_what_can_not_be_opened_is_not_written(
 
 def test_scenes_need_no_root(project: Path) -> None:
     assert init(project, "--dataset", "scenes") == 0
-    assert (project / "params.yaml").read_text() == (ROOT / "profiles" / "scenes" / "params.yaml").read_text()
+    assert (project / "params.yaml").read_text() == (
+        ROOT / "profiles" / "scenes" / "params.yaml"
+    ).read_text()
 
 
 def test_a_key_is_set_where_it_is_and_nowhere_else() -> None:
-    text = "a: 1\nclasses: [x,\n  y]\n\ndataset:\n  # where\n  root: null # here\n  name: q\nother:\n  root: 5\n"
+    text = (
+        "a: 1\nclasses: [x,\n  y]\n\ndataset:\n  # where\n  root: null # here\n  name: q\n"
+        "other:\n  root: 5\n"
+    )
     changed = set_key(set_key(text, "root", 'a "b" ü', section="dataset"), "classes", ["z"])
     assert yaml.safe_load(changed) == {
         "a": 1,
@@ -102,4 +218,22 @@ def test_a_key_is_set_where_it_is_and_nowhere_else() -> None:
         "other": {"root": 5},
     }
     assert "  # where\n" in changed
-    assert yaml.safe_load(set_key("dataset:\n  name: q\n", "root", "x", section="dataset"))["dataset"]["root"] == "x"
+    assert (
+        yaml.safe_load(set_key("dataset:\n  name: q\n", "root", "x", section="dataset"))["dataset"][
+            "root"
+        ]
+        == "x"
+    )
+
+
+@pytest.mark.parametrize("name", ["coco_panoptic", "coco_instance"])
+def test_categories_of_the_users_own_become_the_classes(project: Path, name: str) -> None:
+    data = project / "mine"
+    data.mkdir()
+    WRITERS[name](data)
+    change_annotations(data, own_categories)
+    assert init(project, "--dataset", name, "--root", str(data)) == 0
+    config = load_config(project / "params.yaml")
+    assert {"crack", "rust"} <= set(config.classes)
+    assert "bicycle" not in config.classes
+    open_project_dataset(config, base=project)

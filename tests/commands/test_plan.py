@@ -1,33 +1,58 @@
 """`seggen plan`: counts that follow from the parameters, and hours that follow from the counts."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from seggen_core.cli import main
 from seggen_core.config import load_config
-from seggen_core.paths import ProjectPaths
-from seggen_core.reports.plan import Plan, foundation_family, load_rates, plan_project
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.reports.plan import Plan, load_rates, plan_project
+from seggen_core.reports.plan_inputs import foundation_family
+from seggen_core.reports.plan_stages import StagePlan
+from seggen_core.store.writer import SampleStoreWriter
 
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/params.yaml"))
 
 
-def plan(profile: str, *, root: Path = ROOT, device: str = "gpu") -> Plan:
+def plan(
+    profile: str,
+    *,
+    root: Path = ROOT,
+    device: str = "gpu",
+    rates: Mapping[str, Mapping[str, float]] | None = None,
+    use_results: bool = False,
+) -> Plan:
+    """Plan a profile; `rates` change the package's, network by network.
+
+    Results of runs in the repository itself count only with `use_results`.
+    """
     config = load_config(ROOT / "profiles" / profile / "params.yaml")
-    return plan_project(config, paths=ProjectPaths(root), rates=load_rates(None, device=device))
+    table = load_rates(None, device=device)
+    for network, changes in (rates or {}).items():
+        table[network] |= changes
+    use_results = root != ROOT  # what has run in the project that the tests lie in is no concern
+    return plan_project(config, paths=ProjectPaths(root), rates=table, use_results=use_results)
 
 
-def work(found: Plan) -> dict[str, str]:
-    return {s.stage: s.work for s in found.stages}
+def by_stage(planned: Plan) -> dict[str, StagePlan]:
+    return {stage.stage: stage for stage in planned.stages}
+
+
+def work(planned: Plan) -> dict[str, str]:
+    return {stage.stage: stage.work for stage in planned.stages}
 
 
 def test_ade20k_makes_the_papers_numbers_of_samples() -> None:
-    found = plan("ade20k")
-    assert work(found)["masksyn"].startswith("202,100 samples") and work(found)["imgsyn"].startswith("1,010,500 samples")
-    assert "seediff" not in work(found), "no arm reads it"
-    assert {s.stage: s.items for s in found.stages}["imgsyn"] == 150
+    planned = plan("ade20k")
+    assert work(planned)["masksyn"].startswith("202,100 samples") and work(planned)[
+        "imgsyn"
+    ].startswith("1,010,500 samples")
+    assert "seediff" not in work(planned), "no arm reads it"
+    assert {s.stage: s.items for s in planned.stages}["imgsyn"] == 150
 
 
 def test_coco_and_seediff_do_too() -> None:
@@ -38,76 +63,126 @@ def test_coco_and_seediff_do_too() -> None:
 
 
 def test_diffumask_draws_more_than_it_keeps() -> None:
-    found = {s.stage: s for s in plan("scenes", device="cpu").stages}
-    assert found["diffumask"].work == "96 samples: 8 classes x 12"
-    per_sample = {m: found[m].hours / int(found[m].work.split()[0]) for m in ("seediff", "diffumask")}
-    assert per_sample["diffumask"] == pytest.approx(per_sample["seediff"] / 0.8)  # noise learning drops a fifth
+    planned = by_stage(plan("scenes", device="cpu"))
+    assert planned["diffumask"].work == "96 samples: 8 classes x 12"
+    per_sample = {
+        m: planned[m].hours / int(planned[m].work.split()[0]) for m in ("seediff", "diffumask")
+    }
+    assert per_sample["diffumask"] == pytest.approx(
+        per_sample["seediff"] / 0.8
+    )  # noise learning drops a fifth
 
 
 def test_pretraining_takes_time() -> None:
-    found = {s.stage: s for s in plan("camvid", device="cpu").stages}
-    assert found["foundation"].work == "3,000 steps of 8"
-    assert found["foundation"].hours / found["text2mask"].hours == pytest.approx(3000 / 1200, rel=0.05)
+    planned = by_stage(plan("camvid", device="cpu"))
+    assert planned["foundation"].work == "3,000 steps of 8"
+    assert planned["foundation"].hours / planned["text2mask"].hours == pytest.approx(
+        3000 / 1200, rel=0.05
+    )
 
 
 def test_hours_are_calls_times_seconds() -> None:
-    config = load_config(ROOT / "profiles" / "ade20k" / "params.yaml")
-    rates = json.loads(json.dumps(load_rates(None, device="gpu")))
-    rates["sdxl"] |= {"image_size": 768, "unet_s": 1.0, "vae_s": 0.0}
-    hours = {s.stage: s.hours for s in plan_project(config, paths=ProjectPaths(ROOT), rates=rates).stages}
-    assert hours["imgsyn"] == pytest.approx(1_010_500 * 40 * 2 * 1.4 / 3600)  # guidance doubles, the ControlNet adds 0.4
+    rates = {"sdxl": {"image_size": 768, "unet_s": 1.0, "vae_s": 0.0}}
+    hours = {name: s.hours for name, s in by_stage(plan("ade20k", rates=rates)).items()}
+    # Guidance doubles, the ControlNet adds 0.4.
+    assert hours["imgsyn"] == pytest.approx(1_010_500 * 40 * 2 * 1.4 / 3600)
     assert hours["masksyn"] == pytest.approx(202_100 * (200 * 2 + 40 * 2 * 1.4) / 3600)
     # As measured: 2.9 passes, another one for checkpointing, and no more for the ControlNet.
     assert hours["text2mask"] == hours["mask2img"] == pytest.approx(30_000 * 16 * 3.9 / 3600)
 
 
 def test_what_is_no_measurement_of_this_network_is_assumed() -> None:
-    assert {s.stage: s.basis for s in plan("camvid", device="cpu").stages}["foundation"] == "measured"
-    assert {s.stage: s.basis for s in plan("camvid_256", device="cpu").stages}["foundation"] == "assumed"  # a wider UNet
+    basis = {
+        profile: by_stage(plan(profile, device="cpu"))["foundation"].basis
+        for profile in ("camvid", "camvid_256")
+    }
+    assert basis == {"camvid": "measured", "camvid_256": "assumed"}  # a wider UNet
 
 
 def test_crops_and_mirrored_pictures_are_encoded_too() -> None:
-    config = load_config(ROOT / "profiles" / "camvid_256" / "params.yaml")
-    rates = json.loads(json.dumps(load_rates(None, device="gpu")))
-    rates["embedded"] |= {"image_size": 256, "unet_s": 0.0, "vae_s": 1.0}
-    hours = {s.stage: s.hours for s in plan_project(config, paths=ProjectPaths(ROOT), rates=rates).stages}
-    assert [hours[n] * 3600 for n in ("foundation", "text2mask", "mask2img")] == [367 * 2 * 8, 367 * 2 * 4, 367 * 2 * 8]
+    rates = {"embedded": {"image_size": 256, "unet_s": 0.0, "vae_s": 1.0}}
+    stages = by_stage(plan("camvid_256", rates=rates))
+    assert [stages[n].hours * 3600 for n in ("foundation", "text2mask", "mask2img")] == [
+        367 * 2 * 8,
+        367 * 2 * 4,
+        367 * 2 * 8,
+    ]
 
 
 def test_samples_are_compared_with_every_training_sample() -> None:
-    config = load_config(ROOT / "profiles" / "scenes" / "params.yaml")
-    rates = json.loads(json.dumps(load_rates(None, device="cpu")))
-    rates["nearest"] = {"image_size": 32, "read_s": 0.5, "image_pair_s": 1.0, "mask_pair_s": 0.25}
-    found = {s.stage: s for s in plan_project(config, paths=ProjectPaths(ROOT), rates=rates).stages}["memorization"]
-    # 720 of MaskSyn, 480 of ImgSyn, 192 of SeeDiff, 96 of DiffuMask; for each of them 100 validation and 1,000 training samples.
-    assert found.items == 4 and found.work == "1,488 samples against 1,000"
+    nearest = {"image_size": 32, "read_s": 0.5, "image_pair_s": 1.0, "mask_pair_s": 0.25}
+    planned = by_stage(plan("scenes", device="cpu", rates={"nearest": nearest}))["memorization"]
+    # 720 of MaskSyn, 480 of ImgSyn, 192 of SeeDiff, 96 of DiffuMask; for each of them 100
+    # validation and 1,000 training samples.
+    assert planned.items == 4 and planned.work == "1,488 samples against 1,000"
     pairs = 1000 * (1488 + 400) + 1000 * (720 + 100) * 0.25
-    assert found.hours * 3600 == pytest.approx(pairs + (1488 + 400 + 4000) * 0.5 * 4)
+    assert planned.hours * 3600 == pytest.approx(pairs + (1488 + 400 + 4000) * 0.5 * 4)
 
 
 def test_what_was_run_here_is_taken_from_its_durations(tmp_path: Path) -> None:
     (tmp_path / "profiles" / "scenes").mkdir(parents=True)
-    (tmp_path / "profiles" / "scenes" / "foundation").symlink_to(ROOT / "profiles" / "scenes" / "foundation")
+    (tmp_path / "profiles" / "scenes" / "foundation").symlink_to(
+        ROOT / "profiles" / "scenes" / "foundation"
+    )
     (tmp_path / ".seggen").mkdir()
     durations = {"text2mask": 360.0, "masksyn@car": 10.0}
     (tmp_path / ".seggen" / "durations.json").write_text(json.dumps({"stages": durations}))
-    found = {s.stage: s for s in plan("scenes", root=tmp_path, device="cpu").stages}
-    assert (found["text2mask"].hours, found["text2mask"].basis) == (0.1, "last run here")
-    assert found["masksyn"].basis == "measured", "one of eight partitions is no measurement of all"
-    assert found["train_seg"].basis == "measured"
+    planned = by_stage(plan("scenes", root=tmp_path, device="cpu", use_results=True))
+    assert (planned["text2mask"].hours, planned["text2mask"].basis) == (0.1, "last run here")
+    assert planned["masksyn"].basis == "measured", (
+        "one of eight partitions is no measurement of all"
+    )
+    assert planned["train_seg"].basis == "measured"
+
+
+def test_results_of_another_dataset_are_not_planned_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Sixty sources and the durations of a demo say nothing about CamVid, nor about a profile."""
+    for name in ("params.yaml", "profiles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    paths = ProjectPaths(tmp_path)
+    with SampleStoreWriter(paths.real("train"), num_classes=2) as writer:
+        writer.finish(manifest={"dataset": "scenes"})
+    paths.subsets.write_text(json.dumps({"0": ["train-00000", "train-00001"]}))
+    (tmp_path / ".seggen").mkdir()
+    durations = json.dumps({"stages": {"text2mask": 3600.0}})
+    (tmp_path / ".seggen" / "durations.json").write_text(durations)
+
+    own = by_stage(plan("scenes", root=tmp_path, device="cpu"))
+    assert own["text2mask"].basis == "last run here" and own["masksyn"].work.startswith(
+        "24 samples"
+    )
+    other = plan("camvid", root=tmp_path, device="cpu")
+    assert by_stage(other)["text2mask"].basis == "measured"
+    assert work(other) == work(plan("camvid", device="cpu"))
+    assert main(["--params", str(tmp_path / "params.yaml"), "plan", "--profile", "scenes"]) == 0
+    assert "last run here" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_can_be_planned(profile: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["--params", str(ROOT / "params.yaml"), "plan", "--profile", profile]) == 0
     text = capsys.readouterr().out
-    assert f"plan of the profile {profile}" in text and "total" in text and "note: hours of one device" in text
+    assert (
+        f"plan of the profile {profile}" in text
+        and "total" in text
+        and "note: hours of one device" in text
+    )
     config = load_config(ROOT / "profiles" / profile / "params.yaml")
-    families = {"scenes": "embedded", "camvid": "embedded", "camvid_256": "embedded", "voc2012": "sd", "cityscapes": "sd"}
+    families = {
+        "scenes": "embedded",
+        "camvid": "embedded",
+        "camvid_256": "embedded",
+        "voc2012": "sd",
+        "cityscapes": "sd",
+    }
     assert foundation_family(config, paths=ProjectPaths(ROOT)) == families.get(profile, "sdxl")
 
 
-def test_own_throughputs_and_what_is_wrong_with_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_own_throughputs_and_what_is_wrong_with_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     rates = {"gpu": load_rates(None, device="gpu") | {"source": "my card", "basis": "measured"}}
     (tmp_path / "rates.json").write_text(json.dumps(rates))
     arguments = ["--params", str(ROOT / "params.yaml"), "plan", "--profile", "ade20k", "--rates"]

@@ -25,7 +25,7 @@ PAGE_MS = 240_000
 
 @contextmanager
 def open_page(profile: Path) -> Iterator[Any]:
-    """A page of a browser with a fresh profile in the folder `profile`; skips the test where there is no browser."""
+    """A page of a browser with its profile in a folder; skips the test without a browser."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium (apt-get install chromium)")
     api = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")

@@ -1,4 +1,4 @@
-"""A Dagster of its own: webserver, daemon and code server over one project, spoken to by GraphQL."""
+"""A Dagster of its own over one project, spoken to by GraphQL: webserver, daemon, code server."""
 
 import json
 import os
@@ -31,7 +31,13 @@ class LiveDagster:
     """Starts in `with`, and has all of its processes ended after it."""
 
     def __init__(self, project: Path, *, folder: Path, target: list[str]) -> None:
-        """Args: project: SEGGEN_PROJECT of the code server; folder: for logs and DAGSTER_HOME; target: -m or -f, and what."""
+        """Start nothing yet.
+
+        Args:
+            project: SEGGEN_PROJECT of the code server.
+            folder: for logs and DAGSTER_HOME.
+            target: -m or -f, and what.
+        """
         self._project, self.folder, self._target = project, folder, target
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.address = f"http://127.0.0.1:{free_port()}"
@@ -43,17 +49,52 @@ class LiveDagster:
         port = free_port()
         workspace = self.folder / "workspace.yaml"
         workspace.write_text(
-            json.dumps({"load_from": [{"grpc_server": {"host": "127.0.0.1", "port": port, "location_name": "project"}}]})
+            json.dumps(
+                {
+                    "load_from": [
+                        {
+                            "grpc_server": {
+                                "host": "127.0.0.1",
+                                "port": port,
+                                "location_name": "project",
+                            }
+                        }
+                    ]
+                }
+            )
         )
-        self.start("code", "dagster", "api", "grpc", *self._target, "--host", "127.0.0.1", "--port", str(port))
+        self.start(
+            "code",
+            "dagster",
+            "api",
+            "grpc",
+            *self._target,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        )
         wait_until(lambda: answers(port), seconds=240, what=f"the code server, see {self.folder}")
         web_port = self.address.rpartition(":")[2]
-        self.start("web", "dagster_project.serve", "dagster", "--workspace", str(workspace), "--port", web_port)
+        self.start(
+            "web",
+            "dagster_project.serve",
+            "dagster",
+            "--workspace",
+            str(workspace),
+            "--port",
+            web_port,
+        )
         wait_until(self._is_loaded, seconds=240, what=f"Dagster to load, see {self.folder}")
         self.start("daemon", "dagster._daemon", "run", "--workspace", str(workspace))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
@@ -73,7 +114,12 @@ class LiveDagster:
         }
         with (self.folder / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *argv], cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, "-m", module, *argv],
+                cwd=ROOT,
+                env=env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def kill(self, name: str) -> None:
@@ -84,16 +130,22 @@ class LiveDagster:
 
     def _is_loaded(self) -> bool:
         try:
-            query = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+            query = """{ workspaceOrError { ... on Workspace {
+                locationEntries { locationOrLoadError { __typename } } } } }"""
             entries = self.ask(query)["workspaceOrError"]["locationEntries"]
         except (URLError, OSError):
             return False
-        return all((entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation" for entry in entries)
+        return all(
+            (entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
+            for entry in entries
+        )
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Put a GraphQL query and return the data of its answer."""
         body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.address}/graphql", data=body, headers={"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self.address}/graphql", data=body, headers={"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=60) as response:
             answer = json.load(response)
         assert "errors" not in answer, answer["errors"]
@@ -103,7 +155,9 @@ class LiveDagster:
         """Launch a run of one asset and return its id."""
         tags = [{"key": "dagster/partition", "value": partition}] if partition else []
         selector = LOCATION | {"pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [asset]}]}
-        return self._launch({"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}})
+        return self._launch(
+            {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
+        )
 
     def _launch(self, params: dict[str, Any]) -> str:
         launch = """mutation Launch($params: ExecutionParams!) {
@@ -115,18 +169,27 @@ class LiveDagster:
         return str(answer["run"]["runId"])
 
     def check(self, asset: str) -> str:
-        """Launch a run of all checks of an asset, as the button in the UI does, and return its id."""
-        listing = """query Checks($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
-            assetChecksOrError { ... on AssetChecks { checks { name } } } } } }"""
+        """Launch a run of all checks of an asset, as the button in the UI does; return its id."""
+        listing = """query Checks($key: AssetKeyInput!) {
+            assetNodeOrError(assetKey: $key) { ... on AssetNode {
+                assetChecksOrError { ... on AssetChecks { checks { name } } } } } }"""
         node = self.ask(listing, key={"path": [asset]})["assetNodeOrError"]
-        checks = [{"assetKey": {"path": [asset]}, "name": check["name"]} for check in node["assetChecksOrError"]["checks"]]
-        selector = LOCATION | {"pipelineName": "__ASSET_JOB", "assetSelection": [], "assetCheckSelection": checks}
+        checks = [
+            {"assetKey": {"path": [asset]}, "name": check["name"]}
+            for check in node["assetChecksOrError"]["checks"]
+        ]
+        selector = LOCATION | {
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [],
+            "assetCheckSelection": checks,
+        }
         return self._launch({"selector": selector, "mode": "default"})
 
     def backfill(self, asset: str, partitions: list[str]) -> None:
         """Launch a run for each of some partitions of an asset."""
         launch = """mutation Backfill($params: LaunchBackfillParams!) {
-            launchPartitionBackfill(backfillParams: $params) { __typename ... on PythonError { message } } }"""
+            launchPartitionBackfill(backfillParams: $params) {
+                __typename ... on PythonError { message } } }"""
         params = {"assetSelection": [{"path": [asset]}], "partitionNames": partitions}
         answer = self.ask(launch, params=params)["launchPartitionBackfill"]
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
@@ -143,19 +206,25 @@ class LiveDagster:
 
     def runs(self) -> dict[str, str]:
         """Status of every run."""
-        found = self.ask("{ runsOrError { ... on Runs { results { runId status } } } }")["runsOrError"]["results"]
+        found = self.ask("{ runsOrError { ... on Runs { results { runId status } } } }")[
+            "runsOrError"
+        ]["results"]
         return {run["runId"]: run["status"] for run in found}
 
     def wait_for(self, run_id: str, *, seconds: float = 240) -> str:
         """Wait until a run has ended and return its status."""
-        wait_until(lambda: self.status(run_id) in END_STATES, seconds=seconds, what=f"run {run_id} to end")
+        wait_until(
+            lambda: self.status(run_id) in END_STATES, seconds=seconds, what=f"run {run_id} to end"
+        )
         return self.status(run_id)
 
-    def data_versions(self, asset: str, partitions: list[str | None]) -> dict[str | None, tuple[str | None, str | None]]:
+    def data_versions(
+        self, asset: str, partitions: list[str | None]
+    ) -> dict[str | None, tuple[str | None, str | None]]:
         """Data version and staleness of an asset's partitions."""
         query = """query Versions($key: AssetKeyInput!, $partition: String) {
-            assetNodeOrError(assetKey: $key) {
-                ... on AssetNode { dataVersion(partition: $partition) staleStatus(partition: $partition) } } }"""
+            assetNodeOrError(assetKey: $key) { ... on AssetNode {
+                dataVersion(partition: $partition) staleStatus(partition: $partition) } } }"""
         found = {}
         for partition in partitions:
             node = self.ask(query, key={"path": [asset]}, partition=partition)["assetNodeOrError"]

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from dagster_project.defs import build_definitions
+from dagster_project.definitions import build_definitions
 from tests.dagster_project.conftest import ROOT, copy_pipeline
 
 SNAPSHOT = Path(__file__).parent / "asset_graph.json"
@@ -35,7 +35,7 @@ def definitions(project: Path) -> dg.Definitions:
 
 
 def describe(definitions: dg.Definitions) -> dict[str, Any]:
-    """The asset graph as JSON: all that a change of dvc.yaml, or of the code that reads it, may change."""
+    """The asset graph as JSON: all that dvc.yaml, or the code that reads it, may change."""
     graph = definitions.resolve_asset_graph()
     assets = {}
     for key in sorted(graph.get_all_asset_keys()):
@@ -55,7 +55,9 @@ def describe(definitions: dg.Definitions) -> dict[str, Any]:
         }
     return {
         "assets": assets,
-        "jobs": sorted(job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")),
+        "jobs": sorted(
+            job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")
+        ),
         "schedules": sorted(schedule.name for schedule in definitions.schedules or ()),
         "sensors": sorted(sensor.name for sensor in definitions.sensors or ()),
     }
@@ -65,7 +67,10 @@ def describe_mapping(mapping: dg.PartitionMapping | None) -> Any:
     if mapping is None:
         return None
     if isinstance(mapping, dg.StaticPartitionMapping):
-        return {key: sorted(read) for key, read in mapping.downstream_partition_keys_by_upstream_partition_key.items()}
+        return {
+            key: sorted(read)
+            for key, read in mapping.downstream_partition_keys_by_upstream_partition_key.items()
+        }
     if isinstance(mapping, dg.SpecificPartitionsPartitionMapping):
         return list(mapping.partition_keys)
     return type(mapping).__name__
@@ -75,7 +80,9 @@ def test_the_graph_is_the_one_that_was_looked_at(definitions: dg.Definitions) ->
     found = describe(definitions)
     if os.environ.get("SEGGEN_UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(json.dumps(found, indent=1) + "\n")
-    assert found == json.loads(SNAPSHOT.read_text()), "SEGGEN_UPDATE_SNAPSHOTS=1 writes the snapshot anew"
+    assert found == json.loads(SNAPSHOT.read_text()), (
+        "SEGGEN_UPDATE_SNAPSHOTS=1 writes the snapshot anew"
+    )
 
 
 def test_every_job_can_be_validated(definitions: dg.Definitions) -> None:
@@ -83,7 +90,9 @@ def test_every_job_can_be_validated(definitions: dg.Definitions) -> None:
 
 
 def test_a_new_class_and_a_new_stage_need_no_python(project: Path) -> None:
-    params, stages = (yaml.safe_load((project / name).read_text()) for name in ("params.yaml", "dvc.yaml"))
+    params, stages = (
+        yaml.safe_load((project / name).read_text()) for name in ("params.yaml", "dvc.yaml")
+    )
     before = build_definitions(project).resolve_asset_graph()
     version = before.get(dg.AssetKey("seediff")).code_version
     try:
@@ -100,8 +109,14 @@ def test_a_new_class_and_a_new_stage_need_no_python(project: Path) -> None:
         cutmix = graph.get(dg.AssetKey("cutmix"))
         assert cutmix.partitions_def is not None
         assert cutmix.partitions_def.get_partition_keys()[-1] == "bench"
-        assert isinstance(cutmix.partition_mappings[dg.AssetKey("seediff")], dg.IdentityPartitionMapping)
-        assert {key.name for key in cutmix.check_keys} >= {"samples_sound", "image_mask_agreement", "dvc_status"}
+        assert isinstance(
+            cutmix.partition_mappings[dg.AssetKey("seediff")], dg.IdentityPartitionMapping
+        )
+        assert {key.name for key in cutmix.check_keys} >= {
+            "samples_sound",
+            "image_mask_agreement",
+            "dvc_status",
+        }
         # A class more says nothing of the partitions that there were: they aren't stale.
         assert graph.get(dg.AssetKey("seediff")).code_version == version
     finally:
@@ -118,14 +133,20 @@ def config_leaves(kind: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
         yield from config_leaves(field.config_type, (*path, name))
 
 
-def test_a_run_may_set_parameters_and_how_many_stages_run_and_nothing_else(definitions: dg.Definitions) -> None:
+def test_a_run_may_set_parameters_and_how_many_stages_run_and_nothing_else(
+    definitions: dg.Definitions,
+) -> None:
     harmless = (
         r"execution\.config\.(marker_to_close|step_dependency_config\.require_upstream_step_success)",
         r"loggers\.console\.config\.(log_level|name)",
         r"ops\.\w+\.config\.params",
         r"ops\.(demo|full_ablation|evaluation)_stages\.config\.jobs",
     )
-    leaves = {leaf for job in definitions.resolve_all_job_defs() for leaf in config_leaves(job.run_config_schema.config_type)}
+    leaves = {
+        leaf
+        for job in definitions.resolve_all_job_defs()
+        for leaf in config_leaves(job.run_config_schema.config_type)
+    }
     assert "ops.masksyn.config.params" in leaves and "ops.demo_stages.config.jobs" in leaves
     assert {leaf for leaf in leaves if not re.fullmatch("|".join(harmless), leaf)} == set()
 
@@ -175,7 +196,9 @@ def test_launch_parameters_are_checked_as_params_yaml_is(
     assert not result.success
     data = result.failure_data_for_node("masksyn")
     assert data is not None and data.user_failure_data is not None
-    assert re.search(words, data.user_failure_data.description or "", re.DOTALL), data.user_failure_data
+    assert re.search(words, data.user_failure_data.description or "", re.DOTALL), (
+        data.user_failure_data
+    )
     assert "is refused" in (data.user_failure_data.description or "")
     assert not list(project.rglob("owned"))
 
@@ -200,8 +223,12 @@ def test_dg_knows_the_project(command: tuple[str, ...], project: Path) -> None:
         "SEGGEN_PROJECT": str(project),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
     }
-    done = subprocess.run([dg_command, *command], cwd=ROOT, env=env, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [dg_command, *command], cwd=ROOT, env=env, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     if command[0] == "list":
         listed = json.loads(done.stdout[done.stdout.index("{") :])
-        assert {"dataset", "masksyn", "ablation"} <= {asset["asset_key"] for asset in listed["assets"]}
+        assert {"dataset", "masksyn", "ablation"} <= {
+            asset["asset_key"] for asset in listed["assets"]
+        }

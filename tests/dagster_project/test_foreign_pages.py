@@ -1,4 +1,7 @@
-"""A page of another origin, in a real browser: nothing that it sends to Dagster or MLflow does anything; their own pages work."""
+"""A page of another origin, in a real browser.
+
+Nothing that it sends to Dagster or MLflow does anything; their own pages work.
+"""
 
 import http.server
 import json
@@ -15,15 +18,17 @@ from typing import Any
 
 import pytest
 
+from tests.dagster_dvc.conftest import make_project
 from tests.dagster_project.browser import open_page
-from tests.dagster_project.dvc_assets.conftest import make_project
 from tests.dagster_project.live import ROOT, LiveDagster, free_port, wait_until
 from tests.dagster_project.test_ui import TOY
 
 LAUNCH = """mutation { launchPipelineExecution(executionParams: {mode: "default", selector: {
-    repositoryLocationName: "project", repositoryName: "__repository__", pipelineName: "everything"}}) {
+    repositoryLocationName: "project", repositoryName: "__repository__",
+    pipelineName: "everything"}}) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-# Each function sends a request in one of the ways that a page has, and returns when it is known that the server has answered.
+# Each function sends a request in one of the ways that a page has, and returns when it is known
+# that the server has answered.
 ATTACKS = """async ({target, launch}) => {
     const url = target + '/graphql?query=' + encodeURIComponent(launch);
     const report = target + '/report_asset_materialization/dataset';
@@ -41,8 +46,8 @@ ATTACKS = """async ({target, launch}) => {
         const frame = document.createElement('iframe');
         frame.name = 'frame' + Math.random();
         document.body.append(frame);
-        const form = Object.assign(
-            document.createElement('form'), {method: 'POST', action: address, enctype, target: frame.name});
+        const form = Object.assign(document.createElement('form'),
+            {method: 'POST', action: address, enctype, target: frame.name});
         for (const [name, value] of Object.entries(fields))
             form.append(Object.assign(document.createElement('input'), {name, value}));
         document.body.append(form);
@@ -50,27 +55,32 @@ ATTACKS = """async ({target, launch}) => {
         form.submit();
         return end;
     };
-    const sent = (address, options) => fetch(address, options).then(answer => answer.type + ' ' + answer.status, String);
+    const sent = (address, options) => fetch(address, options).then(
+        answer => answer.type + ' ' + answer.status, String);
     const socket = () => new Promise(done => {
         const socket = new WebSocket(target.replace('http', 'ws') + '/graphql', 'graphql-ws');
         socket.onopen = () => {
             socket.send(JSON.stringify({type: 'connection_init'}));
             socket.send(JSON.stringify({id: '1', type: 'start', payload: {query: launch}}));
         };
-        socket.onmessage = event => { if (event.data.includes('"1"')) done('answered ' + event.data); };
+        socket.onmessage = event => {
+            if (event.data.includes('"1"')) done('answered ' + event.data);
+        };
         socket.onclose = () => done('closed');
     });
-    const plain = {'Content-Type': 'text/plain'};
+    const plain = {'Content-Type': 'text/plain'}, typed = {'Content-Type': 'application/json'};
+    const foreign = {method: 'POST', mode: 'no-cors', headers: plain};
+    const field = json.slice(0, -1) + ', "x": "';
     return {
         image: await shown('img', url),
         script: await shown('script', url),
         frame: await shown('iframe', url),
         urlencoded: await form(url, 'application/x-www-form-urlencoded', {query: launch}),
         multipart: await form(target + '/graphql', 'multipart/form-data', {query: launch}),
-        text_form: await form(target + '/graphql', 'text/plain', {[json.slice(0, -1) + ', "x": "']: '"}'}),
-        text: await sent(target + '/graphql', {method: 'POST', mode: 'no-cors', headers: plain, body: json}),
-        text_with_query: await sent(url, {method: 'POST', mode: 'no-cors', headers: plain, body: ''}),
-        json: await sent(target + '/graphql', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: json}),
+        text_form: await form(target + '/graphql', 'text/plain', {[field]: '"}'}),
+        text: await sent(target + '/graphql', {...foreign, body: json}),
+        text_with_query: await sent(url, {...foreign, body: ''}),
+        json: await sent(target + '/graphql', {method: 'POST', headers: typed, body: json}),
         read: await sent(target + '/graphql?query={version}', {}),
         report: await sent(report, {method: 'POST', mode: 'no-cors'}),
         beacon: navigator.sendBeacon(url, ''),
@@ -137,19 +147,29 @@ def test_another_page_launches_nothing_where_the_bare_webserver_lets_it(
     for name in ("127.0.0.1", "localhost"):
         for target in ("127.0.0.1", "localhost"):
             page.goto(f"http://{name}:{foreign_port}/")
-            outcome = page.evaluate(ATTACKS, {"target": f"http://{target}:{port}", "launch": LAUNCH})
+            outcome = page.evaluate(
+                ATTACKS, {"target": f"http://{target}:{port}", "launch": LAUNCH}
+            )
             assert outcome["image"] == "error"
             assert outcome["socket"] == "closed"
-            assert outcome["json"].startswith("TypeError") and outcome["read"].startswith("TypeError")
+            assert outcome["json"].startswith("TypeError") and outcome["read"].startswith(
+                "TypeError"
+            )
             # A link that is followed shows a page; it doesn't run what the address says.
-            page.evaluate("address => { location.href = address }", f"http://{target}:{port}/graphql?query={LAUNCH}")
+            page.evaluate(
+                "address => { location.href = address }",
+                f"http://{target}:{port}/graphql?query={LAUNCH}",
+            )
             page.wait_for_selector("text=GraphiQL", state="attached")
     # Beacons are sent in their own time: by now, after four more pages, those have arrived.
     assert happened(dagster) == (0, 0)
 
     # The page of the other address is another origin too.
     page.goto(f"http://localhost:{port}/server_info")
-    assert page.evaluate(ATTACKS, {"target": f"http://127.0.0.1:{port}", "launch": LAUNCH})["socket"] == "closed"
+    assert (
+        page.evaluate(ATTACKS, {"target": f"http://127.0.0.1:{port}", "launch": LAUNCH})["socket"]
+        == "closed"
+    )
     assert happened(dagster) == (0, 0)
 
     # What the attacks would do; without this, they could have become harmless for other reasons.
@@ -166,7 +186,16 @@ def bare_webserver(dagster: LiveDagster) -> Iterator[str]:
     """`dagster-webserver` over the same instance; gives its address."""
     port = free_port()
     workspace = str(dagster.folder / "workspace.yaml")
-    dagster.start("bare", "dagster_webserver", "--workspace", workspace, "--host", "127.0.0.1", "--port", str(port))
+    dagster.start(
+        "bare",
+        "dagster_webserver",
+        "--workspace",
+        workspace,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    )
 
     def is_loaded() -> bool:
         try:
@@ -182,10 +211,15 @@ def bare_webserver(dagster: LiveDagster) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
-def test_its_own_pages_launch_runs_and_follow_them(page: Any, dagster: LiveDagster, name: str) -> None:
+def test_its_own_pages_launch_runs_and_follow_them(
+    page: Any, dagster: LiveDagster, name: str
+) -> None:
     before = set(dagster.runs())
     received: list[str] = []
-    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(str(frame))))
+    page.on(
+        "websocket",
+        lambda socket: socket.on("framereceived", lambda frame: received.append(str(frame))),
+    )
     address = dagster.address.replace("127.0.0.1", name)
     page.goto(f"{address}/locations/project/jobs/everything/playground")
     page.get_by_role("button", name="Launch Run").click()
@@ -194,18 +228,31 @@ def test_its_own_pages_launch_runs_and_follow_them(page: Any, dagster: LiveDagst
     assert dagster.wait_for(run) == "SUCCESS"
     page.wait_for_selector("text=Success")
     # The log of a run comes as a GraphQL subscription.
-    wait_until(lambda: any("RunSuccessEvent" in frame for frame in received), seconds=60, what="the subscription")
+    wait_until(
+        lambda: any("RunSuccessEvent" in frame for frame in received),
+        seconds=60,
+        what="the subscription",
+    )
 
 
 @pytest.fixture(scope="module")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    argv = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--default-artifact-root", (folder / "runs").as_uri()]
+    argv = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--default-artifact-root",
+        (folder / "runs").as_uri(),
+    ]
     command = [sys.executable, "-m", "dagster_project.serve", "mlflow", *argv, "--port", str(port)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
-    wait_until(lambda: post(address, "experiments/search", {"max_results": 9}) == 200, seconds=240, what=f"MLflow, see {folder}")
+    wait_until(
+        lambda: post(address, "experiments/search", {"max_results": 9}) == 200,
+        seconds=240,
+        what=f"MLflow, see {folder}",
+    )
     yield address
     process.terminate()
     process.wait(60)
@@ -213,8 +260,12 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def post(address: str, path: str, body: dict[str, Any], **headers: str) -> int:
     """HTTP status of a POST; 0 where nothing listens."""
-    fields = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(f"{address}/api/2.0/mlflow/{path}", data=json.dumps(body).encode(), headers=fields)
+    fields = {"Content-Type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    request = urllib.request.Request(
+        f"{address}/api/2.0/mlflow/{path}", data=json.dumps(body).encode(), headers=fields
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
@@ -227,8 +278,22 @@ def post(address: str, path: str, body: dict[str, Any], **headers: str) -> int:
 def test_mlflow_takes_json_from_its_own_pages_and_programs(mlflow: str) -> None:
     port = mlflow.rpartition(":")[2]
     assert post(mlflow, "experiments/create", {"name": "mine"}) == 200
-    assert post(mlflow, "experiments/create", {"name": "page"}, Origin=mlflow, Sec_Fetch_Site="same-origin") == 200
-    for origin in ("https://evil.example", "http://localhost:8199", f"http://localhost:{port}", "null"):
+    assert (
+        post(
+            mlflow,
+            "experiments/create",
+            {"name": "page"},
+            Origin=mlflow,
+            Sec_Fetch_Site="same-origin",
+        )
+        == 200
+    )
+    for origin in (
+        "https://evil.example",
+        "http://localhost:8199",
+        f"http://localhost:{port}",
+        "null",
+    ):
         assert post(mlflow, "experiments/create", {"name": origin}, Origin=origin) == 403
     assert post(mlflow, "experiments/create", {"name": "rebound"}, Host="evil.example") == 403
     assert post(mlflow, "experiments/create", {"name": "text"}, Content_Type="text/plain") == 415
@@ -238,15 +303,36 @@ def test_mlflow_takes_json_from_its_own_pages_and_programs(mlflow: str) -> None:
 
 def test_mlflow_changes_nothing_by_get() -> None:
     handlers = pytest.importorskip("mlflow.server.handlers")
-    verbs = {"create", "delete", "restore", "update", "set", "log", "upload", "transition", "invoke", "register", "cancel"}
-    read = {path for path, _, methods in handlers.get_endpoints() if "GET" in methods and "graphql" not in path}
+    verbs = {
+        "create",
+        "delete",
+        "restore",
+        "update",
+        "set",
+        "log",
+        "upload",
+        "transition",
+        "invoke",
+        "register",
+        "cancel",
+    }
+    read = {
+        path
+        for path, _, methods in handlers.get_endpoints()
+        if "GET" in methods and "graphql" not in path
+    }
     assert read
-    assert [path for path in read if verbs & set(re.split(r"[/-]", path.partition("/mlflow/")[2]))] == []
+    assert [
+        path for path in read if verbs & set(re.split(r"[/-]", path.partition("/mlflow/")[2]))
+    ] == []
 
 
-def test_another_page_changes_nothing_in_mlflow_and_its_own_page_works(page: Any, mlflow: str, foreign_port: int) -> None:
+def test_another_page_changes_nothing_in_mlflow_and_its_own_page_works(
+    page: Any, mlflow: str, foreign_port: int
+) -> None:
     create = """async target => {
-        const address = target + '/ajax-api/2.0/mlflow/experiments/create', body = JSON.stringify({name: 'foreign'});
+        const address = target + '/ajax-api/2.0/mlflow/experiments/create';
+        const body = JSON.stringify({name: 'foreign'});
         const json = {'Content-Type': 'application/json'};
         return [
             await fetch(address, {method: 'POST', body, headers: json}).then(a => a.status, String),

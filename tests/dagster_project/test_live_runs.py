@@ -1,13 +1,16 @@
-"""Runs through a whole Dagster: eight at once, one cancelled, the daemon killed. After each, DVC and Dagster agree."""
+"""Runs through a whole Dagster: eight at once, one cancelled, the daemon killed.
+
+After each, DVC and Dagster agree.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dagster_project.dvc_assets.lock import read_lock
-from dagster_project.dvc_assets.manifest import changed_stages
-from tests.dagster_project.dvc_assets.conftest import dvc, is_alive, make_project
+from dagster_dvc.lock import read_lock
+from dagster_dvc.status import changed_stages
+from tests.dagster_dvc.conftest import dvc, is_alive, make_project
 from tests.dagster_project.live import END_STATES, LiveDagster, wait_until
 
 CLASSES = [f"class{i}" for i in range(8)]
@@ -37,14 +40,17 @@ def hang(project: Path, stage: str) -> None:
 def hanging_pid(project: Path, stage: str) -> int:
     """The process that `hang` made hang, once it does."""
     file = project / "trace" / f"{stage}.pid"
-    wait_until(lambda: file.is_file() and bool(file.read_text()), seconds=240, what=f"{stage} to start")
+    wait_until(
+        lambda: file.is_file() and bool(file.read_text()), seconds=240, what=f"{stage} to start"
+    )
     (project / "trace" / f"{stage}.hang").unlink()
     return int(file.read_text())
 
 
 def test_eight_partitions_at_once(dagster: LiveDagster, project: Path) -> None:
     for i, slug in enumerate(CLASSES):
-        # A ring: each waits for the next one to have started, so that they pass only if all eight run side by side.
+        # A ring: each waits for the next one to have started, so that they pass only if all eight
+        # run side by side.
         following = CLASSES[(i + 1) % len(CLASSES)]
         (project / "trace" / f"masksyn@{slug}.meet").write_text(f"trace/masksyn@{following}.start")
     dagster.backfill("masksyn", CLASSES)
@@ -64,7 +70,9 @@ def test_eight_partitions_at_once(dagster: LiveDagster, project: Path) -> None:
     assert not {name for name in changed_stages(project) if name.startswith(("dataset", "masksyn"))}
 
 
-def test_a_cancelled_run_ends_its_process_group_and_dvc_goes_on(dagster: LiveDagster, project: Path) -> None:
+def test_a_cancelled_run_ends_its_process_group_and_dvc_goes_on(
+    dagster: LiveDagster, project: Path
+) -> None:
     (project / "data/synthetic/masksyn/class0").unlink()
     script = project / "stage.sh"
     script.write_text(script.read_text() + "# changed\n")
@@ -78,7 +86,11 @@ def test_a_cancelled_run_ends_its_process_group_and_dvc_goes_on(dagster: LiveDag
     dvc(project, "repro", "masksyn@class0")
     assert "masksyn@class0" not in changed_stages(project)
     # And what was run in the shell arrives.
-    wait_until(lambda: dagster.data_versions("masksyn", ["class0"])["class0"][1] is not None, seconds=120, what="the sensor")
+    wait_until(
+        lambda: dagster.data_versions("masksyn", ["class0"])["class0"][1] is not None,
+        seconds=120,
+        what="the sensor",
+    )
 
 
 def test_a_run_outlives_the_daemon(dagster: LiveDagster, project: Path) -> None:

@@ -11,7 +11,11 @@ from dagster_project.serve import own_origins
 OWN = "http://127.0.0.1:3000"
 JSON = ("content-type", "application/json")
 HTML = ("accept", "text/html,application/xhtml+xml")
-NAVIGATION = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]
+NAVIGATION = [
+    ("sec-fetch-site", "cross-site"),
+    ("sec-fetch-mode", "navigate"),
+    ("sec-fetch-dest", "document"),
+]
 
 
 class Probe:
@@ -22,7 +26,13 @@ class Probe:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.reached = True
         if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"x-frame-options", b"ALLOWALL")]})
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [(b"x-frame-options", b"ALLOWALL")],
+                }
+            )
             await send({"type": "http.response.body", "body": b""})
 
 
@@ -37,9 +47,15 @@ def ask(
 ) -> tuple[bool, list[Message]]:
     """Whether a request reaches the application, and what is answered."""
     probe, answers = Probe(), []
-    guard = OwnOriginOnly(probe, origins=[OWN, "http://localhost:3000", "https://dagster.example.org"], **settings)
+    guard = OwnOriginOnly(
+        probe, origins=[OWN, "http://localhost:3000", "https://dagster.example.org"], **settings
+    )
     pairs = [*([("host", host)] if host is not None else []), *(headers or [])]
-    scope: Scope = {"type": kind, "path": path, "headers": [(name.encode(), value.encode()) for name, value in pairs]}
+    scope: Scope = {
+        "type": kind,
+        "path": path,
+        "headers": [(name.encode(), value.encode()) for name, value in pairs],
+    }
     if kind == "http":
         scope["method"] = method
 
@@ -60,7 +76,14 @@ def status(*args: Any, **kwargs: Any) -> int:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1:3000", "localhost:3000", "LOCALHOST:3000", "dagster.example.org", "dagster.example.org:443"]
+    "host",
+    [
+        "127.0.0.1:3000",
+        "localhost:3000",
+        "LOCALHOST:3000",
+        "dagster.example.org",
+        "dagster.example.org:443",
+    ],
 )
 def test_its_own_hosts(host: str) -> None:
     assert status("GET", host=host) == 200
@@ -83,7 +106,10 @@ def test_its_own_hosts(host: str) -> None:
 def test_no_other_host(host: str | None, kind: str) -> None:
     reached, answers = ask("GET", host=host, kind=kind)
     assert not reached
-    assert answers[0] == {**answers[0], **({"status": 403} if kind == "http" else {"type": "websocket.close", "code": 1008})}
+    assert answers[0] == {
+        **answers[0],
+        **({"status": 403} if kind == "http" else {"type": "websocket.close", "code": 1008}),
+    }
 
 
 def test_a_header_that_occurs_twice_decides_nothing() -> None:
@@ -93,7 +119,10 @@ def test_a_header_that_occurs_twice_decides_nothing() -> None:
 
 @pytest.mark.parametrize("origin", [OWN, "HTTP://127.0.0.1:3000"])
 def test_its_own_origin(origin: str) -> None:
-    assert status("POST", "/graphql", [JSON, ("origin", origin), ("sec-fetch-site", "same-origin")]) == 200
+    assert (
+        status("POST", "/graphql", [JSON, ("origin", origin), ("sec-fetch-site", "same-origin")])
+        == 200
+    )
     assert ask("GET", "/graphql", [("origin", origin)], kind="websocket")[0]
 
 
@@ -120,9 +149,32 @@ def test_no_other_origin(origin: str) -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "anything"])
 def test_what_the_browser_says_another_page_sent(site: str) -> None:
-    assert status("GET", "/", [("sec-fetch-site", site), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")]) == 403
-    assert status("GET", "/", [("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")]) == 403
-    assert not ask("GET", "/graphql", [("sec-fetch-site", site), ("sec-fetch-mode", "websocket")], kind="websocket")[0]
+    assert (
+        status(
+            "GET",
+            "/",
+            [("sec-fetch-site", site), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")],
+        )
+        == 403
+    )
+    assert (
+        status(
+            "GET",
+            "/",
+            [
+                ("sec-fetch-site", site),
+                ("sec-fetch-mode", "navigate"),
+                ("sec-fetch-dest", "iframe"),
+            ],
+        )
+        == 403
+    )
+    assert not ask(
+        "GET",
+        "/graphql",
+        [("sec-fetch-site", site), ("sec-fetch-mode", "websocket")],
+        kind="websocket",
+    )[0]
 
 
 def test_a_link_may_be_followed_from_anywhere_but_changes_nothing() -> None:
@@ -144,8 +196,19 @@ def test_no_graphql_by_get() -> None:
 @pytest.mark.parametrize(
     "content_type",
     [
-        *("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/graphql", ""),
-        *("text/plain; application/json", "application/jsonx", "Application/JSON", "text/plain, application/json"),
+        *(
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "application/graphql",
+            "",
+        ),
+        *(
+            "text/plain; application/json",
+            "application/jsonx",
+            "Application/JSON",
+            "text/plain, application/json",
+        ),
     ],
 )
 def test_posts_are_json(content_type: str) -> None:
@@ -155,7 +218,9 @@ def test_posts_are_json(content_type: str) -> None:
         assert status("POST", path, [("content-type", "application/json; charset=utf-8")]) == 200
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "FOO", "get"])
+@pytest.mark.parametrize(
+    "method", ["PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "FOO", "get"]
+)
 def test_other_methods_only_where_they_are_needed(method: str) -> None:
     assert status(method) == 405
     assert status(method, methods=[method]) == 200

@@ -1,6 +1,7 @@
 """The real UI in a headless Chromium: the asset graph, a MaskSyn partition, its preview picture.
 
-SEGGEN_UI_PROJECT names a finished project to show instead of the toy one, SEGGEN_SCREENSHOTS a folder for pictures of its pages:
+SEGGEN_UI_PROJECT names a finished project to show instead of the toy one, SEGGEN_SCREENSHOTS a
+folder for pictures of its pages:
 
     SEGGEN_UI_PROJECT=$PWD SEGGEN_SCREENSHOTS=docs/images pytest tests/dagster_project/test_ui.py
 """
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.dagster_dvc.conftest import dvc, make_project
 from tests.dagster_project.browser import open_page
-from tests.dagster_project.dvc_assets.conftest import dvc, make_project
 from tests.dagster_project.live import LiveDagster, wait_until
 
 TOY = ["--python-file", str(Path(__file__).parent / "toy_definitions.py")]
@@ -39,7 +40,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = (root / "dvc.yaml").read_text()
     old = "sh stage.sh masksyn@${item.class} data/synthetic/masksyn/${item.class}"
     assert old in text
-    (root / "dvc.yaml").write_text(text.replace(old, "python preview.py data/synthetic/masksyn/${item.class}"))
+    (root / "dvc.yaml").write_text(
+        text.replace(old, "python preview.py data/synthetic/masksyn/${item.class}")
+    )
     dvc(root, "repro")
     return root
 
@@ -60,14 +63,24 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def picture(page: Any, name: str) -> None:
     """Keep a picture of the page, where SEGGEN_SCREENSHOTS says."""
     if folder := os.environ.get("SEGGEN_SCREENSHOTS"):
-        page.wait_for_timeout(12_000)  # until what slides and fades in has come to rest, and status colours are there
+        page.wait_for_timeout(
+            12_000
+        )  # until what slides and fades in has come to rest, and status colours are there
         page.screenshot(path=str(Path(folder) / f"dagster_{name}.png"))
 
 
 def test_the_graph_and_a_partition_with_its_preview(page: Any, dagster: LiveDagster) -> None:
     # What ran in the shell arrives by the sensor, while the pages are opened.
-    wait_until(lambda: dagster.data_versions("masksyn", ["car"])["car"][0] is not None, seconds=400, what="the sensor")
-    wait_until(lambda: dagster.data_versions("ablation", [None])[None][0] is not None, seconds=200, what="the sensor")
+    wait_until(
+        lambda: dagster.data_versions("masksyn", ["car"])["car"][0] is not None,
+        seconds=400,
+        what="the sensor",
+    )
+    wait_until(
+        lambda: dagster.data_versions("ablation", [None])[None][0] is not None,
+        seconds=200,
+        what="the sensor",
+    )
 
     page.goto(f"{dagster.address}/asset-groups")
     page.wait_for_selector("text=Materialize all")

@@ -1,28 +1,27 @@
-"""A code location over the toy project that SEGGEN_PROJECT names, with nothing of seggen but its reader of previews."""
+"""A code location over the toy project in SEGGEN_PROJECT, with seggen's reader of previews."""
 
 import os
-from pathlib import Path
 
 import dagster as dg
 
-from dagster_project.defs.reader import SegGenReader
-from dagster_project.dvc_assets.assets import build_dvc_assets
-from dagster_project.dvc_assets.checks import build_stage_checks
-from dagster_project.dvc_assets.jobs import build_dvc_job
-from dagster_project.dvc_assets.manifest import load_manifest
-from dagster_project.dvc_assets.resource import DvcProject
-from dagster_project.dvc_assets.sensor import build_outside_runs_sensor
+from dagster_dvc.assets import build_dvc_assets
+from dagster_dvc.blueprint import Blueprint
+from dagster_dvc.checks import build_stage_checks
+from dagster_dvc.jobs import build_dvc_job
+from dagster_dvc.resource import DvcProject
+from dagster_dvc.sensor import build_outside_runs_sensor
+from dagster_project.reader import SegGenReader
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    root = Path(os.environ["SEGGEN_PROJECT"])
-    manifest, reader = load_manifest(root), SegGenReader()
+    project = DvcProject(os.environ["SEGGEN_PROJECT"])
+    blueprint = Blueprint(project.manifest(), reader=SegGenReader())
     return dg.Definitions(
-        assets=build_dvc_assets(manifest, reader=reader),
-        asset_checks=build_stage_checks(manifest, []),
-        jobs=[build_dvc_job("everything", description="All stages", reader=reader)],
-        sensors=[build_outside_runs_sensor(reader=reader, minimum_interval_seconds=5)],
-        resources={"dvc": DvcProject(project_dir=str(root)).as_resource()},
+        assets=build_dvc_assets(blueprint),
+        asset_checks=build_stage_checks(blueprint),
+        jobs=[build_dvc_job(blueprint, "everything", description="All stages")],
+        sensors=[build_outside_runs_sensor(blueprint, minimum_interval_seconds=5)],
+        resources={"dvc": project.as_resource()},
         executor=dg.in_process_executor,
     )

@@ -7,15 +7,22 @@ import pytest
 from PIL import Image
 
 FOLDERS = {
-    "train": [f"0001TP_{i:06d}" for i in range(0, 300, 30)] + [f"0016E5_{i:05d}" for i in range(0, 600, 30)],
+    "train": [f"0001TP_{i:06d}" for i in range(0, 300, 30)]
+    + [f"0016E5_{i:05d}" for i in range(0, 600, 30)],
     "val": [f"0016E5_{i:05d}" for i in range(7959, 7967, 2)],
 }
 
 
-def write_pair(root: Path, *, folder: str, stem: str, seed: int, width: int = 48, height: int = 36) -> None:
+def write_pair(
+    root: Path, *, folder: str, stem: str, seed: int, width: int = 48, height: int = 36
+) -> None:
     """Write one image and its mask; ids come in blocks of 12 pixels and cover 0 to 11."""
     rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, (height // 12, width // 12, 3), dtype=np.uint8).repeat(12, 0).repeat(12, 1)
+    image = (
+        rng.integers(0, 256, (height // 12, width // 12, 3), dtype=np.uint8)
+        .repeat(12, 0)
+        .repeat(12, 1)
+    )
     mask = rng.permutation(12).astype(np.uint8).reshape(3, 4).repeat(12, 0).repeat(12, 1)
     for name in (folder, f"{folder}annot"):
         (root / name).mkdir(parents=True, exist_ok=True)

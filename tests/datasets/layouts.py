@@ -1,15 +1,19 @@
 """Tiny datasets on disk, laid out as the real ones are, made of random blocks.
 
-Every writer makes three train and two val samples of 24x16 pixels and returns the dataset section that reads them.
+Every writer makes three train and two val samples of 24x16 pixels and returns the dataset section
+that reads them.
 """
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from seggen_core.datasets.class_table import load_class_rows
 
 WIDTH, HEIGHT, BLOCK = 24, 16, 8
 STEMS = {"train": ["a_000000", "a_000001", "b_000000"], "val": ["c_000000", "c_000001"]}
@@ -31,10 +35,13 @@ def save(image: Image.Image, path: Path) -> Path:
     return path
 
 
-def with_palette(values: np.ndarray) -> Image.Image:
+def with_palette(values: np.ndarray, *, colors: dict[int, list[int]]) -> Image.Image:
+    """A palette picture; ids without a colour get a random one."""
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
+    palette[list(colors)] = list(colors.values())
     image = Image.fromarray(values).convert("P")
     image.putdata(values.ravel().tolist())
-    image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    image.putpalette(palette.tobytes())
     return image
 
 
@@ -48,7 +55,7 @@ def write_pairs(
     names: dict[str, str] | None = None,
     more: dict[str, tuple[list[int], Any]] | None = None,
 ) -> None:
-    """Write all samples; `image`, `mask` and the keys of `more` are paths with {split} and {stem}."""
+    """Write all samples; `image`, `mask` and the keys of `more` are paths with {split}, {stem}."""
     for split, stems in STEMS.items():
         for i, stem in enumerate(stems):
             at = {"split": (names or {}).get(split, split), "stem": stem, "city": stem[0]}
@@ -59,30 +66,40 @@ def write_pairs(
 
 
 def camvid(root: Path) -> dict[str, Any]:
-    write_pairs(root, image="{split}/{stem}.jpg", mask="{split}annot/{stem}.png", values=[0, 1, 2, 3, 8, 11])
+    write_pairs(
+        root, image="{split}/{stem}.jpg", mask="{split}annot/{stem}.png", values=[0, 1, 2, 3, 8, 11]
+    )
     return {"name": "camvid"}
 
 
 def ade20k(root: Path) -> dict[str, Any]:
     names = {"train": "training", "val": "validation"}
     write_pairs(
-        root, image="images/{split}/{stem}.jpg", mask="annotations/{split}/{stem}.png", values=[0, 1, 13, 13, 150, 1], names=names
+        root,
+        image="images/{split}/{stem}.jpg",
+        mask="annotations/{split}/{stem}.png",
+        values=[0, 1, 13, 13, 150, 1],
+        names=names,
     )
     return {"name": "ade20k"}
 
 
 def voc2012(root: Path) -> dict[str, Any]:
     below = root / "VOCdevkit" / "VOC2012"
+    encode = partial(with_palette, colors={r["id"]: r["color"] for r in load_class_rows("voc2012")})
     write_pairs(
         below,
         image="JPEGImages/{stem}.jpg",
         mask="SegmentationClass/{stem}.png",
         values=[0, 15, 255, 15, 1, 0],
-        encode=with_palette,
+        encode=encode,
     )
     for stems in STEMS.values():
         for stem in stems:
-            save(with_palette(blocks([0, 1, 255, 2, 3, 0])), below / "SegmentationObject" / f"{stem}.png")
+            save(
+                encode(blocks([0, 1, 255, 2, 3, 0])),
+                below / "SegmentationObject" / f"{stem}.png",
+            )
     lists = below / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     for split, stems in STEMS.items():
@@ -97,7 +114,10 @@ def cityscapes(root: Path) -> dict[str, Any]:
         mask="gtFine/{split}/{city}/{stem}_gtFine_labelIds.png",
         values=[7, 26, 26, 24, 3, 26],
         more={
-            "gtFine/{split}/{city}/{stem}_gtFine_instanceIds.png": ([7, 26001, 26000, 24000, 3, 26], np.uint16),
+            "gtFine/{split}/{city}/{stem}_gtFine_instanceIds.png": (
+                [7, 26001, 26000, 24000, 3, 26],
+                np.uint16,
+            ),
             "gtFine/{split}/{city}/{stem}_gtFine_color.png": ([0] * 6, np.uint8),
         },
     )
@@ -120,7 +140,7 @@ def mapillary(root: Path) -> dict[str, Any]:
         image="{split}/images/{stem}.jpg",
         mask="{split}/labels/{stem}.png",
         values=[0, 1, 2, 1, 0, 0],
-        encode=with_palette,
+        encode=partial(with_palette, colors={0: [128, 64, 128], 1: [0, 0, 142], 2: [0, 0, 0]}),
         names={"train": "training", "val": "validation"},
         more={"{split}/instances/{stem}.png": ([0, 256, 512, 257, 0, 0], np.uint16)},
     )
@@ -135,10 +155,14 @@ def mapillary(root: Path) -> dict[str, Any]:
 
 def folder(root: Path) -> dict[str, Any]:
     write_pairs(
-        root, image="images/{split}/{city}/{stem}.jpg", mask="masks/{split}/{city}/{stem}.png", values=[7, 9, 9, 255, 7, 0]
+        root,
+        image="images/{split}/{city}/{stem}.jpg",
+        mask="masks/{split}/{city}/{stem}.png",
+        values=[7, 9, 9, 255, 7, 0],
     )
     (root / "classes.csv").write_text(
-        "id,name,is_thing,color,ignore\n7,wall,no,10 20 30,\n9,hot dog,yes,1 2 3,\n0,nothing,,,yes\n"
+        "id,name,is_thing,color,ignore\n"
+        "7,wall,no,10 20 30,\n9,hot dog,yes,1 2 3,\n0,nothing,,,yes\n"
     )
     return {"name": "folder"}
 
@@ -155,11 +179,15 @@ def coco_panoptic(root: Path) -> dict[str, Any]:
     _write_coco(
         root,
         kind="panoptic",
-        annotations=lambda i, stem: [{"image_id": i, "file_name": f"{stem}.png", "segments_info": segments}],
+        annotations=lambda i, stem: [
+            {"image_id": i, "file_name": f"{stem}.png", "segments_info": segments}
+        ],
     )
     for split, stems in STEMS.items():
         for stem in stems:
-            save(Image.fromarray(rgb), root / "annotations" / f"panoptic_{split}2017" / f"{stem}.png")
+            save(
+                Image.fromarray(rgb), root / "annotations" / f"panoptic_{split}2017" / f"{stem}.png"
+            )
     return {"name": "coco_panoptic"}
 
 
@@ -167,19 +195,47 @@ def coco_instance(root: Path) -> dict[str, Any]:
     def annotations(i: int, stem: str) -> list[dict]:
         box = {"segmentation": [[0, 0, 16, 0, 16, 16, 0, 16]], "category_id": 3, "iscrowd": 0}
         small = {"segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]], "category_id": 90, "iscrowd": 0}
-        crowd = {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [320, 64]}, "category_id": 1, "iscrowd": 1}
-        return [{"id": 10 * i + n, "image_id": i, **a} for n, a in enumerate((small, box, crowd), start=1)]
+        crowd = {
+            "segmentation": {"size": [HEIGHT, WIDTH], "counts": [320, 64]},
+            "category_id": 1,
+            "iscrowd": 1,
+        }
+        return [
+            {"id": 10 * i + n, "image_id": i, **a}
+            for n, a in enumerate((small, box, crowd), start=1)
+        ]
 
     _write_coco(root, kind="instances", annotations=annotations)
     return {"name": "coco_instance"}
 
 
+def published_categories(name: str) -> list[dict[str, Any]]:
+    """COCO's `categories`, as its files have them."""
+    return [
+        {
+            "id": row["id"],
+            "name": row.get("official_name", row["name"]),
+            "isthing": int(row["is_thing"]),
+            "color": row["color"],
+        }
+        for row in load_class_rows(name)
+    ]
+
+
 def _write_coco(root: Path, *, kind: str, annotations: Callable[[int, str], list[dict]]) -> None:
     (root / "annotations").mkdir(parents=True)
     for split, stems in STEMS.items():
-        images = [{"id": i, "file_name": f"{s}.jpg", "width": WIDTH, "height": HEIGHT} for i, s in enumerate(stems, start=5)]
+        images = [
+            {"id": i, "file_name": f"{s}.jpg", "width": WIDTH, "height": HEIGHT}
+            for i, s in enumerate(stems, start=5)
+        ]
         listed = [a for i, s in enumerate(stems, start=5) for a in annotations(i, s)]
-        tree = {"info": {"year": 2017}, "annotations": listed, "images": images}
+        tree = {
+            "info": {"year": 2017},
+            "annotations": listed,
+            "images": images,
+            "categories": published_categories(f"coco_{kind.removesuffix('s')}"),
+        }
         (root / "annotations" / f"{kind}_{split}2017.json").write_text(json.dumps(tree))
         for i, stem in enumerate(stems):
             save(picture(seed=len(split) * 10 + i), root / f"{split}2017" / f"{stem}.jpg")
@@ -187,5 +243,15 @@ def _write_coco(root: Path, *, kind: str, annotations: Callable[[int, str], list
 
 WRITERS = {
     writer.__name__: writer
-    for writer in (ade20k, camvid, cityscapes, coco_instance, coco_panoptic, coco_stuff, folder, mapillary, voc2012)
+    for writer in (
+        ade20k,
+        camvid,
+        cityscapes,
+        coco_instance,
+        coco_panoptic,
+        coco_stuff,
+        folder,
+        mapillary,
+        voc2012,
+    )
 }

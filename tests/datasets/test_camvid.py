@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import DatasetConfig
+from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.class_table import load_class_table
-from seggen_core.datasets.reader import SPLITS, DatasetReader, Split, open_dataset
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 
@@ -17,7 +18,9 @@ CAMVID_TAXONOMY = load_class_table("camvid").taxonomy
 
 
 def _open(root: Path, *, seed: int = 0, **settings: object) -> DatasetReader:
-    config = DatasetConfig.model_validate({"name": "camvid", "root": root, "splits": "val_as_test"} | settings)
+    config = DatasetConfig.model_validate(
+        {"name": "camvid", "root": root, "splits": "val_as_test"} | settings
+    )
     return open_dataset(config, seed=seed)
 
 
@@ -31,7 +34,9 @@ def test_read_maps_void_to_ignore_and_keeps_other_ids(camvid_root: Path) -> None
     sample = reader.read("train", key)
     ids = np.array(Image.open(camvid_root / "trainannot" / f"{key}.png"))
     np.testing.assert_array_equal(sample.segmentation_map, np.where(ids == 11, IGNORE_INDEX, ids))
-    np.testing.assert_array_equal(sample.image, np.array(Image.open(camvid_root / "train" / f"{key}.jpg")))
+    np.testing.assert_array_equal(
+        sample.image, np.array(Image.open(camvid_root / "train" / f"{key}.jpg"))
+    )
     assert sample.instance_map is None
     assert sample.metadata == {"file": f"train/{key}.jpg", "recording": key[:6]}
 
@@ -41,11 +46,15 @@ def test_taxonomy_follows_the_files_order_and_cityscapes_things() -> None:
     assert [c.name for c in CAMVID_TAXONOMY if c.is_thing] == ["car", "pedestrian", "bicyclist"]
 
 
-def test_val_folder_is_held_out_and_validation_is_whole_stretches_of_train(camvid_root: Path) -> None:
+def test_val_folder_is_held_out_and_validation_is_whole_stretches_of_train(
+    camvid_root: Path,
+) -> None:
     keys = _keys(_open(camvid_root, num_val=6))
     assert keys["test"] == sorted(p.stem for p in (camvid_root / "val").iterdir())
     assert len(keys["val"]) == 6
-    assert sorted(keys["train"] + keys["val"]) == sorted(p.stem for p in (camvid_root / "train").iterdir())
+    assert sorted(keys["train"] + keys["val"]) == sorted(
+        p.stem for p in (camvid_root / "train").iterdir()
+    )
     assert not set(keys["train"]) & set(keys["val"])
     for recording, share in (("0001TP", 2), ("0016E5", 4)):  # in proportion to 10 and 20 frames
         everything = sorted(k for k in keys["train"] + keys["val"] if k.startswith(recording))
@@ -88,7 +97,9 @@ def test_limits_are_drawn_over_the_whole_split(camvid_root: Path) -> None:
     assert len(keys.keys("test")) == 2
     assert {k[:6] for k in keys.keys("train")} == {"0001TP", "0016E5"}
     assert keys.keys("train") == sorted(keys.keys("train"))
-    with pytest.raises(ConfigError, match=r"dataset\.num_train is 500, but the dataset has 27 train samples"):
+    with pytest.raises(
+        ConfigError, match=r"dataset\.num_train is 500, but the dataset has 27 train samples"
+    ):
         _open(camvid_root, num_train=500)
     with pytest.raises(ConfigError, match=r"dataset\.num_val is 30"):
         _open(camvid_root, num_val=30)
@@ -99,7 +110,10 @@ def test_unknown_key_is_refused(camvid_root: Path) -> None:
         _open(camvid_root).read("test", "nobody")
 
 
-@pytest.mark.skipif("SEGGEN_REAL_DATA" not in os.environ, reason="SEGGEN_REAL_DATA doesn't name a folder with camvid/")
+@pytest.mark.skipif(
+    "SEGGEN_REAL_DATA" not in os.environ,
+    reason="SEGGEN_REAL_DATA doesn't name a folder with camvid/",
+)
 def test_the_real_files() -> None:
     reader = _open(Path(os.environ["SEGGEN_REAL_DATA"]).resolve() / "camvid")
     keys = _keys(reader)

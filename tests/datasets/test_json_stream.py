@@ -1,18 +1,21 @@
 """Elements of large JSON files: the same as json.loads gives, with the bytes that hold them."""
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from seggen_core.datasets import json_stream
-from seggen_core.datasets.json_stream import read_element, stream_arrays
+from seggen_core.datasets.json_stream import read_elements, stream_arrays
 from seggen_core.errors import DatasetError
 
 TREE = {
     "info": {"annotations": [1, 2], "text": '] } \\ " , ['},
-    "images": [{"id": i, "file_name": f"straße {i}.jpg", "nested": [[], {}, None, True]} for i in range(50)],
+    "images": [
+        {"id": i, "file_name": f"straße {i}.jpg", "nested": [[], {}, None, True]} for i in range(50)
+    ],
     "empty": [],
     "number": 12.5,
     "annotations": [{"id": -i, "segmentation": [[0.5, 1e-3]] * i} for i in range(50)],
@@ -21,8 +24,12 @@ TREE = {
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
-@pytest.mark.parametrize("options", [{}, {"indent": 1, "ensure_ascii": False}], ids=["dense", "spaced"])
-def test_elements_and_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, options: dict) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"indent": 1, "ensure_ascii": False}], ids=["dense", "spaced"]
+)
+def test_elements_and_their_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, options: dict
+) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(TREE, **options) + "\n", encoding="utf-8")
@@ -30,32 +37,98 @@ def test_elements_and_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [e.value for e in found if e.array == "images"] == TREE["images"]
     assert [e.value for e in found if e.array == "annotations"] == TREE["annotations"]
     assert [e.value for e in found if e.array == "scalars"] == TREE["scalars"]
-    for element in found:
-        assert read_element(path, start=element.start, length=element.length) == element.value
+    spans = [(element.start, element.length) for element in found]
+    assert list(read_elements(path, spans=spans)) == [element.value for element in found]
 
 
-@pytest.mark.parametrize(
-    "content", ['{"a": [1, 2', '{"a" [1]}', "[1, 2]", "", '{"a": [1 2]', '{"a": [nul]}', "\x00", '{"a": [{"b": 1}'], ids=range(8)
-)
-def test_what_is_no_such_json_is_refused_with_its_place(tmp_path: Path, content: str) -> None:
+BROKEN = {
+    "cut in an array": ('{"a": [1, 2', "found 'the end', not ','"),
+    "cut in an element": ('{"a": [{"b": 1}', "found 'the end', not ','"),
+    "cut in a string": ('{"a": [{"b": "1', "Unterminated string"),
+    "cut behind a key": ('{"a"', "found 'the end', not ':'"),
+    "no colon": ('{"a" [1]}', "found '\\[', not ':'"),
+    "an array": ("[1, 2]", "found '\\[', not '{'"),
+    "nothing": ("", "found 'the end', not '{'"),
+    "no comma": ('{"a": [1 2]}', "found '2', not ','"),
+    "a comma too many": ('{"a": [1, ]}', "Expecting value"),
+    "no value": ('{"a": [nul]}', "Expecting value"),
+    "no text": ("\x00", "found .*, not '{'"),
+    "a key that is a number": ("{1: [1]}", "'1' is no key"),
+    "text behind the end": ('{"a": [1]} 2', "more follows behind the end"),
+    "bytes behind the end": ('{"a": [1]}\n\xff\x00\x17', "more follows behind the end"),
+    "a key twice": ('{"a": [1], "a": [2]}', "'a' .* stands there twice"),
+    "a key twice in an element": ('{"a": [{"id": 1, "id": 2}]}', "the key 'id' stands twice"),
+    "a key twice, ü": ('{"a": [{"ü": 1, "ü": 2}]}', "stands twice"),
+    "deep arrays": ('{"a": ' + "[" * 200_000, "recursion"),
+    "deep objects": ('{"a": [' + '{"b":' * 200_000, "recursion"),
+    "a number too long": ('{"a": [' + "9" * 5_000 + "]}", "4300 digits"),
+    "no UTF-8": ('{"a": ["\xff"]}', "codec can't decode"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("chunk", [5, 1 << 20])
+def test_what_is_no_such_json_is_refused_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, chunk: int
+) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     path = tmp_path / "bad.json"
-    path.write_text(content)
-    with pytest.raises(DatasetError, match=r"bad\.json is not valid at byte \d+"):
+    content, words = BROKEN[case]
+    path.write_bytes(content.encode("utf-8" if "ü" in content else "latin-1"))
+    with pytest.raises(DatasetError, match=rf"bad\.json is not valid at byte \d+: .*{words}"):
         list(stream_arrays(path, arrays={"a"}))
 
 
+def test_a_value_may_not_be_longer_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", 64)
+    monkeypatch.setattr(json_stream, "MAX_VALUE_BYTES", 1000)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"a": [[1] * 300, [1] * 300]}))
+    assert len(list(stream_arrays(path, arrays={"a"}))) == 2
+    path.write_text(json.dumps({"info": [0], "a": [[1] * 300, [1] * 100_000]}))
+    with pytest.raises(DatasetError, match="no value ends within 1000 bytes"):
+        list(stream_arrays(path, arrays={"a"}))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [{"b": "ü"}]}', encoding="utf-8-sig")
+    (element,) = stream_arrays(path, arrays={"a"})
+    assert element.value == {"b": "ü"} and element.start == 10
+    spans = [(element.start, element.length)]
+    assert list(read_elements(path, spans=spans)) == [element.value]
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.json")
+    with pytest.raises(DatasetError, match=r"fifo\.json is a FIFO; expected a regular file"):
+        list(stream_arrays(tmp_path / "fifo.json", arrays=set()))
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    with pytest.raises(DatasetError, match=r"loop\.json can't be read \(Too many levels"):
+        list(stream_arrays(tmp_path / "loop.json", arrays=set()))
+
+
 def test_a_missing_file_and_one_that_has_changed(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="is missing"):
+    (tmp_path / "other.json").touch()
+    with pytest.raises(DatasetError, match=r"is missing.* holds 1 file\(s\): 1 \.json"):
         list(stream_arrays(tmp_path / "no.json", arrays=set()))
     (tmp_path / "a.json").write_text('{"a": [{"b": 1}]}')
     with pytest.raises(DatasetError, match="has changed or can't be read at byte 7"):
-        read_element(tmp_path / "a.json", start=7, length=3)
+        list(read_elements(tmp_path / "a.json", spans=[(7, 3)]))
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", 1 << 16)
     path = tmp_path / "large.json"
-    path.write_text(json.dumps({"annotations": [{"id": i, "segmentation": [[0.5] * 40]} for i in range(20_000)]}))
+    path.write_text(
+        json.dumps(
+            {"annotations": [{"id": i, "segmentation": [[0.5] * 40]} for i in range(20_000)]}
+        )
+    )
     assert path.stat().st_size > 3_000_000
     tracemalloc.start()
     count = sum(1 for _ in stream_arrays(path, arrays={"annotations"}))

@@ -1,4 +1,7 @@
-"""Every reader on a tiny dataset laid out as the real one, and on the real files where SEGGEN_REAL_DATA says they are."""
+"""Every reader on a tiny dataset laid out as the real one.
+
+Where SEGGEN_REAL_DATA names a folder of real samples, they are read too.
+"""
 
 import json
 import os
@@ -11,12 +14,16 @@ import pytest
 from PIL import Image
 
 from seggen_core.config import DatasetConfig
-from seggen_core.datasets.reader import SPLITS, DatasetReader, RawSample, open_dataset
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.reader import SPLITS, DatasetReader
+from seggen_core.datasets.sample import RawSample
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 from tests.datasets.layouts import BLOCK, HEIGHT, STEMS, WIDTH, WRITERS, blocks, save
 
-real_data = pytest.mark.skipif("SEGGEN_REAL_DATA" not in os.environ, reason="SEGGEN_REAL_DATA names no folder of real samples")
+real_data = pytest.mark.skipif(
+    "SEGGEN_REAL_DATA" not in os.environ, reason="SEGGEN_REAL_DATA names no folder of real samples"
+)
 
 
 def open_(root: Path, section: dict[str, Any], **settings: Any) -> DatasetReader:
@@ -39,15 +46,25 @@ def at_blocks(array: np.ndarray) -> list[int]:
 def test_every_reader_lists_decodes_and_checks_headers(tmp_path: Path, name: str) -> None:
     reader = open_(tmp_path, WRITERS[name](tmp_path))
     stems = {split: [key.rpartition("/")[2] for key in reader.keys(split)] for split in SPLITS}
-    assert stems["train"] == STEMS["train"] and stems["test"] == STEMS["val"] and set(stems["val"]) < set(STEMS["train"])
+    assert (
+        stems["train"] == STEMS["train"]
+        and stems["test"] == STEMS["val"]
+        and set(stems["val"]) < set(STEMS["train"])
+    )
     assert reader.palette.shape == (len(reader.taxonomy), 3) and reader.palette.dtype == np.uint8
     for split in SPLITS:
         for key in reader.keys(split):
             sample = reader.read(split, key)
             assert reader.read_header(split, key) == (WIDTH, HEIGHT)
             assert sample.image.shape == (HEIGHT, WIDTH, 3) and sample.image.dtype == np.uint8
-            assert sample.segmentation_map.shape == (HEIGHT, WIDTH) and sample.segmentation_map.dtype == np.uint8
-            assert set(np.unique(sample.segmentation_map)) <= {*range(len(reader.taxonomy)), IGNORE_INDEX}
+            assert (
+                sample.segmentation_map.shape == (HEIGHT, WIDTH)
+                and sample.segmentation_map.dtype == np.uint8
+            )
+            assert set(np.unique(sample.segmentation_map)) <= {
+                *range(len(reader.taxonomy)),
+                IGNORE_INDEX,
+            }
             if sample.instance_map is not None:
                 assert sample.instance_map.dtype == np.uint16
                 ids = sample.metadata["instance_ids"]
@@ -62,8 +79,14 @@ def test_every_reader_lists_decodes_and_checks_headers(tmp_path: Path, name: str
 def test_train_without_its_validation_samples(tmp_path: Path, name: str) -> None:
     section = WRITERS[name](tmp_path)
     reader = open_(tmp_path, section, keep_val_in_train=False)
-    assert sorted(reader.keys("train") + reader.keys("val")) == open_(tmp_path, section).keys("train")
-    with pytest.raises(DatasetError, match=r"test(ing|2017|annot)?(\.txt|\.json|/images)? is missing"):
+    assert sorted(reader.keys("train") + reader.keys("val")) == open_(tmp_path, section).keys(
+        "train"
+    )
+    if name == "folder":  # the user's own data: what isn't there is taken out of train
+        return
+    with pytest.raises(
+        DatasetError, match=r"test(ing|2017|annot)?(\.txt|\.json|/images)? is missing"
+    ):
         open_(tmp_path, section, splits="published", keep_val_in_train=False)
 
 
@@ -77,7 +100,10 @@ def test_ade20k_instances_come_from_mask2formers_preparation(tmp_path: Path) -> 
     section = WRITERS["ade20k"](tmp_path)
     for folder, stems in (("training", STEMS["train"]), ("validation", STEMS["val"])):
         for stem in stems:
-            red, green = blocks([0, 0, 13, 13, 0, 0]), blocks([0, 3, 1, 2, 0, 0])  # the 3 lies on a wall, which is stuff
+            red, green = (
+                blocks([0, 0, 13, 13, 0, 0]),
+                blocks([0, 3, 1, 2, 0, 0]),
+            )  # the 3 lies on a wall, which is stuff
             rgb = np.stack([red, green, np.zeros_like(red)], -1)
             save(Image.fromarray(rgb), tmp_path / "annotations_instance" / folder / f"{stem}.png")
     sample = first(open_(tmp_path, section))
@@ -91,7 +117,11 @@ def test_voc_masks_are_palette_indexes_and_borders_are_ignored(tmp_path: Path) -
     sample = first(reader)
     assert at_blocks(sample.segmentation_map) == [0, 15, IGNORE_INDEX, 15, 1, 0]
     assert sample.instance_map is not None and at_blocks(sample.instance_map) == [0, 1, 0, 2, 3, 0]
-    assert reader.taxonomy[0].name == "background" and not reader.taxonomy[0].is_thing and reader.taxonomy[15].name == "person"
+    assert (
+        reader.taxonomy[0].name == "background"
+        and not reader.taxonomy[0].is_thing
+        and reader.taxonomy[15].name == "person"
+    )
     assert reader.palette[15].tolist() == [192, 128, 128]
 
 
@@ -99,13 +129,20 @@ def test_voc_with_sbd_trains_on_the_augmented_list(tmp_path: Path) -> None:
     section = WRITERS["voc2012"](tmp_path)
     below = tmp_path / "VOCdevkit" / "VOC2012"
     for stem in (*STEMS["train"], "2008_000001"):
-        save(Image.fromarray(blocks([0, 5, 5, 0, 0, 0])), below / "SegmentationClassAug" / f"{stem}.png")
-    (below / "JPEGImages" / "2008_000001.jpg").write_bytes((below / "JPEGImages" / "a_000000.jpg").read_bytes())
+        save(
+            Image.fromarray(blocks([0, 5, 5, 0, 0, 0])),
+            below / "SegmentationClassAug" / f"{stem}.png",
+        )
+    (below / "JPEGImages" / "2008_000001.jpg").write_bytes(
+        (below / "JPEGImages" / "a_000000.jpg").read_bytes()
+    )
     listed = below / "ImageSets" / "SegmentationAug" / "trainaug.txt"
     listed.parent.mkdir()
     listed.write_text("2008_000001\r\na_000001\n\n")
     reader = open_(tmp_path, section | {"use_sbd": True})
-    assert reader.keys("train") == ["2008_000001", "a_000001"] and reader.keys("test") == STEMS["val"]
+    assert (
+        reader.keys("train") == ["2008_000001", "a_000001"] and reader.keys("test") == STEMS["val"]
+    )
     sample = first(reader)
     assert at_blocks(sample.segmentation_map) == [0, 5, 5, 0, 0, 0] and sample.instance_map is None
     assert reader.read("test", "c_000000").instance_map is not None
@@ -119,15 +156,23 @@ def test_voc_with_sbd_trains_on_the_augmented_list(tmp_path: Path) -> None:
 def test_cityscapes_label_ids_become_train_ids_and_groups_are_no_instances(tmp_path: Path) -> None:
     reader = open_(tmp_path, WRITERS["cityscapes"](tmp_path))
     sample = first(reader)
-    names = [None if i == IGNORE_INDEX else reader.taxonomy[i].name for i in at_blocks(sample.segmentation_map)]
+    names = [
+        None if i == IGNORE_INDEX else reader.taxonomy[i].name
+        for i in at_blocks(sample.segmentation_map)
+    ]
     assert names == ["road", "car", "car", "person", None, "car"]
     assert sample.instance_map is not None and at_blocks(sample.instance_map) == [0, 3, 2, 1, 0, 0]
-    assert sample.metadata["instance_ids"] == [24000, 26000, 26001] and sample.metadata["city"] == "a"
+    assert (
+        sample.metadata["instance_ids"] == [24000, 26000, 26001] and sample.metadata["city"] == "a"
+    )
 
 
 def test_coco_stuff_ids_are_one_less_than_the_category(tmp_path: Path) -> None:
     reader = open_(tmp_path, WRITERS["coco_stuff"](tmp_path))
-    names = [None if i == IGNORE_INDEX else reader.taxonomy[i].name for i in at_blocks(first(reader).segmentation_map)]
+    names = [
+        None if i == IGNORE_INDEX else reader.taxonomy[i].name
+        for i in at_blocks(first(reader).segmentation_map)
+    ]
     assert names == ["person", "toothbrush", "banner", "wood", None, "person"]
     assert len(reader.taxonomy) == 171 and sum(c.is_thing for c in reader.taxonomy) == 80
 
@@ -151,7 +196,10 @@ def test_mapillary_reads_its_classes_from_config_json(tmp_path: Path) -> None:
 def test_coco_panoptic_segments_become_classes_and_instances(tmp_path: Path) -> None:
     reader = open_(tmp_path, WRITERS["coco_panoptic"](tmp_path))
     sample = first(reader)
-    names = [None if i == IGNORE_INDEX else reader.taxonomy[i].name for i in at_blocks(sample.segmentation_map)]
+    names = [
+        None if i == IGNORE_INDEX else reader.taxonomy[i].name
+        for i in at_blocks(sample.segmentation_map)
+    ]
     assert names == ["person", "person", "car", "sky", None, "sky"]
     assert sample.instance_map is not None and at_blocks(sample.instance_map) == [2, 1, 0, 0, 0, 0]
     assert sample.metadata["instance_ids"] == [300, 1000000] and sample.metadata["image_id"] == 5
@@ -161,13 +209,18 @@ def test_coco_instances_lie_on_top_of_larger_ones_and_crowds_are_ignored(tmp_pat
     section = WRITERS["coco_instance"](tmp_path)
     reader = open_(tmp_path, section)
     sample = first(reader)
-    car, brush = reader.taxonomy.by_slug("car").train_id, reader.taxonomy.by_slug("toothbrush").train_id
+    car, brush = (
+        reader.taxonomy.by_slug("car").train_id,
+        reader.taxonomy.by_slug("toothbrush").train_id,
+    )
     expected = np.full((HEIGHT, WIDTH), IGNORE_INDEX)
     expected[:, :16] = car
     expected[2:6, 2:6] = brush
     np.testing.assert_array_equal(sample.segmentation_map, expected)
     assert sample.instance_map is not None
-    np.testing.assert_array_equal(sample.instance_map, np.select([expected == brush, expected == car], [1, 2]))
+    np.testing.assert_array_equal(
+        sample.instance_map, np.select([expected == brush, expected == car], [1, 2])
+    )
     assert sample.metadata["instance_ids"] == [51, 52]
     # An image without instances, or with crowds alone, is no sample, and is counted.
     path = tmp_path / "annotations" / "instances_train2017.json"
@@ -178,7 +231,10 @@ def test_coco_instances_lie_on_top_of_larger_ones_and_crowds_are_ignored(tmp_pat
         path.write_text(json.dumps(tree | {"annotations": annotations}))
         reader = open_(tmp_path, section)
         assert reader.keys("train") == STEMS["train"][1:]
-        words = "1 images of instances_train2017.json have no instance, or a crowd alone, and are no part of the task"
+        words = (
+            "1 images of instances_train2017.json have no instance, or a crowd alone, and are no "
+            "part of the task"
+        )
         assert reader.notes == [words]
 
 
@@ -197,7 +253,10 @@ def test_folder_with_ids_colours_and_instances(tmp_path: Path) -> None:
             save(Image.fromarray(rgb), tmp_path / "masks" / split / stem[0] / f"{stem}.png")
             numbers = blocks([0, 500, 20, 0, 0, 0], dtype=np.uint16)
             save(Image.fromarray(numbers), tmp_path / "instances" / split / stem[0] / f"{stem}.png")
-    classes = [{"id": k, "name": n, "is_thing": k == 9, "color": c} for (k, c), n in zip(colors.items(), "xy", strict=True)]
+    classes = [
+        {"id": k, "name": n, "is_thing": k == 9, "color": c}
+        for (k, c), n in zip(colors.items(), "xy", strict=True)
+    ]
     (tmp_path / "list.json").write_text(json.dumps(classes))
     sample = first(open_(tmp_path, section | {"classes_file": "list.json"}))
     assert at_blocks(sample.segmentation_map) == [0, 1, 1, 0, 0, 0]
@@ -222,7 +281,13 @@ def test_subsets_and_limits_are_fixed_by_the_seed(tmp_path: Path) -> None:
     section = WRITERS["ade20k"](tmp_path)
 
     def keys(seed: int) -> list[str]:
-        tree = {"root": tmp_path, "splits": "val_as_test", "num_train": 1, "num_val": 1, "num_test": 1} | section
+        tree = {
+            "root": tmp_path,
+            "splits": "val_as_test",
+            "num_train": 1,
+            "num_val": 1,
+            "num_test": 1,
+        } | section
         reader = open_dataset(DatasetConfig.model_validate(tree), seed=seed)
         return [*reader.keys("train"), *reader.keys("val"), *reader.keys("test")]
 
@@ -233,15 +298,23 @@ def test_subsets_and_limits_are_fixed_by_the_seed(tmp_path: Path) -> None:
 @real_data
 def test_the_real_coco_panoptic_files() -> None:
     root = Path(os.environ["SEGGEN_REAL_DATA"]).resolve() / "coco_panoptic_sample"
-    place = {"images": "input_images", "masks": "panoptic_examples", "annotations": "panoptic_examples.json"}
-    reader = open_(root, {"name": "coco_panoptic", "files": {"train": place, "val": place}, "num_val": 1})
+    place = {
+        "images": "input_images",
+        "masks": "panoptic_examples",
+        "annotations": "panoptic_examples.json",
+    }
+    reader = open_(
+        root, {"name": "coco_panoptic", "files": {"train": place, "val": place}, "num_val": 1}
+    )
     tree = json.loads((root / "panoptic_examples.json").read_text())
     assert len(reader.keys("train")) == len(tree["annotations"]) == 2
     for annotation in tree["annotations"]:
         sample = reader.read("train", Path(annotation["file_name"]).stem)
         assert sample.instance_map is not None
         for segment in annotation["segments_info"]:
-            ids = np.array(Image.open(root / "panoptic_examples" / annotation["file_name"])).astype(int) @ [1, 256, 65536]
+            ids = np.array(Image.open(root / "panoptic_examples" / annotation["file_name"])).astype(
+                int
+            ) @ [1, 256, 65536]
             where = ids == segment["id"]
             assert where.sum() == segment["area"]
             (train_id,) = np.unique(sample.segmentation_map[where])
@@ -263,20 +336,31 @@ def test_the_real_ade20k_files() -> None:
         stored = np.array(Image.open(root / "annotations" / f"{key}.png"))
         np.testing.assert_array_equal(sample.segmentation_map, (stored.astype(int) - 1) % 256)
     lines = [line.split("\t") for line in (root / "objectInfo150.txt").read_text().splitlines()[1:]]
-    table = json.loads((Path(__file__).parents[2] / "seggen_core/datasets/taxonomies/ade20k.json").read_text())["classes"]
+    table = json.loads(
+        (Path(__file__).parents[2] / "seggen_core/datasets/taxonomies/ade20k.json").read_text()
+    )["classes"]
     for (number, *_, synonyms), row in zip(lines, table, strict=True):
         assert int(number) == row["id"]
         assert row.get("official_name", row["name"]) == synonyms.split(",")[0].strip()
-        assert row["name"] in [s.strip() for s in synonyms.split(",")], "the plainer name is one of the synonyms"
+        assert row["name"] in [s.strip() for s in synonyms.split(",")], (
+            "the plainer name is one of the synonyms"
+        )
 
 
 @real_data
 def test_coco_tables_agree_with_the_published_categories() -> None:
-    path = Path(os.environ["SEGGEN_REAL_DATA"]).resolve() / "coco_panoptic_sample" / "panoptic_coco_categories.json"
+    path = (
+        Path(os.environ["SEGGEN_REAL_DATA"]).resolve()
+        / "coco_panoptic_sample"
+        / "panoptic_coco_categories.json"
+    )
     published = json.loads(path.read_text())
     folder = Path(__file__).parents[2] / "seggen_core" / "datasets" / "taxonomies"
-    for name, wanted in (("coco_panoptic", published), ("coco_instance", [c for c in published if c["isthing"]])):
+    for name, wanted in (
+        ("coco_panoptic", published),
+        ("coco_instance", [c for c in published if c["isthing"]]),
+    ):
         rows = json.loads((folder / f"{name}.json").read_text())["classes"]
-        assert [(r["id"], r.get("official_name", r["name"]), r["is_thing"], r["color"]) for r in rows] == [
-            (c["id"], c["name"], bool(c["isthing"]), c["color"]) for c in wanted
-        ]
+        assert [
+            (r["id"], r.get("official_name", r["name"]), r["is_thing"], r["color"]) for r in rows
+        ] == [(c["id"], c["name"], bool(c["isthing"]), c["color"]) for c in wanted]

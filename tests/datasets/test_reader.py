@@ -1,4 +1,4 @@
-"""Every kind of bad file is one DatasetError that names the file, what was found and what was expected."""
+"""Every kind of bad file is one DatasetError: the file, what it is and what was expected."""
 
 import os
 import pickle
@@ -6,15 +6,18 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from seggen_core.config import DatasetConfig
-from seggen_core.datasets.decode import MAX_PIXELS, read_files
+from seggen_core.datasets.decode import MAX_PIXELS, SampleFiles, read_files
+from seggen_core.datasets.fit import fit_sample
 from seggen_core.datasets.id_maps import IdMapReader
-from seggen_core.datasets.reader import RawSample, fit_square, open_dataset
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.sample import RawSample
 from seggen_core.errors import ConfigError, DatasetError
 
 STEM = "0016E5_00300"
@@ -61,6 +64,12 @@ def _link_out(root: Path, path: Path) -> None:
     path.symlink_to(outside)
 
 
+def _fade(path: Path) -> None:
+    image = Image.open(path).convert("RGBA")
+    image.putpixel((3, 3), (1, 2, 3, 254))
+    image.save(path, format="PNG")
+
+
 def _claim_size(path: Path, width: int, height: int) -> None:
     """Write a PNG of a few bytes whose header claims `width` x `height` pixels."""
     Image.new("L", (1, 1)).save(path)
@@ -71,33 +80,63 @@ def _claim_size(path: Path, width: int, height: int) -> None:
 
 
 BAD = {
-    "image is missing": (lambda r: _image(r).unlink(), r"trainannot.0016E5_00300\.png has no image"),
+    "image is missing": (
+        lambda r: _image(r).unlink(),
+        r"trainannot.0016E5_00300\.png has no image",
+    ),
     "mask is missing": (lambda r: _mask(r).unlink(), r"train.0016E5_00300\.jpg has no mask"),
     "image is empty": (lambda r: _image(r).write_bytes(b""), r"00300\.jpg is empty \(0 bytes\)"),
     "mask is empty": (lambda r: _mask(r).write_bytes(b""), r"00300\.png is empty \(0 bytes\)"),
     "image is truncated": (lambda r: _truncate(_image(r)), r"00300\.jpg can't be decoded"),
     "mask is truncated": (lambda r: _truncate(_mask(r)), r"00300\.png can't be decoded"),
     "image is no image": (lambda r: _image(r).write_text("<html>"), r"00300\.jpg can't be decoded"),
-    "image is a GIF": (lambda r: Image.open(_mask(r)).save(_image(r), format="GIF"), r"00300\.jpg can't be decoded"),
-    "unknown label": (lambda r: _set_label(r, 13), r"00300\.png has label 13 \(6 pixels\); camvid allows 0-10 or 11 \(ignored\)"),
-    "label 255 is no id of camvid": (lambda r: _set_label(r, 255), r"has label 255 \(6 pixels\)"),
-    "nothing labelled": (lambda r: _edit_mask(r, lambda m: np.full_like(m, 11)), r"00300\.png has no labelled pixel"),
-    "sizes differ": (lambda r: _edit_mask(r, lambda m: m[:, :-1].copy()), r"is 48x36 but .*00300\.png is 47x36"),
-    "mask has a palette": (lambda r: Image.open(_mask(r)).convert("P").save(_mask(r)), r"00300\.png has mode P; expected L"),
-    "mask has 16 bits": (lambda r: _edit_mask(r, lambda m: m.astype(np.uint16)), r"00300\.png has mode I;16; expected L"),
-    "mask is RGB": (lambda r: Image.open(_mask(r)).convert("RGB").save(_mask(r)), r"00300\.png has mode RGB; expected L"),
-    "image has alpha": (
-        lambda r: Image.open(_image(r)).convert("RGBA").save(_image(r), format="PNG"),
-        r"00300\.jpg has mode RGBA; expected RGB",
+    "image is a GIF": (
+        lambda r: Image.open(_mask(r)).save(_image(r), format="GIF"),
+        r"00300\.jpg can't be decoded",
     ),
-    "two images": (lambda r: Image.open(_image(r)).save(_image(r).with_suffix(".png")), r"has 2 images called 0016E5_00300"),
+    "unknown label": (
+        lambda r: _set_label(r, 13),
+        r"00300\.png has label 13 \(6 pixels\); camvid allows 0-10 or 11 \(ignored\)",
+    ),
+    "label 255 is no id of camvid": (lambda r: _set_label(r, 255), r"has label 255 \(6 pixels\)"),
+    "nothing labelled": (
+        lambda r: _edit_mask(r, lambda m: np.full_like(m, 11)),
+        r"00300\.png has no labelled pixel",
+    ),
+    "sizes differ": (
+        lambda r: _edit_mask(r, lambda m: m[:, :-1].copy()),
+        r"is 48x36 but .*00300\.png is 47x36",
+    ),
+    "mask has a palette": (
+        lambda r: Image.open(_mask(r)).convert("P").save(_mask(r)),
+        r"00300\.png has mode P; expected L",
+    ),
+    "mask has 16 bits": (
+        lambda r: _edit_mask(r, lambda m: m.astype(np.uint16)),
+        r"00300\.png has mode I;16; expected L",
+    ),
+    "mask is RGB": (
+        lambda r: Image.open(_mask(r)).convert("RGB").save(_mask(r)),
+        r"00300\.png has mode RGB; expected L",
+    ),
+    "image has alpha": (
+        lambda r: _fade(_image(r)),
+        r"00300\.jpg has transparent pixels \(alpha from 254\)",
+    ),
+    "two images": (
+        lambda r: Image.open(_image(r)).save(_image(r).with_suffix(".png")),
+        r"has 2 images called 0016E5_00300",
+    ),
     "image links out": (lambda r: _link_out(r, _image(r)), r"00300\.jpg is a link out of"),
     "mask links out": (lambda r: _link_out(r, _mask(r)), r"00300\.png is a link out of"),
     "mask too large": (
         lambda r: _claim_size(_mask(r), 8193, 8192),
         rf"00300\.png is 8193x8192; expected at most {MAX_PIXELS} pixels",
     ),
-    "decompression bomb": (lambda r: _claim_size(_mask(r), 60_000, 60_000), rf"00300\.png.*expected at most {MAX_PIXELS} pixels"),
+    "decompression bomb": (
+        lambda r: _claim_size(_mask(r), 60_000, 60_000),
+        rf"00300\.png.*expected at most {MAX_PIXELS} pixels",
+    ),
 }
 
 
@@ -107,7 +146,9 @@ def test_bad_sample_is_listed_and_refused_with_its_file(camvid_root: Path, case:
     spoil, message = BAD[case]
     spoil(camvid_root)
     reader = _open(camvid_root)
-    assert STEM in reader.keys("train") + reader.keys("val"), "a bad sample may not vanish from the listing"
+    assert STEM in reader.keys("train") + reader.keys("val"), (
+        "a bad sample may not vanish from the listing"
+    )
     with pytest.raises(DatasetError, match=message):
         _read(camvid_root)
 
@@ -133,7 +174,9 @@ def test_non_ascii_names_and_hidden_files(camvid_root: Path) -> None:
     reader = _open(camvid_root)
     keys = reader.keys("train") + reader.keys("val")
     assert len(keys) == 30
-    assert reader.read("train" if "überfahrt_00001" in reader.keys("train") else "val", "überfahrt_00001").image.shape == (
+    assert reader.read(
+        "train" if "überfahrt_00001" in reader.keys("train") else "val", "überfahrt_00001"
+    ).image.shape == (
         36,
         48,
         3,
@@ -147,15 +190,17 @@ def test_grey_image_becomes_rgb(camvid_root: Path) -> None:
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
 
 
-def _read_rotated(folder: Path, *, orientation: int, mask_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Write and read an image that is 40x20 on disk, its left half white, with an EXIF tag; and an all-sky mask."""
+def _read_rotated(
+    folder: Path, *, orientation: int, mask_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write and read an image of 40x20, its left half white, with an EXIF tag, and its mask."""
     stored = np.zeros((20, 40, 3), np.uint8)
     stored[:, :20] = 255
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(stored).save(folder / "a.jpg", exif=exif, quality=95)
     Image.new("L", mask_size).save(folder / "a.png")
-    decoded = read_files(folder / "a.jpg", mask_path=folder / "a.png")
+    decoded = read_files(SampleFiles(folder / "a.jpg", folder / "a.png"))
     return decoded.image, decoded.ids
 
 
@@ -175,7 +220,9 @@ def test_exif_rotation_is_left_where_the_mask_was_drawn_on_the_stored_image(tmp_
 
 
 def test_exif_half_turn_is_refused_because_no_mask_size_can_tell(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"a\.jpg has EXIF orientation 3, and nothing tells whether a\.png"):
+    with pytest.raises(
+        DatasetError, match=r"a\.jpg has EXIF orientation 3, and nothing tells whether a\.png"
+    ):
         _read_rotated(tmp_path, orientation=3, mask_size=(40, 20))
 
 
@@ -194,29 +241,47 @@ def test_relative_root_starts_from_base(camvid_root: Path) -> None:
     assert len(open_dataset(config, seed=0, base=camvid_root.parent).keys("test")) == 4
 
 
-def test_fit_square_stretch_keeps_the_whole_frame_and_centre_crop_its_middle() -> None:
-    segmentation_map = np.repeat(np.array([[0, 1, 2, 3, 4, 5, 6, 7]], np.uint8), 4, axis=0).repeat(6, 0).repeat(6, 1)
+def _scenes(image_size: int, fit: Literal["stretch", "center_crop"]) -> DatasetConfig:
+    return DatasetConfig(name="scenes", image_size=image_size, fit=fit)
+
+
+def test_fit_stretch_keeps_the_whole_frame_and_centre_crop_its_middle() -> None:
+    segmentation_map = (
+        np.repeat(np.array([[0, 1, 2, 3, 4, 5, 6, 7]], np.uint8), 4, axis=0)
+        .repeat(6, 0)
+        .repeat(6, 1)
+    )
     instances = segmentation_map.astype(np.uint16) * 300
     image = np.stack([segmentation_map * 30] * 3, axis=-1)
     sample = RawSample(image, segmentation_map, instances, {})  # 48 wide, 24 high
-    stretched = fit_square(sample, size=8, fit="stretch")
+    stretched = fit_sample(sample, config=_scenes(8, "stretch"))
     assert stretched.image.shape == (8, 8, 3)
-    np.testing.assert_array_equal(stretched.segmentation_map, np.tile(np.arange(8, dtype=np.uint8), (8, 1)))
+    np.testing.assert_array_equal(
+        stretched.segmentation_map, np.tile(np.arange(8, dtype=np.uint8), (8, 1))
+    )
     assert stretched.instance_map is not None
     assert stretched.instance_map.dtype == np.uint16
-    np.testing.assert_array_equal(stretched.instance_map, stretched.segmentation_map.astype(np.uint16) * 300)
-    cropped = fit_square(sample, size=4, fit="center_crop")
-    np.testing.assert_array_equal(cropped.segmentation_map, np.tile(np.array([2, 3, 4, 5], np.uint8), (4, 1)))
-    np.testing.assert_allclose(cropped.image[:, :, 0], cropped.segmentation_map * 30.0, atol=16)  # Lanczos rings at steps
-    assert fit_square(stretched, size=8, fit="stretch") is stretched
+    np.testing.assert_array_equal(
+        stretched.instance_map, stretched.segmentation_map.astype(np.uint16) * 300
+    )
+    cropped = fit_sample(sample, config=_scenes(8, "center_crop"))
+    columns = np.array([2, 3, 4, 5], np.uint8).repeat(2)
+    np.testing.assert_array_equal(cropped.segmentation_map, np.tile(columns, (8, 1)))
+    np.testing.assert_allclose(
+        cropped.image[:, :, 0], cropped.segmentation_map * 30.0, atol=16
+    )  # Lanczos rings at steps
+    assert fit_sample(stretched, config=_scenes(8, "stretch")) is stretched
 
 
-def test_fit_square_invents_no_label_between_two_others() -> None:
-    segmentation_map = np.where(np.random.default_rng(0).random((50, 70)) < 0.5, 2, 10).astype(np.uint8)
+def test_fit_invents_no_label_between_two_others() -> None:
+    segmentation_map = np.where(np.random.default_rng(0).random((50, 70)) < 0.5, 2, 10).astype(
+        np.uint8
+    )
     image = np.zeros((50, 70, 3), np.uint8)
-    for size in (13, 33, 101):
-        fitted = fit_square(
-            RawSample(image, segmentation_map, segmentation_map.astype(np.uint16), {}), size=size, fit="center_crop"
+    for size in (16, 40, 104):
+        fitted = fit_sample(
+            RawSample(image, segmentation_map, segmentation_map.astype(np.uint16), {}),
+            config=_scenes(size, "center_crop"),
         )
         assert set(np.unique(fitted.segmentation_map)) == {2, 10}
         np.testing.assert_array_equal(fitted.instance_map, fitted.segmentation_map)
@@ -227,4 +292,6 @@ def test_reader_can_be_pickled_and_used_in_another_process(camvid_root: Path) ->
     again = pickle.loads(pickle.dumps(reader))
     key = reader.keys("test")[0]
     np.testing.assert_array_equal(again.read("test", key).image, reader.read("test", key).image)
-    assert os.fspath(camvid_root) not in str(reader.read("test", key).metadata), "metadata may not hold paths of one machine"
+    assert os.fspath(camvid_root) not in str(reader.read("test", key).metadata), (
+        "metadata may not hold paths of one machine"
+    )

@@ -25,17 +25,31 @@ def test_partition_takes_the_rarest_class_present() -> None:
         "d": [100, 0, 0, 0],
         "e": [0, 0, 11, 0],
     }  # totals: sky 240, road 70, car 100, person 1
-    assert rarest_class_partition(counts, TAXONOMY) == {"sky": ["d"], "road": ["a", "c"], "car": ["e"], "person": ["b"]}
+    assert rarest_class_partition(counts, TAXONOMY) == {
+        "sky": ["d"],
+        "road": ["a", "c"],
+        "car": ["e"],
+        "person": ["b"],
+    }
 
 
 def test_rarity_is_pixels_not_samples() -> None:
-    counts = {"a": [1, 50, 0, 0], "b": [1, 0, 0, 0], "c": [1, 0, 0, 0]}  # sky is in all samples, with the fewest pixels
+    counts = {
+        "a": [1, 50, 0, 0],
+        "b": [1, 0, 0, 0],
+        "c": [1, 0, 0, 0],
+    }  # sky is in all samples, with the fewest pixels
     assert rarest_class_partition(counts, TAXONOMY)["sky"] == ["a", "b", "c"]
 
 
 def test_partition_breaks_ties_by_train_id_and_keeps_empty_classes() -> None:
     counts = {"a": [5, 5, 0, 0], "b": [5, 5, 0, 0]}
-    assert rarest_class_partition(counts, TAXONOMY) == {"sky": ["a", "b"], "road": [], "car": [], "person": []}
+    assert rarest_class_partition(counts, TAXONOMY) == {
+        "sky": ["a", "b"],
+        "road": [],
+        "car": [],
+        "person": [],
+    }
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -81,7 +95,9 @@ def test_subset_holds_every_class_that_occurs(subset_seed: int) -> None:
 
 def test_subset_swaps_a_sample_for_one_that_has_its_classes_too() -> None:
     for subset_seed in range(6):
-        assert draw_subset({"a": [1, 0], "b": [1, 1], "c": [1, 0]}, size=1, seed=0, subset_seed=subset_seed) == ["b"]
+        assert draw_subset(
+            {"a": [1, 0], "b": [1, 1], "c": [1, 0]}, size=1, seed=0, subset_seed=subset_seed
+        ) == ["b"]
 
 
 def test_subset_smaller_than_the_number_of_classes_takes_what_is_possible() -> None:
@@ -98,7 +114,9 @@ def test_subset_is_uniform_where_nothing_has_to_be_mended() -> None:
 
 
 def test_subset_larger_than_the_split_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"dataset\.subset_size is 5, but there are 2 training samples"):
+    with pytest.raises(
+        ConfigError, match=r"dataset\.subset_size is 5, but there are 2 training samples"
+    ):
         draw_subset({"a": [1], "b": [1]}, size=5, seed=0, subset_seed=0)
 
 

@@ -9,38 +9,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import SegGenConfig
+from seggen_core.datasets.class_table import load_class_table
+from seggen_core.datasets.identity import check_real_stores
 from seggen_core.datasets.validate import validate_project
 from seggen_core.datasets.validation_report import ValidationReport
-from seggen_core.errors import DatasetError
-from seggen_core.paths import ProjectPaths
-from seggen_core.synthesis.sample_store import Sample, SampleStoreWriter
+from seggen_core.errors import DatasetError, SampleStoreError
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.reader import Sample, SampleStoreWriter, open_partitions
+from tests.minimal_config import minimal_config
 
 
-def _config(root: Path, **sections: Any) -> SegGenConfig:
-    tree = {
-        "profile": "test",
-        "classes": ["car", "pedestrian"],
-        "dataset": {"name": "camvid", "root": root, "splits": "val_as_test"},
-        "foundation": {"source": "unused"},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 1},
-        "imgsyn": {"samples_per_source": 1},
-        "seediff": {"samples_per_class": 1},
-        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
-    }
-    return SegGenConfig.model_validate(tree | sections)
+def _camvid(root: Path) -> dict[str, Any]:
+    return {"name": "camvid", "root": root, "splits": "val_as_test"}
 
 
 def _validate(root: Path, *, max_bad: int = 0, **sections: Any) -> ValidationReport:
-    return validate_project(_config(root, **sections), paths=ProjectPaths(root.parent), max_bad=max_bad)
+    config = minimal_config(_camvid(root), **sections)
+    return validate_project(config, paths=ProjectPaths(root.parent), max_bad=max_bad)
 
 
 def test_sound_dataset_has_no_problems_and_a_histogram_that_adds_up(camvid_root: Path) -> None:
     report = _validate(camvid_root)
     assert report.problems == []
-    assert [(s.split, s.num_samples, s.num_bad) for s in report.splits] == [("train", 27, 0), ("val", 3, 0), ("test", 4, 0)]
+    assert [(s.split, s.num_samples, s.num_bad) for s in report.splits] == [
+        ("train", 27, 0),
+        ("val", 3, 0),
+        ("test", 4, 0),
+    ]
     for s in report.splits:  # every mask holds each of the 12 ids on one block of 12x12
         assert s.sizes == {"48x36": s.num_samples}
         assert s.class_pixels == [144 * s.num_samples] * 11
@@ -48,7 +43,10 @@ def test_sound_dataset_has_no_problems_and_a_histogram_that_adds_up(camvid_root:
         assert s.ignored_pixels == 144 * s.num_samples
     text = report.render()
     assert "no problems" in text
-    assert any(line.split() == ["sky", "8.33", "8.33", "8.33", "27", "3", "4"] for line in text.splitlines())
+    assert any(
+        line.split() == ["sky", "8.33", "8.33", "8.33", "27", "3", "4"]
+        for line in text.splitlines()
+    )
     assert json.loads(json.dumps(report.to_json()))["dataset"] == "camvid"
 
 
@@ -81,16 +79,30 @@ def test_same_image_in_two_splits_is_a_leak_and_in_one_split_a_note(camvid_root:
     Image.open(train[5]).save(test[3].with_suffix(".png"))
     test[3].unlink()
     (leak,) = _validate(camvid_root).problems
-    assert leak.where in (f"train/{train[5].stem} = test/{test[3].stem}", f"val/{train[5].stem} = test/{test[3].stem}")
+    assert leak.where in (
+        f"train/{train[5].stem} = test/{test[3].stem}",
+        f"val/{train[5].stem} = test/{test[3].stem}",
+    )
     assert "in several splits" in leak.what
 
 
 def test_validation_samples_that_are_trained_on_by_choice_are_no_leak(camvid_root: Path) -> None:
-    dataset = {"name": "camvid", "root": camvid_root, "splits": "val_as_test", "keep_val_in_train": True}
+    dataset = {
+        "name": "camvid",
+        "root": camvid_root,
+        "splits": "val_as_test",
+        "keep_val_in_train": True,
+    }
     report = _validate(camvid_root, dataset=dataset)
     assert report.problems == [] and [s.num_samples for s in report.splits] == [30, 3, 4]
-    assert "3 validation image(s) are trained on too, as dataset.keep_val_in_train says" in report.notes
-    test, train = sorted((camvid_root / "val").iterdir())[0], sorted((camvid_root / "train").iterdir())[0]
+    assert (
+        "3 validation image(s) are trained on too, as dataset.keep_val_in_train says"
+        in report.notes
+    )
+    test, train = (
+        sorted((camvid_root / "val").iterdir())[0],
+        sorted((camvid_root / "train").iterdir())[0],
+    )
     shutil.copy(train, test)
     (leak,) = _validate(camvid_root, dataset=dataset).problems
     assert "in several splits" in leak.what, "the test split still has to be unseen"
@@ -100,10 +112,12 @@ def test_headers_alone_find_what_needs_no_pixels(camvid_root: Path) -> None:
     train = sorted((camvid_root / "train").iterdir())
     train[0].write_bytes(b"")
     train[1].write_bytes(train[1].read_bytes()[:-100])  # damage behind the header
-    config = _config(camvid_root)
+    config = minimal_config(_camvid(camvid_root))
     report = validate_project(config, paths=ProjectPaths(camvid_root.parent), headers_only=True)
     assert [p.where.rpartition("/")[2] for p in report.problems] == [train[0].stem]
-    assert sum(s.sizes["48x36"] for s in report.splits) == 33 and report.splits[0].class_pixels == []
+    assert (
+        sum(s.sizes["48x36"] for s in report.splits) == 33 and report.splits[0].class_pixels == []
+    )
     text = report.render()
     assert "1 problem(s) in the headers" in text and "in train" not in text
     assert len(validate_project(config, paths=ProjectPaths(camvid_root.parent)).problems) == 2
@@ -130,7 +144,9 @@ def test_classes_of_params_are_compared_with_the_taxonomy(camvid_root: Path) -> 
     report = _validate(camvid_root, classes=["car", "zebra"])
     assert [p.where for p in report.problems] == ["params.yaml"]
     assert "classes names zebra; camvid has sky, building" in report.problems[0].what
-    assert any("no synthetic samples are made for sky" in n and "car" not in n for n in report.notes)
+    assert any(
+        "no synthetic samples are made for sky" in n and "car" not in n for n in report.notes
+    )
 
 
 def test_class_that_never_occurs_is_noted(camvid_root: Path) -> None:
@@ -156,12 +172,39 @@ def _write_store(folder: Path, *, num_classes: int, label: int) -> None:
         writer.finish(manifest={})
 
 
+def test_stores_of_another_dataset_are_called_that(camvid_root: Path) -> None:
+    """They are judged neither by the classes of this dataset nor one sample at a time."""
+    paths = ProjectPaths(camvid_root.parent)
+    mask, image = np.full((16, 16), 18, np.uint8), np.zeros((16, 16, 3), np.uint8)
+    of_camvid = load_class_table("camvid").taxonomy.digest
+    stores = {
+        "data/synthetic/masksyn/fence": {"taxonomy": "0123456789abcdef"},
+        "data/real/train": {"taxonomy": of_camvid, "dataset": "folder"},
+        "data/real/val": {"taxonomy": of_camvid, "dataset": "camvid"},
+    }
+    for name, manifest in stores.items():
+        with SampleStoreWriter(paths.root / name, num_classes=19) as writer:
+            writer.add(Sample("a", image, mask, None, {"source_key": "elsewhere"}))
+            writer.finish(manifest=manifest)
+    report = _validate(camvid_root)
+    assert report.problems == [] and report.stores == []
+    (note,) = [n for n in report.notes if "another dataset" in n]
+    assert note.startswith("3 store(s) are of another dataset than params.yaml names")
+    assert all(name in note for name in stores)
+    with pytest.raises(DatasetError, match=r"'folder', but params.yaml names 'camvid'; run: dvc"):
+        check_real_stores(paths, dataset="camvid")
+    with pytest.raises(SampleStoreError, match=r"1 of 1 partitions in .*masksyn are of another"):
+        open_partitions(paths.synthetic("masksyn"), taxonomy=load_class_table("camvid").taxonomy)
+
+
 def test_stores_are_decoded_and_compared_with_the_taxonomy(camvid_root: Path) -> None:
     synthetic = camvid_root.parent / "data" / "synthetic" / "masksyn"
     _write_store(synthetic / "car", num_classes=11, label=10)
     report = _validate(camvid_root)
     assert report.problems == []
-    assert [(s.name, s.num_samples, s.num_bad) for s in report.stores] == [("data/synthetic/masksyn/car", 3, 0)]
+    assert [(s.name, s.num_samples, s.num_bad) for s in report.stores] == [
+        ("data/synthetic/masksyn/car", 3, 0)
+    ]
 
     # 1. Made for a larger taxonomy.
     _write_store(synthetic / "fence", num_classes=19, label=18)

@@ -9,16 +9,26 @@ from diffusers import DDPMScheduler
 
 from seggen_core.config import DiffusionTrainingConfig
 from seggen_core.errors import FoundationError
-from seggen_core.generators.fine_tuning import denoising_target, fine_tune
-from seggen_core.rng import torch_generator
+from seggen_core.generators.fine_tuning import Denoiser, NoisyBatch, denoising_target, fine_tune
+from seggen_core.project.rng import torch_generator
 
-SCHEDULE = {"num_train_timesteps": 100, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SCHEDULE = {
+    "num_train_timesteps": 100,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 # Like latents of pictures: most of their variance is shared.
 LATENTS = torch.tensor([1.5, -1.0, 0.5, -2.0])[:, None, None] + 0.3 * torch.randn(
     6, 4, 4, 4, generator=torch.Generator().manual_seed(1)
 )
 CONFIG = DiffusionTrainingConfig(
-    num_steps=8, batch_size=4, learning_rate=1e-2, warmup_steps=2, checkpoint_every=4, precision="fp32"
+    num_steps=8,
+    batch_size=4,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    checkpoint_every=4,
+    precision="fp32",
 )
 
 
@@ -28,7 +38,9 @@ class Toy(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layers = torch.nn.Sequential(torch.nn.Conv2d(5, 16, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(16, 4, 1))
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(5, 16, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(16, 4, 1)
+        )
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         time = (timesteps / 100)[:, None, None, None].expand(-1, 1, *noisy.shape[2:])
@@ -49,22 +61,22 @@ def train(
     module, losses, steps = Toy(), [], []
 
     def read_latents(positions: np.ndarray, flips: np.ndarray) -> torch.Tensor:
-        return torch.stack([LATENTS[p].flip(-1) if f else LATENTS[p] for p, f in zip(positions, flips, strict=True)])
+        return torch.stack(
+            [
+                LATENTS[p].flip(-1) if f else LATENTS[p]
+                for p, f in zip(positions, flips, strict=True)
+            ]
+        )
 
     def read_condition(_: np.ndarray, flips: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(flips)
 
-    def predict(
-        noisy: torch.Tensor,
-        timesteps: torch.Tensor,
-        positions: np.ndarray,
-        dropped: np.ndarray,
-        condition: torch.Tensor | None,
-    ) -> torch.Tensor:
-        assert condition is not None
+    def predict(module: torch.nn.Module, batch: NoisyBatch) -> torch.Tensor:
+        assert batch.condition is not None
         if seen is not None:
-            seen.append((noisy, timesteps, positions, condition.numpy(), dropped))
-        return module(noisy, timesteps)
+            flips = batch.condition.numpy()
+            seen.append((batch.noisy, batch.timesteps, batch.positions, flips, batch.dropped))
+        return module(batch.noisy, batch.timesteps)
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         steps.append(step)
@@ -72,20 +84,16 @@ def train(
         if step == kill_after:
             raise KeyboardInterrupt
 
-    first = fine_tune(
-        module,
-        config,
-        seed=seed,
+    denoiser = Denoiser(
         name=name,
+        module=module,
+        predict=predict,
         scheduler_config=DDPMScheduler(**(SCHEDULE | (schedule or {}))).config,
+        num_samples=len(LATENTS),
         read_latents=read_latents,
         read_condition=read_condition,
-        predict=predict,
-        number=len(LATENTS),
-        device=torch.device("cpu"),
-        state_folder=folder,
-        on_step=on_step,
     )
+    first = fine_tune(denoiser, config, seed=seed, state_folder=folder, on_step=on_step)
     assert steps == list(range(first + 1, config.num_steps + 1)) and not module.training
     return module.state_dict(), losses, first
 
@@ -94,30 +102,44 @@ def train(
 def test_targets_are_the_formulas(kind: str) -> None:
     schedule = DDPMScheduler(**SCHEDULE, prediction_type=kind)
     generator = torch.Generator().manual_seed(0)
-    latents, noise = torch.randn(3, 4, 2, 2, generator=generator), torch.randn(3, 4, 2, 2, generator=generator)
+    latents, noise = (
+        torch.randn(3, 4, 2, 2, generator=generator),
+        torch.randn(3, 4, 2, 2, generator=generator),
+    )
     timesteps = torch.tensor([0, 50, 99])
     target = denoising_target(schedule, latents=latents, noise=noise, timesteps=timesteps)
-    # Scaled-linear betas: beta_t = (sqrt(start) + t / (T - 1) (sqrt(end) - sqrt(start)))^2, alpha_bar_t = prod(1 - beta).
+    # Scaled-linear betas: beta_t = (sqrt(start) + t / (T - 1) (sqrt(end) - sqrt(start)))^2,
+    # alpha_bar_t = prod(1 - beta).
     low, high = math.sqrt(0.00085), math.sqrt(0.012)
     alpha_bar = np.cumprod([1 - (low + t / 99 * (high - low)) ** 2 for t in range(100)])
     for b, t in enumerate(timesteps.tolist()):
         signal, spread = math.sqrt(alpha_bar[t]), math.sqrt(1 - alpha_bar[t])
-        by_hand = {"epsilon": noise[b], "v_prediction": signal * noise[b] - spread * latents[b], "sample": latents[b]}[kind]
+        by_hand = {
+            "epsilon": noise[b],
+            "v_prediction": signal * noise[b] - spread * latents[b],
+            "sample": latents[b],
+        }[kind]
         torch.testing.assert_close(target[b], by_hand, rtol=1e-4, atol=1e-5)
         noisy = schedule.add_noise(latents, noise, timesteps)[b]
-        torch.testing.assert_close(noisy, signal * latents[b] + spread * noise[b], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            noisy, signal * latents[b] + spread * noise[b], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_an_unknown_prediction_type_is_refused() -> None:
     schedule = DDPMScheduler(**SCHEDULE)
     schedule.register_to_config(prediction_type="flow")
-    with pytest.raises(FoundationError, match="prediction_type 'flow'; known: epsilon, v_prediction, sample"):
+    with pytest.raises(
+        FoundationError, match="prediction_type 'flow'; known: epsilon, v_prediction, sample"
+    ):
         denoising_target(schedule, latents=LATENTS, noise=LATENTS, timesteps=torch.tensor([0]))
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_the_loss_falls(tmp_path: Path, kind: str) -> None:
-    config = CONFIG.model_copy(update={"num_steps": 120, "batch_size": 16, "checkpoint_every": 1000})
+    config = CONFIG.model_copy(
+        update={"num_steps": 120, "batch_size": 16, "checkpoint_every": 1000}
+    )
     _, losses, first = train(tmp_path, config=config, schedule={"prediction_type": kind})
     assert first == 0 and len(losses) == 120
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:5])
@@ -125,7 +147,9 @@ def test_the_loss_falls(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("ema_decay", [0.9, 0.0])
-def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path, precision: str, ema_decay: float, read_by_a_thread: None) -> None:
+def test_a_killed_run_ends_in_the_same_bytes(
+    tmp_path: Path, precision: str, ema_decay: float
+) -> None:
     config = CONFIG.model_copy(update={"precision": precision, "ema_decay": ema_decay})
     whole, losses, _ = train(tmp_path / "whole", config=config)
     with pytest.raises(KeyboardInterrupt):
@@ -143,11 +167,18 @@ def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
 
 def test_draws_depend_on_seed_name_and_step(tmp_path: Path) -> None:
     runs: dict[str, list[tuple]] = {}
-    for label, seed, name in (("a", 0, "toy"), ("same", 0, "toy"), ("seed", 1, "toy"), ("name", 0, "other")):
+    for label, seed, name in (
+        ("a", 0, "toy"),
+        ("same", 0, "toy"),
+        ("seed", 1, "toy"),
+        ("name", 0, "other"),
+    ):
         train(tmp_path / label, seed=seed, name=name, seen=runs.setdefault(label, []))
     noises = {label: seen[0][0] for label, seen in runs.items()}
     assert torch.equal(noises["a"], noises["same"])
-    assert not torch.equal(noises["a"], noises["seed"]) and not torch.equal(noises["a"], noises["name"])
+    assert not torch.equal(noises["a"], noises["seed"]) and not torch.equal(
+        noises["a"], noises["name"]
+    )
     assert not torch.equal(runs["a"][0][0], runs["a"][1][0])
 
 
@@ -158,11 +189,23 @@ def test_noise_is_added_to_the_very_samples_that_are_named(tmp_path: Path) -> No
     schedule = DDPMScheduler(**SCHEDULE)
     for step, (noisy, timesteps, positions, flips, _) in enumerate(seen):
         noise = torch.randn(noisy.shape, generator=torch_generator(5, "toy", "noise", step))
-        latents = torch.stack([LATENTS[p].flip(-1) if f else LATENTS[p] for p, f in zip(positions, flips, strict=True)])
+        latents = torch.stack(
+            [
+                LATENTS[p].flip(-1) if f else LATENTS[p]
+                for p, f in zip(positions, flips, strict=True)
+            ]
+        )
         torch.testing.assert_close(noisy, schedule.add_noise(latents, noise, timesteps))
     positions, flips, dropped = (np.concatenate([s[i] for s in seen]) for i in (2, 3, 4))
-    assert set(positions) == set(range(6)) and 0.35 < flips.mean() < 0.65 and 0.15 < dropped.mean() < 0.45
-    assert 0 <= min(int(s[1].min()) for s in seen) < 20 and 80 < max(int(s[1].max()) for s in seen) < 100
+    assert (
+        set(positions) == set(range(6))
+        and 0.35 < flips.mean() < 0.65
+        and 0.15 < dropped.mean() < 0.45
+    )
+    assert (
+        0 <= min(int(s[1].min()) for s in seen) < 20
+        and 80 < max(int(s[1].max()) for s in seen) < 100
+    )
 
 
 def test_flips_can_be_turned_off(tmp_path: Path) -> None:
@@ -172,13 +215,17 @@ def test_flips_can_be_turned_off(tmp_path: Path) -> None:
 
 
 def test_the_averaged_weights_are_left_in_the_module(tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"num_steps": 1, "warmup_steps": 0, "lr_scheduler": "constant"})
+    config = CONFIG.model_copy(
+        update={"num_steps": 1, "warmup_steps": 0, "lr_scheduler": "constant"}
+    )
     last, _, _ = train(tmp_path / "last", config=config.model_copy(update={"ema_decay": 0.0}))
     mean, _, _ = train(tmp_path / "mean", config=config.model_copy(update={"ema_decay": 0.9}))
     first = Toy().state_dict()
     # After one step the decay is still min(0.9, 1 / 10).
     for key in first:
-        torch.testing.assert_close(mean[key], 0.1 * first[key] + 0.9 * last[key], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            mean[key], 0.1 * first[key] + 0.9 * last[key], rtol=1e-4, atol=1e-6
+        )
         assert not torch.equal(last[key], first[key])
 
 
@@ -186,25 +233,30 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path: Path) -> None:
     rates: dict[str, list[float]] = {"cosine": [], "constant": []}
     for kind, kept in rates.items():
         config = CONFIG.model_copy(update={"lr_scheduler": kind, "warmup_steps": 2})
-        module = Toy()
+        denoiser = Denoiser(
+            name="toy",
+            module=Toy(),
+            predict=lambda module, batch: module(batch.noisy, batch.timesteps),
+            scheduler_config=DDPMScheduler(**SCHEDULE).config,
+            num_samples=6,
+            read_latents=lambda positions, _: LATENTS[positions],
+        )
         fine_tune(
-            module,
+            denoiser,
             config,
             seed=0,
-            name="toy",
-            scheduler_config=DDPMScheduler(**SCHEDULE).config,
-            read_latents=lambda positions, _: LATENTS[positions],
-            predict=lambda noisy, timesteps, *_, module=module: module(noisy, timesteps),
-            number=6,
-            device=torch.device("cpu"),
             state_folder=tmp_path / kind,
             on_step=lambda _, metrics, kept=kept: kept.append(metrics["learning_rate"]),
         )
     assert rates["constant"] == pytest.approx([0.005] + [0.01] * 7)
-    assert rates["cosine"] == pytest.approx([0.005, *(0.005 * (1 + math.cos(math.pi * k / 8)) for k in range(1, 8))])
+    assert rates["cosine"] == pytest.approx(
+        [0.005, *(0.005 * (1 + math.cos(math.pi * k / 8)) for k in range(1, 8))]
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
-    with pytest.raises(FoundationError, match=r"toy: the loss is (nan|inf) at step \d; lower learning_rate"):
+    with pytest.raises(
+        FoundationError, match=r"toy: the loss is (nan|inf) at step \d; lower learning_rate"
+    ):
         train(tmp_path, config=config)

@@ -8,12 +8,20 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 
 from seggen_core.config import RuntimeConfig, SamplingConfig
 from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.generators.sampling import assign_rows, make_scheduler, padded_chunks, resolve_precision, sample_images
-from seggen_core.rng import torch_generator
-from seggen_core.runtime import limit_threads, pick_device
+from seggen_core.generators.sampling import assign_rows, make_scheduler, sample_images
+from seggen_core.project.chunks import padded_chunks
+from seggen_core.project.rng import torch_generator
+from seggen_core.project.runtime import limit_threads, pick_device
+from seggen_core.training.precision import resolve_precision
 from tests.attention.tiny_pipeline import IMAGE_SIZE, build_pipeline
 
-PROMPTS = ["a photo of a car", "a bus and a house", "house", "a potted plant", "a photo of a bus and a car"]
+PROMPTS = [
+    "a photo of a car",
+    "a bus and a house",
+    "house",
+    "a potted plant",
+    "a photo of a bus and a car",
+]
 CONFIG = SamplingConfig(num_inference_steps=2, guidance_scale=2.0, micro_batch_size=3)
 CPU = torch.device("cpu")
 
@@ -30,7 +38,9 @@ def two_threads() -> Iterator[None]:
 def mask2img(tiny_pipeline: Any) -> Any:
     """A ControlNet pipeline whose zero convolutions aren't zero, so that the condition shows."""
     torch.manual_seed(0)
-    controlnet = ControlNetModel.from_unet(tiny_pipeline.unet, conditioning_embedding_out_channels=(16, 32)).eval()
+    controlnet = ControlNetModel.from_unet(
+        tiny_pipeline.unet, conditioning_embedding_out_channels=(16, 32)
+    ).eval()
     with torch.no_grad():
         for parameter in controlnet.parameters():
             if not parameter.any():
@@ -45,7 +55,7 @@ def draw(
     indices: Sequence[int],
     *,
     config: SamplingConfig = CONFIG,
-    dtype: torch.dtype = torch.float32,
+    precision: str = "fp32",
     control: np.ndarray | None = None,
     slots: Sequence[int] | None = None,
 ) -> dict[int, np.ndarray]:
@@ -54,9 +64,8 @@ def draw(
         pipeline,
         prompts=[PROMPTS[i] for i in indices],
         generators=lambda k: torch_generator(0, "test", indices[k]),
-        config=config,
+        config=config.model_copy(update={"precision": precision}),
         image_size=IMAGE_SIZE,
-        dtype=dtype,
         control_images=None if control is None else control[list(indices)],
         slots=indices if slots is None else slots,
     )
@@ -66,7 +75,9 @@ def draw(
 
 def assert_same(some: dict[int, np.ndarray], all_of_them: dict[int, np.ndarray]) -> None:
     for i, image in some.items():
-        assert (image == all_of_them[i]).all(), f"prompt {i}: {(image != all_of_them[i]).sum()} values differ"
+        assert (image == all_of_them[i]).all(), (
+            f"prompt {i}: {(image != all_of_them[i]).sum()} values differ"
+        )
 
 
 def test_chunks_have_one_size() -> None:
@@ -75,7 +86,9 @@ def test_chunks_have_one_size() -> None:
     assert list(padded_chunks([], 2)) == []
 
 
-@pytest.mark.parametrize("slots", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [7, 7, 7], [0, 3, 6, 1], [], [5]])
+@pytest.mark.parametrize(
+    "slots", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [7, 7, 7], [0, 3, 6, 1], [], [5]]
+)
 def test_every_item_gets_its_row(slots: list[int]) -> None:
     calls = list(assign_rows(slots, 3))
     assert all(len(rows) == 3 and any(item is not None for item in rows) for rows in calls)
@@ -88,34 +101,43 @@ def test_as_many_calls_as_the_fullest_row() -> None:
     assert list(assign_rows([0, 0, 1, 0], 2)) == [[0, 2], [1, None], [3, None]]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_image_depends_on_nothing_but_its_own_prompt_noise_and_slot(
-    tiny_pipeline: Any, dtype: torch.dtype, two_threads: None
+    tiny_pipeline: Any, precision: str, two_threads: None
 ) -> None:
-    together = draw(tiny_pipeline, range(5), dtype=dtype)
+    together = draw(tiny_pipeline, range(5), precision=precision)
     assert len({image.tobytes() for image in together.values()}) == 5
-    assert_same(draw(tiny_pipeline, [4, 2, 0, 3, 1], dtype=dtype), together)  # the order
-    assert_same(draw(tiny_pipeline, [3, 4], dtype=dtype), together)  # the neighbours
+    assert_same(draw(tiny_pipeline, [4, 2, 0, 3, 1], precision=precision), together)  # the order
+    assert_same(draw(tiny_pipeline, [3, 4], precision=precision), together)  # the neighbours
     for i in range(5):  # how many there are
-        assert_same(draw(tiny_pipeline, [i], dtype=dtype), together)
+        assert_same(draw(tiny_pipeline, [i], precision=precision), together)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_so_does_an_image_with_a_condition(mask2img: Any, dtype: torch.dtype, two_threads: None) -> None:
-    control = np.random.default_rng(0).integers(0, 256, (5, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    together = draw(mask2img, range(5), dtype=dtype, control=control)
-    assert_same(draw(mask2img, [4, 0, 3, 1], dtype=dtype, control=control), together)
-    assert_same(draw(mask2img, [2], dtype=dtype, control=control), together)
-    others = draw(mask2img, range(5), dtype=dtype, control=255 - control)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_so_does_an_image_with_a_condition(
+    mask2img: Any, precision: str, two_threads: None
+) -> None:
+    control = np.random.default_rng(0).integers(
+        0, 256, (5, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8
+    )
+    together = draw(mask2img, range(5), precision=precision, control=control)
+    assert_same(draw(mask2img, [4, 0, 3, 1], precision=precision, control=control), together)
+    assert_same(draw(mask2img, [2], precision=precision, control=control), together)
+    others = draw(mask2img, range(5), precision=precision, control=255 - control)
     assert all((others[i] != together[i]).any() for i in range(5))
 
 
 def test_a_condition_counts_as_much_as_it_is_scaled(mask2img: Any) -> None:
-    control = np.random.default_rng(0).integers(0, 256, (1, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    control = np.random.default_rng(0).integers(
+        0, 256, (1, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8
+    )
 
     def change(scale: float) -> float:
         config = CONFIG.model_copy(update={"controlnet_conditioning_scale": scale})
-        pair = [draw(mask2img, [0], config=config, control=c)[0].astype(float) for c in (control, 255 - control)]
+        pair = [
+            draw(mask2img, [0], config=config, control=c)[0].astype(float)
+            for c in (control, 255 - control)
+        ]
         return float(np.abs(pair[0] - pair[1]).mean())
 
     assert change(0.0) == 0 < change(0.5)
@@ -123,7 +145,9 @@ def test_a_condition_counts_as_much_as_it_is_scaled(mask2img: Any) -> None:
 
 def test_each_prompt_is_computed_in_its_own_row_of_a_call_of_fixed_size(tiny_pipeline: Any) -> None:
     calls: list[torch.Tensor] = []
-    hook = tiny_pipeline.unet.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].clone()))
+    hook = tiny_pipeline.unet.register_forward_pre_hook(
+        lambda _, arguments: calls.append(arguments[0].clone())
+    )
     draw(tiny_pipeline, [4, 3, 0], config=CONFIG.model_copy(update={"num_inference_steps": 1}))
     hook.remove()
     noise = [torch.randn(4, 16, 16, generator=torch_generator(0, "test", i)) for i in range(5)]
@@ -161,17 +185,22 @@ def test_noise_and_prompt_both_count(tiny_pipeline: Any) -> None:
             tiny_pipeline,
             prompts=[prompt],
             generators=lambda _: torch_generator(0, noise),
-            config=CONFIG,
+            config=CONFIG.model_copy(update={"precision": "fp32"}),
             image_size=IMAGE_SIZE,
-            dtype=torch.float32,
         )[0]
 
     first = one("car", 0)
-    assert (first == one("car", 0)).all() and (first != one("car", 1)).any() and (first != one("bus", 0)).any()
+    assert (
+        (first == one("car", 0)).all()
+        and (first != one("car", 1)).any()
+        and (first != one("bus", 0)).any()
+    )
 
 
 def test_a_stochastic_sampler_draws_from_the_samples_own_generator(tiny_pipeline: Any) -> None:
-    config = CONFIG.model_copy(update={"scheduler": "EulerAncestralDiscreteScheduler", "num_inference_steps": 3})
+    config = CONFIG.model_copy(
+        update={"scheduler": "EulerAncestralDiscreteScheduler", "num_inference_steps": 3}
+    )
     together = draw(tiny_pipeline, range(4), config=config)
     assert_same(draw(tiny_pipeline, [3, 1], config=config), together)
 
@@ -182,18 +211,32 @@ def test_nothing_is_no_image(tiny_pipeline: Any) -> None:
 
 def test_the_sampler_is_made_from_the_pipelines_own_noise_schedule(tiny_pipeline: Any) -> None:
     own = tiny_pipeline.scheduler.config
-    config = SamplingConfig(scheduler="EulerDiscreteScheduler", scheduler_kwargs={"use_karras_sigmas": True})
+    config = SamplingConfig(
+        scheduler="EulerDiscreteScheduler", scheduler_kwargs={"use_karras_sigmas": True}
+    )
     made = make_scheduler(tiny_pipeline, config).config
     assert made.use_karras_sigmas is True
-    for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type"):
+    for key in (
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "prediction_type",
+    ):
         assert made[key] == own[key]
 
 
 def test_a_sampler_leaves_nothing_behind_for_the_next(tiny_pipeline: Any) -> None:
     own = tiny_pipeline.scheduler
-    plain = CONFIG.model_copy(update={"scheduler": "EulerDiscreteScheduler", "num_inference_steps": 3})
+    plain = CONFIG.model_copy(
+        update={"scheduler": "EulerDiscreteScheduler", "num_inference_steps": 3}
+    )
     before = draw(tiny_pipeline, [0], config=plain)
-    karras = draw(tiny_pipeline, [0], config=plain.model_copy(update={"scheduler_kwargs": {"use_karras_sigmas": True}}))
+    karras = draw(
+        tiny_pipeline,
+        [0],
+        config=plain.model_copy(update={"scheduler_kwargs": {"use_karras_sigmas": True}}),
+    )
     assert (karras[0] != before[0]).any()
     assert_same(draw(tiny_pipeline, [0], config=plain), before)
     assert tiny_pipeline.scheduler is own
@@ -201,13 +244,20 @@ def test_a_sampler_leaves_nothing_behind_for_the_next(tiny_pipeline: Any) -> Non
 
 @pytest.mark.parametrize("name", ["DDIMSchduler", "UNet2DConditionModel", "logging"])
 def test_a_name_that_is_no_scheduler(tiny_pipeline: Any, name: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{name}' is not a diffusers scheduler; examples: DDIMScheduler"):
+    with pytest.raises(
+        ConfigError, match=f"'{name}' is not a diffusers scheduler; examples: DDIMScheduler"
+    ):
         make_scheduler(tiny_pipeline, SamplingConfig(scheduler=name))
 
 
 def test_a_setting_that_the_scheduler_does_not_have(tiny_pipeline: Any) -> None:
-    config = SamplingConfig(scheduler="EulerDiscreteScheduler", scheduler_kwargs={"use_karas_sigmas": True})
-    with pytest.raises(ConfigError, match=r"holds use_karas_sigmas; EulerDiscreteScheduler knows: .*use_karras_sigmas"):
+    config = SamplingConfig(
+        scheduler="EulerDiscreteScheduler", scheduler_kwargs={"use_karas_sigmas": True}
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"holds use_karas_sigmas; EulerDiscreteScheduler knows: .*use_karras_sigmas",
+    ):
         make_scheduler(tiny_pipeline, config)
 
 
@@ -217,16 +267,20 @@ def test_values_that_are_not_finite_are_an_error_not_a_black_image() -> None:
     with torch.no_grad():
         pipeline.unet.conv_out.bias[0] = torch.nan
     with pytest.raises(FoundationError, match="aren't finite; set precision: fp32"):
-        draw(pipeline, [0], dtype=torch.bfloat16)
+        draw(pipeline, [0], precision="bf16")
     assert pipeline.scheduler is own
 
 
-@pytest.mark.parametrize("name, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    "name, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_precision_by_name(name: str, dtype: torch.dtype) -> None:
     assert resolve_precision(name, CPU) == dtype
 
 
-def test_auto_is_bf16_only_where_the_cpu_computes_it_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_bf16_only_where_the_cpu_computes_it_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert resolve_precision("auto", CPU) in (torch.float32, torch.bfloat16)
     for able, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         answer: Callable[[], dict[str, bool]] = lambda able=able: {"avx512_bf16": able}  # noqa: E731

@@ -10,18 +10,27 @@ from seggen_core.config import DiffusionTrainingConfig, SamplingConfig
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.sampling import sample_images
 from seggen_core.generators.text2mask import train_text2mask
-from seggen_core.rng import torch_generator
+from seggen_core.project.rng import torch_generator
 from tests.attention.tiny_pipeline import build_pipeline
 from tests.generators.tiny_sdxl import build_sdxl
 from tests.generators.training_fixtures import CAPTIONS, IMAGE_SIZE, caches, color_map
 
 CONFIG = DiffusionTrainingConfig(
-    num_steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=1, checkpoint_every=2, precision="fp32"
+    num_steps=4,
+    batch_size=2,
+    learning_rate=1e-3,
+    warmup_steps=1,
+    checkpoint_every=2,
+    precision="fp32",
 )
 
 
 def train(
-    pipeline: Any, folder: Path, *, config: DiffusionTrainingConfig = CONFIG, on_step: Callable[[int, dict], None] | None = None
+    pipeline: Any,
+    folder: Path,
+    *,
+    config: DiffusionTrainingConfig = CONFIG,
+    on_step: Callable[[int, dict], None] | None = None,
 ) -> list[float]:
     """Train `pipeline` on the three colour maps and return the losses."""
     maps, prompts = caches(pipeline, folder, read=color_map)
@@ -32,7 +41,15 @@ def train(
         if on_step is not None:
             on_step(step, metrics)
 
-    train_text2mask(pipeline, config, seed=0, color_maps=maps, prompts=prompts, state_folder=folder / "state", on_step=record)
+    train_text2mask(
+        pipeline,
+        config,
+        seed=0,
+        color_maps=maps,
+        prompts=prompts,
+        state_folder=folder / "state",
+        on_step=record,
+    )
     return losses
 
 
@@ -41,28 +58,39 @@ def draw(pipeline: Any) -> np.ndarray:
         pipeline,
         prompts=CAPTIONS[:2],
         generators=lambda i: torch_generator(0, i),
-        config=SamplingConfig(num_inference_steps=2, micro_batch_size=2),
+        config=SamplingConfig(num_inference_steps=2, micro_batch_size=2, precision="fp32"),
         image_size=IMAGE_SIZE,
-        dtype=torch.float32,
     )
 
 
 def test_it_learns_the_colour_maps(tmp_path: Path) -> None:
     pipeline = build_pipeline()
-    others = {k: v.clone() for part in (pipeline.vae, pipeline.text_encoder) for k, v in part.state_dict().items()}
-    config = CONFIG.model_copy(update={"num_steps": 40, "batch_size": 4, "learning_rate": 4e-3, "checkpoint_every": 1000})
+    others = {
+        k: v.clone()
+        for part in (pipeline.vae, pipeline.text_encoder)
+        for k, v in part.state_dict().items()
+    }
+    config = CONFIG.model_copy(
+        update={"num_steps": 40, "batch_size": 4, "learning_rate": 4e-3, "checkpoint_every": 1000}
+    )
     losses = train(pipeline, tmp_path, config=config)
     assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:4])
-    after = {k: v for part in (pipeline.vae, pipeline.text_encoder) for k, v in part.state_dict().items()}
+    after = {
+        k: v for part in (pipeline.vae, pipeline.text_encoder) for k, v in part.state_dict().items()
+    }
     assert all(torch.equal(after[k], others[k]) for k in others)
-    assert not any(p.requires_grad for p in pipeline.unet.parameters()) and not pipeline.unet.training
+    assert (
+        not any(p.requires_grad for p in pipeline.unet.parameters()) and not pipeline.unet.training
+    )
 
 
 def test_latents_are_scaled_to_unit_variance_and_the_pipeline_undoes_it(tmp_path: Path) -> None:
     pipeline, seen = build_pipeline(), []
     maps, _ = caches(pipeline, tmp_path, read=color_map)
     # The UNet sees alpha x + sigma noise; with the noise known, x can be had back.
-    pipeline.unet.register_forward_pre_hook(lambda _, arguments: seen.append((arguments[0].clone(), arguments[1].clone())))
+    pipeline.unet.register_forward_pre_hook(
+        lambda _, arguments: seen.append((arguments[0].clone(), arguments[1].clone()))
+    )
     train(pipeline, tmp_path / "run", config=CONFIG.model_copy(update={"num_steps": 30}))
     alpha_bar = pipeline.scheduler.alphas_cumprod
     scaled = []
@@ -97,7 +125,11 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
 
 def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
     plain = train(build_pipeline(), tmp_path / "plain")
-    saved = train(build_pipeline(), tmp_path / "saved", config=CONFIG.model_copy(update={"gradient_checkpointing": True}))
+    saved = train(
+        build_pipeline(),
+        tmp_path / "saved",
+        config=CONFIG.model_copy(update={"gradient_checkpointing": True}),
+    )
     assert saved == plain
 
 

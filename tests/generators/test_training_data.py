@@ -6,17 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seggen_core.color_code import ColorCode
+from seggen_core.colors.code import ColorCode
 from seggen_core.config import RandomCrops
-from seggen_core.datasets.scene_layout import SCENES_TAXONOMY
 from seggen_core.errors import ConfigError
 from seggen_core.generators.training_data import open_training_data
-from seggen_core.paths import ProjectPaths
-from seggen_core.synthesis.sample_store import Sample, SampleStoreWriter
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.scenes.layout import SCENES_TAXONOMY
+from seggen_core.store.reader import Sample, SampleStoreWriter
 
 IMAGE = np.zeros((16, 16, 3), np.uint8)
 MASK = np.repeat([[0, 3]], 8, axis=1).repeat(16, axis=0).astype(np.uint8)
-INSTANCES = np.where(MASK == 3, 1 + (np.arange(16)[:, None] >= 8), 0).astype(np.uint16)  # two cars, one above the other
+INSTANCES = np.where(MASK == 3, 1 + (np.arange(16)[:, None] >= 8), 0).astype(
+    np.uint16
+)  # two cars, one above the other
 
 
 @pytest.fixture
@@ -28,14 +30,18 @@ def project(tmp_path: Path) -> Callable[[np.ndarray | None], ProjectPaths]:
             writer.finish(manifest={})
         paths.taxonomy.write_text(json.dumps(SCENES_TAXONOMY.to_json()), encoding="utf-8")
         paths.captions.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame({"sample_key": ["train-00000"], "caption": ["two cars under sky"]}).to_parquet(paths.captions)
+        pd.DataFrame({"sample_key": ["train-00000"], "caption": ["two cars under sky"]}).to_parquet(
+            paths.captions
+        )
         return paths
 
     return make
 
 
 @pytest.mark.parametrize("kind", ["semantic", "panoptic"])
-def test_colour_maps_show_what_is_asked_for(kind: str, project: Callable[[np.ndarray | None], ProjectPaths]) -> None:
+def test_colour_maps_show_what_is_asked_for(
+    kind: str, project: Callable[[np.ndarray | None], ProjectPaths]
+) -> None:
     data = open_training_data(project(INSTANCES), color_map=kind, seed=0)  # type: ignore[arg-type]
     color_map = data.read_color_map(0)
     code = ColorCode(SCENES_TAXONOMY, kind=kind)  # type: ignore[arg-type]
@@ -45,9 +51,15 @@ def test_colour_maps_show_what_is_asked_for(kind: str, project: Callable[[np.nda
     assert (between_cars == (255 if kind == "panoptic" else code.palette[3])).all()
 
 
-def test_panoptic_colour_maps_want_instances(project: Callable[[np.ndarray | None], ProjectPaths]) -> None:
+def test_panoptic_colour_maps_want_instances(
+    project: Callable[[np.ndarray | None], ProjectPaths],
+) -> None:
     paths = project(None)
-    assert open_training_data(paths, color_map="semantic", seed=0).read_color_map(0).shape == (16, 16, 3)
+    assert open_training_data(paths, color_map="semantic", seed=0).read_color_map(0).shape == (
+        16,
+        16,
+        3,
+    )
     with pytest.raises(ConfigError, match="no instance map"):
         open_training_data(paths, color_map="panoptic", seed=0).read_color_map(0)
 
@@ -59,7 +71,9 @@ def test_random_crops_come_after_the_samples_and_show_image_and_mask_alike(tmp_p
     with SampleStoreWriter(paths.real("train"), num_classes=8) as writer:
         for k, mask in enumerate(masks):
             # The image says in its colours where each pixel is.
-            image = np.stack([np.full_like(mask, 8 * k), *np.mgrid[:side, :side].astype(np.uint8) * 8], axis=-1)
+            image = np.stack(
+                [np.full_like(mask, 8 * k), *np.mgrid[:side, :side].astype(np.uint8) * 8], axis=-1
+            )
             writer.add(Sample(f"train-{k:05d}", image, mask, None, {}))
         writer.finish(manifest={})
     paths.taxonomy.write_text(json.dumps(SCENES_TAXONOMY.to_json()), encoding="utf-8")
@@ -67,7 +81,9 @@ def test_random_crops_come_after_the_samples_and_show_image_and_mask_alike(tmp_p
     keys = ["train-00000", "train-00001"]
     pd.DataFrame({"sample_key": keys, "caption": ["first", "second"]}).to_parquet(paths.captions)
 
-    data = open_training_data(paths, color_map="semantic", crops=RandomCrops(per_sample=3, min_side=0.5), seed=1)
+    data = open_training_data(
+        paths, color_map="semantic", crops=RandomCrops(per_sample=3, min_side=0.5), seed=1
+    )
     code = ColorCode(SCENES_TAXONOMY, kind="semantic")
     assert data.captions == ["first", "second"] * 4
     for i in range(2):
@@ -90,12 +106,22 @@ def test_random_crops_come_after_the_samples_and_show_image_and_mask_alike(tmp_p
             with pytest.raises(IndexError, match=f"no picture {missing}: 2 samples, 3 crops"):
                 reads(missing)
 
-    again = open_training_data(paths, color_map="semantic", crops=RandomCrops(per_sample=3, min_side=0.5), seed=1)
-    other = open_training_data(paths, color_map="semantic", crops=RandomCrops(per_sample=3, min_side=0.5), seed=2)
-    assert (again.read_image(5) == data.read_image(5)).all() and (other.read_image(5) != data.read_image(5)).any()
+    again = open_training_data(
+        paths, color_map="semantic", crops=RandomCrops(per_sample=3, min_side=0.5), seed=1
+    )
+    other = open_training_data(
+        paths, color_map="semantic", crops=RandomCrops(per_sample=3, min_side=0.5), seed=2
+    )
+    assert (again.read_image(5) == data.read_image(5)).all() and (
+        other.read_image(5) != data.read_image(5)
+    ).any()
 
 
-def test_crops_of_panoptic_colour_maps_crop_instances_too(project: Callable[[np.ndarray | None], ProjectPaths]) -> None:
-    data = open_training_data(project(INSTANCES), color_map="panoptic", crops=RandomCrops(per_sample=1), seed=0)
+def test_crops_of_panoptic_colour_maps_crop_instances_too(
+    project: Callable[[np.ndarray | None], ProjectPaths],
+) -> None:
+    data = open_training_data(
+        project(INSTANCES), color_map="panoptic", crops=RandomCrops(per_sample=1), seed=0
+    )
     assert data.captions == ["two cars under sky"] * 2
     assert (data.read_color_map(1) == 255).all(-1).any()  # the outline between the two cars

@@ -1,7 +1,15 @@
-"""A real StableDiffusionXLPipeline with random weights: two text encoders, pooled embeddings, time ids, 32 px images, f = 4."""
+"""A real StableDiffusionXLPipeline with random weights, for images of 32 px; f = 4.
+
+It has two text encoders, pooled embeddings and time ids.
+"""
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.attention.tiny_pipeline import build_tokenizer

@@ -6,18 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import SegGenConfig
 from seggen_core.errors import SegGenError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.ablation import (
     CONTROL,
-    NO_VALUE,
     OTHER_MODEL,
     UPPER_BOUND,
-    Arm,
-    JudgeScores,
-    SeedScores,
-    ablation_markdown,
     ablation_table,
     comparison_arm,
     flat_metrics,
@@ -25,31 +19,60 @@ from seggen_core.reports.ablation import (
     per_class_table,
     seed_table,
 )
+from seggen_core.reports.ablation_markdown import ablation_markdown
+from seggen_core.reports.comparison import Comparison
 from seggen_core.reports.figures import ablation_figure
+from seggen_core.reports.scores import Arm, JudgeScores, SeedScores
+from seggen_core.reports.tables import NO_VALUE
 from seggen_core.stages import ablation
 from seggen_core.taxonomy import Taxonomy
+from seggen_core.tracking.log import run_files
+from tests.minimal_config import minimal_config
 
 TAXONOMY = Taxonomy.from_names(stuff=["sky", "road"], things=["car", "potted plant"])
 
 
 def scores(sky, road, car, plant, accuracy=80.0):
     iou = {"sky": sky, "road": road, "car": car, "potted_plant": plant}
-    return SeedScores(miou=float(np.nanmean([*iou.values()])), pixel_accuracy=accuracy, per_class_iou=iou)
+    return SeedScores(
+        miou=float(np.nanmean([*iou.values()])), pixel_accuracy=accuracy, per_class_iou=iou
+    )
 
 
 def arm(variant, *seeds, model="hrnet", real="subset", methods=(), shuffle=False):
-    return Arm(variant=variant, model=model, real=real, methods=methods, shuffle_masks=shuffle, seeds=dict(enumerate(seeds)))
+    return Arm(
+        variant=variant,
+        model=model,
+        real=real,
+        methods=methods,
+        shuffle_masks=shuffle,
+        seeds=dict(enumerate(seeds)),
+    )
 
 
 ARMS = [
     arm("baseline", scores(90, 70, 20, 0), scores(86, 74, 30, 10), scores(88, 72, 25, 5)),
-    arm("masksyn", scores(92, 80, 40, 20), scores(92, 80, 40, 16), scores(92, 80, 40, 24), methods=("masksyn",)),
+    arm(
+        "masksyn",
+        scores(92, 80, 40, 20),
+        scores(92, 80, 40, 16),
+        scores(92, 80, 40, 24),
+        methods=("masksyn",),
+    ),
     arm("shuffled", scores(80, 60, 10, 10), methods=("masksyn",), shuffle=True),
     arm("full_real", scores(96, 90, 80, math.nan), real="all"),
     arm("m2f", scores(50, 50, 0, 0), model="mask2former"),
     arm("m2f_masksyn", scores(60, 50, 20, 0), model="mask2former", methods=("masksyn",)),
 ]
-JUDGES = [JudgeScores(method="masksyn", samples=600, miou=61.25, per_class_iou={"sky": 90.0}, further={"ambiguous": 1.5})]
+JUDGES = [
+    JudgeScores(
+        method="masksyn",
+        samples=600,
+        miou=61.25,
+        per_class_iou={"sky": 90.0},
+        further={"ambiguous": 1.5},
+    )
+]
 
 
 def tables(arms=ARMS, judges=JUDGES):
@@ -64,13 +87,19 @@ def test_means_spreads_and_differences_by_hand():
     row = table.loc["masksyn"]
     assert row["num_seeds"] == 3
     assert row["miou"] == pytest.approx(58.0) and row["miou_std"] == pytest.approx(1.0)
-    assert table.loc["baseline", "miou"] == pytest.approx(47.5) and table.loc["baseline", "miou_std"] == pytest.approx(2.5)
+    assert table.loc["baseline", "miou"] == pytest.approx(47.5) and table.loc[
+        "baseline", "miou_std"
+    ] == pytest.approx(2.5)
     assert row["delta_miou"] == pytest.approx(10.5)
     # Seed by seed: 13, 7, 11.5; mean 10.5, squares 6.25 + 12.25 + 1 = 19.5 over 2.
     assert row["delta_miou_std"] == pytest.approx(math.sqrt(9.75))
     # Things of the baseline: 10, 20, 15; of masksyn: 30, 28, 32. Stuff: 80, 80, 80 and 86.
-    assert table.loc["baseline", "miou_things"] == pytest.approx(15) and row["miou_things_std"] == pytest.approx(2)
-    assert row["delta_miou_things"] == pytest.approx(15) and row["delta_miou_stuff"] == pytest.approx(6)
+    assert table.loc["baseline", "miou_things"] == pytest.approx(15) and row[
+        "miou_things_std"
+    ] == pytest.approx(2)
+    assert row["delta_miou_things"] == pytest.approx(15) and row[
+        "delta_miou_stuff"
+    ] == pytest.approx(6)
     assert math.isnan(table.loc["baseline", "delta_miou"])
 
 
@@ -113,7 +142,11 @@ def test_per_class_means_and_differences():
 
 def test_flat_metrics_hold_numbers_only():
     metrics = flat_metrics(tables()[1], judges=JUDGES)
-    assert metrics["masksyn.miou"] == 58.0 and metrics["masksyn.delta"] == 10.5 and metrics["judge.masksyn"] == 61.25
+    assert (
+        metrics["masksyn.miou"] == 58.0
+        and metrics["masksyn.delta"] == 10.5
+        and metrics["judge.masksyn"] == 61.25
+    )
     assert "full_real.miou_std" not in metrics and "baseline.delta" not in metrics
     json.dumps(metrics, allow_nan=False)
 
@@ -121,7 +154,9 @@ def test_flat_metrics_hold_numbers_only():
 def test_markdown_is_a_table_with_the_marks_explained():
     seeds, table, _ = tables()
     per_class = per_class_table(ARMS, seeds=seeds, taxonomy=TAXONOMY)
-    text = ablation_markdown(table, per_class=per_class, judges=JUDGES, taxonomy=TAXONOMY, title="Ablation: tiny")
+    text = ablation_markdown(
+        table, per_class=per_class, judges=JUDGES, taxonomy=TAXONOMY, title="Ablation: tiny"
+    )
     lines = text.splitlines()
     first = next(line for line in lines if line.startswith("| masksyn"))
     cells = [cell.strip() for cell in first.strip("|").split("|")]
@@ -131,7 +166,9 @@ def test_markdown_is_a_table_with_the_marks_explained():
     assert f"m2f {OTHER_MODEL}" in text and f"{OTHER_MODEL} trains another model than hrnet" in text
     assert "potted plant" in text and "ambiguous" in text and "nan" not in text
     plain = tables([ARMS[0], ARMS[1]], [])
-    text = ablation_markdown(plain[1], per_class=per_class[:2], judges=[], taxonomy=TAXONOMY, title="x")
+    text = ablation_markdown(
+        plain[1], per_class=per_class[:2], judges=[], taxonomy=TAXONOMY, title="x"
+    )
     assert OTHER_MODEL not in text and CONTROL not in text and "Synthetic pairs" not in text
 
 
@@ -148,20 +185,7 @@ VARIANTS = {
 
 @pytest.fixture
 def config():
-    tree = {
-        "profile": "tiny",
-        "classes": ["car"],
-        "runtime": {"tracking_uri": "disk"},
-        "dataset": {"name": "scenes"},
-        "foundation": {"source": "folder"},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 1},
-        "imgsyn": {"samples_per_source": 1},
-        "seediff": {"samples_per_class": 1},
-        "variants": VARIANTS,
-    }
-    return SegGenConfig.model_validate(tree)
+    return minimal_config({"name": "scenes"}, variants=VARIANTS)
 
 
 @pytest.fixture
@@ -173,8 +197,13 @@ def project(tmp_path, monkeypatch):
     for one in ARMS:
         seeds = {str(seed): s.model_dump() for seed, s in one.seeds.items()}
         for seed in seeds.values():
-            seed["per_class_iou"] = {k: None if math.isnan(v) else v for k, v in seed["per_class_iou"].items()}
-        write(paths.report("evaluate", one.variant), {"model": one.model, "num_images": 9, "miou": 1.0, "seeds": seeds})
+            seed["per_class_iou"] = {
+                k: None if math.isnan(v) else v for k, v in seed["per_class_iou"].items()
+            }
+        write(
+            paths.report("evaluate", one.variant),
+            {"model": one.model, "num_images": 9, "miou": 1.0, "seeds": seeds},
+        )
     iou = dict.fromkeys(TAXONOMY.slugs, 50.0)
     judge = {
         "judge": "full_real/seed0",
@@ -196,7 +225,15 @@ def write(folder, tree):
 def test_the_stage_writes_tables_charts_and_what_dvc_shows(config, project):
     (project.ablation / "old").mkdir(parents=True)
     ablation.run(config, paths=project, item=None)
-    names = {"ablation.csv", "ablation.md", "ablation.png", "per_class.csv", "per_class.png", "seeds.csv", "judge.csv"}
+    names = {
+        "ablation.csv",
+        "ablation.md",
+        "ablation.png",
+        "per_class.csv",
+        "per_class.png",
+        "seeds.csv",
+        "judge.csv",
+    }
     assert {p.name for p in project.ablation.iterdir()} == names | {"metrics.json", "plots.csv"}
     with (project.ablation / "ablation.csv").open() as handle:
         rows = {row["variant"]: row for row in csv.DictReader(handle)}
@@ -206,12 +243,30 @@ def test_the_stage_writes_tables_charts_and_what_dvc_shows(config, project):
     for name in ("ablation.png", "per_class.png"):
         picture = np.asarray(Image.open(project.ablation / name).convert("RGB"))
         assert min(picture.shape[:2]) > 300 and picture.std() > 10
-    logged = (project.metrics_log / "ablation.jsonl").read_text()
+    logged = run_files(project.metrics_log, "ablation")[0].read_text()
     assert '"masksyn/miou":58.0' in logged and '"status":"FINISHED"' in logged
 
     before = {p.name: p.read_bytes() for p in project.ablation.iterdir()}
     ablation.run(config, paths=project, item=None)
     assert {p.name: p.read_bytes() for p in project.ablation.iterdir()} == before
+
+
+def test_files_of_a_killed_run_are_not_published(config, project, monkeypatch):
+    write_all = Comparison.write
+
+    def dies(self, folder):
+        write_all(self, folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Comparison, "write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        ablation.run(config, paths=project, item=None)
+    assert list(project.scratch.rglob("judge.csv")) and not project.ablation.exists()
+    monkeypatch.undo()
+    (project.report("judge", "masksyn") / "metrics.json").unlink()
+    ablation.run(config, paths=project, item=None)
+    assert not (project.ablation / "judge.csv").exists()
+    assert not list(project.scratch.rglob("*.csv"))
 
 
 NEAREST = {
@@ -222,7 +277,13 @@ NEAREST = {
     "neighbors": 50,
     "masks": "own",
     "synthetic": {
-        "mask_distance": {"median": 16.32, "p5": 5.1, "p1": 3.3, "min": 2.56, "below_reference": 0.97},
+        "mask_distance": {
+            "median": 16.32,
+            "p5": 5.1,
+            "p1": 3.3,
+            "min": 2.56,
+            "below_reference": 0.97,
+        },
         "image_rms": {"median": 27.3, "p5": 13.4, "p1": 11.4, "min": 10.2, "below_reference": 1.94},
     },
     "reference": {
@@ -239,19 +300,31 @@ def nearest_section(config, project):
 
 def test_methods_that_were_compared_with_the_training_set_get_a_table_of_it(config, project):
     assert not nearest_section(config, project)
-    assert not any(name.startswith("memorization") for name in json.loads((project.ablation / "metrics.json").read_text()))
+    assert not any(
+        name.startswith("memorization")
+        for name in json.loads((project.ablation / "metrics.json").read_text())
+    )
 
     write(project.report("memorization", "masksyn"), NEAREST)
-    images = {group: {"image_rms": NEAREST[group]["image_rms"]} for group in ("synthetic", "reference")}
+    images = {
+        group: {"image_rms": NEAREST[group]["image_rms"]} for group in ("synthetic", "reference")
+    }
     write(project.report("memorization", "imgsyn"), NEAREST | {"masks": "real"} | images)
     section = nearest_section(config, project)
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("|")
+    ]
     assert [row[:4] for row in rows[2:]] == [
         ["masksyn", "12", "16.3 / 5.1 / 2.6 (1.0%)", "27.3 / 13.4 / 10.2 (1.9%)"],
         ["imgsyn", "12", NO_VALUE, "27.3 / 13.4 / 10.2 (1.9%)"],
         ["val (real)", "100", "14.5 / 5.6 / 3.1", NO_VALUE],
     ]
-    assert "900 real training samples" in section and "imgsyn has the masks of real samples by design" in section
+    assert (
+        "900 real training samples" in section
+        and "imgsyn has the masks of real samples by design" in section
+    )
     assert "trained on, too" not in section and "nan" not in section
     metrics = json.loads((project.ablation / "metrics.json").read_text())
     assert {n: v for n, v in metrics.items() if n.startswith("memorization")} == {
@@ -261,15 +334,22 @@ def test_methods_that_were_compared_with_the_training_set_get_a_table_of_it(conf
     }
 
     write(project.report("memorization", "masksyn"), NEAREST | {"reference_in_train": 100})
-    assert "100 of the 100 validation samples were trained on, too" in nearest_section(config, project)
+    assert "100 of the 100 validation samples were trained on, too" in nearest_section(
+        config, project
+    )
     write(project.report("memorization", "masksyn"), NEAREST | {"synthetic": {}})
-    with pytest.raises(SegGenError, match=r"metrics\.json: synthetic: .*dvc repro -f -s memorization@masksyn"):
+    with pytest.raises(
+        SegGenError, match=r"metrics\.json: synthetic: .*dvc repro -f -s memorization@masksyn"
+    ):
         ablation.run(config, paths=project, item=None)
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_chart_of_nothing_but_zeros_has_an_axis():
-    arms = [arm("baseline", scores(0.0, 0.0, 0.0, 0.0)), arm("masksyn", scores(0.0, 0.0, 0.0, 0.0), methods=("masksyn",))]
+    arms = [
+        arm("baseline", scores(0.0, 0.0, 0.0, 0.0)),
+        arm("masksyn", scores(0.0, 0.0, 0.0, 0.0), methods=("masksyn",)),
+    ]
     seeds = seed_table(arms, taxonomy=TAXONOMY)
     table = ablation_table(arms, seeds=seeds, judges=[], baseline="baseline")
     (axes,) = ablation_figure(table, seeds=seeds, baseline="baseline", title="zeros").axes
@@ -279,7 +359,10 @@ def test_a_chart_of_nothing_but_zeros_has_an_axis():
 def test_arms_without_a_report_are_named_with_the_command_that_makes_them(config, project):
     for name in ("masksyn", "m2f"):
         (project.report("evaluate", name) / "metrics.json").unlink()
-    with pytest.raises(SegGenError, match=r"2 of 6 arms .*masksyn, m2f\. Run: dvc repro evaluate@masksyn evaluate@m2f"):
+    with pytest.raises(
+        SegGenError,
+        match=r"2 of 6 arms .*masksyn, m2f\. Run: dvc repro evaluate@masksyn evaluate@m2f",
+    ):
         ablation.run(config, paths=project, item=None)
     assert not project.ablation.exists()
 
@@ -290,11 +373,21 @@ def test_arms_without_a_report_are_named_with_the_command_that_makes_them(config
         ("{", "not valid JSON"),
         ("[]", "holds list"),
         ('{"seeds": {}}', "seeds"),
-        ('{"seeds": {"0": {"miou": "high", "pixel_accuracy": 1, "per_class_iou": {}}}}', r"seeds\.0\.miou"),
-        ('{"seeds": {"0": {"miou": 1, "pixel_accuracy": 1, "per_class_iou": {"sky": 1}}}}', "car, potted_plant, road"),
+        (
+            '{"seeds": {"0": {"miou": "high", "pixel_accuracy": 1, "per_class_iou": {}}}}',
+            r"seeds\.0\.miou",
+        ),
+        (
+            '{"seeds": {"0": {"miou": 1, "pixel_accuracy": 1, "per_class_iou": {"sky": 1}}}}',
+            "car, potted_plant, road",
+        ),
     ],
 )
-def test_a_broken_report_is_named_with_the_command_that_makes_it_again(config, project, text, message):
+def test_a_broken_report_is_named_with_the_command_that_makes_it_again(
+    config, project, text, message
+):
     (project.report("evaluate", "masksyn") / "metrics.json").write_text(text)
-    with pytest.raises(SegGenError, match=rf"metrics\.json.*{message}.*dvc repro -f -s evaluate@masksyn"):
+    with pytest.raises(
+        SegGenError, match=rf"metrics\.json.*{message}.*dvc repro -f -s evaluate@masksyn"
+    ):
         ablation.run(config, paths=project, item=None)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from seggen_core.reports.grids import colorize, image_grid, overlay, pair_grid
-from seggen_core.synthesis.sample_store import Sample
+from seggen_core.store.reader import Sample
 
 PALETTE = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
 RED, GREEN, GREY, WHITE = (255, 0, 0), (0, 255, 0), (128, 128, 128), (255, 255, 255)
@@ -23,7 +23,9 @@ def test_colorize_rejects_an_id_without_colour() -> None:
         colorize(np.array([[0, 2, 254, 255]], np.uint8), PALETTE)
 
 
-@pytest.mark.parametrize("alpha, expected", [(0.0, [10, 200, 0]), (0.25, [58, 150, 64]), (1.0, [200, 0, 255])])
+@pytest.mark.parametrize(
+    "alpha, expected", [(0.0, [10, 200, 0]), (0.25, [58, 150, 64]), (1.0, [200, 0, 255])]
+)
 def test_overlay_blends(alpha: float, expected: list[int]) -> None:
     # 0.75 * (10, 200, 0) + 0.25 * (200, 0, 255) = (57.5, 150, 63.75); NumPy rounds half to even.
     blended = overlay(flat((10, 200, 0)), flat((200, 0, 255)), alpha)
@@ -68,7 +70,13 @@ def test_labels_stand_left_of_their_row() -> None:
 
 @pytest.mark.parametrize(
     "rows",
-    [[], [[]], [[flat(RED), flat(RED, width=4)]], [[flat(RED).astype(np.float32)]], [[np.zeros((2, 2), np.uint8)]]],
+    [
+        [],
+        [[]],
+        [[flat(RED), flat(RED, width=4)]],
+        [[flat(RED).astype(np.float32)]],
+        [[np.zeros((2, 2), np.uint8)]],
+    ],
 )
 def test_grid_rejects_what_it_cant_lay_out(rows: list[list[np.ndarray]]) -> None:
     with pytest.raises(ValueError, match="one size"):
@@ -82,7 +90,13 @@ def test_grid_rejects_a_wrong_number_of_labels() -> None:
 
 def test_pair_grid_wraps_into_bands_of_three_rows() -> None:
     samples = [
-        Sample(f"s{i}", flat((0, 0, 100), 4, 4), np.full((4, 4), i % 2, np.uint8), instance_map=None, metadata={})
+        Sample(
+            f"s{i}",
+            flat((0, 0, 100), 4, 4),
+            np.full((4, 4), i % 2, np.uint8),
+            instance_map=None,
+            metadata={},
+        )
         for i in range(3)
     ]
     grid = np.asarray(pair_grid(samples, palette=PALETTE, num_columns=2, scale=1))

@@ -7,15 +7,27 @@ SIZE = 32
 
 
 def blocks(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images whose first channel tells the class (10 times the id), in blocks of 8 pixels, and their maps."""
-    maps = torch.arange(16, dtype=torch.uint8).reshape(4, 4).repeat_interleave(8, 0).repeat_interleave(8, 1)
+    """Return images whose first channel is 10 times the class id, and their maps.
+
+    Classes come in blocks of 8 pixels.
+    """
+    maps = (
+        torch.arange(16, dtype=torch.uint8)
+        .reshape(4, 4)
+        .repeat_interleave(8, 0)
+        .repeat_interleave(8, 1)
+    )
     maps = maps.expand(batch, SIZE, SIZE).contiguous()
     return (maps * 10)[:, None].expand(batch, 3, SIZE, SIZE).contiguous(), maps
 
 
-def augment(config: AugmentConfig, *, batch: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def augment(
+    config: AugmentConfig, *, batch: int = 6, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     images, maps = blocks(batch)
-    return augment_batch(images, segmentation_maps=maps, config=config, generator=torch.Generator().manual_seed(seed))
+    return augment_batch(
+        images, segmentation_maps=maps, config=config, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_without_augmentation_nothing_changes() -> None:
@@ -32,7 +44,9 @@ def test_flip_mirrors_image_and_map_of_some_samples() -> None:
     assert 10 < sum(mirrored) < 30
     for was, picture, image, i, m in zip(mirrored, pictures, images, ids, maps, strict=True):
         assert torch.equal(i, m.long().flip(-1) if was else m.long())
-        torch.testing.assert_close(picture, (image.flip(-1) if was else image).float() / 255, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            picture, (image.flip(-1) if was else image).float() / 255, atol=1e-5, rtol=0
+        )
 
 
 @pytest.mark.parametrize("scale", [(0.5, 0.8), (1.2, 2.0)])
@@ -43,7 +57,9 @@ def test_image_and_map_stay_aligned(scale: tuple[float, float]) -> None:
     told = pictures[:, 0] * 25.5
     right = (told - ids).abs() < 0.05
     assert right[inside].float().mean() > 0.75
-    around = torch.nn.functional.unfold(torch.nn.functional.pad(ids[:, None].float(), (1, 1, 1, 1), value=255), 3)
+    around = torch.nn.functional.unfold(
+        torch.nn.functional.pad(ids[:, None].float(), (1, 1, 1, 1), value=255), 3
+    )
     around = around.reshape(20, 9, SIZE, SIZE)
     assert (around.amax(1) != around.amin(1))[inside & ~right].all()
     far_outside = (around == 255).all(1)
@@ -65,11 +81,18 @@ def test_a_crop_is_a_window_of_the_zoomed_picture() -> None:
     pictures, ids = augment(AugmentConfig(random_flip=False, crop_size=SIZE // 2))
     assert pictures.shape == (6, 3, SIZE // 2, SIZE // 2) and ids.shape == (6, SIZE // 2, SIZE // 2)
     for window, whole in zip(ids, maps.long(), strict=True):
-        found = whole.unfold(0, SIZE // 2, 1).unfold(1, SIZE // 2, 1).reshape(-1, SIZE // 2, SIZE // 2)
+        found = (
+            whole.unfold(0, SIZE // 2, 1).unfold(1, SIZE // 2, 1).reshape(-1, SIZE // 2, SIZE // 2)
+        )
         different = (found != window).flatten(1).float().mean(1).min()
-        assert different < 0.15, "each is a part of its map, but for half a pixel at the edges of blocks"
+        assert different < 0.15, (
+            "each is a part of its map, but for half a pixel at the edges of blocks"
+        )
     _, larger = augment(AugmentConfig(random_flip=False, crop_size=2 * SIZE))
-    assert larger.shape[1:] == (2 * SIZE, 2 * SIZE) and ((larger != 255).flatten(1).sum(1) == SIZE**2).all()
+    assert (
+        larger.shape[1:] == (2 * SIZE, 2 * SIZE)
+        and ((larger != 255).flatten(1).sum(1) == SIZE**2).all()
+    )
 
 
 def test_jitter_changes_colours_only_and_stays_in_range() -> None:
@@ -82,7 +105,13 @@ def test_jitter_changes_colours_only_and_stays_in_range() -> None:
 
 def test_draws_are_named_by_the_generator_alone() -> None:
     config = AugmentConfig(True, (0.7, 1.4), 0.3)
-    assert all(torch.equal(a, b) for a, b in zip(augment(config, seed=3), augment(config, seed=3), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(augment(config, seed=3), augment(config, seed=3), strict=True)
+    )
     assert not torch.equal(augment(config, seed=3)[0], augment(config, seed=4)[0])
-    # Colour jitter draws its numbers whether it is on or off: it can't change which samples are mirrored or cropped.
-    assert torch.equal(augment(config, seed=3)[1], augment(AugmentConfig(True, (0.7, 1.4), 0.0), seed=3)[1])
+    # Colour jitter draws its numbers whether it is on or off: it can't change which samples are
+    # mirrored or cropped.
+    assert torch.equal(
+        augment(config, seed=3)[1], augment(AugmentConfig(True, (0.7, 1.4), 0.0), seed=3)[1]
+    )

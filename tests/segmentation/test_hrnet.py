@@ -10,13 +10,16 @@ from torch.nn import functional as F
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.segmentation.hrnet import HRNetSegmenter
-from seggen_core.segmentation.models import build_segmenter, load_segmenter, normalize, save_segmenter
+from seggen_core.segmentation.models import build_segmenter, load_segmenter, save_segmenter
+from seggen_core.segmentation.segmenter import normalize
 from tests.segmentation.tiny import ID2LABEL, TINY_HRNET
 
 
 def tiny(**changes: object) -> HRNetSegmenter:
     torch.manual_seed(0)
-    config = SegmenterConfig.model_validate({"backbone_kwargs": TINY_HRNET, "head_width": 8, "stem_stride": 2} | changes)
+    config = SegmenterConfig.model_validate(
+        {"backbone_kwargs": TINY_HRNET, "head_width": 8, "stem_stride": 2} | changes
+    )
     segmenter = build_segmenter(config, id2label=ID2LABEL)
     assert isinstance(segmenter, HRNetSegmenter)
     return segmenter
@@ -44,7 +47,9 @@ def test_the_head_is_a_convolution_over_the_concatenated_branches() -> None:
     images = pictures()
     branches = segmenter.backbone(normalize(images))
     size = branches[0].shape[-2:]
-    upsampled = torch.cat([F.interpolate(b, size=size, mode="bilinear", align_corners=False) for b in branches], dim=1)
+    upsampled = torch.cat(
+        [F.interpolate(b, size=size, mode="bilinear", align_corners=False) for b in branches], dim=1
+    )
     kernel = torch.cat([p.weight for p in segmenter.projections], dim=1)
     logits = segmenter.classifier(F.relu(segmenter.norm(F.conv2d(upsampled, kernel))))
     expected = F.interpolate(logits, size=(32, 32), mode="bilinear", align_corners=False)
@@ -56,7 +61,9 @@ def test_loss_is_cross_entropy_over_labelled_pixels() -> None:
     maps = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(2))
     maps[:, :20] = 255
     logits = segmenter.predict_logits(pictures())
-    expected = -logits.log_softmax(1).gather(1, maps.clamp(max=2)[:, None])[:, 0][maps != 255].mean()
+    expected = (
+        -logits.log_softmax(1).gather(1, maps.clamp(max=2)[:, None])[:, 0][maps != 255].mean()
+    )
     torch.testing.assert_close(segmenter.loss(pictures(), segmentation_maps=maps), expected)
 
 
@@ -66,9 +73,15 @@ def test_weighted_loss_is_the_weighted_mean_of_labelled_pixels() -> None:
     segmenter.weigh_classes(weights)
     maps = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(2))
     maps[:, :20] = 255
-    losses = -segmenter.predict_logits(pictures()).log_softmax(1).gather(1, maps.clamp(max=2)[:, None])[:, 0][maps != 255]
+    losses = (
+        -segmenter.predict_logits(pictures())
+        .log_softmax(1)
+        .gather(1, maps.clamp(max=2)[:, None])[:, 0][maps != 255]
+    )
     weight = weights[maps[maps != 255]]
-    torch.testing.assert_close(segmenter.loss(pictures(), segmentation_maps=maps), (losses * weight).sum() / weight.sum())
+    torch.testing.assert_close(
+        segmenter.loss(pictures(), segmentation_maps=maps), (losses * weight).sum() / weight.sum()
+    )
     assert "class_weights" not in segmenter.state_dict()
 
 
@@ -85,12 +98,19 @@ def test_a_batch_without_labels_teaches_nothing(weighted: bool) -> None:
 
 def test_saved_and_loaded_it_predicts_the_same(tmp_path: Path) -> None:
     segmenter = tiny()
-    segmenter.loss(pictures(), segmentation_maps=torch.zeros(2, 32, 32, dtype=torch.int64))  # moves the running statistics
+    segmenter.loss(
+        pictures(), segmentation_maps=torch.zeros(2, 32, 32, dtype=torch.int64)
+    )  # moves the running statistics
     save_segmenter(segmenter, folder=tmp_path / "model")
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     loaded = load_segmenter(tmp_path / "model")
     assert not loaded.training and loaded.id2label == ID2LABEL
-    assert torch.equal(loaded.predict_logits(pictures()), segmenter.eval().predict_logits(pictures()))
+    assert torch.equal(
+        loaded.predict_logits(pictures()), segmenter.eval().predict_logits(pictures())
+    )
 
 
 def test_pretrained_weights_are_taken_from_safetensors(tmp_path: Path) -> None:
@@ -102,9 +122,12 @@ def test_pretrained_weights_are_taken_from_safetensors(tmp_path: Path) -> None:
         segmenter = tiny(backbone_source=str(source), backbone_kwargs={})
         assert torch.equal(segmenter.backbone.conv2.weight, classifier.conv2.weight)
         assert torch.equal(
-            segmenter.backbone.stage4[0].fuse_layers[3][0][0][0].weight, classifier.stage4[0].fuse_layers[3][0][0][0].weight
+            segmenter.backbone.stage4[0].fuse_layers[3][0][0][0].weight,
+            classifier.stage4[0].fuse_layers[3][0][0][0].weight,
         )
-    with pytest.raises(FoundationError, match=r"doesn't fit train_seg\.backbone: .* e\.g\. conv1\.weight"):
+    with pytest.raises(
+        FoundationError, match=r"doesn't fit train_seg\.backbone: .* e\.g\. conv1\.weight"
+    ):
         tiny(backbone_source=str(tmp_path))
 
 
@@ -123,7 +146,10 @@ def test_pickles_and_missing_files_are_refused(tmp_path: Path) -> None:
 def test_wrong_architectures_are_refused() -> None:
     with pytest.raises(ConfigError, match="'resnet18'; expected one of timm's: hrnet_w18"):
         tiny(backbone="resnet18")
-    with pytest.raises(ConfigError, match=r"timm can't build hrnet_w18_small with train_seg\.backbone_kwargs: .*stem_widht"):
+    with pytest.raises(
+        ConfigError,
+        match=r"timm can't build hrnet_w18_small with train_seg\.backbone_kwargs: .*stem_widht",
+    ):
         tiny(backbone_kwargs={"stem_widht": 8})
     with pytest.raises(ConfigError, match="timm can't build"):
         tiny(backbone_kwargs=TINY_HRNET | {"stage2": {"num_modules": 1}})

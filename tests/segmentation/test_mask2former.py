@@ -8,13 +8,16 @@ from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImagePr
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.segmentation.mask2former import Mask2FormerSegmenter, binary_masks, semantic_scores
-from seggen_core.segmentation.models import build_segmenter, load_segmenter, normalize, save_segmenter
+from seggen_core.segmentation.models import build_segmenter, load_segmenter, save_segmenter
+from seggen_core.segmentation.segmenter import normalize
 from tests.segmentation.tiny import ID2LABEL, TINY_MASK2FORMER
 
 
 def tiny(**changes: object) -> Mask2FormerSegmenter:
     torch.manual_seed(0)
-    config = SegmenterConfig.model_validate({"model": "mask2former", "mask2former": TINY_MASK2FORMER} | changes)
+    config = SegmenterConfig.model_validate(
+        {"model": "mask2former", "mask2former": TINY_MASK2FORMER} | changes
+    )
     segmenter = build_segmenter(config, id2label=ID2LABEL)
     assert isinstance(segmenter, Mask2FormerSegmenter)
     return segmenter
@@ -28,20 +31,26 @@ def test_semantic_scores_agree_with_transformers() -> None:
     generator = torch.Generator().manual_seed(0)
     classes = 3 * torch.randn(2, 5, 4, generator=generator)
     masks = 3 * torch.randn(2, 5, 8, 8, generator=generator)
-    # Its post-processing works at 384 x 384 whatever the input; asked for that size it does nothing else.
+    # Its post-processing works at 384 x 384 whatever the input; asked for that size it does nothing
+    # else.
     scores = semantic_scores(classes, masks_queries_logits=masks, size=(384, 384))
     outputs = SimpleNamespace(class_queries_logits=classes, masks_queries_logits=masks)
-    expected = Mask2FormerImageProcessor().post_process_semantic_segmentation(outputs, target_sizes=[(384, 384)] * 2)
+    expected = Mask2FormerImageProcessor().post_process_semantic_segmentation(
+        outputs, target_sizes=[(384, 384)] * 2
+    )
     assert torch.equal(scores.argmax(1), torch.stack(expected))
     assert len(scores.argmax(1).unique()) == 3
 
 
 def test_scores_by_hand() -> None:
-    # One certain query for class 1 with a mask everywhere but in the second pixel, and one that is "no object".
+    # One certain query for class 1 with a mask everywhere but in the second pixel, and one that is
+    # "no object".
     classes = torch.tensor([[[0.0, 20.0, 0.0], [0.0, 0.0, 20.0]]])
     masks = torch.tensor([[[[20.0, -20.0]], [[20.0, 20.0]]]])
     scores = semantic_scores(classes, masks_queries_logits=masks, size=(1, 2))
-    torch.testing.assert_close(scores, torch.tensor([[[[0.0, 0.0]], [[1.0, 0.0]]]]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        scores, torch.tensor([[[[0.0, 0.0]], [[1.0, 0.0]]]]), atol=1e-6, rtol=0
+    )
 
 
 def test_binary_masks_hold_the_classes_that_are_present() -> None:
@@ -66,13 +75,18 @@ def test_loss_is_finite_and_trains_even_where_images_have_no_labels(ignored: int
 def test_saved_folder_is_a_transformers_model(tmp_path: Path) -> None:
     segmenter = tiny().eval()
     save_segmenter(segmenter, folder=tmp_path / "model")
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     loaded = load_segmenter(tmp_path / "model")
     assert loaded.id2label == ID2LABEL and not loaded.training
     assert torch.equal(loaded.predict_logits(pictures()), segmenter.predict_logits(pictures()))
     network = Mask2FormerForUniversalSegmentation.from_pretrained(tmp_path / "model")
     outputs = network(pixel_values=normalize(pictures()))
-    found = Mask2FormerImageProcessor().post_process_semantic_segmentation(outputs, target_sizes=[(32, 32)] * 2)
+    found = Mask2FormerImageProcessor().post_process_semantic_segmentation(
+        outputs, target_sizes=[(32, 32)] * 2
+    )
     same = torch.stack(found) == segmenter.predict_logits(pictures()).argmax(1)
     assert same.float().mean() > 0.9  # transformers resizes scores, not masks: edges may differ
 
@@ -81,14 +95,19 @@ def test_pretrained_weights_get_a_head_for_the_new_classes(tmp_path: Path) -> No
     save_segmenter(tiny(), folder=tmp_path / "model")
     torch.manual_seed(9)
     config = SegmenterConfig(
-        model="mask2former", mask2former_source=str(tmp_path / "model"), mask2former={"train_num_points": 16}
+        model="mask2former",
+        mask2former_source=str(tmp_path / "model"),
+        mask2former={"train_num_points": 16},
     )
     segmenter = build_segmenter(config, id2label={0: "road", 1: "bus"})
     assert isinstance(segmenter, Mask2FormerSegmenter)
     assert segmenter.num_classes == 2 and segmenter.network.class_predictor.out_features == 3
     assert segmenter.network.criterion.num_points == 16
     old = tiny().network.model.state_dict()
-    assert all(torch.equal(value, old[name]) for name, value in segmenter.network.model.state_dict().items())
+    assert all(
+        torch.equal(value, old[name])
+        for name, value in segmenter.network.model.state_dict().items()
+    )
 
 
 def test_the_backbone_may_come_from_a_classifier(tmp_path: Path) -> None:
@@ -97,22 +116,33 @@ def test_the_backbone_may_come_from_a_classifier(tmp_path: Path) -> None:
     shape = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
     classifier = ResNetForImageClassification(ResNetConfig(**shape))
     classifier.save_pretrained(tmp_path)
-    backbone = {"model_type": "resnet", **shape, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
-    segmenter = tiny(mask2former=TINY_MASK2FORMER | {"backbone_config": backbone}, backbone_source=str(tmp_path))
+    backbone = {
+        "model_type": "resnet",
+        **shape,
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+    }
+    segmenter = tiny(
+        mask2former=TINY_MASK2FORMER | {"backbone_config": backbone}, backbone_source=str(tmp_path)
+    )
     wanted = classifier.resnet.state_dict()
     found = {
         name.removeprefix(segmenter.backbone_prefix): value
         for name, value in segmenter.state_dict().items()
         if name.startswith(segmenter.backbone_prefix)
     }
-    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert found.keys() == wanted.keys() and all(
+        torch.equal(found[name], wanted[name]) for name in wanted
+    )
     with pytest.raises(FoundationError, match=r"doesn't fit train_seg\.backbone"):
         tiny(backbone_source=str(tmp_path))  # a Swin
 
 
 def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_segmenter(tiny(), folder=tmp_path / "model")
-    with pytest.raises(FoundationError, match=r"doesn't fill this Mask2Former: \d+ parameters are missing or of another shape"):
+    with pytest.raises(
+        FoundationError,
+        match=r"doesn't fill this Mask2Former: \d+ parameters are missing or of another shape",
+    ):
         tiny(mask2former_source=str(tmp_path / "model"), mask2former={"num_queries": 7})
 
 
@@ -125,7 +155,9 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
         "layer_type": "basic",
     }
     resnet["out_features"] = TINY_MASK2FORMER["backbone_config"]["out_features"]
-    save_segmenter(tiny(mask2former=TINY_MASK2FORMER | {"backbone_config": resnet}), folder=tmp_path / "model")
+    save_segmenter(
+        tiny(mask2former=TINY_MASK2FORMER | {"backbone_config": resnet}), folder=tmp_path / "model"
+    )
     load_segmenter(tmp_path / "model")
     assert capfd.readouterr() == ("", "")
 
@@ -137,6 +169,9 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
         tiny(mask2former=TINY_MASK2FORMER | {"num_queries": "many"})
     for revision in (None, "main"):
         with pytest.raises(FoundationError, match="pinned by commit"):
-            tiny(mask2former_source="facebook/mask2former-swin-tiny-ade-semantic", mask2former_revision=revision)
+            tiny(
+                mask2former_source="facebook/mask2former-swin-tiny-ade-semantic",
+                mask2former_revision=revision,
+            )
     with pytest.raises(FoundationError, match="can't load a Mask2Former"):
         tiny(mask2former_source=str(tmp_path))

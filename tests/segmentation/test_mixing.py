@@ -6,19 +6,18 @@ import pytest
 
 from seggen_core.config import SegmenterConfig, VariantConfig
 from seggen_core.errors import ConfigError
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.segmentation.arms import Arm, ArmSamples, open_arm
 from seggen_core.segmentation.mixing import (
-    Arm,
     BatchPlan,
-    PairPool,
     Slot,
     SyntheticSample,
-    open_arm,
+    TrainingSeed,
     phase_lengths,
-    select_sources,
-    shuffled_masks,
 )
-from seggen_core.synthesis.sample_store import SampleStore, open_partitions
+from seggen_core.segmentation.pairs import Pair, PairPool
+from seggen_core.segmentation.sources import select_sources, shuffled_masks
+from seggen_core.store.reader import SampleStore, open_partitions
 
 KEYS = [f"train-{i:05d}" for i in range(5)]
 
@@ -35,9 +34,15 @@ def plan(
     subset_seed: int = 0,
     **changes: object,
 ) -> BatchPlan:
-    config = SegmenterConfig.model_validate({"num_steps": 100, "batch_size": 4, "p_aug": 0.6} | changes)
+    config = SegmenterConfig.model_validate(
+        {"num_steps": 100, "batch_size": 4, "p_aug": 0.6} | changes
+    )
     return BatchPlan(
-        config, real_keys=KEYS, synthetic=synthetic, synthetic_only=synthetic_only, seed=seed, subset_seed=subset_seed
+        config,
+        real_keys=KEYS,
+        synthetic=synthetic,
+        synthetic_only=synthetic_only,
+        seed=TrainingSeed(seed, subset_seed),
     )
 
 
@@ -54,7 +59,9 @@ def test_all_arms_see_the_same_real_samples_and_replace_the_same_slots() -> None
     order = [slot.real_key for slot in all_slots(plan())]
     for arm in arms:
         assert [slot.real_key for slot in all_slots(arm)] == order
-        assert [s.synthetic is None for s in all_slots(arm)] == [s.synthetic is None for s in all_slots(arms[0])]
+        assert [s.synthetic is None for s in all_slots(arm)] == [
+            s.synthetic is None for s in all_slots(arms[0])
+        ]
     only = plan(made("masksyn", sources=KEYS), synthetic_only=True)
     assert [slot.real_key for slot in all_slots(only)] == order
     for other in (plan(seed=1), plan(subset_seed=1)):
@@ -85,7 +92,9 @@ def test_slots_are_replaced_with_probability_p_aug(p_aug: float) -> None:
 def test_a_real_sample_is_replaced_by_one_made_from_it_uniformly_over_samples() -> None:
     synthetic = made("masksyn", sources=KEYS, each=2) + made("imgsyn", sources=KEYS, each=6)
     chosen = [
-        (slot.real_key, synthetic[slot.synthetic]) for slot in all_slots(plan(synthetic, p_aug=1.0)) if slot.synthetic is not None
+        (slot.real_key, synthetic[slot.synthetic])
+        for slot in all_slots(plan(synthetic, p_aug=1.0))
+        if slot.synthetic is not None
     ]
     assert len(chosen) == 400
     assert all(sample.source_key == real_key for real_key, sample in chosen)
@@ -122,7 +131,9 @@ def test_pretraining_sees_synthetic_samples_first_and_real_ones_after() -> None:
 
 def test_synthetic_only_never_shows_a_real_sample() -> None:
     for strategy in ("replace", "pretrain"):
-        slots = all_slots(plan(made("masksyn", sources=KEYS), synthetic_only=True, strategy=strategy))
+        slots = all_slots(
+            plan(made("masksyn", sources=KEYS), synthetic_only=True, strategy=strategy)
+        )
         assert all(slot.synthetic is not None for slot in slots)
 
 
@@ -133,47 +144,69 @@ def test_samples_of_other_sources_are_left_out() -> None:
     assert len(kept) == 2 * 2 + 2
 
 
-@pytest.mark.parametrize("sizes", [[1, 1], [3, 3], [5, 3, 2], [1] * 9, [4, 1, 1, 1, 1], [50, 20, 20, 10]])
+@pytest.mark.parametrize(
+    "sizes", [[1, 1], [3, 3], [5, 3, 2], [1] * 9, [4, 1, 1, 1, 1], [50, 20, 20, 10]]
+)
 def test_shuffling_gives_every_image_the_mask_of_another_source(sizes: list[int]) -> None:
-    samples = [SyntheticSample("imgsyn", f"{g}-{n}", f"source-{g}") for g, size in enumerate(sizes) for n in range(size)]
-    pairings = [shuffled_masks(samples, seed=0, subset_seed=k) for k in range(20)]
+    samples = [
+        SyntheticSample("imgsyn", f"{g}-{n}", f"source-{g}")
+        for g, size in enumerate(sizes)
+        for n in range(size)
+    ]
+    pairings = [shuffled_masks(samples, seed=TrainingSeed(0, k)) for k in range(20)]
     for pairing in pairings:
         assert sorted(pairing) == list(range(len(samples)))
         assert all(samples[i].source_key != samples[j].source_key for i, j in enumerate(pairing))
-    assert shuffled_masks(samples, seed=0, subset_seed=3) == pairings[3]
+    assert shuffled_masks(samples, seed=TrainingSeed(0, 3)) == pairings[3]
     assert len({tuple(p) for p in pairings}) > 1 or len(samples) == 2
 
 
 def test_shuffling_samples_without_sources_moves_every_mask() -> None:
-    pairing = shuffled_masks(made("seediff", sources=[None], each=4), seed=0, subset_seed=0)
+    pairing = shuffled_masks(made("seediff", sources=[None], each=4), seed=TrainingSeed(0, 0))
     assert sorted(pairing) == [0, 1, 2, 3] and all(i != j for i, j in enumerate(pairing))
 
 
 @pytest.mark.parametrize(
     "samples",
-    [[], made("imgsyn", sources=[KEYS[0]]), made("imgsyn", sources=[KEYS[0]], each=3) + made("imgsyn", sources=[KEYS[1]])],
+    [
+        [],
+        made("imgsyn", sources=[KEYS[0]]),
+        made("imgsyn", sources=[KEYS[0]], each=3) + made("imgsyn", sources=[KEYS[1]]),
+    ],
 )
 def test_shuffling_refuses_what_has_no_solution(samples: list[SyntheticSample]) -> None:
     with pytest.raises(ConfigError, match="can't be shuffled"):
-        shuffled_masks(samples, seed=0, subset_seed=0)
+        shuffled_masks(samples, seed=TrainingSeed(0, 0))
 
 
 def arm(
-    paths: ProjectPaths, *, reads: Sequence[str], subset: Sequence[str], hidden_ids: Sequence[int] = (), **changes: object
+    paths: ProjectPaths,
+    *,
+    reads: Sequence[str],
+    subset: Sequence[str],
+    hidden_ids: tuple[int, ...] = (),
+    **changes: object,
 ) -> Arm:
     real = "data/real/train/index.parquet"
     folders = [f"data/synthetic/{method}" for method in reads] + [real, real]
     variant = VariantConfig.model_validate({"reads": folders[:2]} | changes)
+    partitions = {method: open_partitions(paths.synthetic(method)) for method in variant.methods}
     return open_arm(
         variant,
         config=SegmenterConfig(batch_size=4),
-        real=SampleStore(paths.real("train")),
-        real_keys=subset,
-        partitions={method: open_partitions(paths.synthetic(method)) for method in variant.methods},
-        seed=0,
-        subset_seed=0,
-        hidden_ids=hidden_ids,
+        samples=ArmSamples(SampleStore(paths.real("train")), subset, partitions, hidden_ids),
+        seed=TrainingSeed(0, 0),
     )
+
+
+def read_real(opened: Arm, key: str) -> tuple[np.ndarray, np.ndarray]:
+    images, masks = opened.pool.read_real([key])
+    return images[0], masks[0]
+
+
+def read_synthetic(opened: Arm, position: int) -> tuple[np.ndarray, np.ndarray]:
+    images, masks = opened.pool.read_synthetic([position])
+    return images[0], masks[0]
 
 
 def test_an_arm_joins_partitions_and_reads_each_sample_with_its_mask(project: ProjectPaths) -> None:
@@ -187,11 +220,15 @@ def test_an_arm_joins_partitions_and_reads_each_sample_with_its_mask(project: Pr
     stores = [s for m in ("masksyn", "imgsyn") for s in open_partitions(project.synthetic(m))]
     expected = {key: store for store in stores for key in store.keys() if key[:11] in subset}  # noqa: SIM118
     for position, (key, store) in enumerate(expected.items()):
-        image, mask = opened.pool.read(position)
+        image, mask = read_synthetic(opened, position)
         np.testing.assert_array_equal(image, store[key].image)
         np.testing.assert_array_equal(mask, store[key].segmentation_map)
-    images, masks = opened.pool.read_batch(opened.plan.slots(0))
-    assert images.shape == (4, 16, 16, 3) and masks.shape == (4, 16, 16) and images.dtype == masks.dtype == np.uint8
+    images, masks = opened.pool.read_slots(opened.plan.slots(0))
+    assert (
+        images.shape == (4, 16, 16, 3)
+        and masks.shape == (4, 16, 16)
+        and images.dtype == masks.dtype == np.uint8
+    )
 
 
 def test_the_control_has_the_same_images_with_masks_of_other_sources(project: ProjectPaths) -> None:
@@ -199,31 +236,39 @@ def test_the_control_has_the_same_images_with_masks_of_other_sources(project: Pr
     plain = arm(project, reads=["masksyn"], subset=subset)
     control = arm(project, reads=["masksyn"], subset=subset, shuffle_masks=True)
     assert all_slots(plain.plan, 20) == all_slots(control.plan, 20)
-    true_masks = [plain.pool.read(i)[1] for i in range(6)]
+    true_masks = [read_synthetic(plain, i)[1] for i in range(6)]
     for i in range(6):
-        np.testing.assert_array_equal(control.pool.read(i)[0], plain.pool.read(i)[0])
-        assert (control.pool.read(i)[1] != true_masks[i]).any()
-        assert sum((control.pool.read(i)[1] == mask).all() for mask in true_masks) == 1
+        np.testing.assert_array_equal(read_synthetic(control, i)[0], read_synthetic(plain, i)[0])
+        assert (read_synthetic(control, i)[1] != true_masks[i]).any()
+        assert sum((read_synthetic(control, i)[1] == mask).all() for mask in true_masks) == 1
     for key in subset:
-        np.testing.assert_array_equal(control.pool.read(key)[1], plain.pool.read(key)[1])
+        np.testing.assert_array_equal(read_real(control, key)[1], read_real(plain, key)[1])
 
 
 def test_an_arm_without_a_sample_of_its_method_is_an_error(project: ProjectPaths) -> None:
-    with pytest.raises(ConfigError, match="masksyn: no sample was made from one of the 1 real ones of subset seed 0"):
+    with pytest.raises(
+        ConfigError,
+        match="masksyn: no sample was made from one of the 1 real ones of subset seed 0",
+    ):
         arm(project, reads=["masksyn"], subset=["train-99999"])
-    assert arm(project, reads=["seediff"], subset=["train-00000"]).facts["num_synthetic"] == {"seediff": 6}
+    assert arm(project, reads=["seediff"], subset=["train-00000"]).facts["num_synthetic"] == {
+        "seediff": 6
+    }
 
 
-def test_the_pool_keeps_what_fits_and_reads_the_rest_again(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_keeps_what_fits_and_reads_the_rest_again(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = SampleStore(project.real("train"))
     reads: list[str] = []
     read_image = SampleStore.read_image
-    monkeypatch.setattr(SampleStore, "read_image", lambda self, key: reads.append(key) or read_image(self, key))
-    pool = PairPool(cache_bytes=2 * 16 * 16 * 4)
-    for key in store.keys()[:3]:
-        pool.add(key, image=(store, key), mask=(store, key))
-    first = [pool.read(key) for key in store.keys()[:3]]
-    again = [pool.read(key) for key in store.keys()[:3]]
+    monkeypatch.setattr(
+        SampleStore, "read_image", lambda self, key: reads.append(key) or read_image(self, key)
+    )
+    pairs = {key: Pair((store, key), (store, key)) for key in store.keys()[:3]}
+    pool = PairPool(real=pairs, cache_bytes=2 * 16 * 16 * 4)
+    first = [pool.read_real([key]) for key in pairs]
+    again = [pool.read_real([key]) for key in pairs]
     assert reads == [*store.keys()[:3], store.keys()[2]]
     for (image, mask), (same_image, same_mask) in zip(first, again, strict=True):
         np.testing.assert_array_equal(image, same_image)
@@ -233,10 +278,12 @@ def test_the_pool_keeps_what_fits_and_reads_the_rest_again(project: ProjectPaths
 def test_hidden_classes_are_ignored_in_real_masks_alone(project: ProjectPaths) -> None:
     subset = SampleStore(project.real("train")).keys()[:3]
     plain = arm(project, reads=["masksyn"], subset=subset)
-    shown = np.unique(np.stack([plain.pool.read(key)[1] for key in subset]))
-    hidden = arm(project, reads=["masksyn"], subset=subset, hidden_ids=[int(shown[0])])
+    shown = np.unique(np.stack([read_real(plain, key)[1] for key in subset]))
+    hidden = arm(project, reads=["masksyn"], subset=subset, hidden_ids=(int(shown[0]),))
     for key in subset:
-        expected = np.where(plain.pool.read(key)[1] == shown[0], 255, plain.pool.read(key)[1])
-        np.testing.assert_array_equal(hidden.pool.read(key)[1], expected)
+        expected = np.where(read_real(plain, key)[1] == shown[0], 255, read_real(plain, key)[1])
+        np.testing.assert_array_equal(read_real(hidden, key)[1], expected)
     for position in range(6):
-        np.testing.assert_array_equal(hidden.pool.read(position)[1], plain.pool.read(position)[1])
+        np.testing.assert_array_equal(
+            read_synthetic(hidden, position)[1], read_synthetic(plain, position)[1]
+        )

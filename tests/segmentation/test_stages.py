@@ -13,14 +13,18 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.evaluation.semantic import confusion_matrix, mean_iou
-from seggen_core.paths import ProjectPaths
-from seggen_core.segmentation.models import Segmenter, load_segmenter
+from seggen_core.metrics.semantic import confusion_matrix, mean_iou
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.segmentation import arm_training
+from seggen_core.segmentation.arms import Arm, TrainedArm
+from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.predict import predict_maps
+from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.stages import evaluate, judge, train_seg
-from seggen_core.synthesis.sample_store import Sample, SampleStore, SampleStoreWriter
+from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX
-from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY, TRAIN_KEYS
+from tests.minimal_config import minimal_config
+from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY, TRAIN_KEYS, write_store
 from tests.segmentation.tiny import TINY_HRNET, TINY_MASK2FORMER
 
 REAL = "data/real/train/index.parquet"
@@ -28,16 +32,7 @@ REAL = "data/real/train/index.parquet"
 
 def settings(**sections: Any) -> SegGenConfig:
     tree = {
-        "profile": "test",
         "classes": TAXONOMY.slugs,
-        "runtime": {"tracking_uri": "disk"},
-        "dataset": {"name": "scenes", "image_size": SIZE, "subset_seeds": [0, 1]},
-        "foundation": {"source": "unused"},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 2},
-        "imgsyn": {"samples_per_source": 2},
-        "seediff": {"samples_per_class": 2},
         "train_seg": {
             "num_steps": 6,
             "batch_size": 4,
@@ -50,70 +45,122 @@ def settings(**sections: Any) -> SegGenConfig:
         },
         "variants": {
             "baseline": {"reads": [REAL, REAL]},
-            "shuffled": {"reads": ["data/synthetic/masksyn", "data/synthetic/imgsyn"], "shuffle_masks": True},
-            "synthetic_only": {"reads": ["data/synthetic/masksyn", "data/synthetic/seediff"], "real": "none"},
+            "shuffled": {
+                "reads": ["data/synthetic/masksyn", "data/synthetic/imgsyn"],
+                "shuffle_masks": True,
+            },
+            "synthetic_only": {
+                "reads": ["data/synthetic/masksyn", "data/synthetic/seediff"],
+                "real": "none",
+            },
             "full_real": {"reads": [REAL, REAL], "real": "all"},
             "mask2former": {"reads": [REAL, REAL], "model": "mask2former"},
         },
         "evaluate": {"num_pictures": 2},
     }
-    return SegGenConfig.model_validate(tree | sections)
+    dataset = {"name": "scenes", "image_size": SIZE, "subset_seeds": [0, 1]}
+    return minimal_config(dataset, **(tree | sections))
 
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("variant", ["baseline", "shuffled", "synthetic_only", "full_real", "mask2former"])
-def test_train_seg_makes_a_segmenter_per_subset_without_the_test_split(project: ProjectPaths, variant: str) -> None:
+@pytest.mark.parametrize(
+    "variant", ["baseline", "shuffled", "synthetic_only", "full_real", "mask2former"]
+)
+def test_train_seg_makes_a_segmenter_per_subset_without_the_test_split(
+    project: ProjectPaths, variant: str
+) -> None:
     shutil.rmtree(project.real("test"))
     train_seg.run(settings(), paths=project, item=variant)
     out = project.checkpoint(variant)
     steps = 2 if variant == "mask2former" else 6
-    assert sorted(p.name for p in out.iterdir()) == ["history.csv", "metrics.json", "seed0", "seed1"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "history.csv",
+        "metrics.json",
+        "seed0",
+        "seed1",
+    ]
     history = pd.read_csv(out / "history.csv")
-    assert history[["seed", "step"]].to_numpy().tolist() == [[s, step] for s in (0, 1) for step in range(1, steps + 1)]
+    assert history[["seed", "step"]].to_numpy().tolist() == [
+        [s, step] for s in (0, 1) for step in range(1, steps + 1)
+    ]
     assert (history["loss"] > 0).all()
     metrics = read(out / "metrics.json")
     facts = {"baseline": (3, {}), "full_real": (6, {}), "mask2former": (3, {})}
-    facts |= {"shuffled": (3, {"masksyn": 6, "imgsyn": 6}), "synthetic_only": (0, {"masksyn": 6, "seediff": 6})}
+    facts |= {
+        "shuffled": (3, {"masksyn": 6, "imgsyn": 6}),
+        "synthetic_only": (0, {"masksyn": 6, "seediff": 6}),
+    }
     for seed in "01":
-        assert (metrics["seeds"][seed]["num_real"], metrics["seeds"][seed]["num_synthetic"]) == facts[variant]
+        assert (
+            metrics["seeds"][seed]["num_real"],
+            metrics["seeds"][seed]["num_synthetic"],
+        ) == facts[variant]
 
         # The validation score is that of the model that was saved.
         segmenter, store = load_segmenter(out / f"seed{seed}"), SampleStore(project.real("val"))
         images = np.stack([store.read_image(key) for key in store.keys()])  # noqa: SIM118
-        predicted = predict_maps(segmenter, images=images, device=torch.device("cpu"))
+        predicted = predict_maps(segmenter, images=images)
         masks = np.stack([store.read_mask(key) for key in store.keys()])  # noqa: SIM118
         miou = mean_iou(confusion_matrix(predicted, truth=masks, num_classes=3))
         assert metrics["seeds"][seed]["val_miou"] == pytest.approx(miou, abs=1e-3)
-    assert metrics["val_miou"] == pytest.approx(np.mean([metrics["seeds"][s]["val_miou"] for s in "01"]), abs=1e-3)
+    assert metrics["val_miou"] == pytest.approx(
+        np.mean([metrics["seeds"][s]["val_miou"] for s in "01"]), abs=1e-3
+    )
     assert not list((project.scratch / "train_seg").iterdir())
 
 
-def test_a_killed_stage_goes_on_to_the_same_bytes(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_without_a_labelled_pixel_are_null(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (project.real("val"), project.real("test"), project.synthetic("masksyn", "car")):
+        source = "train-00000" if folder.parent.name == "masksyn" else None
+        shutil.rmtree(folder)
+        write_store(folder, [("key", source)], stream=0, ignore_others_than=9)
+    train_seg.run(settings(), paths=project, item="baseline")
+    metrics = read(project.checkpoint("baseline") / "metrics.json")
+    assert metrics["val_miou"] is None and metrics["seeds"]["0"]["val_miou"] is None
+    evaluate.run(settings(), paths=project, item="baseline")
+    metrics = read(project.report("evaluate", "baseline") / "metrics.json")
+    assert metrics["miou"] is None and metrics["miou_std"] is None
+    train_as_judge(monkeypatch, Oracle())
+    judge.run(settings(), paths=project, item="masksyn")
+    partitions = read(project.report("judge", "masksyn") / "metrics.json")["partitions"]
+    assert partitions["car"] == {"samples": 1, "miou": None, "pixel_accuracy": None}
+    assert partitions["grass"]["miou"] > 99
+
+
+def test_a_killed_stage_goes_on_to_the_same_bytes(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def content(variant: str) -> dict[str, bytes]:
         folder = project.checkpoint(variant)
-        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+        return {
+            p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in sorted(folder.rglob("*"))
+            if p.is_file()
+        }
 
     train_seg.run(settings(), paths=project, item="baseline")
     whole = content("baseline")
     shutil.rmtree(project.checkpoint("baseline"))
 
     trained: list[int] = []
-    real_training = train_seg.train_segmenter
+    real_training = arm_training.train_segmenter
 
-    def dies_in_the_second(*args: Any, on_step: Any, **kwargs: Any) -> int:
-        trained.append(kwargs["subset_seed"])
+    def dies_in_the_second(*args: Any, arm: Arm, on_step: Any, **kwargs: Any) -> int:
+        trained.append(arm.seed.subset_seed)
 
         def report(step: int, values: dict[str, float]) -> None:
             on_step(step, values)
             if trained == [0, 1] and step == 3:
                 raise KeyboardInterrupt
 
-        return real_training(*args, on_step=report, **kwargs)
+        return real_training(*args, arm=arm, on_step=report, **kwargs)
 
-    monkeypatch.setattr(train_seg, "train_segmenter", dies_in_the_second)
+    monkeypatch.setattr(arm_training, "train_segmenter", dies_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         train_seg.run(settings(), paths=project, item="baseline")
     assert not project.checkpoint("baseline").exists()
@@ -122,14 +169,16 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(project: ProjectPaths, monkeyp
     assert content("baseline") == whole
 
 
-def test_arms_start_from_the_same_weights(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arms_start_from_the_same_weights(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[torch.Tensor] = []
 
     def stop(segmenter: Segmenter, *args: Any, **kwargs: Any) -> int:
         started.append(segmenter.state_dict()["backbone.conv1.weight"].clone())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_seg, "train_segmenter", stop)
+    monkeypatch.setattr(arm_training, "train_segmenter", stop)
     for variant in ("baseline", "shuffled"):
         with pytest.raises(KeyboardInterrupt):
             train_seg.run(settings(), paths=project, item=variant)
@@ -174,21 +223,30 @@ def test_evaluate_scores_the_test_split_for_each_seed(project: ProjectPaths) -> 
     train_seg.run(settings(), paths=project, item="baseline")
     evaluate.run(settings(), paths=project, item="baseline")
     out = project.report("evaluate", "baseline")
-    assert sorted(p.name for p in out.iterdir()) == ["confusion.csv", "confusion.json", "metrics.json", "predictions.png"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "confusion.csv",
+        "confusion.json",
+        "metrics.json",
+        "predictions.png",
+    ]
     metrics, confusion = read(out / "metrics.json"), read(out / "confusion.json")
     store = SampleStore(project.real("test"))
     for seed in "01":
         segmenter = load_segmenter(project.checkpoint("baseline") / f"seed{seed}")
         expected = np.zeros((3, 3), np.int64)
         for sample in store:
-            predicted = predict_maps(segmenter, images=sample.image[None], device=torch.device("cpu"))[0]
+            predicted = predict_maps(segmenter, images=sample.image[None])[0]
             expected += confusion_matrix(predicted, truth=sample.segmentation_map, num_classes=3)
         np.testing.assert_array_equal(confusion["seeds"][seed], expected)
         assert metrics["seeds"][seed]["miou"] == pytest.approx(mean_iou(expected), abs=1e-3)
     values = [metrics["seeds"][seed]["miou"] for seed in "01"]
     assert metrics["miou"] == pytest.approx(np.mean(values), abs=1e-3)
     assert metrics["miou_std"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2), abs=1e-3)
-    assert list(metrics["per_class_iou"]) == TAXONOMY.slugs and metrics["model"] == "hrnet" and metrics["num_images"] == 2
+    assert (
+        list(metrics["per_class_iou"]) == TAXONOMY.slugs
+        and metrics["model"] == "hrnet"
+        and metrics["num_images"] == 2
+    )
     table = pd.read_csv(out / "confusion.csv")
     assert table["pixels"].sum() == 2 * 2 * SIZE * SIZE
     assert table.groupby("truth")["share"].sum().round(1).isin([0, 100]).all()
@@ -200,6 +258,7 @@ class Oracle(Segmenter):
 
     def __init__(self) -> None:
         super().__init__(id2label=TAXONOMY.id2label)
+        self.unused = torch.nn.Parameter(torch.zeros(()))
         self.eval()
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -213,33 +272,56 @@ class Oracle(Segmenter):
         raise NotImplementedError
 
 
-def test_judge_scores_pairs_and_shows_the_extremes(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "load_segmenter", lambda folder: Oracle())
-    monkeypatch.setattr(judge, "read_training", lambda paths, variant: {"seeds": {"0": {}}})
+def train_as_judge(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
+    """Let `segmenter` stand for the checkpoint of every arm."""
+    arm = TrainedArm(Path(), "hrnet", ("0",))
+    monkeypatch.setattr(TrainedArm, "read", lambda paths, variant: arm)
+    monkeypatch.setattr(TrainedArm, "load", lambda self, seed, device: segmenter)
+
+
+def test_judge_scores_pairs_and_shows_the_extremes(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_as_judge(monkeypatch, Oracle())
     judge.run(settings(), paths=project, item="masksyn")
     out = project.report("judge", "masksyn")
     assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "pairs.png", "scores.csv"]
     metrics = read(out / "metrics.json")
     assert metrics["judge"] == "full_real/seed0" and metrics["samples"] == 12
     assert metrics["miou"] > 99 and "mask_iou" not in metrics
-    assert {slug: part["samples"] for slug, part in metrics["partitions"].items()} == {"car": 6, "grass": 6}
+    assert {slug: part["samples"] for slug, part in metrics["partitions"].items()} == {
+        "car": 6,
+        "grass": 6,
+    }
     scores = pd.read_csv(out / "scores.csv")
     assert len(scores) == 12 and scores["score"].is_monotonic_decreasing
 
 
-def test_judge_of_a_partition_whose_masks_are_ignored_all_over(project: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "load_segmenter", lambda folder: Oracle())
-    monkeypatch.setattr(judge, "read_training", lambda paths, variant: {"seeds": {"0": {}}})
+def test_judge_of_a_partition_whose_masks_are_ignored_all_over(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_as_judge(monkeypatch, Oracle())
     shutil.rmtree(project.synthetic("masksyn", "car"))
     with SampleStoreWriter(project.synthetic("masksyn", "car"), num_classes=3) as writer:
         mask = np.full((SIZE, SIZE), IGNORE_INDEX, np.uint8)
-        writer.add(Sample("void", np.zeros((SIZE, SIZE, 3), np.uint8), mask, None, {"source_key": TRAIN_KEYS[0]}))
+        writer.add(
+            Sample(
+                "void",
+                np.zeros((SIZE, SIZE, 3), np.uint8),
+                mask,
+                None,
+                {"source_key": TRAIN_KEYS[0]},
+            )
+        )
         writer.finish(manifest={})
     judge.run(settings(), paths=project, item="masksyn")
     text = (project.report("judge", "masksyn") / "metrics.json").read_text()
     assert "NaN" not in text
     metrics = json.loads(text)
-    assert metrics["partitions"]["car"] == {"samples": 1, "miou": None, "pixel_accuracy": None} and metrics["miou"] > 99
+    assert (
+        metrics["partitions"]["car"] == {"samples": 1, "miou": None, "pixel_accuracy": None}
+        and metrics["miou"] > 99
+    )
     scores = pd.read_csv(project.report("judge", "masksyn") / "scores.csv")
     assert scores["key"].iloc[-1] == "void" and scores["score"].isna().sum() == 1
 
@@ -253,22 +335,28 @@ def test_judge_compares_the_masks_of_attention_methods_over_full_images(
             logits[:, 2, :2] = 1
             return logits
 
-    monkeypatch.setattr(judge, "read_training", lambda paths, variant: {"seeds": {"0": {}}})
     for oracle in (Oracle, SeesCarsInTheSky):
-        monkeypatch.setattr(judge, "load_segmenter", lambda folder, oracle=oracle: oracle())
+        train_as_judge(monkeypatch, oracle())
         judge.run(settings(), paths=project, item="seediff")
         metrics = read(project.report("judge", "seediff") / "metrics.json")
-        pixels = [SampleStore(project.synthetic("seediff", "car")).read_mask(k) == 2 for k in (0, 1)]
+        pixels = [
+            SampleStore(project.synthetic("seediff", "car")).read_mask(k) == 2 for k in (0, 1)
+        ]
         area = int(np.sum(pixels))
         car = 100.0 if oracle is Oracle else 100 * area / (area + 2 * 2 * SIZE)
-        # The false cars lie where SeeDiff's car masks are ignored: labelled pixels alone would not show them.
+        # The false cars lie where SeeDiff's car masks are ignored: labelled pixels alone would not
+        # show them.
         assert metrics["per_class_mask_iou"]["car"] == pytest.approx(car, abs=1)
-        assert metrics["mask_iou"] == pytest.approx(np.mean(list(metrics["per_class_mask_iou"].values())), abs=1e-3)
+        assert metrics["mask_iou"] == pytest.approx(
+            np.mean(list(metrics["per_class_mask_iou"].values())), abs=1e-3
+        )
 
 
 @pytest.mark.parametrize("stage", [train_seg, evaluate])
 def test_an_unknown_variant_is_named(project: ProjectPaths, stage: Any) -> None:
-    with pytest.raises(ConfigError, match=r"there is no variant 'basline'; params\.yaml has: baseline, shuffled"):
+    with pytest.raises(
+        ConfigError, match=r"there is no variant 'basline'; params\.yaml has: baseline, shuffled"
+    ):
         stage.run(settings(), paths=project, item="basline")
 
 
@@ -277,7 +365,9 @@ def test_judge_says_what_is_missing(project: ProjectPaths) -> None:
         judge.run(settings(), paths=project, item="syn")
     with pytest.raises(ConfigError, match="there is no variant 'nobody'"):
         judge.run(settings(judge={"variant": "nobody"}), paths=project, item="masksyn")
-    with pytest.raises(FoundationError, match="full_real isn't trained; run: dvc repro train_seg@full_real"):
+    with pytest.raises(
+        FoundationError, match="full_real isn't trained; run: dvc repro train_seg@full_real"
+    ):
         judge.run(settings(), paths=project, item="masksyn")
     with pytest.raises(FoundationError, match="baseline isn't trained"):
         evaluate.run(settings(), paths=project, item="baseline")

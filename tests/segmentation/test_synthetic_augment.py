@@ -16,7 +16,9 @@ NEVER = {"splice": 0, "perspective": 0, "occlusion": 0, "noise": 0}
 
 def pairs(number, size=12, seed=0):
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (number, size, size, 3), np.uint8), rng.integers(0, 5, (number, size, size), np.uint8)
+    return rng.integers(0, 256, (number, size, size, 3), np.uint8), rng.integers(
+        0, 5, (number, size, size), np.uint8
+    )
 
 
 @pytest.mark.parametrize("grid", [(1, 2), (2, 1), (2, 2), (3, 3), (5, 5)])
@@ -55,7 +57,9 @@ def test_a_warp_moves_image_and_mask_together():
     shifted = warp_perspective(image, mask, corners=np.add(square, (3, 0)))
     assert np.array_equal(shifted[1][:, :9], mask[:, 3:]) and (shifted[1][:, 9:] == 255).all()
     assert (shifted[0][:, 9:] == 128).all()
-    tilted = warp_perspective(image, mask, corners=np.add(square, [[2, 1], [0, 0], [-1, -2], [0, 0]]))
+    tilted = warp_perspective(
+        image, mask, corners=np.add(square, [[2, 1], [0, 0], [-1, -2], [0, 0]])
+    )
     assert np.array_equal(tilted[0][..., 0], tilted[1] * 40) and not np.array_equal(tilted[1], mask)
 
 
@@ -65,15 +69,23 @@ def test_an_occluder_brings_its_mask():
     image, mask = occlude(images[0], masks[0], other=(images[1], masks[1]), box=(2, 3, 7, 9))
     inside = np.zeros((12, 12), bool)
     inside[2:7, 3:9] = True
-    assert np.array_equal(image[inside], images[1][inside]) and np.array_equal(mask[inside], masks[1][inside])
-    assert np.array_equal(image[~inside], images[0][~inside]) and np.array_equal(mask[~inside], masks[0][~inside])
+    assert np.array_equal(image[inside], images[1][inside]) and np.array_equal(
+        mask[inside], masks[1][inside]
+    )
+    assert np.array_equal(image[~inside], images[0][~inside]) and np.array_equal(
+        mask[~inside], masks[0][~inside]
+    )
     assert np.array_equal(images[0], before)
 
 
 def test_noise_has_the_deviation_asked_for():
     grey = np.full((4, 32, 32, 3), 128, np.uint8)
     noisy = add_noise(grey, sigma=10, rng=np.random.default_rng(0))
-    assert noisy.dtype == np.uint8 and noisy.std() == pytest.approx(10, rel=0.05) and noisy.mean() == pytest.approx(128, abs=0.5)
+    assert (
+        noisy.dtype == np.uint8
+        and noisy.std() == pytest.approx(10, rel=0.05)
+        and noisy.mean() == pytest.approx(128, abs=0.5)
+    )
 
 
 @pytest.mark.parametrize("what", ["splice", "perspective", "occlusion", "noise"])
@@ -81,7 +93,9 @@ def test_each_transformation_is_done_with_its_probability(what):
     images, masks = pairs(20)
     pool = pairs(16, seed=1)
     rng = np.random.default_rng
-    untouched = augment_synthetic(images, masks, pool=pool, config=SyntheticAugmentConfig(**NEVER), rng=rng(0))
+    untouched = augment_synthetic(
+        images, masks, pool=pool, config=SyntheticAugmentConfig(**NEVER), rng=rng(0)
+    )
     assert np.array_equal(untouched[0], images) and np.array_equal(untouched[1], masks)
     config = SyntheticAugmentConfig(**NEVER | {what: 1})
     made = augment_synthetic(images, masks, pool=pool, config=config, rng=rng(0))
@@ -90,7 +104,9 @@ def test_each_transformation_is_done_with_its_probability(what):
     for k in range(20):
         assert not np.array_equal(made[0][k], images[k])
         assert np.array_equal(made[1][k], masks[k]) == (what == "noise")
-    half = augment_synthetic(images, masks, pool=pool, config=SyntheticAugmentConfig(**NEVER | {what: 0.5}), rng=rng(3))
+    half = augment_synthetic(
+        images, masks, pool=pool, config=SyntheticAugmentConfig(**NEVER | {what: 0.5}), rng=rng(3)
+    )
     changed = [not np.array_equal(half[0][k], images[k]) for k in range(20)]
     assert any(changed) and not all(changed)
     # Whether a pair is changed doesn't change how.

@@ -7,11 +7,18 @@ from safetensors.torch import load_file
 
 from seggen_core.config import SegmenterConfig, SyntheticAugmentConfig, VariantConfig
 from seggen_core.errors import ConfigError
-from seggen_core.paths import ProjectPaths
-from seggen_core.segmentation.mixing import open_arm
-from seggen_core.segmentation.models import Segmenter, build_segmenter
-from seggen_core.segmentation.train import _read, balanced_weights, learning_rate, parameter_groups, train_segmenter
-from seggen_core.synthesis.sample_store import SampleStore, open_partitions
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.segmentation.arms import Arm, ArmSamples, open_arm
+from seggen_core.segmentation.mixing import TrainingSeed
+from seggen_core.segmentation.models import build_segmenter
+from seggen_core.segmentation.segmenter import Segmenter
+from seggen_core.segmentation.train import (
+    balanced_weights,
+    learning_rate,
+    parameter_groups,
+    train_segmenter,
+)
+from seggen_core.store.reader import SampleStore, open_partitions
 from tests.segmentation.tiny import ID2LABEL, TINY_HRNET, TINY_MASK2FORMER
 
 
@@ -30,20 +37,23 @@ def settings(model: str = "hrnet", **changes: object) -> SegmenterConfig:
     return SegmenterConfig.model_validate(tree | changes)
 
 
+def masksyn_arm(paths: ProjectPaths, config: SegmenterConfig, **changes: object) -> Arm:
+    reads = ("data/synthetic/masksyn", "data/real/train/index.parquet")
+    real = SampleStore(paths.real("train"))
+    partitions = {"masksyn": open_partitions(paths.synthetic("masksyn"))}
+    return open_arm(
+        VariantConfig.model_validate({"reads": reads} | changes),
+        config=config,
+        samples=ArmSamples(real, real.keys()[:3], partitions),
+        seed=TrainingSeed(0, 0),
+    )
+
+
 def train(
     paths: ProjectPaths, config: SegmenterConfig, *, state: Path, stop_after: int | None = None
 ) -> tuple[Segmenter, list[float]]:
     """Train on the project's MaskSyn arm; with `stop_after`, end as a killed process would."""
-    variant = VariantConfig(reads=("data/synthetic/masksyn", "data/real/train/index.parquet"))
-    arm = open_arm(
-        variant,
-        config=config,
-        real=SampleStore(paths.real("train")),
-        real_keys=SampleStore(paths.real("train")).keys()[:3],
-        partitions={"masksyn": open_partitions(paths.synthetic("masksyn"))},
-        seed=0,
-        subset_seed=0,
-    )
+    arm = masksyn_arm(paths, config)
     torch.manual_seed(0)
     segmenter = build_segmenter(config, id2label=ID2LABEL)
     losses: list[float] = []
@@ -57,11 +67,7 @@ def train(
     train_segmenter(
         segmenter,
         config,
-        plan=arm.plan,
-        pool=arm.pool,
-        seed=0,
-        subset_seed=0,
-        device=torch.device("cpu"),
+        arm=arm,
         state_folder=state,
         on_step=report,
     )
@@ -75,13 +81,16 @@ def test_it_learns(project: ProjectPaths, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["hrnet", "mask2former"])
-def test_a_killed_training_goes_on_to_the_same_weights(project: ProjectPaths, tmp_path: Path, model: str) -> None:
+def test_a_killed_training_goes_on_to_the_same_weights(
+    project: ProjectPaths, tmp_path: Path, model: str
+) -> None:
     torch.set_num_threads(1)
     whole, losses = train(project, settings(model), state=tmp_path / "whole")
     for stop_after in (7, 11):
         with pytest.raises(KeyboardInterrupt):
             train(project, settings(model), state=tmp_path / "killed", stop_after=stop_after)
-    assert len(load_file(tmp_path / "killed" / "state.safetensors")["losses"]) == 10
+    states = sorted((tmp_path / "killed").glob("state-*.safetensors"))
+    assert [len(load_file(state)["losses"]) for state in states] == [5, 10]
     torch.manual_seed(123)  # whatever the process drew before
     resumed, same_losses = train(project, settings(model), state=tmp_path / "killed")
     assert same_losses == losses
@@ -98,24 +107,31 @@ def test_training_leaves_the_global_generator_alone(project: ProjectPaths, tmp_p
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(project: ProjectPaths, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the loss of hrnet is (nan|inf) at step \d+; lower train_seg.learning_rate"):
+    with pytest.raises(
+        ConfigError,
+        match=r"hrnet: the loss is (nan|inf) at step \d+; lower train_seg.learning_rate",
+    ):
         train(project, settings(learning_rate=1e30, warmup_steps=0), state=tmp_path / "state")
 
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
-    config = SegmenterConfig(num_steps=100, learning_rate=2.0, warmup_steps=4, lr_scheduler="cosine")
-    assert learning_rate(config, step=0) == pytest.approx(2.0 / 4)
-    assert learning_rate(config, step=50) == pytest.approx(1.0)
-    assert learning_rate(config, step=99) == pytest.approx(0, abs=1e-3)
+    config = SegmenterConfig(
+        num_steps=100, learning_rate=2.0, warmup_steps=4, lr_scheduler="cosine"
+    )
+    assert learning_rate(config)(0) == pytest.approx(2.0 / 4)
+    assert learning_rate(config)(50) == pytest.approx(1.0)
+    assert learning_rate(config)(99) == pytest.approx(0, abs=1e-3)
     poly = config.model_copy(update={"lr_scheduler": "poly"})
-    assert learning_rate(poly, step=75) == pytest.approx(2.0 * 0.25**0.9)
+    assert learning_rate(poly)(75) == pytest.approx(2.0 * 0.25**0.9)
 
 
 def test_each_phase_has_its_own_schedule() -> None:
-    config = SegmenterConfig(num_steps=100, learning_rate=2.0, warmup_steps=0, strategy="pretrain", pretrain_share=0.4)
-    assert learning_rate(config, step=0) == learning_rate(config, step=40) == 2.0
-    assert learning_rate(config, step=39) == pytest.approx(2.0 * (1 / 40) ** 0.9)
-    assert learning_rate(config, step=70) == pytest.approx(2.0 * 0.5**0.9)
+    config = SegmenterConfig(
+        num_steps=100, learning_rate=2.0, warmup_steps=0, strategy="pretrain", pretrain_share=0.4
+    )
+    assert learning_rate(config)(0) == learning_rate(config)(40) == 2.0
+    assert learning_rate(config)(39) == pytest.approx(2.0 * (1 / 40) ** 0.9)
+    assert learning_rate(config)(70) == pytest.approx(2.0 * 0.5**0.9)
 
 
 def test_only_kernels_and_matrices_decay() -> None:
@@ -123,25 +139,43 @@ def test_only_kernels_and_matrices_decay() -> None:
     decayed, free = parameter_groups(segmenter, weight_decay=0.1)
     assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
     names = {id(p): name for name, p in segmenter.named_parameters()}
-    assert {names[id(p)] for p in decayed["params"]} | {names[id(p)] for p in free["params"]} == set(names.values())
-    assert {names[id(p)] for p in free["params"]} >= {"norm.weight", "norm.bias", "classifier.bias", "backbone.bn1.weight"}
+    assert {names[id(p)] for p in decayed["params"]} | {
+        names[id(p)] for p in free["params"]
+    } == set(names.values())
+    assert {names[id(p)] for p in free["params"]} >= {
+        "norm.weight",
+        "norm.bias",
+        "classifier.bias",
+        "backbone.bn1.weight",
+    }
     assert "classifier.weight" in {names[id(p)] for p in decayed["params"]}
 
 
 def test_the_backbone_may_learn_more_slowly() -> None:
     segmenter = build_segmenter(settings(), id2label=ID2LABEL)
     groups = parameter_groups(segmenter, weight_decay=0.1, backbone_multiplier=0.25)
-    assert [(g["weight_decay"], g["multiplier"]) for g in groups] == [(0.1, 0.25), (0.1, 1.0), (0.0, 0.25), (0.0, 1.0)]
+    assert [(g["weight_decay"], g["lr"]) for g in groups] == [
+        (0.1, 0.25),
+        (0.1, 1.0),
+        (0.0, 0.25),
+        (0.0, 1.0),
+    ]
     names = {id(p): name for name, p in segmenter.named_parameters()}
     for group in groups:
-        assert {names[id(p)].startswith("backbone.") for p in group["params"]} == {group["multiplier"] == 0.25}
+        assert {names[id(p)].startswith("backbone.") for p in group["params"]} == {
+            group["lr"] == 0.25
+        }
 
 
 def test_rare_classes_weigh_more() -> None:
     counts = np.array([800, 100, 50, 50, 0])
     # Frequencies 0.8, 0.1, 0.05, 0.05; their median is 0.075.
-    torch.testing.assert_close(balanced_weights(counts, power=1.0), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0]))
-    torch.testing.assert_close(balanced_weights(counts, power=0.5), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0]).sqrt())
+    torch.testing.assert_close(
+        balanced_weights(counts, power=1.0), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0])
+    )
+    torch.testing.assert_close(
+        balanced_weights(counts, power=0.5), torch.tensor([0.09375, 0.75, 1.5, 1.5, 1.0]).sqrt()
+    )
 
 
 def test_a_model_without_class_weights_says_so() -> None:
@@ -152,7 +186,7 @@ def test_a_model_without_class_weights_says_so() -> None:
 
 def test_steps_fall_to_a_tenth_twice() -> None:
     config = SegmenterConfig(num_steps=270, learning_rate=1.0, warmup_steps=0, lr_scheduler="step")
-    rates = [learning_rate(config, step=s) for s in (0, 239, 240, 259, 260, 269)]
+    rates = [learning_rate(config)(s) for s in (0, 239, 240, 259, 260, 269)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
@@ -161,27 +195,27 @@ def test_overrides_hold_for_one_model() -> None:
     assert config.for_model(None).learning_rate == 1e-2
     assert config.for_model("mask2former").learning_rate == 1e-4
     assert config.for_model("mask2former").model == "mask2former"
-    for changes, message in ({"learning_rat": 1}, "learning_rat"), ({"model": "hrnet"}, "can't change"), ({"p_aug": 2}, "p_aug"):
+    for changes, message in (
+        ({"learning_rat": 1}, "learning_rat"),
+        ({"model": "hrnet"}, "can't change"),
+        ({"p_aug": 2}, "p_aug"),
+    ):
         with pytest.raises(ValueError, match=message):
             SegmenterConfig(overrides={"mask2former": changes})
 
 
 def test_only_synthetic_pairs_are_augmented_as_synthetic(project: ProjectPaths) -> None:
     config = settings(p_aug=0.5)
-    arm = open_arm(
-        VariantConfig(reads=("data/synthetic/masksyn", "data/real/train/index.parquet")),
-        config=config,
-        real=SampleStore(project.real("train")),
-        real_keys=SampleStore(project.real("train")).keys()[:3],
-        partitions={"masksyn": open_partitions(project.synthetic("masksyn"))},
-        seed=0,
-        subset_seed=0,
-    )
     always = SyntheticAugmentConfig(splice=1, perspective=0, occlusion=0, noise=0)
-    name = (0, "train_seg", 0)
-    step = next(t for t in range(20) if len({slot.synthetic is None for slot in arm.plan.slots(t)}) == 2)
-    plain, augmented = (_read(arm.pool, arm.plan, augment, name, step) for augment in (None, always))
-    again = _read(arm.pool, arm.plan, always, name, step)
-    assert torch.equal(augmented[0], again[0]) and torch.equal(augmented[1], again[1])
-    for k, slot in enumerate(arm.plan.slots(step)):
-        assert torch.equal(plain[0][k], augmented[0][k]) == (slot.synthetic is None)
+    plain, augmenting = (
+        masksyn_arm(project, config, synthetic_augment=augment) for augment in (None, always)
+    )
+    step = next(
+        t for t in range(20) if len({slot.synthetic is None for slot in plain.plan.slots(t)}) == 2
+    )
+    batch, augmented, again = plain.read(step), augmenting.read(step), augmenting.read(step)
+    assert torch.equal(augmented.images, again.images)
+    assert torch.equal(augmented.segmentation_maps, again.segmentation_maps)
+    for k, slot in enumerate(plain.plan.slots(step)):
+        assert batch.is_synthetic[k] == (slot.synthetic is not None)
+        assert torch.equal(batch.images[k], augmented.images[k]) == (slot.synthetic is None)

@@ -1,4 +1,7 @@
-"""A small project, up to what MaskSyn and ImgSyn read: scenes of 32 px, captions, and models with random weights."""
+"""A small project, up to what MaskSyn and ImgSyn read.
+
+It has scenes of 32 px, captions, and models with random weights.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +12,7 @@ import pytest
 import yaml
 
 from seggen_core.config import SegGenConfig, load_config
-from seggen_core.paths import ProjectPaths
+from seggen_core.project.paths import ProjectPaths
 
 _SAMPLER = {"num_inference_steps": 2, "micro_batch_size": 4, "precision": "fp32"}
 PARAMS: dict[str, Any] = {
@@ -30,7 +33,12 @@ PARAMS: dict[str, Any] = {
     "foundation": {"source": "unused"},
     "text2mask": {"num_steps": 1},
     "mask2img": {"num_steps": 1},
-    "masksyn": {"samples_per_source": 3, "batch_size": 3, "text2mask": _SAMPLER, "mask2img": _SAMPLER},
+    "masksyn": {
+        "samples_per_source": 3,
+        "batch_size": 3,
+        "text2mask": _SAMPLER,
+        "mask2img": _SAMPLER,
+    },
     "imgsyn": {"samples_per_source": 2, "batch_size": 4, "mask2img": _SAMPLER},
     "seediff": {"samples_per_class": 1},
     "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
@@ -38,7 +46,10 @@ PARAMS: dict[str, Any] = {
 
 
 def write_config(paths: ProjectPaths, **changes: Any) -> SegGenConfig:
-    """Write params.yaml with changes to sections (a dict changes keys of one) and return it as it is read."""
+    """Write params.yaml with changes to sections and return it as it is read.
+
+    A change that is a dict changes keys of its section.
+    """
     tree = PARAMS | {k: PARAMS[k] | v if isinstance(v, dict) else v for k, v in changes.items()}
     path = paths.root / "params.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
@@ -46,7 +57,9 @@ def write_config(paths: ProjectPaths, **changes: Any) -> SegGenConfig:
 
 
 @pytest.fixture(scope="session")
-def make_project(tiny_pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ProjectPaths]:
+def make_project(
+    tiny_pipeline: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], ProjectPaths]:
     """Return a function that makes another copy of the project."""
     import torch
 
@@ -68,6 +81,8 @@ def make_project(tiny_pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -
     controlnet.save_pretrained(first.model("mask2img"))
 
     def copy(name: str) -> ProjectPaths:
-        return ProjectPaths(Path(shutil.copytree(first.root, tmp_path_factory.mktemp(name) / "project")))
+        return ProjectPaths(
+            Path(shutil.copytree(first.root, tmp_path_factory.mktemp(name) / "project"))
+        )
 
     return copy

@@ -1,7 +1,11 @@
 import torch
 
 from seggen_core.config import NoiseLearningConfig
-from seggen_core.synthesis.noise_learning import cross_validated_confidence, deal_folds, least_confident
+from seggen_core.synthesis.noise_learning import (
+    cross_validated_confidence,
+    deal_folds,
+    least_confident,
+)
 from tests.attention.test_diffumask import discs
 
 CONFIG = NoiseLearningConfig(num_folds=3, num_steps=40, batch_size=4, channels=8)
@@ -9,8 +13,14 @@ CONFIG = NoiseLearningConfig(num_folds=3, num_steps=40, batch_size=4, channels=8
 
 def test_every_pair_is_in_one_fold():
     folds = deal_folds(11, num_folds=3, name=(0, "a"))
-    assert sorted(k for fold in folds for k in fold) == list(range(11)) and [len(f) for f in folds] == [4, 4, 3]
-    assert folds == deal_folds(11, num_folds=3, name=(0, "a")) != deal_folds(11, num_folds=3, name=(0, "b"))
+    assert sorted(k for fold in folds for k in fold) == list(range(11)) and [
+        len(f) for f in folds
+    ] == [4, 4, 3]
+    assert (
+        folds
+        == deal_folds(11, num_folds=3, name=(0, "a"))
+        != deal_folds(11, num_folds=3, name=(0, "b"))
+    )
 
 
 def test_pairs_with_foreign_masks_are_the_least_confident():

@@ -2,22 +2,29 @@ import multiprocessing
 import os
 import shutil
 import socket
-import sqlite3
 import warnings
-from contextlib import closing
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 
 from seggen_core.config import RuntimeConfig
-from seggen_core.paths import ProjectPaths
-from seggen_core.tracking.target import import_mlflow_store, prepare_tracking
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.tracking import track_stage
+from seggen_core.tracking.follow import replay
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
     """No address or run of the caller's; MLflow itself stays off the network."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "DAGSTER_RUN_ID"):
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_EXPERIMENT_NAME",
+        "MLFLOW_RUN_ID",
+        "DAGSTER_RUN_ID",
+        "DVC_EXP_NAME",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -30,11 +37,10 @@ def project(tmp_path):
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
-    """A migrated database without experiments of ours, made once: each making costs a second and some forty fsyncs."""
+    """A database that holds nothing, made once: each making costs seconds."""
     root = tmp_path_factory.mktemp("template")
-    prepare_tracking(ProjectPaths(root), RuntimeConfig())
-    with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
-        database.execute("delete from experiments where name != 'Default'")
+    report = replay(ProjectPaths(root), RuntimeConfig())
+    assert not report.problems
     return root / "mlflow.db"
 
 
@@ -45,8 +51,27 @@ def prepared(project, empty_database):
     return project
 
 
+@pytest.fixture
+def tracked(project):
+    """Runs a stage of the project."""
+
+    def run(stage="text2mask", *, item=None, paths=project, **params):
+        return track_stage(stage, item=item, params=params, runtime=RuntimeConfig(), paths=paths)
+
+    return run
+
+
+def runs_in(paths, uri=None, experiment="seggen/tiny"):
+    """A client of a store and the runs there, newest first."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri or f"sqlite:///{paths.root}/mlflow.db")
+    known = client.get_experiment_by_name(experiment)
+    return client, list(client.search_runs([known.experiment_id])) if known else []
+
+
 class TrackingServer:
-    """A real MLflow server on a loopback port, forked, that can be killed and started again on the same port."""
+    """A real MLflow server on a loopback port, forked; it can be killed and started again."""
 
     def __init__(self, folder, app):
         self._folder, self._app = folder, app
@@ -85,7 +110,6 @@ class TrackingServer:
 @pytest.fixture
 def tracking_server(tmp_path, empty_database):
     shutil.copyfile(empty_database, tmp_path / "server.db")
-    import_mlflow_store()
     with warnings.catch_warnings(action="ignore"):
         from mlflow.server import app
 

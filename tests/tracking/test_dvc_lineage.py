@@ -3,7 +3,8 @@ import subprocess
 
 import pytest
 
-from seggen_core.tracking.dvc_lineage import content_digest, git_tags, read_dvc_lock
+from seggen_core.project.digests import content_digest
+from seggen_core.tracking.dvc_lineage import git_tags, read_dvc_lock
 
 A, B, C = (hashlib.md5(name.encode()).hexdigest() for name in "abc")
 LOCK = f"""\
@@ -58,7 +59,9 @@ def test_a_lock_cut_anywhere_gives_whole_hashes_or_none(tmp_path):
     for length in range(0, len(LOCK), 7):
         path.write_text(LOCK[:length])
         lock = read_dvc_lock(path, attempts=1)
-        found = set(lock.outputs.values()).union(*(deps.values() for deps in lock.dependencies.values()))
+        found = set(lock.outputs.values()).union(
+            *(deps.values() for deps in lock.dependencies.values())
+        )
         assert found <= whole
     assert read_dvc_lock(tmp_path / "missing.lock").outputs == {}
 
@@ -89,7 +92,16 @@ def test_git_tags_name_the_commit_and_say_whether_the_code_differs(tmp_path):
     assert git_tags(tmp_path) == {}
 
     def git(*arguments):
-        command = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        command = [
+            "git",
+            "-C",
+            str(tmp_path),
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.org",
+            *arguments,
+        ]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     git("init", "-q")

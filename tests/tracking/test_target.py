@@ -4,24 +4,32 @@ import sqlite3
 import warnings
 from contextlib import closing
 
-import pytest
-
 from seggen_core.config import RuntimeConfig
-from seggen_core.errors import ConfigError
-from seggen_core.paths import ProjectPaths
-from seggen_core.tracking.target import describe, import_mlflow_store, prepare_tracking, redact, resolve_target
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.tracking.follow import replay
+from seggen_core.tracking.target import describe, redact, resolve_target
 
 
 def test_where_runs_go(project, monkeypatch):
     own = resolve_target(project, RuntimeConfig())
-    assert own.uri == f"sqlite:///{project.root}/mlflow.db" and own.is_own and own.experiment == "seggen/tiny"
+    assert own.uri == f"sqlite:///{project.root}/mlflow.db" and own.is_own
+    assert own.artifact_root == (project.root / "mlruns").as_uri()
     relative = resolve_target(project, RuntimeConfig(tracking_uri="sqlite:///runs/a.db"))
-    assert relative.uri == f"sqlite:///{project.root}/runs/a.db" and relative.is_database and not relative.is_own
+    assert relative.uri == f"sqlite:///{project.root}/runs/a.db" and not relative.is_own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:pw@host/x?token=1")
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     server = resolve_target(project, RuntimeConfig(tracking_uri="sqlite:///a.db"))
     assert server.uri == "https://me:pw@host/x?token=1" and server.label == "https://***@host/x?***"
-    assert not server.is_database and server.experiment == "mine"
+    assert server.artifact_root is None and server.sqlite_file is None
+    assert len({own.key, relative.key, server.key}) == 3
+
+
+def test_a_database_in_the_project_keeps_its_key_when_the_project_moves(tmp_path):
+    here, there = (ProjectPaths(tmp_path / name) for name in ("here", "there"))
+    own = RuntimeConfig()
+    assert resolve_target(here, own).key == resolve_target(there, own).key
+    elsewhere = RuntimeConfig(tracking_uri=f"sqlite:///{tmp_path}/x.db")
+    assert resolve_target(here, elsewhere).key == resolve_target(there, elsewhere).key
+    assert resolve_target(here, own).key != resolve_target(here, elsewhere).key
 
 
 def test_credentials_never_get_into_a_message():
@@ -30,35 +38,49 @@ def test_credentials_never_get_into_a_message():
     outer = RuntimeError("outer")
     outer.__cause__ = ConnectionError("refused by http://u:p@h")
     assert describe(outer) == "refused by http://***@h"
+    hidden = TimeoutError("no answer")
+    hidden.__context__, hidden.__suppress_context__ = KeyError("inner"), True
+    assert describe(hidden) == "no answer"
 
 
-def _prepare(root, barrier):
+def _replay(root, barrier):
     barrier.wait()
-    prepare_tracking(ProjectPaths(root), RuntimeConfig())
+    report = replay(ProjectPaths(root), RuntimeConfig())
+    assert not report.problems, report
 
 
-def test_four_processes_may_prepare_a_fresh_database_at_once(tmp_path):
-    import_mlflow_store()  # the children inherit it: 4 s of CPU each
+def test_eight_processes_may_meet_a_fresh_database_at_once(tmp_path):
+    import mlflow  # noqa: F401 (the children inherit it: 2 s of CPU each)
+
     root = tmp_path / "a folder, 100%"
     root.mkdir()
     context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(4)
-    processes = [context.Process(target=_prepare, args=(root, barrier)) for _ in range(4)]
+    barrier = context.Barrier(8)
+    processes = [context.Process(target=_replay, args=(root, barrier)) for _ in range(8)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
-    assert [p.exitcode for p in processes] == [0] * 4
+        process.join(120)
+    assert [p.exitcode for p in processes] == [0] * 8
+    assert not (root / "mlflow.db.new").exists()
     with closing(sqlite3.connect(root / "mlflow.db")) as database:
-        names = sorted(name for (name,) in database.execute("select name from experiments"))
-    assert names == ["Default", "seggen"]
+        assert database.execute("select name from experiments").fetchall() == [("Default",)]
 
 
-def test_the_projects_own_outdated_database_is_migrated_and_a_foreign_one_is_not(prepared, monkeypatch):
+def test_a_database_that_was_left_half_made_is_made_anew(project):
+    (project.root / "mlflow.db.new").write_bytes(b"half of a database")
+    assert replay(project, RuntimeConfig()).problems == {}
+    assert (project.root / "mlflow.db").is_file()
+
+
+def test_the_projects_own_outdated_database_is_migrated_and_a_foreign_one_is_not(
+    prepared, monkeypatch
+):
     from alembic import command
     from mlflow.store.db import utils as db
 
-    # As with a version that changed columns only: where tables are missing, MLflow migrates by itself.
+    # As with a version that changed columns only: where tables are missing, MLflow migrates by
+    # itself.
     monkeypatch.setattr(db, "_all_tables_exist", lambda engine: True)
     own, foreign = prepared.root / "mlflow.db", prepared.root / "foreign.db"
     config = db._get_alembic_config(f"sqlite:///{own}")
@@ -66,10 +88,10 @@ def test_the_projects_own_outdated_database_is_migrated_and_a_foreign_one_is_not
         command.downgrade(config, "-1")
     shutil.copyfile(own, foreign)
     old = _schema_version(own)
-    prepare_tracking(prepared, RuntimeConfig())
+    assert replay(prepared, RuntimeConfig()).problems == {}
     assert _schema_version(own) == db._get_latest_schema_revision() != old
-    with pytest.raises(ConfigError, match="mlflow db upgrade"):
-        prepare_tracking(prepared, RuntimeConfig(tracking_uri="sqlite:///foreign.db"))
+    report = replay(prepared, RuntimeConfig(tracking_uri="sqlite:///foreign.db"))
+    assert "mlflow db upgrade" in str(report)
     assert _schema_version(foreign) == old
 
 

@@ -1,0 +1,219 @@
+"""A sensor that brings into Dagster what was run in a shell, or came by `git pull && dvc pull`.
+
+For each stage whose record in dvc.lock isn't the one that Dagster heard of last, a materialization
+is reported with DVC's data version, upstream stages first. And it reports what `dvc status` says of
+each asset, whenever that has changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+
+from dagster_dvc.blueprint import Blueprint
+from dagster_dvc.checks import DVC_STATUS, dvc_status_outcome
+from dagster_dvc.events import materialization, stage_metadata
+from dagster_dvc.graph import DvcManifest, StageNode
+from dagster_dvc.lock import LockedStage, digest_of, read_lock
+from dagster_dvc.manifest import CACHE_FILE
+from dagster_dvc.resource import DvcProject
+from dagster_dvc.status import changed_paths, stage_changes
+from dagster_dvc.versions import RECORD_TAG
+
+MAX_EVENTS_PER_TICK = 200
+"""So that a tick ends before Dagster gives up on it; the next one goes on."""
+PIPELINE_TAG = "dvc/pipeline"
+"""Tag of a run that may run any stage."""
+
+
+@dataclass
+class Cursor:
+    """What the last tick has seen.
+
+    Attributes:
+        state: of the workspace; None where there is more to do in it.
+        records: the record in dvc.lock that Dagster knows of each stage.
+        verdicts: a digest of what was reported of each asset's `dvc_status`.
+    """
+
+    state: str | None = None
+    records: dict[str, str] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Cursor":
+        """The inverse of `dump`; what another version of this sensor left counts as nothing."""
+        try:
+            return cls(**json.loads(text or "{}"))
+        except (TypeError, ValueError):
+            return cls()
+
+    def dump(self) -> str:
+        """The cursor as text."""
+        return json.dumps(self.__dict__)
+
+
+def build_outside_runs_sensor(
+    blueprint: Blueprint,
+    *,
+    name: str = "outside_runs",
+    minimum_interval_seconds: int = 30,
+    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
+) -> dg.SensorDefinition:
+    """The sensor; it wants a `DvcProject` as the resource "dvc"."""
+
+    @dg.sensor(
+        name=name,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        description="Reports what ran outside of Dagster, and what `dvc status` says of each asset",
+    )
+    def outside_runs(
+        context: dg.SensorEvaluationContext, dvc: dg.ResourceParam[DvcProject]
+    ) -> dg.SkipReason:
+        cursor = Cursor.parse(context.cursor)
+        manifest = dvc.manifest()
+        state = _workspace_state(dvc.root, manifest)
+        if state == cursor.state:
+            return dg.SkipReason("nothing has changed")
+        # Stages that were added since the definitions were loaded wait until they are loaded again.
+        repository = context.repository_def
+        loaded = repository.asset_graph.get_all_asset_keys() if repository else None
+        look = Look(context.instance, dvc.root, blueprint.renewed(manifest), loaded=loaded)
+        num_reported, is_complete = look.report_runs(cursor.records)
+        look.report_status(cursor.verdicts)
+        # What a run is still at, or what didn't fit into this tick, is looked at again.
+        cursor.state = state if is_complete else None
+        context.update_cursor(cursor.dump())
+        return dg.SkipReason(
+            f"reported {num_reported} materializations{'' if is_complete else '; others later'}"
+        )
+
+    return outside_runs
+
+
+class Look:
+    """One look at a project, for a Dagster instance.
+
+    Args:
+        instance: what to tell.
+        root: the folder that holds dvc.yaml.
+        blueprint: the project's stages.
+        loaded: keys of the assets that are loaded; None takes all.
+    """
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        root: Path,
+        blueprint: Blueprint,
+        *,
+        loaded: Collection[dg.AssetKey] | None = None,
+    ) -> None:
+        """Ask DVC what has changed."""
+        self._instance = instance
+        self._root = root
+        self._manifest = blueprint.manifest
+        self._reader = blueprint.reader
+        keys = {group: blueprint.key(group) for group in blueprint.manifest.assets}
+        self._keys = {g: key for g, key in keys.items() if loaded is None or key in loaded}
+        self._changed = stage_changes(blueprint.manifest, root=root)
+
+    def report_runs(self, records: dict[str, str]) -> tuple[int, bool]:
+        """Report every stage that DVC knows more of than Dagster.
+
+        Args:
+            records: the record that Dagster knows of each stage; it is brought up to date.
+
+        Returns:
+            How many were reported, and whether there is no need to look again.
+        """
+        # In this order: a run that ends meanwhile is still among the busy ones, or its own report
+        # is in the event log already.
+        lock = read_lock(self._root)
+        busy = self._busy_stages()
+        num_reported = 0
+        for name in self._manifest.topological_order():
+            node, locked = self._manifest.stages[name], lock.get(name)
+            if locked is None or node.group not in self._keys or name in busy:
+                continue
+            # Outputs that aren't what dvc.lock says (pulled by git alone, altered by hand) were not
+            # made by the run it records.
+            is_altered = changed_paths(self._changed.get(name, ()), kind="changed outs")
+            if records.get(name) == locked.digest or is_altered:
+                continue
+            if not self._is_known(node, locked):
+                if num_reported == MAX_EVENTS_PER_TICK:
+                    return num_reported, False
+                metadata = stage_metadata(self._root, node, locked=locked, reader=self._reader)
+                key = self._keys[node.group]
+                event = materialization(key, node, locked=locked, metadata=metadata)
+                self._instance.report_runless_asset_event(event)
+                num_reported += 1
+            records[name] = locked.digest
+        return num_reported, not busy
+
+    def report_status(self, verdicts: dict[str, str]) -> None:
+        """Report the check `dvc_status` of each asset whose verdict is another one than before.
+
+        Args:
+            verdicts: what was reported before, by group; it is brought up to date.
+        """
+        for group, key in self._keys.items():
+            outcome = dvc_status_outcome(self._manifest, group, changed=self._changed)
+            verdict = digest_of([outcome.passed, outcome.description])
+            if verdicts.get(group) == verdict:
+                continue
+            self._instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(
+                    asset_key=key,
+                    check_name=DVC_STATUS,
+                    passed=outcome.passed,
+                    metadata=outcome.metadata,
+                    severity=outcome.severity,
+                    description=outcome.description,
+                )
+            )
+            verdicts[group] = verdict
+
+    def _is_known(self, node: StageNode, locked: LockedStage) -> bool:
+        """Whether Dagster's last materialization of a stage is of this record."""
+        partitions = None if node.key is None else [node.key]
+        wanted = dg.AssetRecordsFilter(self._keys[node.group], asset_partitions=partitions)
+        records = self._instance.fetch_materializations(wanted, limit=1).records
+        event = records[0].asset_materialization if records else None
+        return event is not None and (event.tags or {}).get(RECORD_TAG) == locked.digest
+
+    def _busy_stages(self) -> set[str]:
+        """Stages that a Dagster run is at, or about to be: that run will report them itself."""
+        status = dg.DagsterRunStatus
+        active = [status.STARTING, status.STARTED, status.CANCELING]
+        groups = {key: group for group, key in self._keys.items()}
+        busy: set[str] = set()
+        for record in self._instance.get_run_records(dg.RunsFilter(statuses=active)):
+            run = record.dagster_run
+            if PIPELINE_TAG in run.tags:
+                return set(self._manifest.stages)
+            partition = run.tags.get("dagster/partition")
+            for group in (groups[key] for key in run.asset_selection or groups if key in groups):
+                for name in self._manifest.groups[group]:
+                    if partition is None or self._manifest.stages[name].key in (None, partition):
+                        busy.add(name)
+        return busy
+
+
+def _workspace_state(root: Path, manifest: DvcManifest) -> str:
+    """A cheap hash of what the sensor's findings rest on: what defines, records and is made."""
+    digest = hashlib.sha256()
+    outs = (Path(out) for node in manifest.stages.values() for out in node.outs)
+    for path in (Path("dvc.lock"), CACHE_FILE, *outs):
+        try:
+            state = (root / path).stat()
+        except FileNotFoundError:
+            digest.update(f"{path} absent\n".encode())
+        else:
+            digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""The captions that generators are trained on, and the prompts that they are sampled with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from seggen_core.captions.captioner import Captioner
+from seggen_core.captions.table import (
+    match_captions,
+    read_caption_table,
+    refuse,
+    sample_names,
+)
+from seggen_core.datasets.subset import rarest_class_partition
+from seggen_core.store.reader import SampleStore
+from seggen_core.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionTables:
+    """One caption for each training sample, and the prompts of each class partition.
+
+    Attributes:
+        captions: sample_key, caption, captioner, revision; one row a sample, in the store's order.
+        prompts: by class slug: sample_key, caption, for the samples whose rarest class it is. A
+            table a class, so that an edit leaves the partitions of all other classes alone.
+    """
+
+    captions: "pd.DataFrame"
+    prompts: dict[str, "pd.DataFrame"]
+
+
+def read_edits(path: Path | None, *, store: SampleStore) -> dict[str, str]:
+    """Return the captions that replace others in sampling, by key in the store.
+
+    Args:
+        path: the table of edits, by the dataset's own names; None for no edits.
+        store: the real training samples.
+
+    Raises:
+        CaptionError: the table can't be read, or has an edit of what is no training sample.
+    """
+    if path is None or not read_caption_table(path):
+        return {}
+    edits, unused = match_captions(path, names=sample_names(store))
+    refuse(
+        path,
+        "has an edit of what is no training sample:",
+        unused,
+        remedy="remove the rows (captions.edits)",
+    )
+    return edits
+
+
+def caption_store(
+    store: SampleStore, *, captioner: Captioner, taxonomy: Taxonomy, edits: Mapping[str, str]
+) -> CaptionTables:
+    """Caption every sample of a store.
+
+    Args:
+        store: the real training samples.
+        captioner: writes the captions.
+        taxonomy: the classes.
+        edits: what stands in place of captions in sampling.
+
+    Raises:
+        CaptionError: a sample gets no caption.
+    """
+    import pandas as pd
+
+    keys = store.keys()
+    answers = captioner.captions(store, keys=keys)
+    captions = list(tqdm(answers, total=len(keys), desc="captions", unit="image", disable=None))
+    table = pd.DataFrame(
+        {
+            "sample_key": keys,
+            "caption": captions,
+            "captioner": captioner.name,
+            "revision": captioner.revision,
+        }
+    )
+    prompt_of = dict(zip(keys, captions, strict=True)) | dict(edits)
+    counts = dict(zip(store.index["key"], store.index["class_pixel_counts"], strict=True))
+    prompts = {
+        slug: pd.DataFrame(
+            {"sample_key": members, "caption": [prompt_of[key] for key in members]}, dtype=str
+        )
+        for slug, members in rarest_class_partition(counts, taxonomy).items()
+    }
+    return CaptionTables(table, prompts)

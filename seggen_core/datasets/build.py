@@ -1,0 +1,180 @@
+"""From a real dataset to sample stores: one a split, with the taxonomy and the subsets."""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seggen_core.config import DatasetConfig, SegGenConfig, Split
+from seggen_core.datasets.bad_samples import attempt_all
+from seggen_core.datasets.fit import fit_sample
+from seggen_core.datasets.label_checks import SplitLabels, label_faults
+from seggen_core.datasets.reader import SPLITS, DatasetReader
+from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
+from seggen_core.datasets.subset import draw_subset, rarest_class_partition
+from seggen_core.errors import DatasetError
+from seggen_core.project.publish import write_json
+from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+_MAX_LISTED = 20
+"""Bad samples named in an error; so many past the allowed ones end the search for more."""
+
+
+def build_dataset(
+    reader: DatasetReader,
+    *,
+    config: SegGenConfig,
+    folder: Path,
+    log_metrics: Callable[[Mapping[str, float]], None],
+) -> None:
+    """Write the stores train, val and test, taxonomy.json and subsets.json.
+
+    The folder is emptied first, and nothing is resumed: files of the dataset may have been repaired
+    since an interrupted run.
+
+    Args:
+        reader: the dataset.
+        config: sizes, limits and subsets, seed and threads.
+        folder: where to write.
+        log_metrics: gets samples and class shares of each split, and the size of each partition.
+
+    Raises:
+        ConfigError: more samples are asked for than there are.
+        DatasetError: more than `max_bad` samples of a split are bad, and the message lists them; or
+            the labels of a split as a whole can't be right (`label_checks`).
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    slugs = reader.taxonomy.slugs
+    for split in SPLITS:
+        num_dropped, unlisted_share = _write_split(
+            reader, split, config=config, folder=folder / split
+        )
+        index = SampleStore(folder / split).index
+        pixels = np.array(index["class_pixel_counts"].tolist(), np.int64).sum(axis=0)
+        labels = SplitLabels(split, pixels.tolist(), unlisted_share)
+        _check_labels(labels, reader, config=config)
+        shares = pixels / pixels.sum()
+        log_metrics(
+            {f"{split}/samples": float(len(index)), f"{split}/dropped": float(num_dropped)}
+            | {f"{split}/share_{slug}": float(s) for slug, s in zip(slugs, shares, strict=True)}
+        )
+    counts = _class_pixel_counts(SampleStore(folder / "train").index)
+    partition = rarest_class_partition(counts, reader.taxonomy)
+    log_metrics({f"partition/{slug}": float(len(keys)) for slug, keys in partition.items()})
+    write_json(folder / "taxonomy.json", reader.taxonomy.to_json())
+    write_json(folder / "subsets.json", _subsets(counts, dataset=config.dataset, seed=config.seed))
+
+
+def _class_pixel_counts(index: "pd.DataFrame") -> dict[str, list[int]]:
+    return dict(zip(index["key"], index["class_pixel_counts"], strict=True))
+
+
+def _subsets(
+    counts: Mapping[str, list[int]], *, dataset: DatasetConfig, seed: int
+) -> dict[str, list[str]]:
+    return {
+        str(s): draw_subset(counts, size=dataset.subset_size, seed=seed, subset_seed=s)
+        for s in dataset.subset_seeds
+    }
+
+
+def _check_labels(labels: SplitLabels, reader: DatasetReader, *, config: SegGenConfig) -> None:
+    """Raise DatasetError where scores would mean nothing; warn of other faults."""
+    faults = label_faults(labels, reader=reader, config=config)
+    fatal = [fault.what for fault in faults if fault.is_fatal]
+    if fatal:
+        raise DatasetError(
+            f"the labels of the {labels.split} split can't be right:\n"
+            + "\n".join(f"  {what}" for what in fatal)
+            + f"\n{CHECK}"
+        )
+    for fault in faults:
+        logger.warning("%s split: %s %s", labels.split, fault.what, CHECK)
+
+
+def _write_split(
+    reader: DatasetReader, split: Split, *, config: SegGenConfig, folder: Path
+) -> tuple[int, float]:
+    """Fill the store of one split.
+
+    Returns:
+        How many bad samples were left out, and the mean share of ignored pixels of which nothing
+        says that they are (`RawSample.unlisted_share`).
+    """
+    dropped: dict[str, str] = {}
+    unlisted_shares: list[float] = []
+    keys = reader.keys(split)
+    assert keys, split
+    settings = config.dataset
+
+    def prepare(key: str) -> RawSample:
+        sample = fit_sample(reader.read(split, key), config=settings)
+        where = f"{split} sample {key} at {settings.image_size} pixels"
+        check_labelled(sample.segmentation_map, where=where)
+        return sample
+
+    num_threads = config.runtime.num_threads
+    prepared = attempt_all(keys, prepare, num_threads=num_threads, label=f"dataset {split}")
+    with SampleStoreWriter(folder, num_classes=len(reader.taxonomy)) as writer:
+        for position, (key, sample) in enumerate(prepared):
+            if not isinstance(sample, DatasetError):
+                unlisted_shares.append(sample.unlisted_share)
+                writer.add(_to_store(sample, store_key=f"{split}-{position:05d}", reader_key=key))
+                continue
+            dropped[key] = str(sample)
+            if len(dropped) >= settings.max_bad + _MAX_LISTED:
+                break
+        _check_dropped(
+            dropped,
+            split=split,
+            num_read=position + 1,
+            num_listed=len(keys),
+            max_bad=settings.max_bad,
+        )
+        writer.finish(
+            manifest={
+                "dataset": settings.name,
+                "taxonomy": reader.taxonomy.digest,
+                "split": split,
+                "num_listed": len(keys),
+                "dropped": dropped,
+            }
+        )
+    return len(dropped), float(np.mean(unlisted_shares))
+
+
+def _check_dropped(
+    dropped: Mapping[str, str], *, split: Split, num_read: int, num_listed: int, max_bad: int
+) -> None:
+    """Raise DatasetError for more bad samples than are allowed, or where no sample is sound."""
+    if len(dropped) > max_bad:
+        listed = "\n".join(f"  {reason}" for reason in list(dropped.values())[:_MAX_LISTED])
+        raise DatasetError(
+            f"{len(dropped)} of the first {num_read} {split} samples are bad, dataset.max_bad "
+            f"allows {max_bad}:\n{listed}\nrepair them, or raise dataset.max_bad to leave them out "
+            "(run: seggen validate)"
+        )
+    if len(dropped) == num_listed:
+        raise DatasetError(
+            f"the {split} split holds no sound sample of {num_listed}; expected at least one "
+            "(run: seggen validate)"
+        )
+
+
+def _to_store(sample: RawSample, *, store_key: str, reader_key: str) -> Sample:
+    return Sample(
+        key=store_key,
+        image=sample.image,
+        segmentation_map=sample.segmentation_map,
+        instance_map=sample.instance_map,
+        metadata={"source_key": reader_key, **sample.metadata},
+    )

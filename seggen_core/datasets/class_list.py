@@ -1,0 +1,303 @@
+"""The user's class list, in the forms that people bring.
+
+- JSON: a list of {id, name, is_thing, color, ignore}, or {id: name}
+- CSV with these columns, separated by commas, semicolons or tabs; Roboflow's `_classes.csv`
+  ("Pixel Value", "Class") among them
+- CVAT's labelmap.txt: `name:r,g,b:parts:actions`, ids by line from 0
+- labelme's class_names.txt and labels.txt: a name a line; ids from 0, `__ignore__` is 255
+"""
+
+import csv
+import io
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seggen_core.datasets.class_table import ClassTable, make_class_table
+from seggen_core.datasets.files import brief, read_text
+from seggen_core.datasets.strict_json import parse_json
+from seggen_core.errors import ConfigError, DatasetError
+from seggen_core.taxonomy import IGNORE_INDEX
+
+_EXPECTED = (
+    "a JSON list of {id, name, is_thing, color, ignore}, a CSV table with these columns (id and "
+    "name are required; color is [r, g, b], in CSV r g b), CVAT's labelmap.txt, or names line by "
+    "line (.txt)"
+)
+_NUM_IDS = 1 << 16
+_MAX_BYTES = 1 << 22
+"""Largest class list that is read: 4 MiB. Parsed, JSON takes up to 30 times its bytes."""
+
+_TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
+_COLUMNS = ("id", "name", "is_thing", "color", "ignore")
+_OTHER_NAMES = {"pixel value": "id", "class": "name", "isthing": "is_thing", "colour": "color"}
+"""Columns of other tools, by what they are here."""
+
+_LABELME_IGNORED = "__ignore__"
+_LABELMAP_LINE = re.compile(r"(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?(:[^:]*){0,2}")
+
+
+class ListedClass(NamedTuple):
+    """One row of a class list, checked.
+
+    Attributes:
+        file_id: the id in the dataset's files, 0 to 65535.
+        name: as listed.
+        is_thing: None where the list doesn't say.
+        color: (r, g, b), or None.
+        is_ignored: the id belongs to no class.
+    """
+
+    file_id: int
+    name: str
+    is_thing: bool | None
+    color: tuple[int, int, int] | None
+    is_ignored: bool
+
+
+class ClassList(NamedTuple):
+    """A class list: its rows, and what it holds that isn't read."""
+
+    path: Path
+    rows: list[ListedClass]
+    notes: tuple[str, ...]
+
+
+def read_class_list(path: Path) -> ClassList:
+    """Read the user's class list.
+
+    Raises:
+        DatasetError: the file is missing, isn't such a list, or its columns contradict one another:
+            an id or a colour is given twice. The message says in which rows.
+    """
+    text = read_text(
+        path,
+        expected=f"the class list, {_EXPECTED}: set dataset.classes_file",
+        max_bytes=_MAX_BYTES,
+    )
+    suffix = path.suffix.lower()
+    notes: tuple[str, ...] = ()
+    if suffix == ".json":
+        raw = _json_rows(text, path=path)
+    elif suffix == ".txt":
+        raw = _text_rows(text, path=path)
+    else:
+        raw, notes = _csv_rows(text, path=path)
+    if len(raw) > _NUM_IDS:
+        raise DatasetError(f"{path} has more than {_NUM_IDS} rows; expected at most one an id")
+    rows = [_check_row(row, row_number=i, path=path) for i, row in enumerate(raw, start=1)]
+    _check_unique(rows, path=path)
+    return ClassList(path, rows, notes)
+
+
+def read_class_file(path: Path) -> ClassTable:
+    """Read the user's class list as the table of a dataset whose masks hold its ids.
+
+    255 is ignored, unless a class has it; `ClassTable.assumed_ids` says whether the list does.
+
+    Raises:
+        DatasetError: as `read_class_list`, or there are no classes or more than 255.
+    """
+    listed = read_class_list(path)
+    classes = [row for row in listed.rows if not row.is_ignored]
+    ignored = {row.file_id: row.color for row in listed.rows if row.is_ignored}
+    assumed = set() if IGNORE_INDEX in {row.file_id for row in listed.rows} else {IGNORE_INDEX}
+    if len(classes) > IGNORE_INDEX:
+        raise DatasetError(
+            f"{path} lists {len(classes)} classes; expected 1 to {IGNORE_INDEX} classes, because "
+            "stored masks have 8 bits: merge classes, or set ignore in the rows of those that "
+            "aren't needed"
+        )
+    rows = [
+        {"id": row.file_id, "name": row.name, "is_thing": row.is_thing, "color": row.color}
+        for row in classes
+    ]
+    try:
+        return make_class_table(
+            rows,
+            ignored_ids=sorted(ignored.keys() | assumed),
+            assumed_ids=assumed,
+            ignored_colors={i: color for i, color in ignored.items() if color is not None},
+            notes=listed.notes,
+        )
+    except ConfigError as error:
+        raise DatasetError(f"{path}: {error}") from None
+
+
+def read_only_class_file(paths: Sequence[Path]) -> ClassTable:
+    """Read the class lists at `paths`, which have to agree.
+
+    Raises:
+        DatasetError: as `read_class_file`, or two lists differ; the message names both.
+    """
+    first, *others = paths
+    table = read_class_file(first)
+    for path in others:
+        difference = _difference(table, read_class_file(path))
+        if difference:
+            raise DatasetError(
+                f"{first} and {path} are both class lists, and differ: {difference}; expected one: "
+                "set dataset.classes_file, or remove the other"
+            )
+    return table
+
+
+def _difference(table: ClassTable, other: ClassTable) -> str:
+    """Say where two tables name the same id differently; "" where they agree."""
+    names, other_names = table.names_by_id(), other.names_by_id()
+    for file_id in sorted(names.keys() | other_names.keys()):
+        name, other_name = names.get(file_id), other_names.get(file_id)
+        if name != other_name:
+            return f"id {file_id} is {name or 'not listed'} and {other_name or 'not listed'}"
+    return ""
+
+
+def _csv_rows(text: str, *, path: Path) -> tuple[list[Any], tuple[str, ...]]:
+    """Read a table whose first line names the columns; return its rows and notes."""
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    try:
+        table = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+        columns = [_column(name) for name in table.fieldnames or ()]
+        repeated = [c for c, count in Counter(columns).items() if count > 1]
+        if repeated:
+            raise csv.Error(f"column {repeated[0]!r} stands twice in the first line")
+        table.fieldnames = columns
+        rows: list[Any] = list(islice(table, _NUM_IDS + 1))
+    except csv.Error as error:
+        raise DatasetError(f"{path} is no CSV table: {error}; expected {_EXPECTED}") from None
+    unread = [name for name in columns if name not in _COLUMNS]
+    notes = (f"{path.name}: nothing is read from column {brief(', '.join(unread))}",)
+    return rows, notes if unread else ()
+
+
+def _column(name: str) -> str:
+    plain = name.strip().lower()
+    return _OTHER_NAMES.get(plain, plain)
+
+
+def _text_rows(text: str, *, path: Path) -> list[Any]:
+    """Read CVAT's labelmap.txt, or names line by line as labelme writes them."""
+    stripped = (line.strip() for line in io.StringIO(text))
+    lines = list(islice((x for x in stripped if x and x[0] != "#"), _NUM_IDS + 1))
+    if not lines or not all(":" in line for line in lines):
+        first = -1 if lines[:1] == [_LABELME_IGNORED] else 0  # labelme's labels.txt
+        return [
+            {
+                "id": IGNORE_INDEX if name == _LABELME_IGNORED else i,
+                "name": name.strip("_") or name,
+                "ignore": name == _LABELME_IGNORED,
+            }
+            for i, name in enumerate(lines, start=first)
+        ]
+    rows = []
+    for i, line in enumerate(lines):
+        match = _LABELMAP_LINE.fullmatch(line)
+        if match is None:
+            raise DatasetError(
+                f"{path}, row {i + 1} is {reprlib.repr(line)}; expected CVAT's "
+                "name:r,g,b:parts:actions"
+            )
+        rows.append({"id": i, "name": match["name"].strip(), "color": match["color"]})
+    return rows
+
+
+def _json_rows(text: str, *, path: Path) -> list[Any]:
+    try:
+        tree = parse_json(text)
+    except ValueError as error:
+        raise DatasetError(f"{path} is not valid JSON: {error}; expected {_EXPECTED}") from None
+    if isinstance(tree, dict):  # {"1": "wall"}, as transformers' id2label
+        return [{"id": key, "name": value} for key, value in tree.items()]
+    if not isinstance(tree, list):
+        raise DatasetError(f"{path} holds {type(tree).__name__}; expected {_EXPECTED}")
+    return [
+        {_column(key): value for key, value in row.items()} if isinstance(row, dict) else row
+        for row in tree
+    ]
+
+
+def _check_row(row: Any, *, row_number: int, path: Path) -> ListedClass:
+    where = f"{path}, row {row_number}"
+    if (
+        not isinstance(row, dict)
+        or row.get("id") in (None, "")
+        or not isinstance(row.get("name"), str | int | float)
+        or not str(row["name"]).strip()
+    ):
+        raise DatasetError(f"{where} is {reprlib.repr(row)}; expected {_EXPECTED}")
+    try:
+        file_id = int(row["id"])
+        if isinstance(row["id"], float) and file_id != row["id"]:
+            file_id = -1
+    except (TypeError, ValueError, OverflowError):
+        file_id = -1
+    if not 0 <= file_id < _NUM_IDS:
+        raise DatasetError(
+            f"{where} has id {reprlib.repr(row['id'])}; expected a whole number from 0 to "
+            f"{_NUM_IDS - 1}"
+        )
+    return ListedClass(
+        file_id,
+        brief(str(row["name"]).strip()),
+        _flag(row.get("is_thing"), flag="is_thing", where=where),
+        _color(row.get("color"), where=where),
+        bool(_flag(row.get("ignore"), flag="ignore", where=where)),
+    )
+
+
+def _color(value: Any, *, where: str) -> tuple[int, int, int] | None:
+    if value is None or (isinstance(value, str | list) and not value):
+        return None
+    parts = value.replace(",", " ").split() if isinstance(value, str) else value
+    try:
+        color = [int(c) for c in parts]
+    except (TypeError, ValueError, OverflowError):
+        color = []
+    if len(color) != 3 or not all(0 <= c <= 255 for c in color):
+        raise DatasetError(
+            f"{where} has color {reprlib.repr(value)}; expected three numbers from 0 to 255"
+        )
+    return color[0], color[1], color[2]
+
+
+def _flag(value: Any, *, flag: str, where: str) -> bool | None:
+    word = str("" if value is None else value).strip().lower()
+    if not word:
+        return None
+    if word not in _TRUE | _FALSE:
+        raise DatasetError(f"{where} has {flag} {reprlib.repr(value)}; expected true or false")
+    return word in _TRUE
+
+
+def _check_unique(rows: Iterable[ListedClass], *, path: Path) -> None:
+    """Compare the columns: an id has one row, a colour one class."""
+    by_id: dict[int, ListedClass] = {}
+    by_color: dict[tuple[int, int, int], ListedClass] = {}
+    repeated: list[int] = []
+    for row in rows:
+        if row.file_id in by_id:
+            repeated.append(row.file_id)
+        by_id[row.file_id] = row
+        if row.color is None:
+            continue
+        other = by_color.setdefault(row.color, row)
+        if other is not row and not (other.is_ignored and row.is_ignored):
+            raise DatasetError(
+                f"{path} gives {other.name!r} (id {other.file_id}) and {row.name!r} (id "
+                f"{row.file_id}) the same colour {row.color}; expected one class a colour"
+            )
+    if repeated:
+        listed = ", ".join(map(str, sorted(set(repeated))[:5]))
+        raise DatasetError(
+            f"{path}: the class list gives id {listed} twice; expected one class an id"
+        )
+
+
+def listed_by_id(listed: ClassList) -> Mapping[int, ListedClass]:
+    """Return the rows of a class list by id."""
+    return {row.file_id: row for row in listed.rows}

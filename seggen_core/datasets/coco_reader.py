@@ -1,0 +1,134 @@
+"""What the readers of COCO's JSON share."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from seggen_core.config import DatasetConfig, Split, SplitFiles
+from seggen_core.datasets.coco_categories import choose_classes
+from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
+from seggen_core.datasets.reader import MAX_UNLISTED_SHARE, SPLITS, Conventions
+from seggen_core.datasets.sample import CHECK
+from seggen_core.datasets.splits import places, plan_splits, published_splits
+from seggen_core.errors import DatasetError
+from seggen_core.taxonomy import Taxonomy
+
+
+class CocoReader:
+    """One JSON file a split, gone through once for its places.
+
+    Annotations are parsed again with their sample.
+    """
+
+    dataset: ClassVar[str]
+    """Name of the dataset and of its published class table."""
+    assumed_thing: ClassVar[bool | None]
+    """What a class is where nothing says whether it is a thing; None if it has to be said."""
+
+    max_unlisted_share: ClassVar[float] = MAX_UNLISTED_SHARE
+    unlisted: ClassVar[str]
+    """See `Conventions`."""
+
+    def __init__(
+        self, config: DatasetConfig, *, layout: dict[Split, SplitFiles], root: Path, seed: int
+    ) -> None:
+        """Index the annotation files; DatasetError where one or a folder is missing."""
+        self._root, self._config = root, config
+        files = {s: places(config, split=s, layout=layout) for s in published_splits(config)}
+        indexes = {split: self._index(where) for split, where in files.items()}
+        self._table, self._is_published = choose_classes(
+            self.dataset,
+            indexes=list(indexes.values()),
+            class_file=root / config.classes_file if config.classes_file else None,
+            assumed_thing=self.assumed_thing,
+        )
+        self._notes = list(self._table.notes)
+        self._notes += [
+            f"{index.num_foreign} annotations of {index.path.name} are of images that it doesn't "
+            "list"
+            for index in indexes.values()
+            if index.num_foreign
+        ]
+        chosen = plan_splits(
+            {split: self._task_keys(index) for split, index in indexes.items()},
+            config=config,
+            seed=seed,
+            dataset=self.dataset,
+        )
+        self._keys = {split: keys for split, (_, keys) in chosen.items()}
+        self._indexes = {split: indexes[source] for split, (source, _) in chosen.items()}
+        self._files = {split: files[source] for split, (source, _) in chosen.items()}
+
+    def _index(self, files: SplitFiles) -> CocoIndex:
+        assert files.images is not None
+        assert files.annotations is not None
+        return index_coco(self._root / files.annotations, image_folder=self._root / files.images)
+
+    def _task_keys(self, index: CocoIndex) -> list[str]:
+        """Return the images of a file that are part of the task, in order: all of them."""
+        return index.keys
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The classes that the files list: COCO's, or the user's own."""
+        return self._table.taxonomy
+
+    @property
+    def palette(self) -> np.ndarray:
+        """The classes' colours, uint8 [num_classes, 3]."""
+        return self._table.palette
+
+    @property
+    def conventions(self) -> Conventions:
+        """What is taken for granted about the annotations."""
+        return Conventions(
+            self.max_unlisted_share, self.unlisted, has_own_classes=not self._is_published
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the files hold that is no part of the task, and what they don't say."""
+        return list(self._notes)
+
+    def keys(self, split: Split) -> list[str]:
+        """Return the stems of the images, sorted."""
+        return list(self._keys[split])
+
+    def _metadata(self, path: Path, *, image_id: int, instance_ids: list[int]) -> dict[str, Any]:
+        return {
+            "file": path.relative_to(self._root).as_posix(),
+            "image_id": image_id,
+            "instance_ids": instance_ids,
+        }
+
+
+def check_listed_size(
+    size: tuple[int, int], *, path: Path, entry: CocoImage, listed_in: Path
+) -> None:
+    """Raise DatasetError where an image isn't of the size that JSON says.
+
+    Polygons and maps are in pixels of the image that the file speaks of.
+    """
+    listed = entry.width, entry.height
+    if not all(side in (0, real) for side, real in zip(listed, size, strict=True)):
+        said = "no numbers of pixels" if min(listed) < 0 else f"{entry.width}x{entry.height}"
+        raise DatasetError(
+            f"{path} is {size[0]}x{size[1]} but {listed_in} says {said}; expected the same size "
+            f"{CHECK}"
+        )
+
+
+def coco_layout(root: Path, **patterns: str) -> dict[Split, SplitFiles]:
+    """Return where COCO's splits of 2017 are.
+
+    Args:
+        root: of the dataset. Images may lie in it or in root/images.
+        patterns: the other fields of `SplitFiles`, with "{split}" for the split's name.
+    """
+    below = "images/" if (root / "images").is_dir() else ""
+    patterns["images"] = f"{below}{{split}}2017"
+    return {
+        split: SplitFiles(**{kind: text.format(split=split) for kind, text in patterns.items()})
+        for split in SPLITS
+    }

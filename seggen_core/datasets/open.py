@@ -1,0 +1,114 @@
+"""From the section `dataset` of params.yaml to the reader that it names."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from seggen_core.config import DatasetConfig, SegGenConfig
+from seggen_core.datasets import (
+    ade20k,
+    camvid,
+    cityscapes,
+    coco_instance,
+    coco_panoptic,
+    coco_stuff,
+    folder,
+    mapillary,
+    voc2012,
+)
+from seggen_core.datasets.files import describe_folder
+from seggen_core.datasets.reader import DatasetReader
+from seggen_core.datasets.scenes import ScenesReader
+from seggen_core.errors import ConfigError, DatasetError
+
+
+class _Dataset(NamedTuple):
+    """A dataset on disk: how its reader is opened, and which optional settings it knows."""
+
+    open_reader: Callable[..., DatasetReader]
+    settings: frozenset[str]
+
+
+_OPTIONAL = ("files", "classes_file", "use_sbd", "background", "crowds")
+_FILES = frozenset({"files"})
+_DATASETS = {
+    "ade20k": _Dataset(ade20k.open_reader, _FILES),
+    "camvid": _Dataset(camvid.open_reader, _FILES),
+    "cityscapes": _Dataset(cityscapes.open_reader, _FILES),
+    "coco_instance": _Dataset(
+        coco_instance.open_reader, _FILES | {"classes_file", "background", "crowds"}
+    ),
+    "coco_panoptic": _Dataset(coco_panoptic.open_reader, _FILES | {"classes_file"}),
+    "coco_stuff": _Dataset(coco_stuff.open_reader, _FILES),
+    "folder": _Dataset(folder.open_reader, _FILES | {"classes_file"}),
+    "mapillary": _Dataset(mapillary.open_reader, _FILES | {"classes_file"}),
+    "voc2012": _Dataset(voc2012.open_reader, _FILES | {"use_sbd"}),
+}
+
+
+def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> DatasetReader:
+    """Return the reader of `config.name`.
+
+    Args:
+        config: which dataset, where, and how many samples.
+        seed: decides what is drawn at random: scenes, a validation slice.
+        base: folder that a relative `config.root` starts from.
+
+    Raises:
+        ConfigError: a setting that the dataset needs is missing, or one that means nothing to it is
+            given.
+        DatasetError: a folder of the dataset is missing.
+    """
+    dataset = _DATASETS.get(config.name)
+    known = dataset.settings if dataset else frozenset()
+    is_set = {name for name in _OPTIONAL if getattr(config, name)}
+    for name in sorted(is_set - known):
+        raise ConfigError(f"dataset.{name} is set, but means nothing to {config.name}; remove it")
+    if config.keep_val_in_train and config.splits == "published":
+        raise ConfigError(
+            "dataset.keep_val_in_train is set, but with dataset.splits published no validation "
+            "sample comes out of train; remove it"
+        )
+    if dataset is None:
+        return ScenesReader(config, seed=seed)
+    return dataset.open_reader(config, root=_dataset_root(config, base=base), seed=seed)
+
+
+def open_project_dataset(config: SegGenConfig, *, base: Path) -> DatasetReader:
+    """Return the reader of a project's dataset.
+
+    Raises:
+        ConfigError: as `open_dataset`, or `config.classes` lists a class that doesn't exist.
+        DatasetError: as `open_dataset`.
+    """
+    reader = open_dataset(config.dataset, seed=config.seed, base=base)
+    unknown = [slug for slug in config.classes if slug not in reader.taxonomy.slugs]
+    if unknown:
+        where = f" in {config.dataset.root}" if config.dataset.root else ""
+        raise ConfigError(
+            f"there is no class {', '.join(map(repr, unknown))}; this taxonomy has: "
+            f"{', '.join(reader.taxonomy.slugs)} ('classes' in params.yaml, and dataset "
+            f"{config.dataset.name}{where}, have to agree)"
+        )
+    return reader
+
+
+def _dataset_root(config: DatasetConfig, *, base: Path) -> Path:
+    """Return the folder of a dataset on disk.
+
+    Raises:
+        ConfigError: no folder is named.
+        DatasetError: it doesn't exist.
+    """
+    if config.root is None:
+        raise ConfigError(
+            f"dataset.root is not set; {config.name} is read from disk: set it to the folder of "
+            "the dataset"
+        )
+    root = base / config.root
+    if not root.is_dir():
+        raise DatasetError(
+            f"{root} is not a folder; expected the {config.name} dataset there: set dataset.root "
+            f"to where it is ({describe_folder(root)})"
+        )
+    return root

@@ -1,0 +1,41 @@
+"""One real sample as arrays: what every reader returns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from seggen_core.errors import DatasetError
+from seggen_core.taxonomy import IGNORE_INDEX
+
+CHECK = "(run: seggen validate)"
+"""How a message about a bad sample ends."""
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One real sample.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        segmentation_map: uint8 [H, W], train ids or IGNORE_INDEX.
+        instance_map: uint16 [H, W], 0 where there is no instance; None where the dataset has none.
+        metadata: JSON-ready facts about the sample. "instance_ids" lists the dataset's own ids of
+            instances 1, 2, ...
+        unlisted_share: share of the pixels that are ignored though nothing in the user's files says
+            so: by a convention of the format alone, 0 to 1.
+    """
+
+    image: np.ndarray
+    segmentation_map: np.ndarray
+    instance_map: np.ndarray | None
+    metadata: dict
+    unlisted_share: float = 0.0
+
+
+def check_labelled(segmentation_map: np.ndarray, *, where: str) -> None:
+    """Raise DatasetError where no pixel of uint8 [H, W] `segmentation_map` belongs to a class."""
+    if segmentation_map.min() == IGNORE_INDEX:
+        raise DatasetError(
+            f"{where} has no labelled pixel; expected at least one that isn't ignored: "
+            f"leave the sample out {CHECK}"
+        )

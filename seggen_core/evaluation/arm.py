@@ -1,0 +1,117 @@
+"""The scores of an ablation arm's segmenters on the held-out test split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from seggen_core.config import EvaluateConfig
+from seggen_core.metrics.semantic import average, rounded, summarize, zero_shot_scores
+from seggen_core.segmentation.arms import TrainedArm
+from seggen_core.segmentation.predict import Prediction, predict_store, score_store
+from seggen_core.store.reader import SampleStore
+from seggen_core.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, eq=False)
+class ArmEvaluation:
+    """What `evaluate_arm` returns.
+
+    Attributes:
+        metrics: JSON-ready. The means over the subset seeds (`semantic.summarize`, percent),
+            "miou_std", their sample standard deviation (None for one seed), and "seeds": the same
+            for each. With unseen classes also "miou_seen", "miou_unseen" and "miou_harmonic".
+        confusions: int64 [C, C] by seed: pixels, rows are true classes.
+        taxonomy: the classes.
+        shown: predictions of the first seed, at equal distances through the split.
+    """
+
+    metrics: dict[str, Any]
+    confusions: dict[str, np.ndarray]
+    taxonomy: Taxonomy
+    shown: list[Prediction]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single figures in `metrics`, and "iou/<slug>" of each class."""
+        figures = {name: v for name, v in self.metrics.items() if isinstance(v, float)}
+        per_class = self.metrics["per_class_iou"].items()
+        return figures | {f"iou/{slug}": v for slug, v in per_class if v is not None}
+
+    def confusion_json(self) -> dict[str, Any]:
+        """Return the classes and the confusion matrix of each seed, JSON-ready."""
+        matrices = {seed: confusion.tolist() for seed, confusion in self.confusions.items()}
+        return {"classes": self.taxonomy.slugs, "seeds": matrices}
+
+    def confusion_table(self) -> pd.DataFrame:
+        """Return the sum of the confusion matrices, a row for each pair of classes.
+
+        Columns: truth, prediction, pixels, and share, the percentage of the true class's pixels.
+        """
+        slugs, total = self.taxonomy.slugs, np.sum(list(self.confusions.values()), axis=0)
+        shares = 100 * total / np.maximum(total.sum(1, keepdims=True), 1)
+        return pd.DataFrame(
+            {
+                "truth": np.repeat(slugs, len(slugs)),
+                "prediction": np.tile(slugs, len(slugs)),
+                "pixels": total.ravel(),
+                "share": shares.ravel().round(4),
+            }
+        )
+
+
+def evaluate_arm(
+    arm: TrainedArm,
+    *,
+    test: SampleStore,
+    taxonomy: Taxonomy,
+    settings: EvaluateConfig,
+    unseen: Sequence[str],
+    device: torch.device,
+) -> ArmEvaluation:
+    """Score each of an arm's segmenters.
+
+    Args:
+        arm: the checkpoints.
+        test: the test split.
+        taxonomy: the classes.
+        settings: batches and pictures.
+        unseen: slugs of the unseen classes of zero-shot segmentation; empty for none.
+        device: where to compute.
+    """
+    confusions = {
+        seed: score_store(
+            arm.load(seed, device=device),
+            store=test,
+            batch_size=settings.batch_size,
+            description=f"evaluate {arm.folder.name} seed {seed}",
+        )
+        for seed in arm.seeds
+    }
+    things = [c.is_thing for c in taxonomy]
+    seeds = {s: summarize(c, slugs=taxonomy.slugs, things=things) for s, c in confusions.items()}
+    if unseen:
+        seeds = {
+            s: summary | zero_shot_scores(summary, unseen=unseen) for s, summary in seeds.items()
+        }
+    scores = [summary["miou"] for summary in seeds.values() if summary["miou"] is not None]
+    metrics: dict[str, Any] = {
+        "model": arm.model,
+        "num_images": len(test),
+        **average(list(seeds.values())),
+        "miou_std": rounded(float(np.std(scores, ddof=1))) if len(scores) > 1 else None,
+        "seeds": seeds,
+    }
+    places = np.linspace(0, len(test) - 1, min(settings.num_pictures, len(test))).round()
+    keys = test.keys()
+    shown = predict_store(
+        arm.load(arm.seeds[0], device=device),
+        store=test,
+        keys=[keys[place] for place in places.astype(int)],
+        batch_size=settings.batch_size,
+        description=f"evaluate {arm.folder.name}: pictures",
+    )
+    return ArmEvaluation(metrics, confusions, taxonomy, list(shown))

@@ -1,0 +1,153 @@
+"""How well a method's masks fit its images, by a segmenter trained on all real samples."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from seggen_core.evaluation.methods import MethodSamples
+from seggen_core.metrics.semantic import (
+    confusion_matrix,
+    mean_iou,
+    pixel_accuracy,
+    rounded,
+    summarize,
+)
+from seggen_core.segmentation.predict import Prediction, predict_store
+from seggen_core.segmentation.segmenter import Segmenter
+from seggen_core.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class MaskOverlap:
+    """Pixels of one class over full images: in mask and prediction, and in either.
+
+    Ignored pixels lie outside of the mask like any other: attention methods label one class, and
+    the rest of the image has to be free of it.
+    """
+
+    intersection: int = 0
+    union: int = 0
+
+    @classmethod
+    def of(cls, prediction: Prediction, *, train_id: int) -> "MaskOverlap":
+        """Count one sample."""
+        mask, predicted = prediction.truth == train_id, prediction.predicted == train_id
+        return cls(int((mask & predicted).sum()), int((mask | predicted).sum()))
+
+    def __add__(self, other: "MaskOverlap") -> "MaskOverlap":
+        return MaskOverlap(self.intersection + other.intersection, self.union + other.union)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union in percent; 0 where both are empty."""
+        return 100 * self.intersection / max(self.union, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What `Judge.score` returns.
+
+    Attributes:
+        metrics: JSON-ready.
+        ranking: class_slug, key and score of each pair, the best first. Scores are mask IoU for
+            methods that label one class at a time, else mIoU.
+    """
+
+    metrics: dict[str, Any]
+    ranking: pd.DataFrame
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single figures in `metrics`."""
+        return {name: value for name, value in self.metrics.items() if isinstance(value, float)}
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A segmenter that predicts synthetic images and compares the result with their masks.
+
+    Attributes:
+        name: where the segmenter comes from, "full_real/seed0".
+        segmenter: in evaluation mode.
+        taxonomy: the classes.
+        batch_size: images predicted at once.
+    """
+
+    name: str
+    segmenter: Segmenter
+    taxonomy: Taxonomy
+    batch_size: int
+
+    def score(self, samples: MethodSamples) -> Judgement:
+        """Score every pair of a method.
+
+        Metrics have `semantic.summarize` (percent) over all labelled pixels, and for each class
+        partition "samples", "miou" and "pixel_accuracy". For methods that label one class at a
+        time, "mask_iou" is the mean over class partitions of the IoU between that class's masks and
+        the judge's prediction of it, over full images; "per_class_mask_iou" has its terms.
+        """
+        one_class, taxonomy = samples.label_one_class, self.taxonomy
+        empty = np.zeros((len(taxonomy), len(taxonomy)), np.int64)
+        confusions: dict[str, np.ndarray] = {}
+        overlaps: dict[str, MaskOverlap] = {}
+        scores: list[tuple[str, str, float]] = []
+        for slug in samples.partitions:
+            confusions[slug], overlaps[slug] = empty.copy(), MaskOverlap()
+            train_id = taxonomy.by_slug(slug).train_id
+            title = f"judge {samples.method} {slug}"
+            for prediction in self._predict(samples, slug, title=title):
+                confusion = confusion_matrix(
+                    prediction.predicted, truth=prediction.truth, num_classes=len(taxonomy)
+                )
+                overlap = MaskOverlap.of(prediction, train_id=train_id)
+                confusions[slug] += confusion
+                overlaps[slug] += overlap
+                score = overlap.iou if one_class else mean_iou(confusion)
+                scores.append((slug, prediction.key, score))
+        things = [c.is_thing for c in taxonomy]
+        total = np.sum(list(confusions.values()), axis=0)
+        metrics: dict[str, Any] = {"judge": self.name, "samples": len(samples)}
+        metrics |= summarize(total, slugs=taxonomy.slugs, things=things)
+        if one_class:
+            ious = {slug: overlap.iou for slug, overlap in overlaps.items()}
+            metrics["mask_iou"] = rounded(float(np.mean(list(ious.values()))))
+            metrics["per_class_mask_iou"] = {slug: rounded(iou) for slug, iou in ious.items()}
+        metrics["partitions"] = {
+            slug: {
+                "samples": len(samples.partitions[slug]),
+                "miou": rounded(mean_iou(confusion)),
+                "pixel_accuracy": rounded(pixel_accuracy(confusion)),
+            }
+            for slug, confusion in confusions.items()
+        }
+        ranking = pd.DataFrame(scores, columns=["class_slug", "key", "score"]).sort_values(
+            ["score", "key"], ascending=[False, True], kind="stable"
+        )
+        return Judgement(metrics, ranking)
+
+    def predict(self, pairs: pd.DataFrame, *, samples: MethodSamples) -> list[Prediction]:
+        """Return the predictions of some rows of a ranking."""
+        return [
+            prediction
+            for slug, key in zip(pairs["class_slug"], pairs["key"], strict=True)
+            for prediction in self._predict(samples, slug, [key], title="judge: pictures")
+        ]
+
+    def _predict(
+        self,
+        samples: MethodSamples,
+        slug: str,
+        keys: Iterable[str] | None = None,
+        *,
+        title: str,
+    ) -> Iterator[Prediction]:
+        return predict_store(
+            self.segmenter,
+            store=samples.partitions[slug],
+            keys=None if keys is None else list(keys),
+            batch_size=self.batch_size,
+            description=title,
+        )

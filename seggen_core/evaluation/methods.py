@@ -1,0 +1,55 @@
+"""The synthetic samples of a method, opened for what scores them."""
+
+from dataclasses import dataclass
+
+from seggen_core.config import SYNTHESIS_METHODS
+from seggen_core.errors import ConfigError, SampleStoreError
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.reader import SampleStore, open_partitions
+from seggen_core.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, eq=False)
+class MethodSamples:
+    """All samples of a method.
+
+    Attributes:
+        method: "masksyn", ...
+        partitions: the class partitions that hold a sample, by class slug.
+    """
+
+    method: str
+    partitions: dict[str, SampleStore]
+
+    @classmethod
+    def open(cls, paths: ProjectPaths, *, method: str) -> "MethodSamples":
+        """Open the class partitions of `method`.
+
+        Raises:
+            SampleStoreError: the method has no sample, or a partition isn't finished or is of
+                another dataset.
+        """
+        folder = paths.synthetic(method)
+        partitions = open_partitions(folder, taxonomy=Taxonomy.read(paths.taxonomy))
+        stores = {store.folder.name: store for store in partitions if len(store)}
+        if not stores:
+            raise SampleStoreError(
+                f"{folder} holds no sample in any class partition; run: dvc repro {method}"
+            )
+        return cls(method, stores)
+
+    def __len__(self) -> int:
+        return sum(len(store) for store in self.partitions.values())
+
+    @property
+    def label_one_class(self) -> bool:
+        """Whether a sample labels one class alone, as those of attention methods (no source) do."""
+        return all(store.index["source_key"].isna().all() for store in self.partitions.values())
+
+
+def check_method(name: str | None) -> str:
+    """Return the name of a synthetic method; ConfigError lists the known ones for any other."""
+    if name not in SYNTHESIS_METHODS:
+        known = ", ".join(SYNTHESIS_METHODS)
+        raise ConfigError(f"there is no synthetic method {name!r}; known: {known}")
+    return name

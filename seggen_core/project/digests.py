@@ -1,0 +1,62 @@
+"""Digests that identify results and their inputs."""
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+LARGE_BYTES = 1 << 24
+"""Digests of files of at least this size are cached, because hashing them takes long."""
+
+
+def json_digest(value: Any, *, length: int = 16) -> str:
+    """Return the first `length` hexadecimal digits of the SHA-256 of a JSON-ready value."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:length]
+
+
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def content_digest(path: Path, *, cache: Path | None = None) -> str:
+    """Return an md5 of a file or folder.
+
+    For a file it is the md5 of its bytes, which equals DVC's. For a sample store it is that of the
+    manifest and the index, for any other folder that of its files.
+
+    Args:
+        path: file or folder.
+        cache: folder with cached md5s of large files, by place, size and time; None caches none.
+
+    Raises:
+        FileNotFoundError: `path` does not exist.
+    """
+    if path.is_file():
+        return _file_digest(path, cache=cache)
+    manifest = path / "manifest.json"
+    members = [manifest, path / "index.parquet"] if manifest.is_file() else sorted(path.iterdir())
+    lines = [f"{m.name} {content_digest(m, cache=cache)}\n" for m in members if m.exists()]
+    return hashlib.md5("".join(lines).encode(), usedforsecurity=False).hexdigest()
+
+
+def _file_digest(path: Path, *, cache: Path | None) -> str:
+    stat = path.stat()
+    note = None
+    if cache is not None and stat.st_size >= LARGE_BYTES:
+        identity = [str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns]
+        note = cache / json_digest(identity)
+        if note.is_file():
+            return note.read_text(encoding="ascii")
+    with path.open("rb") as handle:
+        md5 = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if note is not None:
+        with suppress(OSError):  # a full disk costs time, not the digest
+            note.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = note.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(md5, encoding="ascii")
+            unfinished.replace(note)
+    return md5

@@ -1,0 +1,33 @@
+"""Chooses the device and limits the threads."""
+
+from typing import TYPE_CHECKING
+
+from seggen_core.config import RuntimeConfig
+from seggen_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device(config: RuntimeConfig) -> "torch.device":
+    """Return the device that `config` asks for.
+
+    Raises:
+        ConfigError: it asks for "cuda", but torch sees no CUDA device.
+    """
+    import torch
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "runtime.device is cuda, but torch sees no CUDA device; set it to auto or cpu"
+        )
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def limit_threads(config: RuntimeConfig) -> None:
+    """Give this process `num_threads` CPU threads."""
+    import torch
+
+    torch.set_num_threads(config.num_threads)

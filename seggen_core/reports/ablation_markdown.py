@@ -1,0 +1,100 @@
+"""The comparison of ablation arms as a Markdown report."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from seggen_core.reports.ablation import CONTROL, OTHER_MODEL, UPPER_BOUND, judge_table
+from seggen_core.reports.scores import JudgeScores
+from seggen_core.reports.tables import NO_VALUE, markdown_table
+from seggen_core.taxonomy import Taxonomy
+
+
+def ablation_markdown(
+    table: pd.DataFrame,
+    *,
+    per_class: pd.DataFrame,
+    judges: Sequence[JudgeScores],
+    taxonomy: Taxonomy,
+    title: str,
+) -> str:
+    """Return the report: the comparison, IoU per class, the judge's scores, and the marks' meaning.
+
+    Args:
+        table: `ablation.ablation_table`.
+        per_class: `ablation.per_class_table`.
+        judges: scores of the methods that were judged.
+        taxonomy: gives the order and names of the classes.
+        title: the heading.
+    """
+    arms = [_arm_row(row, judges=judges) for _, row in table.iterrows()]
+    per_class_rows = [
+        {"Arm": f"{name} {mark}".strip()}
+        | {c.name: _number(per_class.loc[name, c.slug]) for c in taxonomy}
+        for name, mark in zip(table["variant"], table["mark"], strict=True)
+    ]
+    parts = [
+        f"# {title}",
+        "Percent on the held-out test split; mean ± sample standard deviation over seeds. Δ is the "
+        "difference to the baseline, its spread that of the differences seed by seed.",
+        markdown_table(arms, text_columns=3),
+        _notes(table),
+        "## IoU per class",
+        markdown_table(per_class_rows),
+    ]
+    if judges:
+        parts += [
+            "## Synthetic pairs, scored by the segmenter trained on all real samples",
+            markdown_table(_judge_rows(judges, taxonomy=taxonomy)),
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _arm_row(row: "pd.Series", *, judges: Sequence[JudgeScores]) -> dict[str, str]:
+    judged = [f"{judge.method} {_number(row[f'judge_{judge.method}'])}" for judge in judges]
+    scores = ", ".join(text for text in judged if not text.endswith(NO_VALUE))
+    return {
+        "Arm": f"{row['variant']} {row['mark']}".strip(),
+        "Real": row["real"],
+        "Synthetic": str(row["methods"]).replace("+", " + ") or NO_VALUE,
+        "Seeds": str(row["num_seeds"]),
+        "mIoU": _with_spread(row["miou"], row["miou_std"]),
+        "Δ": _with_spread(row["delta_miou"], row["delta_miou_std"], sign=True),
+        "Things": _with_spread(row["miou_things"], row["miou_things_std"]),
+        "Stuff": _with_spread(row["miou_stuff"], row["miou_stuff_std"]),
+        "Pixel acc.": _with_spread(row["pixel_accuracy"], row["pixel_accuracy_std"]),
+        "Judge on its pairs": scores or NO_VALUE,
+    }
+
+
+def _notes(table: pd.DataFrame) -> str:
+    """Return the meaning of each mark in the table, one line for each."""
+    marks = "".join(table["mark"])
+    is_reference = table["compared_with"].isna() & ~table["mark"].str.contains(OTHER_MODEL)
+    model = table.loc[is_reference, "model"].iloc[0]
+    notes = {
+        OTHER_MODEL: f"trains another model than {model}; Δ is to the same model on the baseline's "
+        "data.",
+        CONTROL: "the control: synthetic images with the masks of other samples.",
+        UPPER_BOUND: "the upper bound: trains on all real samples.",
+    }
+    return "\n".join(f"{mark} {note}  " for mark, note in notes.items() if mark in marks)
+
+
+def _judge_rows(judges: Sequence[JudgeScores], *, taxonomy: Taxonomy) -> list[dict[str, str]]:
+    names = {c.slug: c.name for c in taxonomy}
+    return [
+        {"Method": str(method)}
+        | {str(n): f"{v:.0f}" if n == "samples" else _number(v) for n, v in row.items()}
+        for method, row in judge_table(judges, taxonomy=taxonomy).rename(columns=names).iterrows()
+    ]
+
+
+def _number(value: float, *, sign: bool = False) -> str:
+    if pd.isna(value):
+        return NO_VALUE
+    return f"{round(value, 1) + 0.0:+.1f}" if sign else f"{value:.1f}"
+
+
+def _with_spread(mean: float, spread: float, *, sign: bool = False) -> str:
+    return _number(mean, sign=sign) + ("" if pd.isna(spread) else f" ± {spread:.1f}")

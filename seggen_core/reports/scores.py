@@ -1,0 +1,166 @@
+"""The scores that `evaluate`, `judge` and `memorization` wrote, read back and checked."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seggen_core.config import SYNTHESIS_METHODS, SegGenConfig
+from seggen_core.errors import SegGenError
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.reports.memorization import MemorizationScores
+from seggen_core.reports.tables import Score
+from seggen_core.taxonomy import Taxonomy
+
+Report = TypeVar("Report", bound=BaseModel)
+
+
+class SeedScores(BaseModel):
+    """Scores of one trained segmenter."""
+
+    model_config = ConfigDict(frozen=True)
+
+    miou: Score
+    pixel_accuracy: Score
+    per_class_iou: dict[str, Score]
+
+
+class Arm(BaseModel):
+    """One ablation arm: its training data, and its scores by seed.
+
+    Attributes:
+        variant: its name.
+        model: the segmenter.
+        real: its real samples: "subset", "all" or "none".
+        methods: the methods of its synthetic samples.
+        shuffle_masks: whether each synthetic image has the mask of another one (the control).
+        seeds: scores by seed, at least one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    variant: str
+    model: str
+    real: str
+    methods: tuple[str, ...]
+    shuffle_masks: bool
+    seeds: dict[int, SeedScores] = Field(min_length=1)
+
+
+class JudgeScores(BaseModel):
+    """How well one method's pairs agree with the segmenter that was trained on all real samples.
+
+    Attributes:
+        method: name of the synthetic method.
+        samples: number of pairs.
+        further: other scores that the judge reports for this method.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    samples: int
+    miou: Score
+    per_class_iou: dict[str, Score]
+    further: dict[str, float] = {}
+
+
+def read_arms(config: SegGenConfig, *, paths: ProjectPaths, taxonomy: Taxonomy) -> list[Arm]:
+    """Return the scores of every variant in `config`, in its order.
+
+    Raises:
+        SegGenError: arms haven't been evaluated, or a report can't be read.
+    """
+    files = {name: paths.report("evaluate", name) / "metrics.json" for name in config.variants}
+    missing = [name for name, file in files.items() if not file.is_file()]
+    if missing:
+        raise SegGenError(
+            f"{len(missing)} of {len(files)} arms have no report in "
+            f"{paths.ablation.parent / 'evaluate'}: {', '.join(missing)}. "
+            f"Run: dvc repro {' '.join(f'evaluate@{name}' for name in missing)}"
+        )
+    arms = []
+    for name, file in files.items():
+        stage, variant = f"evaluate@{name}", config.variants[name]
+        tree = _read_json(file, stage=stage)
+        known = {
+            "variant": name,
+            "model": tree.get("model", variant.model or config.train_seg.model),
+            "real": variant.real,
+            "methods": variant.methods,
+            "shuffle_masks": variant.shuffle_masks,
+            "seeds": tree.get("seeds"),
+        }
+        arm = _validate(Arm, known, file=file, stage=stage)
+        for scores in arm.seeds.values():
+            _check_classes(scores.per_class_iou, taxonomy=taxonomy, file=file, stage=stage)
+        arms.append(arm)
+    return arms
+
+
+def read_judges(*, paths: ProjectPaths, taxonomy: Taxonomy) -> list[JudgeScores]:
+    """Return the judge's scores of every method that has been judged."""
+    judges = []
+    for method in SYNTHESIS_METHODS:
+        file = paths.report("judge", method) / "metrics.json"
+        if not file.is_file():
+            continue
+        stage = f"judge@{method}"
+        tree = _read_json(file, stage=stage)
+        named = {"miou", "per_class_iou", "samples"}
+        further = {
+            k: float(v) for k, v in tree.items() if k not in named and isinstance(v, int | float)
+        }
+        known = {k: tree[k] for k in named & tree.keys()} | {"method": method, "further": further}
+        judge = _validate(JudgeScores, known, file=file, stage=stage)
+        _check_classes(judge.per_class_iou, taxonomy=taxonomy, file=file, stage=stage)
+        judges.append(judge)
+    return judges
+
+
+def read_memorization(*, paths: ProjectPaths) -> list[MemorizationScores]:
+    """Return the distances of every method that has been compared with the training set."""
+    files = {
+        method: paths.report("memorization", method) / "metrics.json"
+        for method in SYNTHESIS_METHODS
+    }
+    return [
+        _validate(
+            MemorizationScores,
+            _read_json(file, stage=f"memorization@{method}") | {"method": method},
+            file=file,
+            stage=f"memorization@{method}",
+        )
+        for method, file in files.items()
+        if file.is_file()
+    ]
+
+
+def _read_json(file: Path, *, stage: str) -> dict[str, Any]:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _broken(file, f" is not valid JSON ({error})", stage=stage) from None
+    if not isinstance(tree, dict):
+        raise _broken(file, f" holds {type(tree).__name__}, expected a mapping", stage=stage)
+    return tree
+
+
+def _validate(model: type[Report], tree: dict[str, Any], *, file: Path, stage: str) -> Report:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _broken(file, f": {where}: {first['msg']}", stage=stage) from None
+
+
+def _check_classes(scores: dict[str, float], *, taxonomy: Taxonomy, file: Path, stage: str) -> None:
+    if foreign := sorted(set(scores) ^ set(taxonomy.slugs)):
+        classes = ", ".join(foreign)
+        raise _broken(file, f" doesn't fit the taxonomy in classes {classes}", stage=stage)
+
+
+def _broken(file: Path, problem: str, *, stage: str) -> SegGenError:
+    return SegGenError(f"{file}{problem}; make it again with: dvc repro -f -s {stage}")

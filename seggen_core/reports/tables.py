@@ -1,0 +1,37 @@
+"""Tables of scores as text, and the type of scores in JSON files."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+NO_VALUE = "\N{EN DASH}"
+"""Stands for a figure that has no value."""
+
+
+def _nan_for_none(value: object) -> object:
+    return math.nan if value is None else value
+
+
+Score = Annotated[float, BeforeValidator(_nan_for_none)]
+"""A percentage; null in JSON is NaN, a score that has no value."""
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]], *, text_columns: int = 1) -> str:
+    """Return a Markdown table that is padded to read well as plain text.
+
+    Args:
+        rows: cells by column; all rows have the same columns.
+        text_columns: number of left-aligned columns at the left; the others are right-aligned.
+    """
+    header = list(rows[0])
+    widths = [max(len(name), 3, *(len(row[name]) for row in rows)) for name in header]
+    align = [str.ljust] * text_columns + [str.rjust] * (len(header) - text_columns)
+    rule = ["-" * w if i < text_columns else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    lines = [[pad(name, w) for pad, name, w in zip(align, header, widths, strict=True)], rule]
+    lines += [
+        [pad(row[name], w) for pad, name, w in zip(align, header, widths, strict=True)]
+        for row in rows
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,277 @@
+"""The training of an ablation arm: a segmenter for each subset seed, and their metrics."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from seggen_core.config import SegmenterConfig, VariantConfig
+from seggen_core.metrics.semantic import mean_iou, rounded
+from seggen_core.project.digests import content_digest
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import write_json
+from seggen_core.project.rng import seeded_torch
+from seggen_core.segmentation.arms import Arm, ArmSamples, open_arm
+from seggen_core.segmentation.mixing import TrainingSeed
+from seggen_core.segmentation.models import build_segmenter, save_segmenter
+from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
+from seggen_core.segmentation.predict import score_store
+from seggen_core.segmentation.segmenter import Segmenter
+from seggen_core.segmentation.train import balanced_weights, train_segmenter
+from seggen_core.stage import Stage
+from seggen_core.store.reader import SampleStore, open_partitions
+from seggen_core.taxonomy import Taxonomy
+from seggen_core.tracking import StageRun
+
+_NUM_POINTS = 200
+"""Points of a loss curve at most; each is a mean over the steps since the one before."""
+
+LossCurve = list[dict[str, float]]
+"""Points with "step", "loss" and "learning_rate"."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArmStores:
+    """The stores that an arm is trained and validated with.
+
+    Attributes:
+        train, validation: the real splits.
+        partitions: by synthetic method, the stores of the classes.
+        subsets: keys of the real samples by subset seed.
+    """
+
+    train: SampleStore
+    validation: SampleStore
+    partitions: dict[str, list[SampleStore]]
+    subsets: dict[str, list[str]]
+
+    @classmethod
+    def open(cls, paths: ProjectPaths, *, variant: VariantConfig) -> "ArmStores":
+        """Open what `variant` reads.
+
+        Raises:
+            SampleStoreError: a store isn't finished, or is of another dataset.
+        """
+        taxonomy = Taxonomy.read(paths.taxonomy)
+        return cls(
+            SampleStore(paths.real("train")),
+            SampleStore(paths.real("val")),
+            {
+                method: open_partitions(paths.synthetic(method), taxonomy=taxonomy)
+                for method in variant.methods
+            },
+            json.loads(paths.subsets.read_text(encoding="utf-8")),
+        )
+
+    def identity(self) -> list[Any]:
+        """Return JSON-ready what a training depends on: the subsets and a digest of each store."""
+        stores = [self.train, self.validation]
+        stores += [store for group in self.partitions.values() for store in group]
+        return [self.subsets, [content_digest(store.folder) for store in stores]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArmTraining:
+    """The training of an arm.
+
+    Attributes:
+        stage: "train_seg" of the arm.
+        variant: the arm's section.
+        settings: how it is trained (`arms.arm_settings`).
+        stores: what it is trained on.
+        unseen: slugs of the classes whose real labels are ignored.
+    """
+
+    stage: Stage
+    variant: VariantConfig
+    settings: SegmenterConfig
+    stores: ArmStores
+    unseen: tuple[str, ...]
+
+    def train(self, subset_seeds: tuple[int, ...], *, scratch: Path) -> Path:
+        """Train a segmenter for each subset; return the folder with all of them.
+
+        It has a folder seed<k> for each seed, metrics.json and history.csv. An interrupted run goes
+        on from the last finished seed, and within a seed from its last saved state.
+        """
+        out = scratch / "out"
+        folders = {seed: out / f"seed{seed}" for seed in subset_seeds}
+        for subset_seed, folder in folders.items():
+            if not (folder / "metrics.json").exists():
+                self._train_subset(subset_seed, folder=folder, scratch=scratch)
+        self._summarize(folders, out=out)
+        return out
+
+    def _train_subset(self, subset_seed: int, *, folder: Path, scratch: Path) -> None:
+        """Train one segmenter, score it on the validation split and write it to `folder`."""
+        seed = TrainingSeed(self.stage.config.seed, subset_seed)
+        stores, trains_on_all = self.stores, self.variant.real == "all"
+        samples = ArmSamples(
+            stores.train,
+            stores.train.keys() if trains_on_all else stores.subsets[str(subset_seed)],
+            stores.partitions,
+            tuple(self.stage.taxonomy.by_slug(slug).train_id for slug in self.unseen),
+        )
+        noise_filter = None
+        if self.variant.noise_filter is not None:
+            noise_filter = self._train_filter(
+                samples, seed=seed, state_folder=scratch / f"filter{subset_seed}"
+            )
+        arm = open_arm(self.variant, config=self.settings, samples=samples, seed=seed)
+        segmenter, curve = self._train_segmenter(
+            arm, state_folder=scratch / f"state{subset_seed}", noise_filter=noise_filter
+        )
+        if noise_filter is not None:
+            # Not a part of metrics.json: an interrupted training counts from where it goes on.
+            share = noise_filter.num_ignored / max(noise_filter.num_pixels, 1)
+            self._log({f"seed{subset_seed}/ignored_share": share})
+        self._finish(segmenter, curve=curve, arm=arm, folder=folder)
+
+    def _train_filter(
+        self, samples: ArmSamples, *, seed: TrainingSeed, state_folder: Path
+    ) -> NoiseFilter:
+        """Train a segmenter on real samples alone, and make FreeMask's filter of it."""
+        assert self.variant.noise_filter is not None
+        arm = open_arm(
+            self.variant.model_copy(update={"shuffle_masks": False}),
+            config=self.settings,
+            samples=replace(samples, partitions={}),
+            seed=seed,
+        )
+        segmenter, _ = self._train_segmenter(arm, state_folder=state_folder, prefix="filter/")
+        losses = mean_class_losses(
+            segmenter,
+            pool=arm.pool,
+            keys=samples.real_keys,
+            batch_size=self.settings.batch_size,
+        )
+        tolerance = self.variant.noise_filter.tolerance
+        return NoiseFilter(segmenter, class_losses=losses, tolerance=tolerance)
+
+    def _train_segmenter(
+        self,
+        arm: Arm,
+        *,
+        state_folder: Path,
+        noise_filter: NoiseFilter | None = None,
+        prefix: str = "",
+    ) -> tuple[Segmenter, LossCurve]:
+        """Train one segmenter; return it, in evaluation mode, and its loss curve.
+
+        `prefix` is put before its metrics' names.
+        """
+        # The same weights to start from in every arm.
+        with seeded_torch(*arm.seed.name("initial weights")):
+            segmenter = build_segmenter(
+                self.settings, id2label=self.stage.taxonomy.id2label, base=self.stage.paths.root
+            ).to(self.stage.device)
+        if self._class_weights is not None:
+            segmenter.weigh_classes(self._class_weights)
+        title = f"{self.stage.item} seed {arm.seed.subset_seed} {prefix.rstrip('/')}".rstrip()
+        with _CurveReport(
+            self.stage.run,
+            title=f"train_seg {title}",
+            prefix=f"seed{arm.seed.subset_seed}/{prefix}",
+            num_steps=self.settings.num_steps,
+        ) as report:
+            train_segmenter(
+                segmenter,
+                self.settings,
+                arm=arm,
+                state_folder=state_folder,
+                on_step=report.on_step,
+                noise_filter=noise_filter,
+            )
+        return segmenter, report.curve
+
+    @cached_property
+    def _class_weights(self) -> torch.Tensor | None:
+        power = self.settings.class_balance
+        if not power:
+            return None
+        counts = np.sum(self.stores.train.index["class_pixel_counts"].tolist(), axis=0)
+        return balanced_weights(counts, power=power)
+
+    def _finish(self, segmenter: Segmenter, *, curve: LossCurve, arm: Arm, folder: Path) -> None:
+        """Score a segmenter on the validation split and write it to `folder`, metrics.json last."""
+        confusion = score_store(
+            segmenter,
+            store=self.stores.validation,
+            batch_size=self.settings.batch_size,
+            description=f"{self.stage.item} seed {arm.seed.subset_seed}: validation",
+        )
+        miou = rounded(mean_iou(confusion))
+        self._log({f"seed{arm.seed.subset_seed}/val_miou": miou})
+        save_segmenter(segmenter, folder=folder)
+        pd.DataFrame(curve).to_csv(folder / "history.csv", index=False)
+        parameters = sum(p.numel() for p in segmenter.parameters())
+        metrics = {"val_miou": miou, "train_loss": curve[-1]["loss"], "parameters": parameters}
+        write_json(folder / "metrics.json", metrics | arm.facts)
+
+    def _summarize(self, folders: Mapping[int, Path], *, out: Path) -> None:
+        """Write metrics.json and history.csv over all seeds to `out`."""
+        summaries = {
+            seed: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            for seed, folder in folders.items()
+        }
+        scores = [s["val_miou"] for s in summaries.values() if s["val_miou"] is not None]
+        metrics: dict[str, Any] = {
+            "model": self.settings.model,
+            "num_steps": self.settings.num_steps,
+            "val_miou": rounded(float(np.mean(scores))) if scores else None,
+            "seeds": {str(seed): summary for seed, summary in summaries.items()},
+        }
+        write_json(out / "metrics.json", metrics)
+        curves = [
+            pd.read_csv(folder / "history.csv").assign(seed=seed)
+            for seed, folder in folders.items()
+        ]
+        history = pd.concat(curves)[["seed", "step", "loss", "learning_rate"]]
+        history.to_csv(out / "history.csv", index=False)
+        self._log({"val_miou": metrics["val_miou"]}, step=0)
+
+    def _log(self, values: Mapping[str, float | None], *, step: int | None = None) -> None:
+        """Log what has a value, at `step`; None is the last step."""
+        known = {name: value for name, value in values.items() if value is not None}
+        self.stage.run.log_metrics(known, step=self.settings.num_steps if step is None else step)
+
+
+class _CurveReport:
+    """A progress bar, and the points of a loss curve, logged as they come.
+
+    Attributes:
+        curve: the points so far.
+    """
+
+    def __init__(self, run: StageRun, *, title: str, prefix: str, num_steps: int) -> None:
+        self.curve: LossCurve = []
+        self._recent: list[float] = []
+        self._run, self._prefix, self._num_steps = run, prefix, num_steps
+        self._every = max(1, -(-num_steps // _NUM_POINTS))
+        self._bar = tqdm(total=num_steps, desc=title, unit="step", disable=None)
+
+    def __enter__(self) -> "_CurveReport":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def on_step(self, step: int, values: dict[str, float]) -> None:
+        """Take in the values of a step."""
+        self._recent.append(values["loss"])
+        self._bar.update()
+        if step % self._every == 0 or step == self._num_steps:
+            loss = float(np.mean(self._recent))
+            point = {"loss": loss, "learning_rate": values["learning_rate"]}
+            self._recent.clear()
+            self.curve.append({"step": step, **point})
+            self._bar.set_postfix(loss=f"{loss:.3f}")
+            named = {f"{self._prefix}{name}": value for name, value in point.items()}
+            self._run.log_metrics(named, step=step)

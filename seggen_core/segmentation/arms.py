@@ -1,0 +1,233 @@
+"""The arms of the ablation: their settings, what they train on, and their checkpoints."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seggen_core.config import SegGenConfig, SegmenterConfig, SyntheticAugmentConfig, VariantConfig
+from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.segmentation.mixing import BatchPlan, SyntheticSample, TrainingSeed
+from seggen_core.segmentation.models import load_segmenter
+from seggen_core.segmentation.pairs import Pair, PairPool
+from seggen_core.segmentation.segmenter import Segmenter
+from seggen_core.segmentation.sources import count_unmatched, select_sources, shuffled_masks
+from seggen_core.segmentation.synthetic_augment import augment_synthetic
+from seggen_core.store.reader import SampleStore
+
+_NUM_PARTNERS = 16
+"""Synthetic pairs that a batch is spliced and occluded with."""
+
+
+def find_variant(config: SegGenConfig, name: str | None) -> VariantConfig:
+    """Return the arm called `name`; ConfigError lists the known ones for any other name."""
+    if name not in config.variants:
+        raise ConfigError(
+            f"there is no variant {name!r}; params.yaml has: {', '.join(config.variants)}"
+        )
+    return config.variants[name]
+
+
+def arm_settings(config: SegGenConfig, name: str) -> SegmenterConfig:
+    """Return how an arm is trained: `train_seg` for its model, with the arm's own changes.
+
+    Raises:
+        ConfigError: the arm has a `p_aug` that its strategy doesn't use.
+    """
+    variant = config.variants[name]
+    changes = {"strategy": variant.strategy, "p_aug": variant.p_aug}
+    settings = config.train_seg.for_model(variant.model).model_copy(
+        update={field: value for field, value in changes.items() if value is not None}
+    )
+    if variant.p_aug is not None and settings.strategy == "pretrain":
+        raise ConfigError(
+            f"variants.{name}.p_aug has no effect under strategy pretrain; "
+            "set strategy: replace beside it"
+        )
+    return settings
+
+
+@dataclass(frozen=True)
+class TrainedArm:
+    """The checkpoints of an arm.
+
+    Attributes:
+        folder: data/checkpoints/<variant>.
+        model: the segmenter.
+        seeds: subset seeds, one checkpoint each.
+    """
+
+    folder: Path
+    model: str
+    seeds: tuple[str, ...]
+
+    @classmethod
+    def read(cls, paths: ProjectPaths, *, variant: str) -> "TrainedArm":
+        """Read an arm's metrics.json.
+
+        Raises:
+            FoundationError: the arm hasn't been trained.
+        """
+        folder = paths.checkpoint(variant)
+        file = folder / "metrics.json"
+        if not file.is_file():
+            raise FoundationError(
+                f"{file} doesn't exist: the arm {variant} isn't trained; "
+                f"run: dvc repro train_seg@{variant}"
+            )
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        return cls(folder, tree["model"], tuple(tree["seeds"]))
+
+    def load(self, seed: str, *, device: torch.device) -> Segmenter:
+        """Load the segmenter of a subset seed, in evaluation mode, to `device`."""
+        return load_segmenter(self.folder / f"seed{seed}").to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class ArmSamples:
+    """The samples that an arm may train on with one subset.
+
+    Attributes:
+        real: the training split.
+        real_keys: the real samples it is given; for ``real: none`` the sources of its synthetic
+            ones.
+        partitions: by method, the stores of the classes.
+        hidden_ids: train ids whose real labels are ignored.
+    """
+
+    real: SampleStore
+    real_keys: Sequence[str]
+    partitions: Mapping[str, Sequence[SampleStore]]
+    hidden_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The samples of one step, on the CPU.
+
+    Attributes:
+        step: counted from 0.
+        images: uint8 [B, 3, H, W].
+        segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
+        is_synthetic: bool [B].
+    """
+
+    step: int
+    images: torch.Tensor
+    segmentation_maps: torch.Tensor
+    is_synthetic: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """What an arm trains on.
+
+    Attributes:
+        plan: which samples, step by step.
+        pool: where they are.
+        seed: names the random streams.
+        synthetic_augment: how synthetic pairs are augmented before the augmentation of all samples;
+            None doesn't.
+        facts: JSON-ready: num_real, num_synthetic (by method), and unmatched_sources: by method,
+            the number of real samples that are no synthetic one's source.
+    """
+
+    plan: BatchPlan
+    pool: PairPool
+    seed: TrainingSeed
+    synthetic_augment: SyntheticAugmentConfig | None
+    facts: dict[str, Any]
+
+    def read(self, step: int) -> Batch:
+        """Read the batch of a step."""
+        slots = self.plan.slots(step)
+        images, masks = self.pool.read_slots(slots)
+        is_synthetic = np.array([slot.synthetic is not None for slot in slots])
+        if self.synthetic_augment is not None and is_synthetic.any():
+            rng = self.seed.numpy_rng("synthetic augment", step)
+            partners = rng.integers(self.plan.num_synthetic, size=_NUM_PARTNERS)
+            images[is_synthetic], masks[is_synthetic] = augment_synthetic(
+                images[is_synthetic],
+                masks[is_synthetic],
+                pool=self.pool.read_synthetic(partners.tolist()),
+                config=self.synthetic_augment,
+                rng=rng,
+            )
+        return Batch(
+            step,
+            torch.from_numpy(images).permute(0, 3, 1, 2),
+            torch.from_numpy(masks),
+            torch.from_numpy(is_synthetic),
+        )
+
+
+def open_arm(
+    variant: VariantConfig, *, config: SegmenterConfig, samples: ArmSamples, seed: TrainingSeed
+) -> Arm:
+    """Bring an arm's real and synthetic samples together.
+
+    Args:
+        variant: the arm.
+        config: the training.
+        samples: what the arm may train on.
+        seed: names the random streams.
+
+    Raises:
+        ConfigError: one of the methods has nothing for these real samples.
+    """
+    # 1. Synthetic samples, without those whose source isn't given to this segmenter.
+    stores, synthetic = _list_synthetic(samples)
+    absent = sorted(set(samples.partitions) - {sample.method for sample in synthetic})
+    if absent:
+        raise ConfigError(
+            f"{', '.join(absent)}: no sample was made from one of the {len(samples.real_keys)} "
+            f"real ones of subset seed {seed.subset_seed}; `classes` may not hold the rarest class "
+            f"of any of them (run: dvc repro {' '.join(absent)})"
+        )
+    positions: Sequence[int] = range(len(synthetic))
+    masks = shuffled_masks(synthetic, seed=seed) if variant.shuffle_masks else positions
+
+    # 2. Where every image and mask is, and which fill a batch.
+    real_keys = samples.real_keys if variant.real != "none" else ()
+    real = {
+        key: Pair((samples.real, key), (samples.real, key), samples.hidden_ids) for key in real_keys
+    }
+    places = [(stores[sample.method, sample.key], sample.key) for sample in synthetic]
+    pairs = [Pair(places[i], places[mask]) for i, mask in zip(positions, masks, strict=True)]
+    plan = BatchPlan(
+        config,
+        real_keys=samples.real_keys,
+        synthetic=synthetic,
+        synthetic_only=variant.real == "none",
+        seed=seed,
+    )
+    facts = {
+        "num_real": len(real_keys),
+        "num_synthetic": {
+            method: sum(s.method == method for s in synthetic) for method in samples.partitions
+        },
+        "unmatched_sources": count_unmatched(synthetic, real_keys=samples.real_keys),
+    }
+    pool = PairPool(real=real, synthetic=pairs)
+    return Arm(plan, pool, seed, variant.synthetic_augment, facts)
+
+
+def _list_synthetic(
+    samples: ArmSamples,
+) -> tuple[dict[tuple[str, str], SampleStore], list[SyntheticSample]]:
+    """Return the store of each (method, key), and the samples that the arm may see."""
+    stores: dict[tuple[str, str], SampleStore] = {}
+    listed: list[SyntheticSample] = []
+    for method, group in samples.partitions.items():
+        for store in group:
+            for key, source in zip(store.index["key"], store.index["source_key"], strict=True):
+                stores[method, key] = store
+                listed.append(
+                    SyntheticSample(method, key, source if isinstance(source, str) else None)
+                )
+    return stores, select_sources(listed, real_keys=samples.real_keys)

@@ -1,0 +1,122 @@
+"""What every segmentation model offers to training and prediction, and what they share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from seggen_core.errors import ConfigError, FoundationError
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, which the pretrained weights of both models expect."""
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class Segmenter(nn.Module, ABC):
+    """A semantic segmentation model.
+
+    Images are float32 [B, 3, H, W] in [0, 1]; each model normalises them itself.
+    """
+
+    backbone_prefix: ClassVar[str]
+    """What the names of the backbone's parameters begin with."""
+
+    def __init__(self, *, id2label: Mapping[int, str]) -> None:
+        super().__init__()
+        self.id2label = dict(id2label)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.id2label)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
+        """Return `loss`: training calls the module, which may be wrapped for several processes."""
+        return self.loss(images, segmentation_maps=segmentation_maps)
+
+    @abstractmethod
+    def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
+        """Return the training loss, a scalar.
+
+        It is finite and has a gradient even where every pixel is ignored.
+
+        Args:
+            images: float32 [B, 3, H, W] in [0, 1].
+            segmentation_maps: int64 [B, H, W], train ids or IGNORE_INDEX.
+        """
+
+    def weigh_classes(self, weights: torch.Tensor) -> None:
+        """Let class c weigh `weights[c]` in `loss` from now on: float32 [C], positive.
+
+        Weights aren't a part of what `save` writes.
+
+        Raises:
+            ConfigError: the model's loss has no such weights.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} has no place for {len(weights)} class weights in its loss; set "
+            "train_seg.class_balance to 0 for it, in train_seg.overrides where other arms are to "
+            "keep it"
+        )
+
+    @abstractmethod
+    def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Return per-class scores, float32 [B, C, H, W]; the argmax over C is the prediction."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors to an existing folder."""
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """Return images of [0, 1], less ImageNet's mean and divided by its standard deviation."""
+    mean, std = (images.new_tensor(v)[None, :, None, None] for v in (_MEAN, _STD))
+    return (images - mean) / std
+
+
+def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: str = "") -> None:
+    """Load pretrained weights into `backbone`.
+
+    What the file holds beyond the backbone (the classification head) is left out.
+
+    Args:
+        backbone: gets the weights.
+        source: a safetensors file, or a folder with model.safetensors. Parameters have the
+            backbone's names in it.
+        example: a hub repository that has such a file, for messages.
+        prefix: what may stand before the parameters' names in the file.
+
+    Raises:
+        FoundationError: there is no such file, or a parameter of the backbone is missing from it or
+            has another shape.
+    """
+    file = source / WEIGHTS_FILE if source.is_dir() else source
+    if file.suffix != ".safetensors" or not file.is_file():
+        raise FoundationError(
+            f"train_seg.backbone_source {source} is no safetensors file, nor a folder with "
+            f"{WEIGHTS_FILE}; get one with: hf download {example} model.safetensors"
+        )
+    stored = {name.removeprefix(prefix): value for name, value in load_file(file).items()}
+    wanted = backbone.state_dict()
+    unfit = [
+        name
+        for name, value in wanted.items()
+        if name not in stored or stored[name].shape != value.shape
+    ]
+    if unfit:
+        raise FoundationError(
+            f"{file} doesn't fit train_seg.backbone: {len(unfit)} of {len(wanted)} parameters are "
+            f"missing or of another shape, e.g. {unfit[0]}; name the backbone that the weights "
+            "were made with, and no backbone_kwargs"
+        )
+    backbone.load_state_dict({name: stored[name] for name in wanted})

@@ -1,0 +1,277 @@
+"""The sample store: many samples in a few tar shards, read at random by offset.
+
+`SampleStoreWriter` fills a folder, `SampleStore` reads it; `store.format` says what is in it. Any
+WebDataset tool reads the shards in order.
+"""
+
+import json
+import operator
+import os
+import zlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from seggen_core.errors import SampleStoreError
+from seggen_core.store.format import (
+    INDEX,
+    MEMBERS,
+    METADATA_COLUMNS,
+    Sample,
+    decode_picture,
+    member_name,
+    read_index,
+    read_manifest,
+    remake_command,
+)
+from seggen_core.store.writer import SampleStoreWriter
+from seggen_core.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Sample", "SampleStore", "SampleStoreWriter", "open_partitions"]
+
+_MODES = {"image": "RGB", "mask": "L", "instances": "I;16"}
+
+
+class SampleStore:
+    """A finished store: a sequence of samples, also found by key.
+
+    No file is held open, so a store can be pickled, forked and read from several threads. Every
+    member that is read is checked against its CRC-32 in the index.
+
+    Attributes:
+        folder: the store.
+        manifest: what the writer was given, and the section "store" (num_classes, image_format,
+            num_samples, shards).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read the manifest and check the sizes of all shards; the index is read at first use.
+
+        Raises:
+            SampleStoreError: `folder` is no finished store, or a shard is missing or truncated.
+        """
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        for name, size in self.manifest["store"]["shards"].items():
+            path = self.folder / name
+            if not path.exists():
+                raise SampleStoreError(
+                    f"shard {path} is missing; run: {remake_command(self.folder)}"
+                )
+            if path.stat().st_size != size:
+                raise SampleStoreError(
+                    f"shard {path} has {path.stat().st_size} bytes, the manifest says {size}; "
+                    f"run: {remake_command(self.folder)}"
+                )
+
+    def __reduce__(self) -> tuple[type["SampleStore"], tuple[Path]]:
+        return SampleStore, (self.folder,)
+
+    @cached_property
+    def index(self) -> "pd.DataFrame":
+        """One row a sample, in the order they were written.
+
+        key, shard; offset, bytes and crc32 of each member (image_offset, ..., json_crc32;
+        instances_bytes is 0 where there is no instance map); source_key, class_slug, seed (Int64),
+        prompt, model_hash, missing where the metadata has none; class_pixel_counts (int64
+        [num_classes], so ``np.stack`` gives [N, num_classes]); quality_<name> as float64.
+        """
+        import pandas as pd
+
+        table = read_index(self.folder)
+        store = self.manifest["store"]
+        positions = [
+            f"{member}_{part}" for member in MEMBERS for part in ("offset", "bytes", "crc32")
+        ]
+        missing = {"key", "shard", "class_pixel_counts", *positions, *METADATA_COLUMNS} - set(
+            table.column_names
+        )
+        unknown = (
+            set() if "shard" in missing else set(table["shard"].to_pylist()) - set(store["shards"])
+        )
+        if missing or unknown or len(table) != store["num_samples"]:
+            raise SampleStoreError(
+                f"{self.folder / INDEX} disagrees with the manifest: {len(table)} samples "
+                f"(expected {store['num_samples']}), missing columns {sorted(missing)}, "
+                f"unknown shards {sorted(unknown)}; run: {remake_command(self.folder)}"
+            )
+        index = table.to_pandas()
+        # 63-bit seeds would be rounded to float64 where one is missing.
+        index["seed"] = table["seed"].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        return index
+
+    def __len__(self) -> int:
+        return self.manifest["store"]["num_samples"]
+
+    def keys(self) -> list[str]:
+        """Return the keys in the order the samples were written."""
+        return self.index["key"].tolist()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._positions
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[position] for position in range(len(self)))
+
+    def __getitem__(self, key_or_position: str | int) -> Sample:
+        """Return one sample.
+
+        Raises:
+            SampleStoreError: no sample has this key, or the sample is damaged.
+            IndexError: there is no such position.
+        """
+        position = self._position(key_or_position)
+        members = self._read(position, *MEMBERS)
+        return Sample(
+            key=self._keys[position],
+            image=self._decode(position, "image", members["image"]),
+            segmentation_map=self._decode(position, "mask", members["mask"]),
+            instance_map=self._decode(position, "instances", members["instances"]),
+            metadata=self._decode(position, "json", members["json"]),
+        )
+
+    def read_image(self, key_or_position: str | int) -> np.ndarray:
+        """Return the image alone, uint8 [H, W, 3]."""
+        return self._read_picture(key_or_position, "image")
+
+    def read_mask(self, key_or_position: str | int) -> np.ndarray:
+        """Return the segmentation map alone, uint8 [H, W]: train ids or IGNORE_INDEX."""
+        return self._read_picture(key_or_position, "mask")
+
+    def read_bytes(self, key_or_position: str | int, member: str) -> bytes:
+        """Return the file of one member ("image", "mask", ...) as it is stored.
+
+        The same bytes are the same picture.
+        """
+        return self._read(self._position(key_or_position), member)[member]
+
+    def read_instances(self, key_or_position: str | int) -> np.ndarray | None:
+        """Return the instance map alone: uint16 [H, W], 0 where there is no instance.
+
+        Returns None where instances are unknown.
+        """
+        return self._read_picture(key_or_position, "instances")
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        return self.keys()
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {key: position for position, key in enumerate(self._keys)}
+
+    @cached_property
+    def _extents(self) -> dict[str, np.ndarray]:
+        """Offset, length and CRC-32 of each member, int64 [N, 3]."""
+        return {
+            m: self.index[[f"{m}_offset", f"{m}_bytes", f"{m}_crc32"]].to_numpy() for m in MEMBERS
+        }
+
+    @cached_property
+    def _shards(self) -> list[str]:
+        return self.index["shard"].tolist()
+
+    def _position(self, key_or_position: str | int) -> int:
+        if isinstance(key_or_position, str):
+            if key_or_position not in self._positions:
+                raise SampleStoreError(
+                    f"there is no sample {key_or_position!r} among the {len(self)} of {self.folder}"
+                )
+            return self._positions[key_or_position]
+        position = operator.index(key_or_position)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)} samples in {self.folder}")
+        return position % len(self)
+
+    def _read(self, position: int, *members: str) -> dict[str, bytes]:
+        """Return the bytes of the named members, each checked against its CRC-32.
+
+        They are empty for a member that the sample doesn't have.
+        """
+        path = self.folder / self._shards[position]
+        data = {}
+        try:
+            # Opened for each sample: microseconds beside the decoding, and nothing to share, leak
+            # or run out of.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                for member in members:
+                    offset, length, _ = self._extents[member][position].tolist()
+                    data[member] = os.pread(fd, length, offset)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise self._corrupt(position, members[0], f"can't be read: {error.strerror}") from error
+        for member in members:
+            _, length, crc32 = self._extents[member][position].tolist()
+            if len(data[member]) != length or zlib.crc32(data[member]) != crc32:
+                raise self._corrupt(
+                    position,
+                    member,
+                    f"doesn't have the {length} bytes with CRC-32 {crc32:08x} that the index says",
+                )
+        return data
+
+    def _read_picture(self, key_or_position: str | int, member: str) -> Any:
+        position = self._position(key_or_position)
+        return self._decode(position, member, self._read(position, member)[member])
+
+    def _decode(self, position: int, member: str, data: bytes) -> Any:
+        """Return the array of a picture, or the tree of the JSON member.
+
+        It is None for instances that the sample doesn't have.
+        """
+        if member == "instances" and not data:
+            return None
+        try:
+            return (
+                json.loads(data) if member == "json" else decode_picture(data, mode=_MODES[member])
+            )
+        except (OSError, ValueError, SyntaxError) as error:
+            raise self._corrupt(position, member, f"can't be decoded: {error}") from error
+
+    def _corrupt(self, position: int, member: str, reason: str) -> SampleStoreError:
+        name = member_name(
+            self._keys[position], member, image_format=self.manifest["store"]["image_format"]
+        )
+        return SampleStoreError(
+            f"{name} in shard {self.folder / self._shards[position]} {reason}; "
+            f"run: {remake_command(self.folder)}"
+        )
+
+
+def open_partitions(folder: Path, *, taxonomy: Taxonomy | None = None) -> list[SampleStore]:
+    """Return the store of every class partition of a method, in the order of their slugs.
+
+    Args:
+        folder: data/synthetic/<method>.
+        taxonomy: the classes that masks have to show; None takes any.
+
+    Raises:
+        SampleStoreError: there is none, one of the folders isn't a finished store, or one is of
+            another dataset.
+    """
+    folder = Path(folder)
+    partitions = (
+        sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    )
+    if not partitions:
+        raise SampleStoreError(f"{folder} holds no class partition; run: dvc repro {folder.name}")
+    stores = [SampleStore(path) for path in partitions]
+    if taxonomy is not None:
+        wanted = taxonomy.digest
+        foreign = [s.folder for s in stores if s.manifest.get("taxonomy", wanted) != wanted]
+        if foreign:
+            raise SampleStoreError(
+                f"{len(foreign)} of {len(stores)} partitions in {folder} are of another dataset: "
+                f"{foreign[0].name} and others show other classes than data/real/taxonomy.json; "
+                f"run: dvc repro (or delete {folder})"
+            )
+    return stores

@@ -1,0 +1,126 @@
+"""One class partition of a method that takes masks from attention: SeeDiff or DiffuMask."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seggen_core.errors import AttentionError
+from seggen_core.project.publish import write_json
+from seggen_core.stage import Stage
+from seggen_core.store.cache import RecordCache
+from seggen_core.store.files import storage_errors
+from seggen_core.store.reader import SampleStore, SampleStoreWriter
+from seggen_core.synthesis.attention_method import AttentionMethod, Settings
+from seggen_core.synthesis.attention_previews import NUM_PICTURES, draw_previews
+from seggen_core.synthesis.outcomes import summarize, write_attempts
+from seggen_core.synthesis.partition import FinishedPartition
+
+logger = logging.getLogger(__name__)
+
+
+def attention_partition(
+    method_class: type[AttentionMethod[Settings]],
+    stage: Stage,
+    settings: Settings,
+    cache: RecordCache,
+    folder: Path,
+) -> FinishedPartition:
+    """Make one class partition of a method.
+
+    Attempts are found in `cache` or made and added to it, so a run that was killed goes on after
+    its last commit. The store is the same bytes either way. attempts.jsonl has every attempt with
+    its prompt, its scores and why it was rejected.
+
+    Args:
+        method_class: SeeDiff or DiffuMask.
+        stage: the method and the class.
+        settings: the method's section.
+        cache: what earlier runs have made.
+        folder: emptied, and filled with the store.
+
+    Raises:
+        ConfigError: no class has the stage's slug, or `ignore_background` is off and none is
+            called background.
+        FoundationError: the foundation can't be loaded.
+        PromptError: a prompt doesn't name the class.
+        AttentionError: the foundation's attention can't be captured as configured, or no attempt
+            gave a usable mask.
+        StorageError: the disk is full or not writable; what was committed is kept.
+    """
+    method = method_class(stage, settings, cache=cache)
+    attempts = method.attempts()
+    accepted = [a.attempt for a in attempts if a.is_accepted]
+    summary = summarize(attempts)
+    _report(method, summary)
+    with storage_errors(folder, kept=f"What was committed is kept in {cache.folder}."):
+        keys = _write_store(method, accepted, summary=summary, folder=folder)
+        write_attempts(folder / "attempts.jsonl", attempts)
+        write_json(folder / "metrics.json", summary)
+    metrics = {name: float(summary[name]) for name in ("accepted", "attempts", "acceptance_rate")}
+    metrics |= {f"quality/{name}": value for name, value in summary["quality"].items()}
+    metrics |= {f"rejected/{name}": float(n) for name, n in summary["rejected"].items()}
+    digests = {key: method.digest(attempt) for key, attempt in zip(keys, accepted, strict=True)}
+    others = [method.digest(a.attempt) for a in attempts if not a.is_accepted]
+    others += [method.story_digest(attempt) for attempt in accepted[:NUM_PICTURES]]
+    return FinishedPartition(
+        folder,
+        metrics,
+        {key: digest for key, digest in digests.items() if digest is not None},
+        [digest for digest in others if digest is not None],
+    )
+
+
+def _report(method: AttentionMethod[Any], summary: dict[str, Any]) -> None:
+    """Log what was rejected; AttentionError where nothing was accepted."""
+    name, target, needed = method.name, method.target, method.settings.samples_per_class
+    num_attempts, noun = summary["attempts"], method.noun.split()[0]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected"].items())
+    if not summary["accepted"]:
+        raise AttentionError(
+            f"none of {num_attempts} {method.noun} class {target.name!r} gave a usable mask "
+            f"({reasons}); look at the foundation's attention, or change {method.advice}"
+        )
+    if reasons:
+        logger.info("%s %s: of %d %s %s", name, target.slug, num_attempts, noun, reasons)
+    if summary["accepted"] < needed:
+        logger.warning(
+            "%s %s: %d of %d samples after %d %s (%s)",
+            name,
+            target.slug,
+            summary["accepted"],
+            needed,
+            num_attempts,
+            noun,
+            reasons,
+        )
+
+
+def _write_store(
+    method: AttentionMethod[Any],
+    accepted: Sequence[int],
+    *,
+    summary: dict[str, Any],
+    folder: Path,
+) -> list[str]:
+    """Write the samples of accepted attempts and their pictures; return the samples' keys."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with SampleStoreWriter(folder, num_classes=len(method.stage.taxonomy)) as writer:
+        for attempt in accepted:
+            writer.append(method.sample(attempt))
+        about = {
+            "method": method.name,
+            "class_slug": method.target.slug,
+            "taxonomy": method.stage.taxonomy.digest,
+            "params": method.settings.model_dump(mode="json"),
+            "seed": method.seed,
+            "model_hash": method.model_hash,
+            "samples_wanted": method.settings.samples_per_class,
+        }
+        writer.finish(manifest=about | summary)
+    store = SampleStore(folder)
+    images = [store.read_image(k) for k in range(len(accepted[:NUM_PICTURES]))]
+    stories = [method.story(attempt) for attempt in accepted[:NUM_PICTURES]]
+    draw_previews(images, stories).save(folder / "previews.png")
+    return store.keys()

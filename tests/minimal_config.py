@@ -1,0 +1,23 @@
+"""The smallest valid parameters, for tests that need only some sections."""
+
+from typing import Any
+
+from seggen_core.config import SegGenConfig
+
+
+def minimal_config(dataset: dict[str, Any], /, **sections: Any) -> SegGenConfig:
+    """Return a configuration that reads `dataset`; `sections` replace or add top-level keys."""
+    tree = {
+        "profile": "test",
+        "classes": ["car"],
+        "runtime": {"tracking_uri": "disk"},
+        "dataset": dataset,
+        "foundation": {"source": "unused"},
+        "text2mask": {"num_steps": 1},
+        "mask2img": {"num_steps": 1},
+        "masksyn": {"samples_per_source": 1},
+        "imgsyn": {"samples_per_source": 1},
+        "seediff": {"samples_per_class": 1},
+        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
+    }
+    return SegGenConfig.model_validate(tree | sections)

@@ -1,0 +1,144 @@
+"""Digests of the code of each stage: each source file is changed in turn; which digests change?"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seggen_core.cli import STAGES
+from seggen_core.project.code import NEUTRAL, PACKAGE, SourceTree, code_digest, declared_params
+
+ROOT = PACKAGE.parent
+PARAMS = declared_params(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8")))
+TREE = SourceTree()
+CODE = {stage: TREE.stage_code(stage, params=PARAMS[stage]) for stage in STAGES}
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the sources that may be changed."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(PACKAGE, tmp_path / "seggen_core", ignore=ignored))
+
+
+def changed(package: Path) -> set[str]:
+    """The stages whose digests differ from those of the real sources."""
+    tree = SourceTree(package)
+    return {s for s in STAGES if tree.stage_code(s, params=PARAMS[s]) != CODE[s]}
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def append(file: Path, text: str) -> None:
+    file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+def test_dvc_yaml_gives_every_stage_its_own_digests() -> None:
+    tree = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert set(tree) == {"code", *STAGES}
+    written = {Path(out).stem for out in tree["code"]["outs"]}
+    assert written == {"none", *STAGES}
+    for name in STAGES:
+        body = tree[name].get("do", tree[name])
+        assert f"data/code/{name}.json" in body["deps"]
+        sources = [dep for dep in body["deps"] if dep.startswith("seggen_core")]
+        assert not sources, f"{name} lists sources beside its digests: {sources}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_module_that_a_stage_imports_is_missing(stage: str) -> None:
+    """What Python really loads; imports inside functions are found by reading alone."""
+    left_out = ", ".join([*NEUTRAL, "seggen_core.config"])
+    code = (
+        f"import sys, {left_out}; before = set(sys.modules); import seggen_core.stages.{stage}; "
+        "print('\\n'.join(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = {name for name in done.stdout.split() if name.partition(".")[0] == "seggen_core"}
+    assert f"seggen_core.stages.{stage}" in loaded
+    assert loaded <= set(CODE[stage])
+
+
+def test_each_module_concerns_the_stages_that_list_it_and_no_other(package: Path) -> None:
+    files = sorted(f for f in package.rglob("*.py") if f.parent.name != "config")
+    for file in files[::25]:
+        parts = file.relative_to(package.parent).with_suffix("").parts
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        listing = {stage for stage in STAGES if module in CODE[stage]}
+        before = file.read_text(encoding="utf-8")
+        append(file, "\nPROBE = 1\n")
+        assert changed(package) == listing, module
+        file.write_text(before, encoding="utf-8")
+
+
+def test_known_dependencies_are_there() -> None:
+    listing = {
+        name: {stage for stage in STAGES if name in CODE[stage]}
+        for name in (
+            "seggen_core.colors.decoding",
+            "seggen_core/colors/class_palettes.npy",
+            "seggen_core.project.rng",
+            "seggen_core.datasets.camvid",
+            "seggen_core/datasets/taxonomies/camvid.json",
+            "seggen_core.captions.blip2",
+            "seggen_core.segmentation.hrnet",
+        )
+    }
+    generation = {"text2mask", "mask2img", "masksyn", "imgsyn"}
+    assert generation <= listing["seggen_core.colors.decoding"]
+    assert generation <= listing["seggen_core/colors/class_palettes.npy"]
+    assert {*generation, "dataset", "train_seg"} <= listing["seggen_core.project.rng"]
+    assert "dataset" in listing["seggen_core.datasets.camvid"]
+    assert "dataset" in listing["seggen_core/datasets/taxonomies/camvid.json"]
+    assert listing["seggen_core.captions.blip2"] == {"captions"}
+    assert listing["seggen_core.segmentation.hrnet"] == {"train_seg", "evaluate", "judge"}
+
+
+def test_data_beside_a_module_counts(package: Path) -> None:
+    palettes = package / "colors" / "class_palettes.npy"
+    palettes.write_bytes(palettes.read_bytes()[:-1] + b"x")
+    name = "seggen_core/colors/class_palettes.npy"
+    assert changed(package) == {stage for stage in STAGES if name in CODE[stage]} != set()
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("import hashlib", "# A remark.\nimport hashlib"),
+        ('"""Return a NumPy generator', '"""Give a NumPy generator'),
+    ],
+)
+def test_comments_and_docstrings_count_for_nothing(package: Path, old: str, new: str) -> None:
+    edit(package / "project" / "rng.py", old, new)
+    assert changed(package) == set()
+
+
+def test_the_text_of_an_error_counts_for_nothing_but_its_kind_does(package: Path) -> None:
+    taxonomy = package / "taxonomy.py"
+    edit(taxonomy, "a taxonomy holds", "the taxonomy holds")
+    assert changed(package) == set()
+    edit(taxonomy, "raise ConfigError(", "raise ValueError(")
+    assert changed(package) != set()
+
+
+def test_a_default_concerns_the_stages_that_read_its_section(package: Path) -> None:
+    edit(package / "config" / "segmentation.py", "num_steps: Positive = 600", "num_steps: int = 7")
+    assert changed(package) == {"train_seg"}
+
+
+def test_a_section_inside_a_section_counts(package: Path) -> None:
+    edit(package / "config" / "generation.py", "Field(0.5, gt=0, lt=1)", "Field(0.4, gt=0, lt=1)")
+    assert changed(package) == {"foundation", "text2mask", "mask2img"}
+
+
+def test_the_digest_of_a_stage_is_of_its_modules_alone() -> None:
+    assert code_digest("masksyn") == code_digest("masksyn") != code_digest("imgsyn")
+    with pytest.raises(ModuleNotFoundError, match=r"stages\.nothing has no source"):
+        code_digest("nothing")

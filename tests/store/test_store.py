@@ -1,0 +1,558 @@
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from seggen_core.errors import SampleStoreError, StorageError
+from seggen_core.store import format as sample_store_format
+from seggen_core.store.format import encode_sample
+from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter, open_partitions
+
+NUM_SAMPLES = 11
+SHARD_BYTES = 40_000  # a few samples a shard
+MANIFEST = {"stage": "masksyn", "params": {"seed": 0}}
+
+
+def make_sample(index: int) -> Sample:
+    rng = np.random.default_rng(index)
+    segmentation_map = rng.integers(0, 3, (40, 48), np.uint8)
+    segmentation_map[:2] = 255
+    metadata = {
+        "source_key": f"train-{index:05d}",
+        "class_slug": "car",
+        "seed": 2**62 + index,
+        "prompt": f"a phöto of {index} cars",
+        "model_hash": "abc",
+        "quality": {"score": index / 7, "ambiguous": 0} if index % 2 else {"score": 1},
+        "layout": {"things": [{"x": 0.5}]},
+    }
+    instance_map = rng.integers(0, 60_000, (40, 48), np.uint16) if index % 3 else None
+    return Sample(
+        f"train-{index:05d}-masksyn_{index}",
+        rng.integers(0, 256, (40, 48, 3), np.uint8),
+        segmentation_map,
+        instance_map,
+        metadata,
+    )
+
+
+def write_store(folder: Path) -> None:
+    """Write the store that all tests compare with."""
+    with SampleStoreWriter(folder, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
+        for index in range(NUM_SAMPLES):
+            writer.add(make_sample(index))
+        writer.finish(manifest=MANIFEST)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run_python(*arguments: str | Path, **options) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished store; read only."""
+    folder = tmp_path_factory.mktemp("store") / "synthetic" / "masksyn" / "car"
+    write_store(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished store that a test may damage."""
+    return Path(shutil.copytree(finished, tmp_path / "synthetic" / "masksyn" / "car"))
+
+
+def assert_same(found: Sample, expected: Sample) -> None:
+    assert found.key == expected.key
+    assert found.metadata == expected.metadata
+    for name in ("image", "segmentation_map", "instance_map"):
+        a, b = getattr(found, name), getattr(expected, name)
+        assert (a is None) == (b is None)
+        if b is not None:
+            assert a.dtype == b.dtype
+            assert np.array_equal(a, b)
+
+
+# Reading
+
+
+def test_round_trip_by_position_and_by_key(finished: Path) -> None:
+    store = SampleStore(finished)
+    assert len(store) == NUM_SAMPLES
+    assert store.keys() == [make_sample(i).key for i in range(NUM_SAMPLES)]
+    for index in random.Random(0).sample(range(NUM_SAMPLES), NUM_SAMPLES):
+        expected = make_sample(index)
+        assert_same(store[index], expected)
+        assert_same(store[expected.key], expected)
+        assert np.array_equal(store.read_image(index), expected.image)
+        assert np.array_equal(store.read_mask(expected.key), expected.segmentation_map)
+    assert_same(store[-1], make_sample(NUM_SAMPLES - 1))
+    assert [sample.key for sample in store] == store.keys()
+    assert store.keys()[3] in store
+    assert "absent" not in store
+    assert store[0].image.flags.writeable
+
+
+def test_unknown_samples_are_named(finished: Path) -> None:
+    store = SampleStore(finished)
+    with pytest.raises(SampleStoreError, match="no sample 'absent' among the 11"):
+        store["absent"]
+    with pytest.raises(IndexError, match="position 11 of 11"):
+        store[NUM_SAMPLES]
+
+
+def test_index_columns(finished: Path) -> None:
+    index = SampleStore(finished).index
+    members = [
+        f"{m}_{what}"
+        for m in ("image", "mask", "instances", "json")
+        for what in ("offset", "bytes", "crc32")
+    ]
+    metadata = ["source_key", "class_slug", "seed", "prompt", "model_hash"]
+    quality = ["quality_ambiguous", "quality_score"]
+    assert list(index.columns) == [
+        "key",
+        "shard",
+        *members,
+        *metadata,
+        "class_pixel_counts",
+        *quality,
+    ]
+    assert index["quality_ambiguous"].isna().tolist() == [
+        position % 2 == 0 for position in range(NUM_SAMPLES)
+    ]
+    for position, row in enumerate(index.to_dict("records")):
+        sample = make_sample(position)
+        expected = [int((sample.segmentation_map == c).sum()) for c in range(3)]
+        assert list(row["class_pixel_counts"]) == expected
+        assert row["seed"] == 2**62 + position
+        assert row["prompt"] == sample.metadata["prompt"]
+        assert row["quality_score"] == pytest.approx(sample.metadata["quality"]["score"], abs=0)
+        assert (row["instances_bytes"] == 0) == (sample.instance_map is None)
+    assert index["shard"].nunique() > 2
+    assert np.stack(index["class_pixel_counts"]).shape == (NUM_SAMPLES, 3)
+
+
+def test_missing_metadata_stays_missing_and_seeds_exact(tmp_path: Path) -> None:
+    with SampleStoreWriter(tmp_path / "s", num_classes=3) as writer:
+        writer.add(replace(make_sample(0), metadata={"seed": 2**62 + 1}))
+        writer.add(replace(make_sample(1), metadata={}))
+        writer.finish(manifest={})
+    index = SampleStore(tmp_path / "s").index
+    assert int(index["seed"][0]) == 2**62 + 1
+    assert index.loc[1, ["source_key", "class_slug", "seed", "prompt", "model_hash"]].isna().all()
+
+
+def test_any_tar_reader_sees_a_webdataset(finished: Path) -> None:
+    seen: list[str] = []
+    for shard in sorted(finished.glob("shard-*.tar")):
+        assert shard.stat().st_size <= SHARD_BYTES
+        assert shard.read_bytes().endswith(bytes(1024))
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                assert (member.mtime, member.uid, member.gid, member.mode, member.uname) == (
+                    0,
+                    0,
+                    0,
+                    0o644,
+                    "",
+                )
+                key, _, suffix = member.name.partition(".")
+                if suffix == "png":
+                    seen.append(key)
+                    sample = make_sample(len(seen) - 1)
+                assert key == seen[-1] == sample.key  # members of one key are adjacent
+                file = tar.extractfile(member)
+                assert file is not None
+                if suffix == "json":
+                    assert (
+                        file.read()
+                        == json.dumps(sample.metadata, sort_keys=True, ensure_ascii=False).encode()
+                    )
+                else:
+                    arrays = {
+                        "png": sample.image,
+                        "mask.png": sample.segmentation_map,
+                        "instances.png": sample.instance_map,
+                    }
+                    assert np.array_equal(np.asarray(Image.open(file)), arrays[suffix])
+    assert seen == SampleStore(finished).keys()
+
+
+def test_index_offsets_point_at_tar_members(finished: Path) -> None:
+    store = SampleStore(finished)
+    offsets = {}
+    for shard in finished.glob("shard-*.tar"):
+        with tarfile.open(shard) as tar:
+            offsets |= {
+                member.name: (shard.name, member.offset_data, member.size) for member in tar
+            }
+    for row in store.index.to_dict("records"):
+        assert offsets.pop(f"{row['key']}.mask.png") == (
+            row["shard"],
+            row["mask_offset"],
+            row["mask_bytes"],
+        )
+        assert offsets.pop(f"{row['key']}.json") == (
+            row["shard"],
+            row["json_offset"],
+            row["json_bytes"],
+        )
+
+
+def test_jpeg_images(tmp_path: Path) -> None:
+    image = np.broadcast_to(np.linspace(0, 255, 48).astype(np.uint8)[None, :, None], (40, 48, 3))
+    with SampleStoreWriter(tmp_path, num_classes=3, image_format="jpg") as writer:
+        writer.add(replace(make_sample(1), image=image))
+        writer.finish(manifest={})
+    with tarfile.open(tmp_path / "shard-00000.tar") as tar:
+        assert tar.getnames()[0] == f"{make_sample(1).key}.jpg"
+    sample = SampleStore(tmp_path)[0]
+    assert np.abs(sample.image.astype(int) - image).max() < 4
+    assert np.array_equal(sample.segmentation_map, make_sample(1).segmentation_map)
+
+
+def test_pickled_store_reads_in_another_process_and_in_threads(finished: Path) -> None:
+    store = SampleStore(finished)
+    expected = [zlib.crc32(sample.image) for sample in store]
+    code = """if True:
+        import pickle, sys, zlib
+        store = pickle.load(sys.stdin.buffer)
+        print([zlib.crc32(sample.image) for sample in store])"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(store),
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(child.stdout) == expected
+    with ThreadPoolExecutor(4) as pool:
+        fresh = SampleStore(finished)
+        assert list(pool.map(lambda i: zlib.crc32(fresh[i].image), range(NUM_SAMPLES))) == expected
+
+
+def test_empty_store(tmp_path: Path) -> None:
+    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
+        writer.finish(manifest={})
+    store = SampleStore(tmp_path)
+    assert len(store) == 0
+    assert store.keys() == list(store) == []
+    assert "seed" in store.index
+
+
+def test_open_partitions_in_order_of_slugs(tmp_path: Path) -> None:
+    for slug in ("tree", "bus"):
+        with SampleStoreWriter(tmp_path / "masksyn" / slug, num_classes=3) as writer:
+            writer.finish(manifest={"class": slug})
+    assert [store.manifest["class"] for store in open_partitions(tmp_path / "masksyn")] == [
+        "bus",
+        "tree",
+    ]
+    (tmp_path / "masksyn" / "car").mkdir()
+    with pytest.raises(SampleStoreError, match="car is no sample store"):
+        open_partitions(tmp_path / "masksyn")
+    with pytest.raises(SampleStoreError, match="no class partition; run: dvc repro imgsyn"):
+        open_partitions(tmp_path / "imgsyn")
+
+
+# Damage
+
+
+def test_corrupt_member_is_named_and_the_others_read(folder: Path) -> None:
+    row = SampleStore(folder).index.iloc[4]
+    with (folder / row["shard"]).open("r+b") as shard:
+        shard.seek(row["mask_offset"] + row["mask_bytes"] // 2)
+        byte = shard.read(1)[0]
+        shard.seek(-1, os.SEEK_CUR)
+        shard.write(bytes([byte ^ 1]))
+    store = SampleStore(folder)
+    with pytest.raises(
+        SampleStoreError,
+        match=rf"{row['key']}\.mask\.png in shard .*{row['shard']}.*dvc repro -f -s masksyn@car",
+    ):
+        store[4]
+    with pytest.raises(SampleStoreError, match=row["key"]):
+        store.read_mask(row["key"])
+    assert np.array_equal(store.read_image(4), make_sample(4).image)
+    assert_same(store[5], make_sample(5))
+
+
+def test_truncated_shard(folder: Path) -> None:
+    store = SampleStore(folder)
+    last = folder / store.index["shard"].iloc[-1]
+    os.truncate(last, int(store.index["json_offset"].iloc[-1]) + 1)
+    with pytest.raises(
+        SampleStoreError,
+        match=rf"{last.name} has \d+ bytes, the manifest says .*dvc repro -f -s masksyn@car",
+    ):
+        SampleStore(folder)
+    with pytest.raises(
+        SampleStoreError, match=rf"{store.keys()[-1]}\.json in shard"
+    ):  # truncated after it was opened
+        store[-1]
+
+
+def test_missing_shard(folder: Path) -> None:
+    store = SampleStore(folder)
+    (folder / "shard-00001.tar").unlink()
+    with pytest.raises(
+        SampleStoreError, match=r"shard-00001.tar is missing; run: dvc repro -f -s masksyn@car"
+    ):
+        SampleStore(folder)
+    position = store.index["shard"].tolist().index("shard-00001.tar")
+    with pytest.raises(
+        SampleStoreError,
+        match=rf"{store.keys()[position]}.*shard-00001.tar can't be read: No such file",
+    ):
+        store[position]
+
+
+def test_index_of_another_store(folder: Path) -> None:
+    table = pq.read_table(folder / "index.parquet")
+    moved = table.set_column(
+        table.column_names.index("mask_offset"), "mask_offset", table["image_offset"]
+    )
+    for wrong, message in [
+        (table.slice(1), "10 samples .expected 11."),
+        (table.drop_columns(["mask_offset"]), "missing columns .'mask_offset'"),
+        (
+            table.set_column(1, "shard", pa.array(["shard-00099.tar"] * NUM_SAMPLES)),
+            "unknown shards .'shard-00099.tar'",
+        ),
+    ]:
+        pq.write_table(wrong, folder / "index.parquet")
+        with pytest.raises(
+            SampleStoreError,
+            match=rf"index.parquet disagrees.*{message}.*dvc repro -f -s masksyn@car",
+        ):
+            SampleStore(folder).keys()
+    pq.write_table(moved, folder / "index.parquet")
+    with pytest.raises(SampleStoreError, match=r"mask.png in shard .*index says"):
+        SampleStore(folder)[0]
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "manifest.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "garbled"])
+def test_damaged_index_or_manifest(folder: Path, name: str, damage: str) -> None:
+    path = folder / name
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(
+            data[: len(data) // 2]
+            if damage == "cut"
+            else bytes(b ^ 0x55 for b in data[:200]) + data[200:]
+        )
+    with pytest.raises(SampleStoreError, match=rf"{name}.*dvc repro -f -s masksyn@car"):
+        SampleStore(folder).keys()
+
+
+def test_oversized_pictures_arent_decoded(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_store_format, "MAX_PIXELS", 40 * 48 - 1)
+    with pytest.raises(SampleStoreError, match="48 x 40 pixels, at most 1919"):
+        SampleStore(finished).read_image(0)
+
+
+def test_real_splits_are_remade_by_the_dataset_stage(tmp_path: Path) -> None:
+    with pytest.raises(SampleStoreError, match=r"run: dvc repro -f -s dataset$"):
+        SampleStore(tmp_path / "data" / "real" / "val")
+
+
+# Bad samples
+
+GOOD = make_sample(1)
+WRONG_ID = np.where(np.arange(48) == 7, 3, GOOD.segmentation_map).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "sample, message",
+    [
+        (
+            replace(GOOD, segmentation_map=WRONG_ID),
+            r"the mask holds 3 \(40 pixels\); allowed are 0-2 and 255",
+        ),
+        (
+            replace(GOOD, segmentation_map=GOOD.segmentation_map.astype(np.int64)),
+            r"segmentation_map is int64.*expected uint8",
+        ),
+        (
+            replace(GOOD, segmentation_map=GOOD.image),
+            r"segmentation_map is \(40, 48, 3\); expected \[H, W\]",
+        ),
+        (replace(GOOD, segmentation_map=np.zeros((0, 0), np.uint8)), "1 to 67108864 pixels"),
+        (
+            replace(GOOD, image=GOOD.image[:, :-1]),
+            r"image is uint8 \[40, 47, 3\]; expected uint8 \[40, 48, 3\]",
+        ),
+        (replace(GOOD, image=GOOD.image / 255), r"image is float64 .*expected uint8"),
+        (replace(GOOD, image=GOOD.image[..., 0]), r"image is uint8 \[40, 48\]"),
+        (
+            replace(GOOD, instance_map=GOOD.segmentation_map),
+            r"instance_map is uint8 .*expected uint16",
+        ),
+        (replace(GOOD, key="train.1"), "'train.1' is not 1 to 80 of"),
+        (replace(GOOD, key="../x"), "'../x' is not 1 to 80 of"),
+        (replace(GOOD, key=""), "'' is not 1 to 80 of"),
+        (replace(GOOD, key="k" * 81), "is not 1 to 80 of"),
+        (replace(GOOD, key="k\n"), "is not 1 to 80 of"),
+        (replace(GOOD, metadata={"loss": float("nan")}), "can't be written as JSON"),
+        (replace(GOOD, metadata={"loss": np.float32(1)}), "can't be written as JSON"),
+        (replace(GOOD, metadata={"prompt": "\ud800"}), "can't be written as JSON"),
+        (replace(GOOD, metadata={"seed": "7"}), r"metadata\['seed'\] is '7'; expected int"),
+        (replace(GOOD, metadata={"seed": 2**63}), "expected int .64 bit."),
+        (
+            replace(GOOD, metadata={"quality": {"score": "good"}}),
+            "quality 'score' is 'good'; expected a number",
+        ),
+        (replace(GOOD, metadata={"quality": 0.5}), r"metadata\['quality'\] is 0.5"),
+    ],
+)
+def test_bad_sample_is_refused_and_nothing_of_it_stored(
+    tmp_path: Path, sample: Sample, message: str
+) -> None:
+    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
+        with pytest.raises(SampleStoreError, match=message) as caught:
+            writer.add(sample)
+        assert repr(sample.key) in str(caught.value)
+        writer.add(make_sample(2))
+        writer.finish(manifest={})
+    store = SampleStore(tmp_path)
+    assert len(store) == 1
+    assert_same(store[0], make_sample(2))
+
+
+def test_duplicate_key(tmp_path: Path) -> None:
+    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
+        writer.add(GOOD)
+        with pytest.raises(SampleStoreError, match=f"{GOOD.key!r} is already in"):
+            writer.add(GOOD)
+        writer.finish(manifest={})
+    assert SampleStore(tmp_path).keys() == [GOOD.key]
+
+
+def test_samples_of_many_sizes_lie_in_one_store(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    samples = []
+    for number, size in enumerate([(1, 1), (3, 200), (128, 7), (64, 64), (97, 31)]):
+        mask = rng.integers(0, 3, size, np.uint8)
+        instances = rng.integers(0, 9, size, np.uint16) if number % 2 else None
+        image = rng.integers(0, 256, (*size, 3), np.uint8)
+        samples.append(Sample(f"s{number}", image, mask, instances, {"seed": number}))
+    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
+        for sample in samples:
+            writer.add(sample)
+        writer.finish(manifest={})
+    store = SampleStore(tmp_path)
+    for sample, stored in zip(samples, store, strict=True):
+        assert_same(stored, sample)
+        assert store.read_mask(sample.key).shape == sample.segmentation_map.shape
+    sizes = [int(np.sum(counts)) for counts in store.index["class_pixel_counts"]]
+    assert sizes == [sample.segmentation_map.size for sample in samples]
+
+
+# Determinism, and what a killed writer leaves
+
+
+def test_same_samples_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    write_store(tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(finished)
+    assert len(list(finished.glob("shard-*.tar"))) > 2
+    assert set(contents(finished)) >= {"index.parquet", "manifest.json"}
+    assert not (finished / "rows.jsonl").exists()
+
+
+def test_encoded_samples_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
+        for index in range(NUM_SAMPLES):
+            writer.append(encode_sample(make_sample(index), num_classes=3))
+        writer.finish(manifest=MANIFEST)
+    assert contents(tmp_path) == contents(finished)
+
+
+@pytest.mark.parametrize("num_samples", [0, 3, NUM_SAMPLES])
+def test_an_unfinished_store_is_no_store_and_is_begun_anew(
+    finished: Path, tmp_path: Path, num_samples: int
+) -> None:
+    with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=200) as writer:
+        for index in range(num_samples):
+            writer.add(make_sample(index))
+    (tmp_path / "index.parquet.tmp").write_bytes(b"half")
+    with pytest.raises(SampleStoreError, match=r"isn't finished; run: dvc repro"):
+        SampleStore(tmp_path)
+    write_store(tmp_path)
+    assert contents(tmp_path) == contents(finished)
+
+
+def test_a_finished_store_is_not_written_again(finished: Path, folder: Path) -> None:
+    with pytest.raises(SampleStoreError, match="is finished; delete the folder"):
+        SampleStoreWriter(folder, num_classes=3)
+    assert contents(folder) == contents(finished)
+
+
+def test_two_processes_cant_write_one_store(tmp_path: Path) -> None:
+    with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=SHARD_BYTES):
+        child = run_python(__file__, tmp_path)
+        _, errors = child.communicate(timeout=300)
+    assert child.returncode != 0
+    assert f"another process is writing {tmp_path}" in errors
+
+
+# A disk that is full or not writable
+
+
+def test_a_full_disk_is_one_error(finished: Path, tmp_path: Path) -> None:
+    rows = SampleStore(finished).index.query("shard == 'shard-00000.tar'")
+    limit = int(rows["image_offset"].iloc[2])  # full in the midst of the third sample
+    child = run_python(__file__, tmp_path, f"--file-limit={limit}")
+    _, errors = child.communicate(timeout=300)
+    assert child.returncode == StorageError.exit_code, errors
+    assert f"can't write {tmp_path}: File too large. The store isn't finished." in errors
+    write_store(tmp_path)  # with room again
+    assert contents(tmp_path) == contents(finished)
+
+
+def test_folder_that_cant_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"can't write .*file/store: Not a directory"):
+        SampleStoreWriter(tmp_path / "file" / "store", num_classes=3)
+
+
+if __name__ == "__main__":  # the child process of the tests above
+    options = dict(argument.removeprefix("--").split("=") for argument in sys.argv[2:])
+    if "file-limit" in options:
+        limit = int(options["file-limit"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        write_store(Path(sys.argv[1]))
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
