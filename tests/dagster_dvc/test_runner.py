@@ -109,14 +109,19 @@ def test_a_file_of_the_project_does_not_stand_for_a_module(project: Path) -> Non
 
 
 def test_stop_ends_the_group_and_dvc_can_go_on(
-    hanging: tuple[Runner, Generator[StageRun | None], int], project: Path
+    hanging: tuple[Runner, Generator[StageRun | None], int],
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # SIGINT alone ends it, however long that takes on a busy machine.
+    monkeypatch.setattr(process_module, "STOP_STEPS", ((signal.SIGINT, 300.0),))
     runner, runs, command = hanging
     run = interrupted(runner, runs)
     assert run.result is not None
     assert (run.result.outcome, run.result.ok) == ("cancelled", False)
     assert not is_alive(command)
-    assert run.result.exit_code not in (0, -signal.SIGKILL)
+    # DVC itself saw how the command ended, rather than being killed: it has let go of its locks.
+    assert run.result.exit_code > 0
     assert "masksyn@car" in changed_stages(project)
     dvc(project, "repro", "masksyn@car")
     assert "masksyn@car" not in changed_stages(project)
