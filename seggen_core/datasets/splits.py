@@ -11,21 +11,23 @@ from seggen_core.project.rng import numpy_rng
 VALIDATION_SHARE = 0.1
 """Share of the training samples taken for validation where `num_val` doesn't say; for test too."""
 
-_MIN_TRAIN = 3
-
 Runs = Callable[[Sequence[str]], list[list[str]]]
 """Cuts sorted keys into stretches of neighbouring samples."""
 
 
+_SOURCES: dict[str, dict[Split, Split]] = {
+    "published": {"val": "val", "test": "test"},
+    "val_as_test": {"test": "val"},
+    "val_from_train": {"test": "test"},
+    "all_from_train": {},
+}
+"""The published split that val and test are taken from, for each value of `dataset.splits`."""
+
+
 def published_splits(config: DatasetConfig) -> tuple[Split, ...]:
     """Return the published splits whose files are needed."""
-    needed: dict[str, tuple[Split, ...]] = {
-        "published": ("train", "val", "test"),
-        "val_as_test": ("train", "val"),
-        "val_from_train": ("train", "test"),
-        "all_from_train": ("train",),
-    }
-    return needed[config.splits]
+    needed = {"train", *_SOURCES[config.splits].values()}
+    return tuple(split for split in SPLITS if split in needed)
 
 
 def places(
@@ -47,17 +49,14 @@ def plan_splits(
 ) -> dict[Split, tuple[Split, list[str]]]:
     """Return for each split the published split that its files are in, and its keys.
 
-    With `val_as_test` the published val is the test split. With all but `published`, validation
-    comes out of train, and with `all_from_train` test does so before: whole stretches where
-    neighbouring samples show the same scene (`runs`), else a uniform draw. They leave train;
-    validation stays in it, too, with `keep_val_in_train`.
-
-    A split that isn't among `published` is drawn from train: `num_val` or `num_test` samples, by
-    default a tenth, and a third at most.
+    A split that `dataset.splits` takes from no published split, or from one that isn't there, comes
+    out of train: whole stretches where neighbouring samples show the same scene (`runs`), else a
+    uniform draw. Test comes out first. Its samples leave train; those of validation stay in it,
+    too, with `keep_val_in_train`.
 
     Raises:
         ConfigError: more samples are asked for than there are.
-        DatasetError: a published split has no sample.
+        DatasetError: a published split has no sample, or train has too few to take some out.
     """
     for split, keys in published.items():
         if not keys:
@@ -65,44 +64,33 @@ def plan_splits(
                 f"{dataset} has no {split} samples; expected at least one: check dataset.root and "
                 "dataset.files"
             )
-    counts: dict[Split, int | None] = {
-        "train": config.num_train,
-        "val": config.num_val,
-        "test": config.num_test,
-    }
-    chosen: dict[Split, tuple[Split, list[str]]]
-    if config.splits == "published":
-        chosen = {split: (split, list(keys)) for split, keys in published.items()}
-        for split in ("test", "val"):
-            if split not in chosen:
-                rest, held_keys = _take_out(
-                    chosen["train"][1], split=split, count=counts[split], seed=seed, dataset=dataset
-                )
-                chosen |= {"train": ("train", rest), split: ("train", held_keys)}
-                counts[split] = None
-    else:
-        train = list(published["train"])
-        test: tuple[Split, list[str]]
-        if config.splits == "all_from_train":
-            count = config.num_test or max(1, round(VALIDATION_SHARE * len(train)))
-            held = _hold_out(train, split="test", count=count, seed=seed, runs=runs)
-            test = ("train", [k for k in train if k in held])
+    counts = {"train": config.num_train, "val": config.num_val, "test": config.num_test}
+    train = list(published["train"])
+    chosen: dict[Split, tuple[Split, list[str]]] = {}
+    held_out: tuple[Split, Split] = ("test", "val")
+    for split in held_out:
+        source = _SOURCES[config.splits].get(split)
+        if source is not None and source in published:
+            chosen[split] = (source, list(published[source]))
+            continue
+        count = counts[split] or max(1, round(VALIDATION_SHARE * len(train)))
+        if source is not None:  # expected, but not there: take what train can spare
+            count = min(count, len(train) // 3)
+        if count == 0:
+            raise DatasetError(
+                f"{dataset} has no {split} split and {len(train)} training samples; expected at "
+                f"least 3 to take some for it, or a {split} split of its own"
+            )
+        held = _hold_out(train, split=split, count=count, seed=seed, runs=runs)
+        chosen[split] = ("train", [k for k in train if k in held])
+        counts[split] = None
+        if split == "test" or not config.keep_val_in_train:
             train = [k for k in train if k not in held]
-        else:
-            source: Split = "val" if config.splits == "val_as_test" else "test"
-            test = (source, list(published[source]))
-        count = config.num_val or max(1, round(VALIDATION_SHARE * len(train)))
-        held = _hold_out(train, split="val", count=count, seed=seed, runs=runs)
-        remaining = train if config.keep_val_in_train else [k for k in train if k not in held]
-        chosen = {
-            "train": ("train", remaining),
-            "val": ("train", [k for k in train if k in held]),
-            "test": test,
-        }
+    chosen["train"] = ("train", train)
     return {
-        s: (source, limit(keys, count=counts[s], seed=seed, split=s))
-        for s in SPLITS
-        for source, keys in (chosen[s],)
+        split: (source, limit(keys, count=counts[split], seed=seed, split=split))
+        for split in SPLITS
+        for source, keys in (chosen[split],)
     }
 
 
@@ -124,19 +112,3 @@ def _hold_out(
     stream = ("hold-out",) if split == "val" else ("hold-out", split)
     chosen = numpy_rng(seed, *stream).choice(len(train), size=count, replace=False)
     return {train[i] for i in chosen}
-
-
-def _take_out(
-    train: Sequence[str], *, split: Split, count: int | None, seed: int, dataset: str
-) -> tuple[list[str], list[str]]:
-    """Draw the samples of a split that isn't there; return those that stay in train, and them."""
-    if len(train) < _MIN_TRAIN:
-        raise DatasetError(
-            f"{dataset} has no {split} split and {len(train)} training samples; expected at least "
-            f"{_MIN_TRAIN} to take some for it, or a {split} split of its own"
-        )
-    wanted = count or max(1, round(VALIDATION_SHARE * len(train)))
-    wanted = min(wanted, len(train) // 3)
-    held = set(numpy_rng(seed, "hold-out", split).choice(len(train), size=wanted, replace=False))
-    rest = [key for i, key in enumerate(train) if i not in held]
-    return rest, [key for i, key in enumerate(train) if i in held]
