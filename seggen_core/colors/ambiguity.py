@@ -55,15 +55,12 @@ def resolve_colors(
     Args:
         color_map: uint8 [H, W, 3].
         colors: uint8 [2 to 256, 3].
-        block_share: a colour is present if its blocks are at least this share of the map's pixels,
-            and at least one.
-        always: ids of colours that count as present in every map. Edges are thinner than any block.
-        never_thin: ids of colours that need blocks. Grey lies between all other colours, so blends
-            come near to it.
+        block_share: least share of the map's pixels that are a block's corner, of a present colour.
+        always: ids of colours that count as present in every map: edges are thinner than any block.
+        never_thin: ids of colours that need blocks: grey, since blends of all others come near it.
 
     Returns:
-        ids, uint8 [H, W], and bool [H, W], True where no colour explains the pixel: its id is the
-        nearest colour's.
+        ids, uint8 [H, W], and bool [H, W]: no colour explains the pixel; its id is the nearest's.
     """
     # 1. The nearest colours.
     ids = nearest_ids(color_map, palette=colors)
@@ -77,21 +74,18 @@ def resolve_colors(
     margin = spacing[ids] - 2 * distance
 
     # 3. Colours that are present.
-    present = _blocks_per_color(ids, margin=margin, spacing=spacing) >= max(
-        1.0, block_share * ids.size
-    )
+    blocks = _blocks_per_color(ids, margin=margin, spacing=spacing)
     wide = np.bincount(ids[margin >= WIDE_MARGIN], minlength=len(colors))
     wide[list(never_thin)] = 0
-    present |= wide >= max(1.0, WIDE_PER_SIDE * ids.size**0.5)
+    enough_wide = wide >= max(1.0, WIDE_PER_SIDE * ids.size**0.5)
+    present = enough_wide | (blocks >= max(1.0, block_share * ids.size))
     present[list(always)] = True
 
     # 4. Ambiguous pixels look around.
-    certain = (margin >= 0) & present[ids]
-    rows, columns = np.nonzero(~certain)
-    nearby = _nearest_around(color_map, colors=colors, ids=np.where(certain, ids, np.int16(-1)))
-    explained = nearby >= 0
-    ids[rows[explained], columns[explained]] = nearby[explained]
-    unexplained[rows[~explained], columns[~explained]] = True
+    ambiguous = (margin < 0) | ~present[ids]
+    nearby = _nearest_around(color_map, colors=colors, ids=np.where(ambiguous, np.int16(-1), ids))
+    unexplained[ambiguous] = nearby < 0
+    ids[ambiguous] = np.where(nearby < 0, ids[ambiguous], nearby)
     return ids, unexplained
 
 

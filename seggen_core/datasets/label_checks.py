@@ -56,13 +56,11 @@ def label_faults(
     limit = config.dataset.max_unlisted_share
     limit = conventions.max_unlisted_share if limit is None else limit
     share, split = labels.unlisted_share, labels.split
-    taxonomy = reader.taxonomy
-    has_pixels = [c for c in taxonomy if labels.class_pixels[c.train_id]]
-    absent = [c for c in taxonomy if not labels.class_pixels[c.train_id]]
+    has_pixels = [c for c in reader.taxonomy if labels.class_pixels[c.train_id]]
+    absent = [c for c in reader.taxonomy if not labels.class_pixels[c.train_id]]
     if not conventions.has_own_classes:
         absent = [c for c in absent if c.slug in config.classes]
-    names = ", ".join(f"{c.name!r}" for c in absent[:_MAX_NAMED])
-    names += f" and {len(absent) - _MAX_NAMED} more" if len(absent) > _MAX_NAMED else ""
+    names = _listed([c.name for c in absent])
     faults: list[LabelFault] = []
     if share > limit:
         faults.append(
@@ -103,6 +101,11 @@ def label_faults(
             )
         )
     return faults
+
+
+def _listed(names: list[str]) -> str:
+    listed = ", ".join(f"{name!r}" for name in names[:_MAX_NAMED])
+    return listed + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")
 
 
 def _percent(share: float) -> str:
