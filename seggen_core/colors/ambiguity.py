@@ -55,7 +55,7 @@ def resolve_colors(
     Args:
         color_map: uint8 [H, W, 3].
         colors: uint8 [2 to 256, 3].
-        block_share: least share of the map's pixels that are a block's corner, of a present colour.
+        block_share: share of the map's pixels (at least one) that begin blocks of a present colour.
         always: ids of colours that count as present in every map: edges are thinner than any block.
         never_thin: ids of colours that need blocks: grey, since blends of all others come near it.
 
