@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from seggen_core.config import SegGenConfig
 from seggen_core.datasets.identity import check_real_stores
@@ -25,6 +25,17 @@ from seggen_core.tracking import StageRun, track_stage
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+
+class Report(Protocol):
+    """What a stage that scores or compares writes."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names of the written files that the tracked run shows."""
+
+    def write(self, folder: Path) -> Mapping[str, float]:
+        """Write tables and pictures to `folder`; return the metrics of the tracked run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +115,14 @@ class Stage:
         shutil.rmtree(folder)
         folder.mkdir()
         return folder
+
+    def publish_report(self, report: Report, out: Path) -> None:
+        """Write a report, track its metrics and the files that it shows, and move it to `out`."""
+        folder = self.empty_scratch()
+        self.run.log_metrics(report.write(folder))
+        for name in report.shown:
+            self.run.log_artifact(folder / name)
+        self.publish(folder, out)
 
     def publish(self, finished: Path, out: Path) -> Path:
         """Move a finished folder to `out`, delete the rest of the scratch folder, return `out`."""

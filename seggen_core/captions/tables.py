@@ -30,10 +30,29 @@ class CaptionTables:
         captions: sample_key, caption, captioner, revision; one row a sample, in the store's order.
         prompts: by class slug: sample_key, caption, for the samples whose rarest class it is. A
             table a class, so that an edit leaves the partitions of all other classes alone.
+        num_edits: number of the prompts that stand in place of a caption.
     """
 
     captions: "pd.DataFrame"
     prompts: dict[str, "pd.DataFrame"]
+    num_edits: int
+
+    def write(self, folder: Path) -> None:
+        """Write captions/captions.parquet and prompts/<class slug>.parquet below `folder`."""
+        for name in ("captions", "prompts"):
+            (folder / name).mkdir()
+        self.captions.to_parquet(folder / "captions" / "captions.parquet", index=False)
+        for slug, prompts in self.prompts.items():
+            prompts.to_parquet(folder / "prompts" / f"{slug}.parquet", index=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Numbers of captions, of different ones and of edits."""
+        return {
+            "captions": float(len(self.captions)),
+            "distinct_captions": float(self.captions["caption"].nunique()),
+            "edits": float(self.num_edits),
+        }
 
 
 def read_edits(path: Path | None, *, store: SampleStore) -> dict[str, str]:
@@ -93,4 +112,4 @@ def caption_store(
         )
         for slug, members in rarest_class_partition(counts, taxonomy).items()
     }
-    return CaptionTables(table, prompts)
+    return CaptionTables(table, prompts, len(edits))

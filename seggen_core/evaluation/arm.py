@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,19 @@ import torch
 
 from seggen_core.config import EvaluateConfig
 from seggen_core.metrics.semantic import average, rounded, summarize, zero_shot_scores
+from seggen_core.project.publish import write_json
+from seggen_core.reports.grids import image_grid, picture_scale
 from seggen_core.segmentation.arms import TrainedArm
-from seggen_core.segmentation.predict import Prediction, predict_store, score_store
+from seggen_core.segmentation.predict import (
+    Prediction,
+    predict_store,
+    prediction_rows,
+    score_store,
+)
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
+
+_PICTURE_SIDE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +36,36 @@ class ArmEvaluation:
             for each. With unseen classes also "miou_seen", "miou_unseen" and "miou_harmonic".
         confusions: int64 [C, C] by seed: pixels, rows are true classes.
         taxonomy: the classes.
-        shown: predictions of the first seed, at equal distances through the split.
+        predictions: those of the first seed, at equal distances through the split.
     """
 
     metrics: dict[str, Any]
     confusions: dict[str, np.ndarray]
     taxonomy: Taxonomy
-    shown: list[Prediction]
+    predictions: list[Prediction]
+    shown = ("predictions.png", "confusion.csv")
 
-    @property
-    def figures(self) -> dict[str, float]:
-        """The single figures in `metrics`, and "iou/<slug>" of each class."""
+    def write(self, folder: Path) -> dict[str, float]:
+        """Write metrics.json, confusion.json, confusion.csv and predictions.png.
+
+        confusion.json has the confusion matrix of each seed, confusion.csv their sum.
+
+        Returns:
+            the single figures in `metrics`, and "iou/<slug>" of each class.
+        """
+        matrices = {seed: confusion.tolist() for seed, confusion in self.confusions.items()}
+        self.confusion_table().to_csv(folder / "confusion.csv", index=False)
+        write_json(folder / "metrics.json", self.metrics)
+        write_json(folder / "confusion.json", {"classes": self.taxonomy.slugs, "seeds": matrices})
+        rows = prediction_rows(self.predictions, num_classes=len(self.taxonomy))
+        image_grid(
+            rows,
+            scale=picture_scale(rows, side=_PICTURE_SIDE),
+            labels=["image", "truth", "prediction"],
+        ).save(folder / "predictions.png")
         figures = {name: v for name, v in self.metrics.items() if isinstance(v, float)}
         per_class = self.metrics["per_class_iou"].items()
         return figures | {f"iou/{slug}": v for slug, v in per_class if v is not None}
-
-    def confusion_json(self) -> dict[str, Any]:
-        """Return the classes and the confusion matrix of each seed, JSON-ready."""
-        matrices = {seed: confusion.tolist() for seed, confusion in self.confusions.items()}
-        return {"classes": self.taxonomy.slugs, "seeds": matrices}
 
     def confusion_table(self) -> pd.DataFrame:
         """Return the sum of the confusion matrices, a row for each pair of classes.
@@ -107,11 +128,11 @@ def evaluate_arm(
     }
     places = np.linspace(0, len(test) - 1, min(settings.num_pictures, len(test))).round()
     keys = test.keys()
-    shown = predict_store(
+    predictions = predict_store(
         arm.load(arm.seeds[0], device=device),
         store=test,
         keys=[keys[place] for place in places.astype(int)],
         batch_size=settings.batch_size,
         description=f"evaluate {arm.folder.name}: pictures",
     )
-    return ArmEvaluation(metrics, confusions, taxonomy, list(shown))
+    return ArmEvaluation(metrics, confusions, taxonomy, list(predictions))

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from seggen_core.config import JudgeConfig
 from seggen_core.evaluation.methods import MethodSamples
 from seggen_core.metrics.semantic import (
     confusion_matrix,
@@ -15,9 +18,17 @@ from seggen_core.metrics.semantic import (
     rounded,
     summarize,
 )
-from seggen_core.segmentation.predict import Prediction, predict_store
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import write_json
+from seggen_core.reports.grids import image_grid, picture_scale
+from seggen_core.segmentation.arms import TrainedArm
+from seggen_core.segmentation.predict import Prediction, predict_store, prediction_rows
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.taxonomy import Taxonomy
+
+_PICTURE_SIDE = 96
+_NUM_PICTURES = 6
+_LABELS = [f"{end} {kind}" for end in ("best", "worst") for kind in ("image", "mask", "judge")]
 
 
 @dataclass(frozen=True)
@@ -54,14 +65,32 @@ class Judgement:
         metrics: JSON-ready.
         ranking: class_slug, key and score of each pair, the best first. Scores are mask IoU for
             methods that label one class at a time, else mIoU.
+        best, worst: predictions of the first pairs of the ranking, and of the last from its end.
+        num_classes: of the masks.
     """
 
     metrics: dict[str, Any]
     ranking: pd.DataFrame
+    best: list[Prediction]
+    worst: list[Prediction]
+    num_classes: int
+    shown = ("pairs.png", "scores.csv")
 
-    @property
-    def figures(self) -> dict[str, float]:
-        """The single figures in `metrics`."""
+    def write(self, folder: Path) -> dict[str, float]:
+        """Write metrics.json, scores.csv with the ranking, and pairs.png with its ends.
+
+        Returns:
+            the single figures in `metrics`.
+        """
+        write_json(folder / "metrics.json", self.metrics)
+        self.ranking.round(4).to_csv(folder / "scores.csv", index=False)
+        rows = [
+            row
+            for predictions in (self.best, self.worst)
+            for row in prediction_rows(predictions, num_classes=self.num_classes)
+        ]
+        scale = picture_scale(rows, side=_PICTURE_SIDE)
+        image_grid(rows, scale=scale, labels=_LABELS).save(folder / "pairs.png")
         return {name: value for name, value in self.metrics.items() if isinstance(value, float)}
 
 
@@ -80,6 +109,25 @@ class Judge:
     segmenter: Segmenter
     taxonomy: Taxonomy
     batch_size: int
+
+    @classmethod
+    def load(
+        cls,
+        paths: ProjectPaths,
+        *,
+        settings: JudgeConfig,
+        taxonomy: Taxonomy,
+        device: torch.device,
+    ) -> "Judge":
+        """Load the segmenter of the arm's first subset seed.
+
+        Raises:
+            FoundationError: the arm hasn't been trained.
+        """
+        arm = TrainedArm.read(paths, variant=settings.variant)
+        segmenter = arm.load(arm.seeds[0], device=device)
+        name = f"{settings.variant}/seed{arm.seeds[0]}"
+        return cls(name, segmenter, taxonomy, settings.batch_size)
 
     def score(self, samples: MethodSamples) -> Judgement:
         """Score every pair of a method.
@@ -126,9 +174,11 @@ class Judge:
         ranking = pd.DataFrame(scores, columns=["class_slug", "key", "score"]).sort_values(
             ["score", "key"], ascending=[False, True], kind="stable"
         )
-        return Judgement(metrics, ranking)
+        best = self._predict_pairs(ranking[:_NUM_PICTURES], samples=samples)
+        worst = self._predict_pairs(ranking[: -_NUM_PICTURES - 1 : -1], samples=samples)
+        return Judgement(metrics, ranking, best, worst, len(taxonomy))
 
-    def predict(self, pairs: pd.DataFrame, *, samples: MethodSamples) -> list[Prediction]:
+    def _predict_pairs(self, pairs: pd.DataFrame, *, samples: MethodSamples) -> list[Prediction]:
         """Return the predictions of some rows of a ranking."""
         return [
             prediction

@@ -5,6 +5,7 @@ and so are the real validation samples: the reference.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from seggen_core.colors.palette import class_palette
 from seggen_core.config import MemorizationConfig
 from seggen_core.evaluation.methods import MethodSamples
 from seggen_core.evaluation.nearest import (
@@ -24,6 +26,8 @@ from seggen_core.evaluation.nearest import (
     reduce_mask,
 )
 from seggen_core.project.parallel import ordered_map
+from seggen_core.project.publish import write_json
+from seggen_core.reports.memorization import nearest_grid
 from seggen_core.store.reader import SampleStore
 
 _SEARCHES = {
@@ -96,16 +100,27 @@ class Memorization:
         reference: the same for the validation samples, without class_slug and source_key.
         pairs: by measure, the nearest samples and the training samples near them, mirrored where
             those are near: images, uint8 [H, W, 3], or masks, uint8 [H, W].
+        num_classes: of the masks.
     """
 
     metrics: dict[str, Any]
     distances: pd.DataFrame
     reference: pd.DataFrame
     pairs: dict[str, list[Pair]]
+    num_classes: int
+    shown = ("nearest.png", "distances.csv")
 
-    @property
-    def figures(self) -> dict[str, float]:
-        """The single figures in `metrics`, by "<group>/<measure>/<figure>"."""
+    def write(self, folder: Path) -> dict[str, float]:
+        """Write metrics.json, distances.csv, reference.csv, and nearest.png with `pairs`.
+
+        Returns:
+            the single figures in `metrics`, by "<group>/<measure>/<figure>".
+        """
+        write_json(folder / "metrics.json", self.metrics)
+        self.distances.round(4).to_csv(folder / "distances.csv", index=False)
+        self.reference.round(4).to_csv(folder / "reference.csv", index=False)
+        picture = nearest_grid(self.pairs, palette=class_palette(self.num_classes))
+        picture.save(folder / "nearest.png")
         return {
             f"{group}/{measure}/{name}": value
             for group in ("synthetic", "reference")
@@ -172,7 +187,7 @@ def measure_memorization(
         is_source = distances["source_key"] == distances["image_nearest"]
         metrics["source_is_nearest"] = round(100 * float(is_source[has_source].mean()), 4)
     pairs = _nearest_pairs(distances, samples=samples, train=train, count=settings.num_pictures)
-    return Memorization(metrics, distances, reference, pairs)
+    return Memorization(metrics, distances, reference, pairs, num_classes)
 
 
 def _compared_masks(samples: MethodSamples) -> str:

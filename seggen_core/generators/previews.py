@@ -40,7 +40,8 @@ def draw_foundation(
         config=sampler,
         image_size=image_size,
     )
-    return image_grid([list(images)], scale=picture_scale(image_size, side=_SIDE))
+    rows = [list(images)]
+    return image_grid(rows, scale=picture_scale(rows, side=_SIDE))
 
 
 def draw_text2mask(
@@ -56,9 +57,7 @@ def draw_text2mask(
     positions = _positions(training)
     drawn = _sample(training, pipeline, sampler=sampler)
     rows = [[training.data.read_color_map(i) for i in positions], list(drawn)]
-    return image_grid(
-        rows, scale=picture_scale(training.image_size, side=_SIDE), labels=["real", "drawn"]
-    )
+    return image_grid(rows, scale=picture_scale(rows, side=_SIDE), labels=["real", "drawn"])
 
 
 def draw_mask2img(
@@ -72,9 +71,8 @@ def draw_mask2img(
     color_maps = np.stack([data.read_color_map(i) for i in positions])
     drawn = _sample(training, pipeline, sampler=sampler, control_images=color_maps)
     rows = [list(color_maps), list(drawn), [data.store.read_image(i) for i in positions]]
-    return image_grid(
-        rows, scale=picture_scale(training.image_size, side=_SIDE), labels=["mask", "drawn", "real"]
-    )
+    labels = ["mask", "drawn", "real"]
+    return image_grid(rows, scale=picture_scale(rows, side=_SIDE), labels=labels)
 
 
 def _sample(

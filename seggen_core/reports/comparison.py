@@ -62,6 +62,7 @@ class Comparison:
     taxonomy: Taxonomy
     baseline: str
     title: str
+    shown = ("ablation.md", "ablation.csv", "ablation.png", "per_class.png")
 
     @classmethod
     def read(cls, config: SegGenConfig, *, paths: ProjectPaths, taxonomy: Taxonomy) -> "Comparison":
@@ -80,11 +81,14 @@ class Comparison:
         )
 
     def write(self, folder: Path) -> dict[str, float]:
-        """Write tables, the report and charts to `folder`; return the content of metrics.json.
+        """Write tables, the report and charts to `folder`.
 
         ablation.csv, per_class.csv, seeds.csv and judge.csv hold the tables of `reports.ablation`.
         plots.csv has one row for each arm, for `dvc plots`. ablation.md is the report, ablation.png
-        and per_class.png are the charts.
+        and per_class.png are the charts. metrics.json has the figures for `dvc metrics`.
+
+        Returns:
+            the content of metrics.json, with "/" for "." in its names.
         """
         taxonomy, judges = self.taxonomy, self.judges
         seeds = seed_table(self.arms, taxonomy=taxonomy)
@@ -112,4 +116,4 @@ class Comparison:
         figure.savefig(folder / "per_class.png")
         metrics = flat_metrics(table, judges=judges) | flat_memorization(self.memorization)
         write_json(folder / "metrics.json", metrics)
-        return metrics
+        return {name.replace(".", "/"): value for name, value in metrics.items()}

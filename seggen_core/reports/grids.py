@@ -1,15 +1,16 @@
 """Pictures of samples: images, colour-coded masks and overlays laid out in rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from seggen_core.colors.palette import class_palette
 from seggen_core.taxonomy import IGNORE_INDEX
 
 if TYPE_CHECKING:
-    from seggen_core.store.reader import Sample
+    from seggen_core.store.reader import Sample, SampleStore
 
 _IGNORE_GREY = 128
 _LABEL_MARGIN = 6
@@ -40,9 +41,15 @@ def colorize(segmentation_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return colors[segmentation_map]
 
 
-def picture_scale(image_size: int, *, side: int) -> int:
-    """Return the largest whole magnification, at least 1, that fits an image into `side` pixels."""
-    return max(1, side // image_size)
+def picture_scale(rows: Sequence[Sequence[np.ndarray]], *, side: int) -> int:
+    """Return the largest whole magnification, at least 1, that fits images into `side` pixels.
+
+    Args:
+        rows: as in `image_grid`.
+        side: pixels of a magnified image's longer side.
+    """
+    longest = max((max(image.shape[:2]) for row in rows for image in row), default=side)
+    return max(1, side // longest)
 
 
 def overlay(image: np.ndarray, color: np.ndarray, alpha: float) -> np.ndarray:
@@ -126,19 +133,15 @@ def pair_grid(
     return image_grid(rows, scale=scale, labels=["image", "mask", "overlay"] * (len(rows) // 3))
 
 
-def prediction_rows(
-    triples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], *, palette: np.ndarray
-) -> list[list[np.ndarray]]:
-    """Return three rows for `image_grid`: images, masks and predictions.
+def store_grid(
+    store: "SampleStore", *, num_classes: int, num_pictures: int, num_columns: int, scale: int = 1
+) -> Image.Image:
+    """Show samples from all over a store as `pair_grid` does, in the colours of `class_palette`.
 
-    Args:
-        triples: image, uint8 [H, W, 3]; mask and prediction, uint8 [H, W], of each sample.
-        palette: uint8 [num_classes, 3].
+    Raises:
+        ValueError: the store is empty.
     """
-    rows: list[list[np.ndarray]] = [[], [], []]
-    for image, mask, predicted in triples:
-        for row, picture in zip(
-            rows, (image, colorize(mask, palette), colorize(predicted, palette)), strict=True
-        ):
-            row.append(picture)
-    return rows
+    step = max(1, len(store) // num_pictures)
+    samples = [store[k] for k in range(0, len(store), step)][:num_pictures]
+    palette = class_palette(num_classes)
+    return pair_grid(samples, palette=palette, num_columns=num_columns, scale=scale)

@@ -116,17 +116,13 @@ def memorization_markdown(scores: Sequence[MemorizationScores]) -> str:
 
 
 def nearest_grid(
-    pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
-    *,
-    palette: np.ndarray,
-    image_size: int,
+    pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], *, palette: np.ndarray
 ) -> Image.Image:
     """Draw samples above the training samples near them, two rows for each measure.
 
     Args:
         pairs: by measure; images, uint8 [H, W, 3], or masks, uint8 [H, W].
         palette: uint8 [num_classes, 3], colours of the masks.
-        image_size: side of the images in pixels.
     """
     rows: list[list[np.ndarray]] = []
     labels: list[str] = []
@@ -136,7 +132,7 @@ def nearest_grid(
             for row in zip(*shown, strict=True)
         ]
         labels += [MEASURES[measure], "  training sample"]
-    return image_grid(rows, scale=picture_scale(image_size, side=_PICTURE_SIDE), labels=labels)
+    return image_grid(rows, scale=picture_scale(rows, side=_PICTURE_SIDE), labels=labels)
 
 
 def _row(name: str, *, samples: int, distances: dict[str, Distances]) -> dict[str, str]:

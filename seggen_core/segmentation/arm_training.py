@@ -18,7 +18,7 @@ from seggen_core.project.digests import content_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.project.rng import seeded_torch
-from seggen_core.segmentation.arms import Arm, ArmSamples, open_arm
+from seggen_core.segmentation.arms import Arm, ArmConfig, ArmSamples, open_arm
 from seggen_core.segmentation.mixing import TrainingSeed
 from seggen_core.segmentation.models import build_segmenter, save_segmenter
 from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
@@ -75,6 +75,27 @@ class ArmStores:
         stores = [self.train, self.validation]
         stores += [store for group in self.partitions.values() for store in group]
         return [self.subsets, [content_digest(store.folder) for store in stores]]
+
+
+def train_arm(stage: Stage, config: ArmConfig) -> Path:
+    """Train a segmenter for each subset seed; return the finished folder (`ArmTraining.train`).
+
+    Raises:
+        SampleStoreError: the arm's samples aren't there.
+    """
+    stores = ArmStores.open(stage.paths, variant=config.variant)
+    stage.run.log_input(name="real_train", path=stage.paths.real("train"))
+    for method in stores.partitions:
+        stage.run.log_input(name=method, path=stage.paths.synthetic(method))
+    training = ArmTraining(
+        stage=stage,
+        variant=config.variant,
+        settings=config.settings,
+        stores=stores,
+        unseen=config.unseen,
+    )
+    identity = [config.params, stage.config.seed, stage.taxonomy.to_json(), *stores.identity()]
+    return training.train(stage.config.dataset.subset_seeds, scratch=stage.scratch(identity))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -53,6 +53,42 @@ def arm_settings(config: SegGenConfig, name: str) -> SegmenterConfig:
 
 
 @dataclass(frozen=True)
+class ArmConfig:
+    """How an arm is trained.
+
+    Attributes:
+        variant: the arm's section.
+        settings: `arm_settings`.
+        unseen: slugs of the classes whose real labels are ignored.
+    """
+
+    variant: VariantConfig
+    settings: SegmenterConfig
+    unseen: tuple[str, ...]
+
+    @classmethod
+    def read(cls, config: SegGenConfig, name: str | None) -> "ArmConfig":
+        """Read the section of the arm called `name`.
+
+        Raises:
+            ConfigError: there is no such arm, or its settings contradict each other.
+        """
+        variant = find_variant(config, name)
+        assert name is not None
+        unseen = config.zero_shot.unseen if variant.hide_unseen else ()
+        return cls(variant, arm_settings(config, name), unseen)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """JSON-ready: every parameter that the training depends on."""
+        return {
+            "variant": self.variant.model_dump(mode="json"),
+            "unseen": list(self.unseen),
+            **self.settings.model_dump(mode="json", exclude={"overrides"}),
+        }
+
+
+@dataclass(frozen=True)
 class TrainedArm:
     """The checkpoints of an arm.
 

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from seggen_core.colors.palette import class_palette
 from seggen_core.metrics.semantic import confusion_matrix
+from seggen_core.reports.grids import colorize
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.store.reader import SampleStore
 
@@ -75,3 +77,15 @@ def score_store(
     for p in predictions:
         confusion += confusion_matrix(p.predicted, truth=p.truth, num_classes=segmenter.num_classes)
     return confusion
+
+
+def prediction_rows(
+    predictions: Sequence[Prediction], *, num_classes: int
+) -> list[list[np.ndarray]]:
+    """Return three rows for `reports.grids.image_grid`: images, masks and predictions."""
+    palette = class_palette(num_classes)
+    return [
+        [p.image for p in predictions],
+        [colorize(p.truth, palette) for p in predictions],
+        [colorize(p.predicted, palette) for p in predictions],
+    ]

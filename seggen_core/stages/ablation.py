@@ -22,9 +22,4 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         for kind in ("evaluate", "judge", "memorization"):
             if (reports := paths.ablation.parent / kind).is_dir():
                 stage.run.log_input(name=kind, path=reports)
-        folder = stage.empty_scratch()
-        metrics = comparison.write(folder)
-        stage.run.log_metrics({name.replace(".", "/"): v for name, v in metrics.items()})
-        for name in ("ablation.md", "ablation.csv", "ablation.png", "per_class.png"):
-            stage.run.log_artifact(folder / name)
-        stage.publish(folder, paths.ablation)
+        stage.publish_report(comparison, paths.ablation)

@@ -3,8 +3,6 @@
 Held-out samples get none; only `evaluate` reads them.
 """
 
-import shutil
-
 from seggen_core.captions.captioner import make_captioner
 from seggen_core.captions.tables import caption_store, read_edits
 from seggen_core.config import SegGenConfig
@@ -35,22 +33,9 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             cache=paths.caption_cache,
         )
         tables = caption_store(store, captioner=captioner, taxonomy=stage.taxonomy, edits=edits)
-        folder = stage.scratch(["tables"])
-        shutil.rmtree(folder)
-        for place, table in {
-            paths.captions: tables.captions,
-            **{paths.prompts(slug): prompts for slug, prompts in tables.prompts.items()},
-        }.items():
-            unfinished = folder / place.relative_to(paths.data)
-            unfinished.parent.mkdir(parents=True, exist_ok=True)
-            table.to_parquet(unfinished, index=False)
+        folder = stage.empty_scratch()
+        tables.write(folder)
         stage.publish_all({out: paths.data / out.name for out in sorted(folder.iterdir())})
-        stage.run.log_metrics(
-            {
-                "captions": float(len(tables.captions)),
-                "distinct_captions": float(tables.captions["caption"].nunique()),
-                "edits": float(len(edits)),
-            }
-        )
+        stage.run.log_metrics(tables.metrics)
         stage.run.set_tags({"captioner": captioner.name, "captioner_revision": captioner.revision})
         stage.run.log_artifact(paths.captions)

@@ -1,16 +1,11 @@
 """Stage `evaluate`: one arm's segmenters on the held-out test split, which no other stage reads."""
 
-from seggen_core.colors.palette import class_palette
 from seggen_core.config import SegGenConfig
 from seggen_core.evaluation.arm import evaluate_arm
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.project.publish import write_json
-from seggen_core.reports.grids import image_grid, picture_scale, prediction_rows
 from seggen_core.segmentation.arms import TrainedArm, find_variant
 from seggen_core.stage import open_stage
 from seggen_core.store.reader import SampleStore
-
-_PICTURE_SIDE = 128
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
@@ -37,17 +32,4 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             unseen=config.zero_shot.unseen,
             device=stage.device,
         )
-        folder = stage.empty_scratch()
-        report.confusion_table().to_csv(folder / "confusion.csv", index=False)
-        write_json(folder / "metrics.json", report.metrics)
-        write_json(folder / "confusion.json", report.confusion_json())
-        triples = [(p.image, p.truth, p.predicted) for p in report.shown]
-        image_grid(
-            prediction_rows(triples, palette=class_palette(len(stage.taxonomy))),
-            scale=picture_scale(config.dataset.image_size, side=_PICTURE_SIDE),
-            labels=["image", "truth", "prediction"],
-        ).save(folder / "predictions.png")
-        stage.run.log_metrics(report.figures)
-        for name in ("predictions.png", "confusion.csv"):
-            stage.run.log_artifact(folder / name)
-        stage.publish(folder, paths.report("evaluate", item))
+        stage.publish_report(report, paths.report("evaluate", item))

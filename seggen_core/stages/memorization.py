@@ -1,12 +1,9 @@
 """Stage `memorization`: how near a method's samples come to the real training samples."""
 
-from seggen_core.colors.palette import class_palette
 from seggen_core.config import SegGenConfig
 from seggen_core.evaluation.memorization import measure_memorization
 from seggen_core.evaluation.methods import MethodSamples, check_method
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.project.publish import write_json
-from seggen_core.reports.memorization import nearest_grid
 from seggen_core.stage import open_stage
 from seggen_core.store.reader import SampleStore
 
@@ -37,14 +34,4 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             num_threads=config.runtime.num_threads,
             device=stage.device,
         )
-        palette, size = class_palette(len(stage.taxonomy)), config.dataset.image_size
-        folder = stage.empty_scratch()
-        write_json(folder / "metrics.json", report.metrics)
-        report.distances.round(4).to_csv(folder / "distances.csv", index=False)
-        report.reference.round(4).to_csv(folder / "reference.csv", index=False)
-        picture = nearest_grid(report.pairs, palette=palette, image_size=size)
-        picture.save(folder / "nearest.png")
-        stage.run.log_metrics(report.figures)
-        for name in ("nearest.png", "distances.csv"):
-            stage.run.log_artifact(folder / name)
-        stage.publish(folder, paths.report("memorization", method))
+        stage.publish_report(report, paths.report("memorization", method))

@@ -56,7 +56,7 @@ def draw_previews(images: Sequence[np.ndarray], stories: Sequence[MaskStory]) ->
     """
     columns = [_column(image, story) for image, story in zip(images, stories, strict=True)]
     rows = [[column[name] for column in columns] for name in columns[0]]
-    scale = picture_scale(images[0].shape[0], side=_PICTURE_SIDE)
+    scale = picture_scale(rows, side=_PICTURE_SIDE)
     return image_grid(rows, scale=scale, labels=list(columns[0]))
 
 

@@ -14,13 +14,12 @@ from tqdm import tqdm
 
 from seggen_core.attention.masks import ACCEPTED
 from seggen_core.colors.code import ColorCode
-from seggen_core.colors.palette import class_palette
 from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.errors import CaptionError
 from seggen_core.generators.foundation import load_mask2img
 from seggen_core.project.digests import content_digest, json_digest
 from seggen_core.project.publish import write_json
-from seggen_core.reports.grids import pair_grid
+from seggen_core.reports.grids import store_grid
 from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
 from seggen_core.store.files import storage_errors
@@ -33,8 +32,6 @@ from seggen_core.synthesis.seggen_methods import SegGenMethod
 from seggen_core.taxonomy import Taxonomy
 
 logger = logging.getLogger(__name__)
-
-_NUM_PICTURES = 10
 
 AMBIGUOUS = "ambiguous"
 """Score of a sample, and the reason why one with too much of it is rejected."""
@@ -272,10 +269,10 @@ def _write_store(
         )
     write_json(folder / "metrics.json", metrics)
     if len(store):
-        every = max(1, len(store) // _NUM_PICTURES)
-        shown = [store[k] for k in range(0, len(store), every)][:_NUM_PICTURES]
-        palette = class_palette(len(stage.taxonomy))
-        pair_grid(shown, palette=palette, num_columns=5, scale=2).save(folder / "previews.png")
+        picture = store_grid(
+            store, num_classes=len(stage.taxonomy), num_pictures=10, num_columns=5, scale=2
+        )
+        picture.save(folder / "previews.png")
     return FinishedPartition(folder, metrics, digests, list(rejected.values()))
 
 

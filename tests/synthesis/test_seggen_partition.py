@@ -270,7 +270,7 @@ def test_a_partition_that_was_finished_but_not_published_is_not_made_again(
 
     for owner, step in (
         (stage, "publish"),
-        (seggen_partition, "pair_grid"),
+        (seggen_partition, "store_grid"),
         (RecordCache, "keep"),
     ):
         with monkeypatch.context() as patch:
