@@ -30,6 +30,18 @@ def decode_with_cdist(color_map: np.ndarray, palette: np.ndarray, *, chunk: int)
     return torch.cat(parts).numpy().reshape(color_map.shape[:-1])
 
 
+def example_maps(palette: np.ndarray, *, size: int) -> dict[str, np.ndarray]:
+    """Return maps to decode by name, uint8 [size, size, 3]."""
+    rng, side = np.random.default_rng(0), -(-size // 48)
+    blocks = palette[rng.integers(0, len(palette), (48, 48))]
+    blocks = blocks.repeat(side, 0).repeat(side, 1)[:size, :size]
+    noisy = np.round(blocks + rng.normal(0, 8, blocks.shape))
+    return {
+        "palette map + noise 8": np.clip(noisy, 0, 255).astype(np.uint8),
+        "random colours": rng.integers(0, 256, blocks.shape, dtype=np.uint8),
+    }
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -44,19 +56,7 @@ def main() -> None:
         call(*args, **kwargs)
         return clock() - start
 
-    palette, rng = class_palette(options.classes), np.random.default_rng(0)
-    side = -(-options.size // 48)
-    blocks = (
-        palette[rng.integers(0, options.classes, (48, 48))]
-        .repeat(side, 0)
-        .repeat(side, 1)[: options.size, : options.size]
-    )
-    maps = {
-        "palette map + noise 8": np.clip(
-            np.round(blocks + rng.normal(0, 8, blocks.shape)), 0, 255
-        ).astype(np.uint8),
-        "random colours": rng.integers(0, 256, blocks.shape, dtype=np.uint8),
-    }
+    palette = class_palette(options.classes)
 
     def build() -> None:
         _color_table.cache_clear()
@@ -72,7 +72,7 @@ def main() -> None:
         f"{'map':24}{'cdist (chunk)':>22}{'table':>10}{'ratio':>8}{'+ distance':>12}  "
         "equal to cdist"
     )
-    for name, color_map in maps.items():
+    for name, color_map in example_maps(palette, size=options.size).items():
         tried = {
             c: min(seconds(decode_with_cdist, color_map, palette, chunk=c) for _ in range(2))
             for c in CHUNKS

@@ -119,6 +119,31 @@ def autoencoder_round_trip(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     return send
 
 
+def send_maps(
+    painted: list[np.ndarray], *, autoencoder: Callable[[np.ndarray], np.ndarray] | None
+) -> dict[str, list[np.ndarray]]:
+    """Return what is left of the maps, uint8 [H, W, 3], after each way to damage them.
+
+    Prints the covariance of the autoencoder's error, if there is one.
+    """
+
+    def noised(maps: list[np.ndarray], blur: float, noise: float) -> list[np.ndarray]:
+        return [blur_and_noise(m, blur=blur, noise=noise, seed=k) for k, m in enumerate(maps)]
+
+    ways = {
+        way: painted if strength is None else noised(painted, *strength)
+        for way, strength in NOISE.items()
+    }
+    if autoencoder is not None:
+        sent = ways["autoencoder"] = [autoencoder(m) for m in painted]
+        pairs = zip(sent, painted, strict=True)
+        error = np.concatenate([(a.astype(float) - b).reshape(-1, 3) for a, b in pairs])
+        ways["autoencoder, then noise 8"] = noised(sent, 0, 8)
+        covariance = np.cov(error.T).round(1).tolist()
+        print(f"<!-- covariance of the autoencoder's error: {covariance} -->")
+    return ways
+
+
 def quality(
     maps: Iterable[PanopticMap],
     *,
@@ -181,26 +206,7 @@ def main() -> None:
                     )
                     for m in maps
                 ]
-                ways: dict[str, list[np.ndarray]] = {}
-                for way, strength in NOISE.items():
-                    ways[way] = painted
-                    if strength is not None:
-                        ways[way] = [
-                            blur_and_noise(p, blur=strength[0], noise=strength[1], seed=k)
-                            for k, p in enumerate(painted)
-                        ]
-                if send is not None:
-                    ways["autoencoder"] = [send(p) for p in painted]
-                    both = zip(ways["autoencoder"], painted, strict=True)
-                    error = np.concatenate([(a.astype(float) - b).reshape(-1, 3) for a, b in both])
-                    ways["autoencoder, then noise 8"] = [
-                        blur_and_noise(p, blur=0, noise=8, seed=k)
-                        for k, p in enumerate(ways["autoencoder"])
-                    ]
-                    print(
-                        "<!-- covariance of the autoencoder's error: "
-                        f"{np.cov(error.T).round(1).tolist()} -->"
-                    )
+                ways = send_maps(painted, autoencoder=send)
                 for way, sent in ways.items():
                     for area in options.min_areas:
                         score = quality(maps, sent=sent, things=things, min_area=area)

@@ -106,7 +106,7 @@ class OwnOriginOnly:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:  # noqa: PLR0911 (one for each rule)
         """HTTP status and reason, or None where the request may pass."""
         headers: dict[str, str] = {}
         for raw_name, raw_value in scope["headers"]:

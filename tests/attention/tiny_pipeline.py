@@ -94,3 +94,21 @@ def build_pipeline() -> StableDiffusionPipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+PROMPTS = ["a photo of a car", "a photo of a potted plant"]
+
+
+TOKENS = [[(5,)], [(5, 6)]]
+
+
+def generate(pipeline, prompts=PROMPTS, *, guidance_scale=2.0, steps=3, seeds=None, **kwargs):
+    seeds = range(len(prompts)) if seeds is None else seeds
+    return pipeline(
+        prompt=list(prompts),
+        generator=[torch.Generator().manual_seed(s) for s in seeds],
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        output_type="pt",
+        **kwargs,
+    ).images

@@ -4,8 +4,12 @@ It has a ViT, a Q-Former and a T5 of one or two layers, 16 wide, and a tokenizer
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seggen_core.captions.blip2 import Blip2Captioner
+
+if TYPE_CHECKING:
+    from transformers import T5Tokenizer
 
 
 def save_blip2(folder: Path) -> Path:
@@ -22,20 +26,9 @@ def save_blip2(folder: Path) -> Path:
         Blip2VisionConfig,
         BlipImageProcessor,
         T5Config,
-        T5Tokenizer,
     )
 
-    words = dict.fromkeys(
-        (Blip2Captioner.default_prompt + " a car two trees on road under sky").split()
-    )
-    vocabulary = [
-        ("<pad>", 0.0),
-        ("</s>", 0.0),
-        ("<unk>", 0.0),
-        *((f"▁{w}", -1.0) for w in words),
-        ("▁", -9.0),
-    ]
-    tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=0)
+    tokenizer = _tokenizer()
     processor = Blip2Processor(
         BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer, num_query_tokens=4
     )
@@ -70,3 +63,19 @@ def save_blip2(folder: Path) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def _tokenizer() -> "T5Tokenizer":
+    from transformers import T5Tokenizer
+
+    words = dict.fromkeys(
+        (Blip2Captioner.default_prompt + " a car two trees on road under sky").split()
+    )
+    vocabulary = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        *((f"▁{w}", -1.0) for w in words),
+        ("▁", -9.0),
+    ]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0)

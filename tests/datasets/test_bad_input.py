@@ -6,8 +6,6 @@ They are listed, refused with file and reason, and counted by validation and by 
 import json
 import os
 import re
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,96 +14,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seggen_core.config import DatasetConfig, Split
-from seggen_core.datasets import coco_instance
-from seggen_core.datasets.coco_index import index_coco
 from seggen_core.datasets.decode import MAX_PIXELS
-from seggen_core.datasets.open import open_dataset
-from seggen_core.datasets.reader import SPLITS, DatasetReader
+from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import DatasetError
+from tests.datasets.damage import (
+    ID_MASKS,
+    IMAGES,
+    MASKS,
+    STEM,
+    bad_samples,
+    claim_size,
+    edit,
+    flip_bit,
+    link_out,
+    open_,
+    replace,
+    rotate,
+)
 from tests.datasets.layouts import WRITERS
-
-STEM = "a_000001"
-
-IMAGES = {
-    "ade20k": "images/training/{}.jpg",
-    "camvid": "train/{}.jpg",
-    "cityscapes": "leftImg8bit/train/a/{}_leftImg8bit.png",
-    "coco_instance": "train2017/{}.jpg",
-    "coco_panoptic": "train2017/{}.jpg",
-    "coco_stuff": "train2017/{}.jpg",
-    "folder": "images/train/a/{}.jpg",
-    "mapillary": "training/images/{}.jpg",
-    "voc2012": "VOCdevkit/VOC2012/JPEGImages/{}.jpg",
-}
-MASKS = {
-    "ade20k": "annotations/training/{}.png",
-    "camvid": "trainannot/{}.png",
-    "cityscapes": "gtFine/train/a/{}_gtFine_labelIds.png",
-    "coco_panoptic": "annotations/panoptic_train2017/{}.png",
-    "coco_stuff": "stuffthingmaps/train2017/{}.png",
-    "folder": "masks/train/a/{}.png",
-    "mapillary": "training/labels/{}.png",
-    "voc2012": "VOCdevkit/VOC2012/SegmentationClass/{}.png",
-}
-ID_MASKS = {k: v for k, v in MASKS.items() if k != "coco_panoptic"}
-
-
-def open_(root: Path, section: dict[str, Any]) -> DatasetReader:
-    tree = {"root": root, "splits": "val_as_test", "num_val": 1} | section
-    return open_dataset(DatasetConfig.model_validate(tree), seed=0)
-
-
-def bad_samples(reader: DatasetReader, *, headers: bool = False) -> dict[str, str]:
-    """What every listed sample that can't be used is refused with, by stem."""
-    found = {}
-    for split in SPLITS:
-        for key in reader.keys(split):
-            try:
-                (reader.read_header if headers else reader.read)(split, key)
-            except DatasetError as error:
-                found[key.rpartition("/")[2]] = str(error)
-    return found
-
-
-def edit(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    Image.fromarray(change(np.array(Image.open(path)))).save(path)
-
-
-def claim_size(path: Path, width: int, height: int) -> None:
-    """Write a PNG of a few bytes whose header claims `width` x `height` pixels."""
-    mode = "RGB" if path.parent.name.startswith("panoptic") else "L"
-    path.unlink()
-    Image.new(mode, (1, 1)).save(path, format="PNG")
-    data = bytearray(path.read_bytes())
-    data[16:24] = struct.pack(">II", width, height)
-    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    path.write_bytes(data)
-
-
-def link_out(path: Path, root: Path) -> None:
-    outside = root.parent / f"outside-{path.name}"
-    path.rename(outside)
-    path.symlink_to(outside)
-
-
-def replace(path: Path, make: Callable[[], Any]) -> None:
-    path.unlink()
-    make()
-
-
-def flip_bit(path: Path) -> None:
-    """Damage the pixels of a PNG file; Pillow alone doesn't see it."""
-    data = bytearray(path.read_bytes())
-    data[data.index(b"IDAT") + 8] ^= 4
-    path.write_bytes(data)
-
-
-def rotate(path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 3  # turned by half: no size tells whether the mask was drawn before or after
-    Image.open(path).save(path, exif=exif)
-
 
 # How a file is spoilt, what the message says, and whether its header tells (a tiny file cut short
 # may lose its header too).
@@ -265,166 +191,6 @@ def test_two_images_of_one_name_are_reported(tmp_path: Path, name: str) -> None:
     )
 
 
-def change_json(path: Path, change: Callable[[dict], Any]) -> None:
-    tree = json.loads(path.read_text())
-    change(tree)
-    path.write_text(json.dumps(tree))
-
-
-@pytest.mark.parametrize("name", ["coco_panoptic", "coco_instance"])
-def test_coco_entries_taken_twice_missing_or_out_of_the_root_are_reported(
-    tmp_path: Path, name: str
-) -> None:
-    section = WRITERS[name](tmp_path)
-    path = next((tmp_path / "annotations").glob("*_train2017.json"))
-    sound = json.loads(path.read_text())
-
-    def found(change: Callable[[dict], Any]) -> dict[str, str]:
-        tree = json.loads(json.dumps(sound))
-        change(tree)
-        path.write_text(json.dumps(tree))
-        return bad_samples(open_(tmp_path, section))
-
-    twice = found(lambda t: t["images"].append(t["images"][1] | {"id": 99}))
-    assert (
-        list(twice) == [STEM]
-        and "has 2 images called a_000001 (a_000001.jpg (id 6), a_000001.jpg (id 99))"
-        in twice[STEM]
-    )
-    unlisted = found(lambda t: t["images"].pop(1))
-    assert list(unlisted) == [STEM] and "has no annotation" in unlisted[STEM]
-    outside = found(lambda t: t["images"][1].update(file_name="../../../etc/a_000001.jpg"))
-    assert list(outside) == [STEM] and "out of" in outside[STEM]
-    foreign = found(lambda t: _first_category(t, 6, 999))
-    assert list(foreign) == [STEM] and "category_id 999" in foreign[STEM]
-    with pytest.raises(DatasetError, match="lists no images"):
-        found(lambda t: t.pop("images"))
-    with pytest.raises(DatasetError, match=r"byte \d+: KeyError\('image_id'\)"):
-        found(lambda t: t["annotations"][0].pop("image_id"))
-
-
-def _first_category(tree: dict, image_id: int, category: int) -> None:
-    annotation = next(a for a in tree["annotations"] if a["image_id"] == image_id)
-    (annotation["segments_info"][0] if "segments_info" in annotation else annotation)[
-        "category_id"
-    ] = category
-
-
-POLYGON = [0, 0, 8, 0, 8, 8]
-SEGMENTATIONS = {
-    "coordinates far away": ([[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]], r"has the coordinate 1e\+09"),
-    "a coordinate that is no number": ([[*POLYGON, 0, float("nan")]], "has the coordinate nan"),
-    "nested coordinates": ([[POLYGON] * 6], "expected numbers alone"),
-    "runs of another size": ({"size": [1 << 40, 1 << 40], "counts": [1]}, r"expected \[16, 24\]"),
-    "runs that are cut": ({"size": [16, 24], "counts": "oooooo"}, "end in the middle"),
-    "runs that are short": ({"size": [16, 24], "counts": [383]}, "add up to 383; expected 384"),
-    "nothing": (None, "expected polygons or run lengths"),
-}
-
-
-@pytest.mark.parametrize("case", SEGMENTATIONS)
-@pytest.mark.parametrize("is_crowd", [0, 1])
-def test_a_bad_polygon_is_reported_with_its_annotation(
-    tmp_path: Path, case: str, is_crowd: int
-) -> None:
-    section = WRITERS["coco_instance"](tmp_path)
-    segmentation, words = SEGMENTATIONS[case]
-
-    def spoil(tree: dict) -> None:
-        annotation = next(a for a in tree["annotations"] if a["id"] == 62)
-        annotation.update(segmentation=segmentation, iscrowd=is_crowd)
-
-    change_json(tmp_path / "annotations" / "instances_train2017.json", spoil)
-    found = bad_samples(open_(tmp_path, section))
-    assert list(found) == [STEM] and re.search(words, found[STEM])
-    assert "annotation 62 of image 6 (a_000001.jpg)" in found[STEM]
-
-
-def test_the_polygons_of_an_image_have_a_bounded_boundary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    section = WRITERS["coco_instance"](tmp_path)
-    monkeypatch.setattr(coco_instance, "_MAX_BOUNDARY", 70)  # 64 and 16 pixels
-    found = bad_samples(open_(tmp_path, section))
-    assert len(found) == 5
-    assert "annotation 62 of image 6" in found[STEM] and "boundary of more than 70" in found[STEM]
-
-
-NUMBERS = {
-    "an image id": (lambda t: t["images"][1].update(id=1 << 70), "images"),
-    "an image id without end": (lambda t: t["images"][1].update(id=float("inf")), "images"),
-    "an annotation's image id": (
-        lambda t: t["annotations"][0].update(image_id=-1 << 70),
-        "annotations",
-    ),
-    "iscrowd": (lambda t: t["annotations"][0].update(iscrowd=1 << 70), "annotations"),
-    "an image that is a list": (lambda t: t["images"].append([1]), "images"),
-    "an annotation that is a number": (lambda t: t["annotations"].append(1), "annotations"),
-}
-
-
-@pytest.mark.parametrize("name", ["coco_panoptic", "coco_instance"])
-@pytest.mark.parametrize("case", NUMBERS)
-def test_entries_that_no_index_can_hold_are_refused_with_their_place(
-    tmp_path: Path, name: str, case: str
-) -> None:
-    section = WRITERS[name](tmp_path)
-    spoil, array = NUMBERS[case]
-    change_json(next((tmp_path / "annotations").glob("*_train2017.json")), spoil)
-    with pytest.raises(DatasetError, match=rf"byte \d+: .* in an entry of '{array}'"):
-        open_(tmp_path, section)
-
-
-BAD_IDS = [-1, 1.5, "7", 1 << 63, None, [1]]
-
-
-@pytest.mark.parametrize("value", BAD_IDS)
-@pytest.mark.parametrize(
-    "name, key",
-    [("coco_instance", "id"), ("coco_instance", "category_id"), ("coco_panoptic", "id")],
-)
-def test_ids_that_no_map_can_hold_are_reported(
-    tmp_path: Path, name: str, key: str, value: Any
-) -> None:
-    section = WRITERS[name](tmp_path)
-
-    def spoil(tree: dict) -> None:
-        annotation = next(a for a in tree["annotations"] if a["image_id"] == 6)
-        annotation.get("segments_info", [annotation])[0][key] = value
-
-    change_json(next((tmp_path / "annotations").glob("*_train2017.json")), spoil)
-    assert list(bad_samples(open_(tmp_path, section))) == [STEM]
-
-
-def test_names_that_no_file_can_have_are_reported(tmp_path: Path) -> None:
-    section = WRITERS["coco_instance"](tmp_path)
-    path = tmp_path / "annotations" / "instances_train2017.json"
-    for name in ("a\0b", "\ud800", "x" * 5000, "../../../etc/passwd", "/dev/zero"):
-        change_json(path, lambda t, name=name: t["images"][1].update(file_name=f"{name}.jpg"))
-        bad = bad_samples(open_(tmp_path, section))
-        assert STEM in bad and len(bad) == 2, name
-        assert all(len(message) < 1000 for message in bad.values())
-
-
-def test_the_index_keeps_the_files_own_categories(tmp_path: Path) -> None:
-    WRITERS["coco_instance"](tmp_path)
-    path = tmp_path / "annotations" / "instances_train2017.json"
-    categories = [{"id": 5, "name": "crack", "supercategory": "wall"}]
-    change_json(path, lambda t: t.update(categories=categories))
-    index = index_coco(path, image_folder=tmp_path / "train2017")
-    assert index.categories == categories
-
-
-def test_panoptic_segments_that_the_file_does_not_describe_are_reported(tmp_path: Path) -> None:
-    section = WRITERS["coco_panoptic"](tmp_path)
-    edit(
-        tmp_path / MASKS["coco_panoptic"].format(STEM),
-        lambda m: np.where(m == m[0, 0], 77, m).astype(np.uint8),
-    )
-    found = bad_samples(open_(tmp_path, section))
-    assert list(found) == [STEM] and "has segment id" in found[STEM] and "image 6" in found[STEM]
-
-
 @pytest.mark.parametrize("name", [n for n in MASKS if n != "voc2012"])
 def test_names_beyond_ascii_pair_up_in_either_unicode_form(tmp_path: Path, name: str) -> None:
     section = WRITERS[name](tmp_path)
@@ -479,57 +245,6 @@ def test_a_folder_that_links_in_a_circle_ends(tmp_path: Path) -> None:
     assert {"a/a_000000", "a/a_000001", "b/b_000000"} <= {
         k for s in ("train", "val") for k in reader.keys(s)
     }
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        ("id,name\n1,wall\n1,floor\n", "gives id 1 twice"),
-        ("id,name\n1,wall\n2,Wall\n", "share the slug 'wall'"),
-        ("number,name\n1,wall\n", "row 1 is"),
-        ("id,name\n-1,wall\n", "has id '-1'; expected a whole number"),
-        ("id,name,color\n1,wall,10 20\n", "has color '10 20'; expected three numbers"),
-        ("id,name,is_thing\n1,wall,perhaps\n", "has is_thing 'perhaps'; expected true or false"),
-        ("", "1 to 255 classes, got 0"),
-        ("id,name,id\n1,wall,2\n", "column 'id' stands twice"),
-        ("id,name\n1," + "x" * 200_000, "is no CSV table: field larger"),
-        ("id,name\n" + "9" * 5000 + ",wall\n", "row 1 has id '9999"),
-        ("id,name\n" + "".join(f"{i},c{i}\n" for i in range(70_000)), "has more than 65536 rows"),
-        ("id,name\n" + "".join(f"{i % 300},c{i}\n" for i in range(60_000)), "gives id 0, 1,"),
-    ],
-)
-def test_a_bad_class_list_is_reported_with_its_row(
-    tmp_path: Path, content: str, words: str
-) -> None:
-    section = WRITERS["folder"](tmp_path)
-    (tmp_path / "classes.csv").write_text(content)
-    with pytest.raises(DatasetError, match=words) as caught:
-        open_(tmp_path, section)
-    assert "classes.csv" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        ("[" * 100_000, "it nests too deep"),
-        ('{"1": "wall", "1": "floor"}', "the key '1' stands twice"),
-        ('[{"id": ' + "9" * 5000 + "}]", "4300 digits"),
-        ('[{"id": 1, "name": "wall"}] x', "Extra data"),
-        ('[{"id": 1, "name": ["wall"]}]', "row 1 is"),
-        ('[{"id": 1e999, "name": "wall"}]', "row 1 has id inf"),
-        ('[{"id": 1, "name": "wall", "color": [1e999, 0, 0]}]', "row 1 has color"),
-        ("3", "holds int"),
-    ],
-)
-@pytest.mark.parametrize("name, file", [("folder", "classes.json"), ("mapillary", "config.json")])
-def test_a_bad_json_class_list_is_reported(
-    tmp_path: Path, name: str, file: str, content: str, words: str
-) -> None:
-    section = WRITERS[name](tmp_path)
-    (tmp_path / file).write_text(content)
-    with pytest.raises(DatasetError, match=words if name == "folder" else "config.json") as caught:
-        open_(tmp_path, section)
-    assert file in str(caught.value) and len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -626,7 +341,7 @@ def test_damage_in_a_copy_of_real_camvid_is_found(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:9000])
     edit(tmp_path / "valannot" / f"{stems[2]}.png", lambda m: m + 1)
     reader = open_(tmp_path, {"name": "camvid"})
-    splits: tuple[Split, ...] = SPLITS
+    splits = SPLITS
     found = {}
     for split in splits:
         for key in reader.keys(split):

@@ -3,7 +3,6 @@ import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +11,11 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from seggen_core.config import PretrainConfig, SegGenConfig
 from seggen_core.errors import FoundationError
-from seggen_core.generators import autoencoder, pretrain
+from seggen_core.generators import autoencoder
 from seggen_core.generators.foundation import load_pipeline
-from seggen_core.generators.make_foundation import located
 from seggen_core.generators.pixels import to_pixels
-from seggen_core.generators.pretrain import Pretraining, pretrain_foundation, train_unet
+from seggen_core.generators.pretrain import Pretraining, pretrain_foundation
 from seggen_core.generators.pretrain_data import (
     CaptionedImages,
     ImageLatents,
@@ -26,81 +23,11 @@ from seggen_core.generators.pretrain_data import (
     tokenize,
 )
 from seggen_core.generators.pretrain_networks import MAX_PROMPT_TOKENS, build_text_encoder
-from seggen_core.generators.sampling import sample_images
-from seggen_core.generators.tokenizer import train_clip_tokenizer
-from seggen_core.project.paths import ProjectPaths
-from seggen_core.project.rng import torch_generator
 from seggen_core.scenes.layout import SCENES_TAXONOMY
 from seggen_core.scenes.stream import stream_scene
-from seggen_core.stages import foundation as stage
+from tests.generators.tiny_pretraining import CONFIG, SHARES, pretrain_on_scenes, unet_run
 
-CONFIG = PretrainConfig(
-    image_size=16,
-    autoencoder_steps=4,
-    autoencoder_channels=(8, 16),
-    unet_steps=7,
-    unet_decay_steps=2,
-    unet_channels=(16, 32),
-    text_width=16,
-    batch_size=4,
-    pool_size=70,  # no whole number of refreshes, so that the pool ends within a group
-    refresh=3,
-    precision="fp32",
-)
-SHARES = {"single_object_share": 0.5, "stuff_only_share": 0.06}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "CHECKPOINT_EVERY", 3)
-        patch.setattr(pretrain, "TOKENIZER_CAPTIONS", 300)
-        yield
-
-
-@pytest.fixture(scope="module")
-def accelerator() -> Accelerator:
-    return Accelerator(cpu=True)
-
-
-@pytest.fixture(scope="module")
-def work(accelerator: Accelerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pretrain in work/: the pipeline is work/foundation, the reported steps work/steps.json."""
-    work = tmp_path_factory.mktemp("pretrain")
-    steps: list[tuple[str, int, dict[str, float]]] = []
-    pretrain_foundation(
-        Pretraining(config=CONFIG, seed=0, accelerator=accelerator, work_folder=work / "work"),
-        folder=work / "foundation",
-        on_step=lambda part, step, metrics: steps.append(
-            (part, step, {k: float(v) for k, v in metrics.items()})
-        ),
-    )
-    (work / "steps.json").write_text(json.dumps(steps))
-    return work
-
-
-def unet_run(
-    work: Path, folder: Path, accelerator: Accelerator, *, kill_after: int | None = None
-) -> tuple[dict[str, torch.Tensor], dict[int, float]]:
-    """Train UNet and text encoder on the parts in `work`; return weights and losses by step."""
-    losses: dict[int, float] = {}
-
-    def on_step(step: int, metrics: dict[str, float]) -> None:
-        losses[step] = metrics["loss"]
-        if step == kill_after:
-            raise KeyboardInterrupt
-
-    unet, text_encoder = train_unet(
-        Pretraining(config=CONFIG, seed=0, accelerator=accelerator, work_folder=folder),
-        vae=AutoencoderKL.from_pretrained(work / "work" / "vae").requires_grad_(False),
-        tokenizer=CLIPTokenizer.from_pretrained(work / "work" / "tokenizer"),
-        on_step=on_step,
-    )
-    return {
-        f"{i}.{k}": v
-        for i, part in enumerate((unet, text_encoder))
-        for k, v in part.state_dict().items()
-    }, losses
+pytestmark = pytest.mark.usefixtures("small_pretraining")
 
 
 def test_every_step_of_both_parts_is_reported(work: Path) -> None:
@@ -278,14 +205,6 @@ def test_an_interrupted_autoencoder_ends_in_the_same_bytes(
     assert steps == [3, 4] and all(torch.equal(weights[k], v) for k, v in whole.items())
 
 
-def pretrain_on_scenes(config: PretrainConfig, *, folder: Path, accelerator: Accelerator) -> None:
-    """Pretrain on scenes into `folder`/out."""
-    pretraining = Pretraining(
-        config=config, seed=1, accelerator=accelerator, work_folder=folder / "work"
-    )
-    pretrain_foundation(pretraining, folder=folder / "out", on_step=lambda *_: None)
-
-
 def test_pretraining_can_be_continued_from_a_foundation(
     work: Path, accelerator: Accelerator, tmp_path: Path
 ) -> None:
@@ -338,15 +257,6 @@ def test_a_new_unet_wants_an_autoencoder_of_the_shape_that_is_configured(
         match=r"autoencoder in .*vae has 4 latent channels and 2 resolution levels, but .* 4 and 3",
     ):
         pretrain_on_scenes(config, folder=tmp_path, accelerator=accelerator)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [({"new_unet": True}, "new_unet"), ({"random_crops": {"per_sample": 1}}, "crops")],
-)
-def test_settings_that_would_do_nothing_are_refused(changes: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PretrainConfig.model_validate(changes)
 
 
 @pytest.mark.parametrize("decay, moves", [(1.0, False), (0.0, True)])
@@ -423,78 +333,6 @@ def test_continuing_from_what_is_no_foundation(accelerator: Accelerator, tmp_pat
     config = CONFIG.model_copy(update={"init_from": tmp_path / "nowhere"})
     with pytest.raises(FoundationError, match=r"init_from is .*nowhere, which holds no pipeline"):
         pretrain_on_scenes(config, folder=tmp_path, accelerator=accelerator)
-
-
-def test_tokens_don_t_depend_on_the_order_of_the_captions(tmp_path: Path) -> None:
-    captions = ["a photo of a car", "two trees and a car", "a photo of two trees"]
-    one = train_clip_tokenizer(captions, folder=tmp_path / "a", max_length=8)
-    two = train_clip_tokenizer(captions[::-1], folder=tmp_path / "b", max_length=8)
-    assert one.get_vocab() == two.get_vocab() and len(set(one.get_vocab().values())) == len(one)
-    assert (
-        one("a car", padding="max_length").input_ids == two("a car", padding="max_length").input_ids
-    )
-
-
-def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_path: Path) -> None:
-    paths = ProjectPaths(tmp_path)
-    paths.taxonomy.parent.mkdir(parents=True)
-    paths.taxonomy.write_text(json.dumps(SCENES_TAXONOMY.to_json()))
-    settings = CONFIG.model_dump(mode="json") | {
-        "autoencoder_steps": 1,
-        "unet_steps": 1,
-        "pool_size": 8,
-    }
-    tree: dict[str, Any] = {
-        "profile": "test",
-        "classes": ["car"],
-        "runtime": {"device": "cpu", "tracking_uri": "disk"},
-        "dataset": {"name": "scenes", "image_size": 16},
-        "foundation": {"mode": "pretrain", "pretrain": settings},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 1},
-        "imgsyn": {"samples_per_source": 1},
-        "seediff": {
-            "samples_per_class": 1,
-            "sampling": {"num_inference_steps": 1, "micro_batch_size": 2},
-        },
-        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
-    }
-    wider = tree | {
-        "foundation": {"mode": "pretrain", "pretrain": settings | {"unet_channels": [32, 32]}}
-    }
-    with pytest.MonkeyPatch.context() as patch:
-
-        def killed(*_: object, **__: object) -> None:
-            raise KeyboardInterrupt
-
-        # A run that ends before it is published leaves its parts in the scratch folder.
-        patch.setattr(stage, "draw_foundation", killed)
-        with pytest.raises(KeyboardInterrupt):
-            stage.run(SegGenConfig.model_validate(wider), paths=paths, item=None)
-    assert list((paths.scratch / "foundation").rglob("vae"))
-    stage.run(SegGenConfig.model_validate(tree), paths=paths, item=None)
-    pipeline = load_pipeline(paths.model("foundation"))
-    assert pipeline.unet.config.block_out_channels == [16, 32]
-    assert not (paths.scratch / "foundation").exists()
-    sample = sample_images(
-        pipeline,
-        prompts=["a photo of a car"],
-        generators=lambda i: torch_generator(0, i),
-        config=SegGenConfig.model_validate(tree).seediff.sampling,
-        image_size=16,
-    )
-    assert sample.shape == (1, 16, 16, 3)
-
-
-@pytest.mark.parametrize("given", ["old", "/elsewhere/old"])
-def test_init_from_starts_from_the_project_wherever_the_shell_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
-) -> None:
-    monkeypatch.chdir("/")
-    config = located(PretrainConfig(init_from=Path(given)), base=tmp_path)
-    assert config.init_from == (tmp_path / "old" if given == "old" else Path("/elsewhere/old"))
-    assert located(PretrainConfig(), base=tmp_path).init_from is None
 
 
 def test_the_pool_is_a_sliding_window_that_follows_from_the_step_alone(work: Path) -> None:

@@ -16,21 +16,23 @@ def row(*runs: tuple[int, int, int]) -> PanopticMap:
     )
 
 
-def literal_counts(
+VOID = IGNORE_INDEX << 16
+
+
+def literal_counts(  # noqa: PLR0912 (a transcription)
     prediction: PanopticMap, truth: PanopticMap, num_classes: int, crowd: int | None
 ) -> list[list[float]]:
     """panopticapi's pq_compute_single_core for one image, line by line.
 
     `crowd` is a segment id of the truth.
     """
-    void = IGNORE_INDEX << 16
     pan_gt, pan_pred = truth.segment_ids(), prediction.segment_ids()
     gt_segms = {
         int(s): {"category_id": int(s) >> 16, "iscrowd": int(s == crowd)}
         for s in np.unique(pan_gt)
-        if s != void
+        if s != VOID
     }
-    pred_segms = {int(s): {"category_id": int(s) >> 16} for s in np.unique(pan_pred) if s != void}
+    pred_segms = {int(s): {"category_id": int(s) >> 16} for s in np.unique(pan_pred) if s != VOID}
     for label, segment in gt_segms.items():
         segment["area"] = int((pan_gt == label).sum())
     for label, segment in pred_segms.items():
@@ -49,7 +51,7 @@ def literal_counts(
             pred_segms[pred_label]["area"]
             + gt_segms[gt_label]["area"]
             - intersection
-            - gt_pred_map.get((void, pred_label), 0)
+            - gt_pred_map.get((VOID, pred_label), 0)
         )
         value = intersection / union
         if value > 0.5:
@@ -68,7 +70,7 @@ def literal_counts(
     for pred_label, pred_info in pred_segms.items():
         if pred_label in pred_matched:
             continue
-        intersection = gt_pred_map.get((void, pred_label), 0)
+        intersection = gt_pred_map.get((VOID, pred_label), 0)
         if pred_info["category_id"] in crowd_labels_dict:
             intersection += gt_pred_map.get(
                 (crowd_labels_dict[pred_info["category_id"]], pred_label), 0

@@ -3,7 +3,6 @@ import os
 import pickle
 import random
 import resource
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,84 +19,14 @@ from PIL import Image
 
 from seggen_core.errors import SampleStoreError, StorageError
 from seggen_core.store import format as sample_store_format
-from seggen_core.store.format import encode_sample
-from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter, open_partitions
-
-NUM_SAMPLES = 11
-SHARD_BYTES = 40_000  # a few samples a shard
-MANIFEST = {"stage": "masksyn", "params": {"seed": 0}}
-
-
-def make_sample(index: int) -> Sample:
-    rng = np.random.default_rng(index)
-    segmentation_map = rng.integers(0, 3, (40, 48), np.uint8)
-    segmentation_map[:2] = 255
-    metadata = {
-        "source_key": f"train-{index:05d}",
-        "class_slug": "car",
-        "seed": 2**62 + index,
-        "prompt": f"a phöto of {index} cars",
-        "model_hash": "abc",
-        "quality": {"score": index / 7, "ambiguous": 0} if index % 2 else {"score": 1},
-        "layout": {"things": [{"x": 0.5}]},
-    }
-    instance_map = rng.integers(0, 60_000, (40, 48), np.uint16) if index % 3 else None
-    return Sample(
-        f"train-{index:05d}-masksyn_{index}",
-        rng.integers(0, 256, (40, 48, 3), np.uint8),
-        segmentation_map,
-        instance_map,
-        metadata,
-    )
-
-
-def write_store(folder: Path) -> None:
-    """Write the store that all tests compare with."""
-    with SampleStoreWriter(folder, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-        for index in range(NUM_SAMPLES):
-            writer.add(make_sample(index))
-        writer.finish(manifest=MANIFEST)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def run_python(*arguments: str | Path, **options) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished store; read only."""
-    folder = tmp_path_factory.mktemp("store") / "synthetic" / "masksyn" / "car"
-    write_store(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished store that a test may damage."""
-    return Path(shutil.copytree(finished, tmp_path / "synthetic" / "masksyn" / "car"))
-
-
-def assert_same(found: Sample, expected: Sample) -> None:
-    assert found.key == expected.key
-    assert found.metadata == expected.metadata
-    for name in ("image", "segmentation_map", "instance_map"):
-        a, b = getattr(found, name), getattr(expected, name)
-        assert (a is None) == (b is None)
-        if b is not None:
-            assert a.dtype == b.dtype
-            assert np.array_equal(a, b)
-
+from seggen_core.store.reader import SampleStore, SampleStoreWriter, open_partitions
+from tests.store.samples import (
+    NUM_SAMPLES,
+    SHARD_BYTES,
+    assert_same,
+    make_sample,
+    write_store,
+)
 
 # Reading
 
@@ -389,161 +318,11 @@ def test_real_splits_are_remade_by_the_dataset_stage(tmp_path: Path) -> None:
 
 # Bad samples
 
-GOOD = make_sample(1)
-WRONG_ID = np.where(np.arange(48) == 7, 3, GOOD.segmentation_map).astype(np.uint8)
-
-
-@pytest.mark.parametrize(
-    "sample, message",
-    [
-        (
-            replace(GOOD, segmentation_map=WRONG_ID),
-            r"the mask holds 3 \(40 pixels\); allowed are 0-2 and 255",
-        ),
-        (
-            replace(GOOD, segmentation_map=GOOD.segmentation_map.astype(np.int64)),
-            r"segmentation_map is int64.*expected uint8",
-        ),
-        (
-            replace(GOOD, segmentation_map=GOOD.image),
-            r"segmentation_map is \(40, 48, 3\); expected \[H, W\]",
-        ),
-        (replace(GOOD, segmentation_map=np.zeros((0, 0), np.uint8)), "1 to 67108864 pixels"),
-        (
-            replace(GOOD, image=GOOD.image[:, :-1]),
-            r"image is uint8 \[40, 47, 3\]; expected uint8 \[40, 48, 3\]",
-        ),
-        (replace(GOOD, image=GOOD.image / 255), r"image is float64 .*expected uint8"),
-        (replace(GOOD, image=GOOD.image[..., 0]), r"image is uint8 \[40, 48\]"),
-        (
-            replace(GOOD, instance_map=GOOD.segmentation_map),
-            r"instance_map is uint8 .*expected uint16",
-        ),
-        (replace(GOOD, key="train.1"), "'train.1' is not 1 to 80 of"),
-        (replace(GOOD, key="../x"), "'../x' is not 1 to 80 of"),
-        (replace(GOOD, key=""), "'' is not 1 to 80 of"),
-        (replace(GOOD, key="k" * 81), "is not 1 to 80 of"),
-        (replace(GOOD, key="k\n"), "is not 1 to 80 of"),
-        (replace(GOOD, metadata={"loss": float("nan")}), "can't be written as JSON"),
-        (replace(GOOD, metadata={"loss": np.float32(1)}), "can't be written as JSON"),
-        (replace(GOOD, metadata={"prompt": "\ud800"}), "can't be written as JSON"),
-        (replace(GOOD, metadata={"seed": "7"}), r"metadata\['seed'\] is '7'; expected int"),
-        (replace(GOOD, metadata={"seed": 2**63}), "expected int .64 bit."),
-        (
-            replace(GOOD, metadata={"quality": {"score": "good"}}),
-            "quality 'score' is 'good'; expected a number",
-        ),
-        (replace(GOOD, metadata={"quality": 0.5}), r"metadata\['quality'\] is 0.5"),
-    ],
-)
-def test_bad_sample_is_refused_and_nothing_of_it_stored(
-    tmp_path: Path, sample: Sample, message: str
-) -> None:
-    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
-        with pytest.raises(SampleStoreError, match=message) as caught:
-            writer.add(sample)
-        assert repr(sample.key) in str(caught.value)
-        writer.add(make_sample(2))
-        writer.finish(manifest={})
-    store = SampleStore(tmp_path)
-    assert len(store) == 1
-    assert_same(store[0], make_sample(2))
-
-
-def test_duplicate_key(tmp_path: Path) -> None:
-    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
-        writer.add(GOOD)
-        with pytest.raises(SampleStoreError, match=f"{GOOD.key!r} is already in"):
-            writer.add(GOOD)
-        writer.finish(manifest={})
-    assert SampleStore(tmp_path).keys() == [GOOD.key]
-
-
-def test_samples_of_many_sizes_lie_in_one_store(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    samples = []
-    for number, size in enumerate([(1, 1), (3, 200), (128, 7), (64, 64), (97, 31)]):
-        mask = rng.integers(0, 3, size, np.uint8)
-        instances = rng.integers(0, 9, size, np.uint16) if number % 2 else None
-        image = rng.integers(0, 256, (*size, 3), np.uint8)
-        samples.append(Sample(f"s{number}", image, mask, instances, {"seed": number}))
-    with SampleStoreWriter(tmp_path, num_classes=3) as writer:
-        for sample in samples:
-            writer.add(sample)
-        writer.finish(manifest={})
-    store = SampleStore(tmp_path)
-    for sample, stored in zip(samples, store, strict=True):
-        assert_same(stored, sample)
-        assert store.read_mask(sample.key).shape == sample.segmentation_map.shape
-    sizes = [int(np.sum(counts)) for counts in store.index["class_pixel_counts"]]
-    assert sizes == [sample.segmentation_map.size for sample in samples]
-
 
 # Determinism, and what a killed writer leaves
 
 
-def test_same_samples_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    write_store(tmp_path / "again")
-    assert contents(tmp_path / "again") == contents(finished)
-    assert len(list(finished.glob("shard-*.tar"))) > 2
-    assert set(contents(finished)) >= {"index.parquet", "manifest.json"}
-    assert not (finished / "rows.jsonl").exists()
-
-
-def test_encoded_samples_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=SHARD_BYTES) as writer:
-        for index in range(NUM_SAMPLES):
-            writer.append(encode_sample(make_sample(index), num_classes=3))
-        writer.finish(manifest=MANIFEST)
-    assert contents(tmp_path) == contents(finished)
-
-
-@pytest.mark.parametrize("num_samples", [0, 3, NUM_SAMPLES])
-def test_an_unfinished_store_is_no_store_and_is_begun_anew(
-    finished: Path, tmp_path: Path, num_samples: int
-) -> None:
-    with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=200) as writer:
-        for index in range(num_samples):
-            writer.add(make_sample(index))
-    (tmp_path / "index.parquet.tmp").write_bytes(b"half")
-    with pytest.raises(SampleStoreError, match=r"isn't finished; run: dvc repro"):
-        SampleStore(tmp_path)
-    write_store(tmp_path)
-    assert contents(tmp_path) == contents(finished)
-
-
-def test_a_finished_store_is_not_written_again(finished: Path, folder: Path) -> None:
-    with pytest.raises(SampleStoreError, match="is finished; delete the folder"):
-        SampleStoreWriter(folder, num_classes=3)
-    assert contents(folder) == contents(finished)
-
-
-def test_two_processes_cant_write_one_store(tmp_path: Path) -> None:
-    with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=SHARD_BYTES):
-        child = run_python(__file__, tmp_path)
-        _, errors = child.communicate(timeout=300)
-    assert child.returncode != 0
-    assert f"another process is writing {tmp_path}" in errors
-
-
 # A disk that is full or not writable
-
-
-def test_a_full_disk_is_one_error(finished: Path, tmp_path: Path) -> None:
-    rows = SampleStore(finished).index.query("shard == 'shard-00000.tar'")
-    limit = int(rows["image_offset"].iloc[2])  # full in the midst of the third sample
-    child = run_python(__file__, tmp_path, f"--file-limit={limit}")
-    _, errors = child.communicate(timeout=300)
-    assert child.returncode == StorageError.exit_code, errors
-    assert f"can't write {tmp_path}: File too large. The store isn't finished." in errors
-    write_store(tmp_path)  # with room again
-    assert contents(tmp_path) == contents(finished)
-
-
-def test_folder_that_cant_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"can't write .*file/store: Not a directory"):
-        SampleStoreWriter(tmp_path / "file" / "store", num_classes=3)
 
 
 if __name__ == "__main__":  # the child process of the tests above

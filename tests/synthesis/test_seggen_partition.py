@@ -5,20 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from seggen_core import stage
-from seggen_core.datasets.subset import rarest_class_partition
-from seggen_core.errors import CaptionError, ConfigError, StorageError
+from seggen_core.errors import StorageError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.scenes.layout import SCENES_TAXONOMY
 from seggen_core.stages import imgsyn, masksyn
@@ -27,25 +23,8 @@ from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis import seggen_partition
 from seggen_core.synthesis.seggen import PairMasks
 from seggen_core.synthesis.seggen_methods import MaskSyn
-from seggen_core.synthesis.seggen_partition import list_tasks
 from tests.synthesis.conftest import PARAMS, write_config
-
-Project = Callable[[str], ProjectPaths]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def sources_of(paths: ProjectPaths) -> dict[str, list[str]]:
-    """Sources of each class: samples of the subset whose rarest class it is."""
-    index = SampleStore(paths.real("train")).index
-    counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
-    wanted = set(json.loads(paths.subsets.read_text())["0"])
-    return {
-        c: [k for k in keys if k in wanted]
-        for c, keys in rarest_class_partition(counts, SCENES_TAXONOMY).items()
-    }
+from tests.synthesis.seggen_helpers import Project, contents, sources_of
 
 
 @pytest.fixture(scope="module")
@@ -374,20 +353,6 @@ def test_another_limit_draws_nothing(make_project: Project, ambiguous_thirds: li
     assert ambiguous_thirds == []
 
 
-def test_a_class_without_sources_is_an_empty_partition(
-    make_project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = make_project("empty")
-    assert sources_of(paths)["sky"] == []  # every scene has sky, so it is the rarest class of none
-    monkeypatch.setattr(seggen_partition, "load_mask2img", None)  # no model is loaded for nothing
-    masksyn.run(write_config(paths), paths=paths, item="sky")
-    store = SampleStore(paths.synthetic("masksyn", "sky"))
-    assert len(store) == 0 and store.keys() == []
-    metrics = json.loads((store.folder / "metrics.json").read_text())
-    assert metrics == {"samples": 0.0, "rejected": 0.0}
-    assert not (store.folder / "previews.png").exists()
-
-
 def test_a_place_that_cant_be_written_is_one_error_and_costs_nothing(
     whole: ProjectPaths, make_project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,55 +366,3 @@ def test_a_place_that_cant_be_written_is_one_error_and_costs_nothing(
     monkeypatch.setattr(seggen_partition, "load_mask2img", None)  # nothing is drawn again
     imgsyn.run(config, paths=paths, item="car")
     assert contents(paths.synthetic("imgsyn", "car")) == contents(whole.synthetic("imgsyn", "car"))
-
-
-def test_it_computes_with_the_threads_it_was_given(make_project: Project) -> None:
-    paths = make_project("threads")
-    torch.set_num_threads(2)
-    imgsyn.run(write_config(paths), paths=paths, item="sky")
-    assert torch.get_num_threads() == 1
-
-
-def test_a_missing_caption_and_an_unknown_class_are_user_errors(
-    make_project: Project, cars: list[str]
-) -> None:
-    paths = make_project("captions")
-    table = pd.read_parquet(paths.prompts("car"))
-    table[table["sample_key"] != cars[0]].to_parquet(paths.prompts("car"))
-    config = write_config(paths)
-    with pytest.raises(
-        CaptionError,
-        match=rf"1 samples have no caption, e\.g\. {cars[0]} \(run: dvc repro captions\)",
-    ):
-        imgsyn.run(config, paths=paths, item="car")
-    with pytest.raises(ConfigError, match="there is no class 'zebra'; this taxonomy has: sky"):
-        imgsyn.run(config, paths=paths, item="zebra")
-
-
-def test_tasks_are_those_of_the_subsets_union(whole: ProjectPaths, cars: list[str]) -> None:
-    captions = pd.DataFrame({"sample_key": cars, "caption": [f"picture {k}" for k in cars]})
-    store = SampleStore(whole.real("train"))
-
-    def tasks(subsets: dict[str, list[str]]) -> list[tuple[str, int, str]]:
-        listed = list_tasks(
-            store=store,
-            captions=captions,
-            subsets=subsets,
-            taxonomy=SCENES_TAXONOMY,
-            class_slug="car",
-            per_source=2,
-        )
-        return [(t.source_key, t.index, t.prompt) for t in listed]
-
-    wanted = [(k, n, f"picture {k}") for k in cars[:2] for n in range(2)]
-    assert tasks({"0": [cars[1]], "1": [cars[0], cars[1]]}) == wanted
-    assert tasks({"0": []}) == []
-
-
-def test_partitions_are_disjoint_and_together_the_subset(whole: ProjectPaths) -> None:
-    sources = sources_of(whole)
-    together = [key for keys in sources.values() for key in keys]
-    assert (
-        sorted(together) == sorted(json.loads(whole.subsets.read_text())["0"])
-        and len(set(together)) == 30
-    )

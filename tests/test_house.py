@@ -1,0 +1,64 @@
+"""The limits of CONTRIBUTING.md that no linter checks: how long a function or a module may be."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("benchmarks", "dagster_dvc", "dagster_project", "seggen_core", "tests", "tools")
+MAX_FUNCTION_LINES = 60
+MAX_MODULE_LINES = 400
+MAX_STAGE_LINES = 60
+
+
+def long_functions(source: str) -> Iterator[str]:
+    """Yield "name: lines" of each function that is too long, without its decorators."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > MAX_FUNCTION_LINES:
+                yield f"{node.name}: {lines} lines"
+
+
+def modules(folder: str) -> dict[str, str]:
+    """Return the source of each module below a folder, by its path."""
+    files = sorted((ROOT / folder).rglob("*.py"))
+    return {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in files}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_function_and_no_module_is_too_long(folder: str) -> None:
+    sources = modules(folder)
+    assert sources, f"{folder} holds no module; FOLDERS names the folders of this project"
+    too_long = [f"{path}: {f}" for path, source in sources.items() for f in long_functions(source)]
+    for path, source in sources.items():
+        lines = len(source.splitlines())
+        if lines > MAX_MODULE_LINES:
+            too_long.append(f"{path}: {lines} lines")
+    assert not too_long, (
+        f"at most {MAX_FUNCTION_LINES} lines a function and {MAX_MODULE_LINES} lines a module; "
+        "move a part of it out"
+    )
+
+
+def test_every_folder_with_modules_is_looked_at() -> None:
+    ours = {f.parent.name for f in ROOT.glob("*/*.py") if not f.parent.name.startswith(".")}
+    assert ours - {"data", "examples"} == set(FOLDERS)
+
+
+def test_stages_are_thin() -> None:
+    stages = modules("seggen_core/stages")
+    too_long = {path: n for path, s in stages.items() if (n := s.count("\n")) > MAX_STAGE_LINES}
+    assert not too_long, (
+        "a stage module opens a context, calls one function of a room and publishes; "
+        "move the rest into the room"
+    )
+
+
+def test_a_long_function_is_found_wherever_it_stands() -> None:
+    body = "        pass\n" * MAX_FUNCTION_LINES
+    method = f"class A:\n    async def method(self):\n{body}"
+    assert list(long_functions(method)) == [f"method: {MAX_FUNCTION_LINES + 1} lines"]
+    assert list(long_functions(method[: -len("        pass\n")])) == []
