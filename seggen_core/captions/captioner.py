@@ -6,7 +6,7 @@ They are the text prompts that every generator is trained on and sampled with (S
 import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from seggen_core.captions.table import FileCaptioner
 from seggen_core.config import CaptionsConfig
@@ -51,7 +51,7 @@ def make_captioner(
     config: CaptionsConfig,
     *,
     taxonomy: Taxonomy,
-    device: str,
+    device: Literal["auto", "cpu", "cuda"],
     base: Path = Path(),
     cache: Path | None = None,
 ) -> Captioner:

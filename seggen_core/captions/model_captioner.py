@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from seggen_core.config import RuntimeConfig
 from seggen_core.errors import CaptionError, ConfigError
+from seggen_core.project.runtime import pick_device
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +43,7 @@ class ModelCaptioner:
         prompt: str,
         batch_size: int,
         max_new_tokens: int,
-        device: str,
+        device: Literal["auto", "cpu", "cuda"],
     ) -> None:
         """Say what to load.
 
@@ -77,9 +79,7 @@ class ModelCaptioner:
         """Processor, network, device and precision; CaptionError where they can't be had."""
         import torch
 
-        device = self._device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = pick_device(RuntimeConfig(device=self._device)).type
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         # A folder has no revisions.
         options = {} if Path(self.model).is_dir() else {"revision": self.revision}

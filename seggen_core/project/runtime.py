@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from seggen_core.config import RuntimeConfig
 from seggen_core.errors import ConfigError
+from seggen_core.project.gpus import use_one_gpu
 
 if TYPE_CHECKING:
     import torch
@@ -12,11 +13,17 @@ if TYPE_CHECKING:
 def pick_device(config: RuntimeConfig) -> "torch.device":
     """Return the device that `config` asks for.
 
+    On a machine with several GPUs the process takes one of them (`gpus.use_one_gpu`), and "cuda" is
+    this one.
+
     Raises:
         ConfigError: it asks for "cuda", but torch sees no CUDA device.
+        StorageError: several GPUs, and no lock file can be made.
     """
     import torch
 
+    if config.device != "cpu":
+        use_one_gpu()
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "runtime.device is cuda, but torch sees no CUDA device; set it to auto or cpu"
