@@ -32,6 +32,10 @@ class RuntimeConfig(Section):
     """
 
 
+ClassMasks = Literal["{class}/{name}", "{name}/{class}", "{name}_{class}"]
+"""Names of masks of one class each, below the folder of the masks."""
+
+
 class SplitFiles(Section):
     """Places of one split's files, relative to the dataset's root; None is the published place."""
 
@@ -82,8 +86,17 @@ class DatasetConfig(Section):
     has to agree with the files' own categories.
     """
     background: str | None = None
-    """For "coco_instance": name of a class for the pixels that no instance covers; None ignores
+    """For "coco_instance": name of a class for the pixels that no instance covers. For "folder"
+    with masks of one file a class: the listed class of the pixels that no mask covers. None ignores
     them.
+    """
+    class_masks: ClassMasks | None = None
+    """For "folder": how masks are called if each class has a file of its own; None finds it from
+    the names.
+    """
+    class_overlaps: Literal["refuse", "later"] = "refuse"
+    """What such masks of one image mean where they overlap: "later" gives the pixel to the class
+    that stands later in the class list.
     """
     crowds: Literal["ignore", "instances"] | None = None
     """For "coco_instance": what annotations with iscrowd are. None ignores them as COCO does, and

@@ -228,7 +228,7 @@ def read_files(files: SampleFiles) -> DecodedFiles:
     if files.instances is not None:
         with open_picture(files.instances, modes=files.instances_modes) as instances:
             instances.load()
-        _check_same_size(files.instances, instances.size, files.mask, mask.size)
+        check_same_size(files.instances, instances.size, files.mask, mask.size)
 
     # 2. The image, at a reduced size where it is huge.
     with open_picture(files.image, modes=IMAGE_MODES) as image:
@@ -270,7 +270,7 @@ def read_headers(files: SampleFiles) -> tuple[int, int]:
     if files.instances is not None:
         modes = files.instances_modes
         with open_picture(files.instances, modes=modes, header_only=True) as instances:
-            _check_same_size(files.instances, instances.size, files.mask, size)
+            check_same_size(files.instances, instances.size, files.mask, size)
     with open_picture(files.image, modes=IMAGE_MODES, header_only=True) as image:
         _is_turned(image, files=files, mask_size=size)
     return size
@@ -298,13 +298,14 @@ def _is_turned(image: Image.Image, *, files: SampleFiles, mask_size: tuple[int, 
             )
         if mask_size == (height, width):
             return True
-    _check_same_size(files.image, image.size, files.mask, mask_size)
+    check_same_size(files.image, image.size, files.mask, mask_size)
     return False
 
 
-def _check_same_size(
+def check_same_size(
     path: Path, size: tuple[int, int], other: Path, other_size: tuple[int, int]
 ) -> None:
+    """Raise DatasetError where two files of a sample differ in size (width, height)."""
     if size != other_size:
         raise DatasetError(
             f"{path} is {size[0]}x{size[1]} but {other} is {other_size[0]}x{other_size[1]}; "

@@ -11,7 +11,8 @@ is taken out of train, and images without folders of splits are all train. Robof
 An image and its mask share their path without suffix, or the masks' names have one ending more
 ("_mask"). Masks hold ids (1, 8 or 16 bits, grey RGB, or indexes of a palette), or, where every
 class of the list has a colour, those colours. Instance maps hold a number for each instance (8 or
-16 bits), 0 for none. `dataset.files` names other folders and endings.
+16 bits), 0 for none. `dataset.files` names other folders and endings. Masks may also be one file a
+class (`class_masks`).
 """
 
 from dataclasses import replace
@@ -21,9 +22,11 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_list import read_only_class_file
+from seggen_core.datasets.class_masks import ClassMaskReader, reader_pattern
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.reader import Conventions
-from seggen_core.errors import DatasetError
+from seggen_core.datasets.splits import places
+from seggen_core.errors import ConfigError, DatasetError
 
 _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -78,7 +81,23 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
             has_own_classes=True,
         ),
     )
-    return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
+    pattern = reader_pattern(
+        config, table=table, files=places(config, split="train", layout=layout), root=root
+    )
+    if pattern is None:
+        if config.background or config.class_overlaps != "refuse":
+            raise ConfigError(
+                "dataset.background and dataset.class_overlaps are for masks of one file a class, "
+                f"but the masks in {root} hold all classes in one file; remove them, or set "
+                "dataset.class_masks"
+            )
+        return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
+    unlisted = (
+        "No mask covers them. If they are background, name its class: dataset.background; if "
+        "nobody labelled them, set dataset.max_unlisted_share to allow it."
+    )
+    form = replace(form, conventions=replace(form.conventions, unlisted=unlisted))
+    return ClassMaskReader(config, form=form, layout=layout, root=root, seed=seed, pattern=pattern)
 
 
 def _layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, SplitFiles], str]:

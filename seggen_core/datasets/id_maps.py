@@ -12,7 +12,7 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import ClassTable
-from seggen_core.datasets.decode import SampleFiles, read_files, read_headers
+from seggen_core.datasets.decode import DecodedFiles, SampleFiles, read_files, read_headers
 from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
@@ -142,15 +142,6 @@ class IdMapReader:
     def _list(self, files: SplitFiles) -> _SplitListing:
         form = self._form
 
-        def listing(folder: str, kind: str, suffixes: Sequence[str], ending: str) -> FileListing:
-            return list_files(
-                self._root / folder,
-                kind=kind,
-                suffixes=suffixes,
-                ending=ending,
-                subfolders=form.subfolders,
-            )
-
         assert files.images is not None, form.dataset
         assert files.masks is not None, form.dataset
         image_ending = form.image_ending if files.image_ending is None else files.image_ending
@@ -158,16 +149,13 @@ class IdMapReader:
         instances_ending = (
             form.instances_ending if files.instances_ending is None else files.instances_ending
         )
-        images = listing(files.images, "image", IMAGE_SUFFIXES, image_ending)
-        masks = listing(files.masks, "mask", MASK_SUFFIXES, mask_ending)
-        if form.finds_endings and files.mask_ending is None:
-            mask_ending = common_ending(masks, images)
-            if mask_ending:
-                masks = listing(files.masks, "mask", MASK_SUFFIXES, mask_ending)
-                self._notes.append(f"masks in {files.masks} are called <image>{mask_ending}.png")
+        images = self._list_files(files.images, "image", IMAGE_SUFFIXES, image_ending)
+        masks, mask_ending = self._find_masks(files, images, mask_ending=mask_ending)
         instances = None
         if files.instances is not None:
-            instances = listing(files.instances, "instance map", MASK_SUFFIXES, instances_ending)
+            instances = self._list_files(
+                files.instances, "instance map", MASK_SUFFIXES, instances_ending
+            )
         beside = {files.masks: mask_ending, files.instances: instances_ending}
         if beside.get(files.images):
             images = without(images, endings=[beside[files.images]])
@@ -182,6 +170,30 @@ class IdMapReader:
         if files.keys is not None:
             keys = read_key_list(self._root / files.keys)
         return _SplitListing(images, masks, instances, keys)
+
+    def _list_files(
+        self, folder: str, kind: str, suffixes: Sequence[str], ending: str
+    ) -> FileListing:
+        return list_files(
+            self._root / folder,
+            kind=kind,
+            suffixes=suffixes,
+            ending=ending,
+            subfolders=self._form.subfolders,
+        )
+
+    def _find_masks(
+        self, files: SplitFiles, images: FileListing, *, mask_ending: str
+    ) -> tuple[FileListing, str]:
+        """List the masks of a split; return what follows a sample's name in theirs, too."""
+        assert files.masks is not None, self._form.dataset
+        masks = self._list_files(files.masks, "mask", MASK_SUFFIXES, mask_ending)
+        if self._form.finds_endings and files.mask_ending is None:
+            mask_ending = common_ending(masks, images)
+            if mask_ending:
+                masks = self._list_files(files.masks, "mask", MASK_SUFFIXES, mask_ending)
+                self._notes.append(f"masks in {files.masks} are called <image>{mask_ending}.png")
+        return masks, mask_ending
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -228,6 +240,20 @@ class IdMapReader:
         segmentation_map = to_train_ids(
             ids, table=self._id_table, path=files.mask, allowed=self._allowed
         )
+        unlisted = self._unlisted_share(ids, segmentation_map)
+        return self._sample(key, files, decoded, segmentation_map, unlisted_share=unlisted)
+
+    def _sample(
+        self,
+        key: str,
+        files: SampleFiles,
+        decoded: DecodedFiles,
+        segmentation_map: np.ndarray,
+        *,
+        unlisted_share: float,
+    ) -> RawSample:
+        """Add instances and metadata to a decoded mask, uint8 [H, W] of train ids."""
+        form = self._form
         metadata: dict[str, Any] = {"file": files.image.relative_to(self._root).as_posix()}
         height, width = decoded.image.shape[:2]
         if decoded.stored_size not in ((width, height), (height, width)):
@@ -247,7 +273,7 @@ class IdMapReader:
             segmentation_map,
             instance_map,
             metadata,
-            unlisted_share=self._unlisted_share(ids, segmentation_map),
+            unlisted_share=unlisted_share,
         )
 
     def _unlisted_share(self, ids: np.ndarray, segmentation_map: np.ndarray) -> float:
@@ -259,6 +285,9 @@ class IdMapReader:
         """Check one sample's files by their headers and return (width, height)."""
         return read_headers(self._files(split, key))
 
+    def _mask(self, split: Split, key: str, *, image: Path) -> Path:
+        return self._listings[split].masks.only(key, root=self._root, counterpart=image)
+
     def _files(self, split: Split, key: str) -> SampleFiles:
         form, listing, root = self._form, self._listings[split], self._root
         if key not in self._key_sets[split]:
@@ -268,7 +297,7 @@ class IdMapReader:
             )
         mask_if_any = next(iter(listing.masks.paths(key)), None)
         image = listing.images.only(key, root=root, counterpart=mask_if_any)
-        mask = listing.masks.only(key, root=root, counterpart=image)
+        mask = self._mask(split, key, image=image)
         instances = None
         if listing.instances is not None:
             instances = listing.instances.only(key, root=root, counterpart=image)

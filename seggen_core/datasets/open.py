@@ -29,7 +29,16 @@ class _Dataset(NamedTuple):
     settings: frozenset[str]
 
 
-_OPTIONAL = ("files", "classes_file", "use_sbd", "background", "crowds")
+_OPTIONAL = (
+    "files",
+    "classes_file",
+    "use_sbd",
+    "background",
+    "crowds",
+    "class_masks",
+    "class_overlaps",
+)
+_NOT_SET = (None, False, {}, "refuse")
 _FILES = frozenset({"files"})
 _DATASETS = {
     "ade20k": _Dataset(ade20k.open_reader, _FILES),
@@ -40,7 +49,10 @@ _DATASETS = {
     ),
     "coco_panoptic": _Dataset(coco_panoptic.open_reader, _FILES | {"classes_file"}),
     "coco_stuff": _Dataset(coco_stuff.open_reader, _FILES),
-    "folder": _Dataset(folder.open_reader, _FILES | {"classes_file"}),
+    "folder": _Dataset(
+        folder.open_reader,
+        _FILES | {"classes_file", "background", "class_masks", "class_overlaps"},
+    ),
     "mapillary": _Dataset(mapillary.open_reader, _FILES | {"classes_file"}),
     "voc2012": _Dataset(voc2012.open_reader, _FILES | {"use_sbd"}),
 }
@@ -61,7 +73,7 @@ def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> Da
     """
     dataset = _DATASETS.get(config.name)
     known = dataset.settings if dataset else frozenset()
-    is_set = {name for name in _OPTIONAL if getattr(config, name)}
+    is_set = {name for name in _OPTIONAL if getattr(config, name) not in _NOT_SET}
     for name in sorted(is_set - known):
         raise ConfigError(f"dataset.{name} is set, but means nothing to {config.name}; remove it")
     if config.keep_val_in_train and config.splits == "published":
