@@ -158,7 +158,9 @@ def _adapt(
 
     profile = load_config(source)
     text = source.read_text(encoding="utf-8")
-    is_own = settings["name"] == profile.dataset.name
+    is_own = settings["name"] == profile.dataset.name and not _has_own_classes(
+        yaml.safe_load(text), settings, source=source, paths=paths
+    )
     if not is_own:
         text = _without_comments_on_the_dataset(
             text, name=settings["name"], profile=profile.profile
@@ -166,25 +168,21 @@ def _adapt(
     tree = yaml.safe_load(text)
 
     # 1. Where the files of the splits are, and which splits there are.
-    changes = dict(settings)
-    if not is_own:
-        splits = "val_as_test"  # no dataset of others publishes its test labels
-        if settings["name"] == "folder":
-            changes |= _folder_splits(changes, base=paths.root)
-            splits = changes["splits"]
-        elif settings["name"] == "scenes":
-            splits = "published"
-        own = {"keep_val_in_train": False, "use_sbd": False}
-        changes = {"splits": splits} | {k: own[k] for k in own if k in tree["dataset"]} | changes
+    others = {"splits": "published" if settings["name"] == "scenes" else "val_as_test"}
+    others |= {"keep_val_in_train": False, "use_sbd": False}
+    default = {k: v for k, v in others.items() if not is_own and k in tree["dataset"]}
+    if settings["name"] == "folder":
+        default |= _folder_splits(settings, base=paths.root)
+    changes = default | settings
+    more, reader = _open_with_splits(tree, changes, settings, source=source, paths=paths)
+    changes |= more
     section = tree["dataset"] | changes
 
     # 2. Counts of the profile that this dataset can't give.
     if settings["name"] != "scenes":
         wanted = {key: section[key] for key in _COUNTS if section.get(key) is not None}
-        without = {k: v for k, v in section.items() if k not in _COUNTS}
-        config = _checked(tree | {"dataset": without}, source=source)
-        reader = open_dataset(config.dataset, seed=config.seed, base=paths.root)
         asked = {key for key in _COUNTS if key in settings}
+        config = _checked(tree | {"dataset": section}, source=source)
         changes |= _fitting_counts(wanted, reader, dataset=config.dataset, keep=asked)
 
     # 3. The text: keys of the section one by one, so that all else stays as it is.
@@ -204,6 +202,83 @@ def _checked(tree: Mapping[str, Any], *, source: Path) -> "SegGenConfig":
     from seggen_core.config.load import check_config
 
     return check_config(tree, name=f"{source} with what init sets in it")
+
+
+def _open(
+    tree: Mapping[str, Any], changes: Mapping[str, Any], *, source: Path, paths: "ProjectPaths"
+) -> "DatasetReader":
+    """Open the dataset of a profile with changed keys, without any count."""
+    from seggen_core.datasets.open import open_dataset
+
+    section = {k: v for k, v in (tree["dataset"] | changes).items() if k not in _COUNTS}
+    if section["name"] == "scenes":  # drawn as asked for
+        section = tree["dataset"] | changes
+    config = _checked({**tree, "dataset": section}, source=source)
+    return open_dataset(config.dataset, seed=config.seed, base=paths.root)
+
+
+def _has_own_classes(
+    tree: Mapping[str, Any], settings: Mapping[str, Any], *, source: Path, paths: "ProjectPaths"
+) -> bool:
+    """Whether the user's files list other classes than the dataset whose format they have."""
+    from seggen_core.errors import DatasetError
+
+    if settings["name"] not in ("coco_instance", "coco_panoptic"):
+        return False
+    train_alone = {"splits": "all_from_train", **settings}
+    try:
+        reader = _open(tree, train_alone, source=source, paths=paths)
+    except DatasetError:  # it is said when the dataset is opened in earnest
+        return False
+    return reader.conventions.has_own_classes
+
+
+def _open_with_splits(
+    tree: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    source: Path,
+    paths: "ProjectPaths",
+) -> tuple[dict[str, Any], "DatasetReader"]:
+    """Open the dataset with the splits that are there.
+
+    Public datasets keep the labels of their test split, so profiles evaluate on val. A dataset of
+    the user's own in such a format may have a test split with labels: it is the test split then.
+    It may also have no val.
+
+    Args:
+        tree: the profile.
+        changes: keys of its section `dataset` that are replaced.
+        settings: those of them that the user gave, which stay.
+        source: the profile's file, named in errors.
+        paths: the project.
+
+    Returns:
+        Keys of the section `dataset` that say so, and the reader, opened without counts.
+    """
+    from seggen_core.errors import DatasetError
+
+    if changes["name"] in ("scenes", "folder") or "splits" in settings:
+        return {}, _open(tree, changes, source=source, paths=paths)
+    published = {"splits": "published", "keep_val_in_train": False, "num_val": None}
+    known = tree["dataset"].keys() | changes.keys()
+    errors: list[DatasetError] = []
+    for choice in (
+        {k: v for k, v in published.items() if k in known and k not in settings},
+        {"splits": "val_from_train"},
+        {},
+        {"splits": "all_from_train"},
+    ):
+        try:
+            reader = _open(tree, {**changes, **choice}, source=source, paths=paths)
+            if choice.get("splits") in ("published", "val_from_train"):
+                reader.read("test", reader.keys("test")[0])  # the test split may have no labels
+        except DatasetError as error:
+            errors.append(error)
+        else:
+            return choice, reader
+    raise errors[2]  # of the profile's own splits
 
 
 def _fitting_counts(

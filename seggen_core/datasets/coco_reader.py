@@ -8,6 +8,7 @@ import numpy as np
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.coco_categories import choose_classes
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
+from seggen_core.datasets.json_stream import check_file
 from seggen_core.datasets.reader import MAX_UNLISTED_SHARE, SPLITS, Conventions
 from seggen_core.datasets.sample import CHECK
 from seggen_core.datasets.splits import places, plan_splits, published_splits
@@ -36,6 +37,9 @@ class CocoReader:
         """Index the annotation files; DatasetError where one or a folder is missing."""
         self._root, self._config = root, config
         files = {s: places(config, split=s, layout=layout) for s in published_splits(config)}
+        for where in files.values():  # all of them before minutes are spent on the first
+            assert where.annotations is not None
+            check_file(root / where.annotations)
         indexes = {split: self._index(where) for split, where in files.items()}
         self._table, self._is_published = choose_classes(
             self.dataset,

@@ -46,6 +46,17 @@ class Element:
     length: int
 
 
+def check_file(path: Path) -> None:
+    """Raise DatasetError where there is no regular file at `path`."""
+    try:
+        regular_size(path)
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{path} is missing; {_EXPECTED}: check dataset.root and dataset.files "
+            f"({describe_folder(path.parent)})"
+        ) from None
+
+
 def stream_arrays(path: Path, *, arrays: set[str]) -> Iterator[Element]:
     """Yield the elements of the named top-level arrays of a JSON object, in the order of the file.
 
@@ -55,15 +66,10 @@ def stream_arrays(path: Path, *, arrays: set[str]) -> Iterator[Element]:
         DatasetError: the file is missing, no regular file, or isn't such JSON: it is cut, goes on
             behind its end, names a key twice, nests too deep, or holds a value that is too long.
     """
+    check_file(path)
     try:
-        regular_size(path)
         with path.open("rb") as file:
             yield from _Scanner(file, path=path).elements(arrays)
-    except FileNotFoundError:
-        raise DatasetError(
-            f"{path} is missing; {_EXPECTED}: check dataset.root and dataset.files "
-            f"({describe_folder(path.parent)})"
-        ) from None
     except OSError as error:
         raise DatasetError(f"{path} can't be read: {error}") from None
 

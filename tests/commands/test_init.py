@@ -237,3 +237,78 @@ def test_categories_of_the_users_own_become_the_classes(project: Path, name: str
     assert {"crack", "rust"} <= set(config.classes)
     assert "bicycle" not in config.classes
     open_project_dataset(config, base=project)
+
+
+TEST_PLACES = {
+    "camvid": ("test", "testannot"),
+    "coco_instance": ("test2017", "annotations/instances_test2017.json"),
+    "coco_panoptic": (
+        "test2017",
+        "annotations/panoptic_test2017.json",
+        "annotations/panoptic_test2017",
+    ),
+    "coco_stuff": ("test2017", "stuffthingmaps/test2017"),
+    "ade20k": ("images/testing", "annotations/testing"),
+    "mapillary": ("testing",),
+    "cityscapes": ("leftImg8bit/test", "gtFine/test"),
+}
+VALIDATION_NAMES = {"ade20k": "validation", "mapillary": "validation"}
+
+
+def _copy_val_to_test(data: Path, name: str) -> None:
+    val = VALIDATION_NAMES.get(name, "val")
+    for place in TEST_PLACES[name]:
+        test = "testing" if "testing" in place else "test"
+        source, target = data / place.replace(test, val), data / place
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, target)
+
+
+@pytest.mark.parametrize("name", TEST_PLACES)
+def test_a_test_split_with_labels_is_the_test_split_in_every_layout(
+    project: Path, name: str, capsys: pytest.CaptureFixture
+) -> None:
+    data = project / "ds"
+    WRITERS[name](data)
+    _copy_val_to_test(data, name)
+    arguments = ("--dataset", name, "--root", str(data))
+    assert init(project, *arguments) == 0
+    assert "(train 3, val 2, test 2 samples" in capsys.readouterr().out
+    dataset = load_config(project / "params.yaml").dataset
+    assert (dataset.splits, dataset.keep_val_in_train) == ("published", False)
+
+    # What the user says counts.
+    more = ("--force", "--set", "splits=val_as_test")
+    assert init(project, *arguments, *more) == 0
+    assert load_config(project / "params.yaml").dataset.splits == "val_as_test"
+
+    # A test split without labels is none.
+    shutil.rmtree(project / "ds")
+    WRITERS[name](data)
+    _copy_val_to_test(data, name)
+    for place in TEST_PLACES[name][1:] or ("testing/labels",):
+        if (data / place).is_dir():
+            shutil.rmtree(data / place)
+        else:
+            (data / place).unlink()
+    assert init(project, *arguments, "--force") == 0
+    assert load_config(project / "params.yaml").dataset.splits == "val_as_test"
+
+
+@pytest.mark.parametrize("name", ["coco_instance", "coco_panoptic"])
+def test_coco_files_without_val_are_split(
+    project: Path, name: str, capsys: pytest.CaptureFixture
+) -> None:
+    data = project / "ds"
+    WRITERS[name](data)
+    change_annotations(data, own_categories)
+    for path in (*data.glob("annotations/*val2017.json"), data / "annotations" / "x"):
+        path.unlink(missing_ok=True)
+    assert init(project, "--dataset", name, "--root", str(data)) == 0
+    assert "(train 1, val 1, test 1 samples, 4 classes)" in capsys.readouterr().out
+    text = (project / "params.yaml").read_text()
+    assert (
+        "SegGen" not in text.partition("captions:")[0]
+        and "the paper" not in text.partition("captions:")[0]
+    )
+    assert "all_from_train" in text
