@@ -15,14 +15,7 @@ Shape legend: B images; s, S sides of cross- and self-attention; N = S * S.
 import torch
 import torch.nn.functional as F
 
-from seggen_core.attention.masks import (
-    ACCEPTED,
-    NO_SEEDS,
-    NOT_FINITE,
-    ClassMasks,
-    rescale,
-    upsample,
-)
+from seggen_core.attention.masks import ClassMasks, mask_status, rescale, silence, upsample
 from seggen_core.attention.pamr import MaskRefiner
 
 
@@ -74,12 +67,8 @@ def dataset_diffusion_masks(
         `ClassMasks` whose only expansion is A*; "no_seeds" is a map without any signal.
     """
     finite = cross_map.float().sum((1, 2)).isfinite() & self_map.sum((1, 2)).isfinite()
-
-    def silence(maps: torch.Tensor) -> torch.Tensor:
-        return torch.where(finite[:, None, None], maps, 0.0)
-
-    cross_attention = rescale(silence(cross_map.float()))
-    region = rescale(silence(propagate(cross_attention, self_map, power=power)))
+    cross_attention = rescale(silence(cross_map.float(), finite))
+    region = rescale(silence(propagate(cross_attention, self_map, power=power), finite))
     signal = region.flatten(1).any(1)
     soft = upsample(region, image_size)
     soft = soft if refiner is None else refiner.refine(soft)
@@ -87,10 +76,8 @@ def dataset_diffusion_masks(
     uncertain = torch.zeros_like(binary)
     if uncertainty_threshold is not None:
         uncertain = (soft >= uncertainty_threshold) & ~binary
-    flags = zip(finite.tolist(), signal.tolist(), strict=True)
-    status = tuple(ACCEPTED if s else (NO_SEEDS if ok else NOT_FINITE) for ok, s in flags)
     return ClassMasks(
-        status=status,
+        status=mask_status(finite, signal),
         binary=binary,
         soft=soft,
         cross_attention=cross_attention,

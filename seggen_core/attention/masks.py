@@ -40,6 +40,19 @@ class ClassMasks:
     uncertain: torch.Tensor
 
 
+def silence(maps: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
+    """Return maps, float [B, s, s], with zeros for the images that aren't `finite`, bool [B]."""
+    return torch.where(finite[:, None, None], maps, 0.0)
+
+
+def mask_status(finite: torch.Tensor, has_seeds: torch.Tensor) -> tuple[str, ...]:
+    """Return what becomes of each image, from bool [B]: it needs finite attention and seeds."""
+    return tuple(
+        NOT_FINITE if not is_finite else ACCEPTED if seeded else NO_SEEDS
+        for is_finite, seeded in zip(finite.tolist(), has_seeds.tolist(), strict=True)
+    )
+
+
 def mask_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return the IoU of masks bool [B, H, W], pair by pair: float32 [B], 0 where both are empty."""
     both, either = (first & second).sum((1, 2)), (first | second).sum((1, 2))

@@ -31,10 +31,10 @@ import torch
 
 from seggen_core.attention.masks import (
     ACCEPTED,
-    NO_SEEDS,
-    NOT_FINITE,
     ClassMasks,
+    mask_status,
     rescale,
+    silence,
     upsample,
 )
 from seggen_core.attention.pamr import MaskRefiner
@@ -171,8 +171,7 @@ class _Growth:
     settings: SeeDiffSettings
 
     def normalize(self, maps: torch.Tensor) -> torch.Tensor:
-        silent = torch.where(self.finite[:, None, None], maps, 0.0)
-        return normalize(silent, self.settings.normalization)
+        return normalize(silence(maps, self.finite), self.settings.normalization)
 
     def seeds(self, soft: torch.Tensor) -> torch.Tensor:
         settings = self.settings
@@ -237,7 +236,9 @@ def seediff_masks(
     # 4. Full resolution, refinement, annotation: equation 12.
     soft = upsample(soft, image_size)
     soft = soft if refiner is None else refiner.refine(soft)
-    status = _status(finite, seeds)
+    # An image needs seeds at every resolution.
+    has_seeds = torch.stack([s.flatten(1).any(1) for s in seeds.values()]).all(0)
+    status = mask_status(finite, has_seeds)
     accepted = torch.tensor([s == ACCEPTED for s in status], device=soft.device)[:, None, None]
     soft = torch.where(accepted, soft, 0.0)
     binary = (soft >= settings.beta) & accepted
@@ -262,13 +263,3 @@ def _resolutions(
         return growing, None
     # The background grows where the last region did.
     return growing, growing[-1] if growing else usable[-1]
-
-
-def _status(finite: torch.Tensor, seeds: dict[int, torch.Tensor]) -> tuple[str, ...]:
-    """Return what becomes of each image: it needs seeds at every resolution."""
-    seeded = torch.stack([s.flatten(1).any(1) for s in seeds.values()]).all(0)
-    flags = zip(finite.tolist(), seeded.tolist(), strict=True)
-    return tuple(
-        NOT_FINITE if not is_finite else ACCEPTED if has_seeds else NO_SEEDS
-        for is_finite, has_seeds in flags
-    )

@@ -10,10 +10,10 @@ import torch
 from seggen_core.config import PretrainConfig
 from seggen_core.errors import FoundationError
 from seggen_core.generators.pixels import to_pixels
+from seggen_core.generators.pretrain_networks import loop_settings
 from seggen_core.project.rng import derive_seed, numpy_rng, torch_generator
 from seggen_core.scenes.stream import flat_colour_picture, stream_scene
-from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, train
-from seggen_core.training.precision import resolve_precision
+from seggen_core.training.loop import OnStep, Training, adamw, train
 from seggen_core.training.schedule import warmup_cosine_to_floor
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ _FLAT_SHARE = 0.3
 _CROPPED_SHARE = 0.75
 """Share of the steps, the first ones, that see half-size crops."""
 _NUM_SCALING_SCENES = 512
-CHECKPOINT_EVERY = 500
-"""Steps between the states that an interrupted run goes on from."""
 
 
 def build_autoencoder(config: PretrainConfig) -> "AutoencoderKL":
@@ -174,17 +172,14 @@ def train_autoencoder(
         error=FoundationError,
         advice="lower foundation.pretrain.autoencoder_learning_rate or use precision: fp32",
     )
-    settings = LoopSettings(
-        num_steps=config.autoencoder_steps,
-        max_grad_norm=1.0,
-        dtype=resolve_precision(config.precision, accelerator.device),
-        ema_decay=0.998,
-        ema_warmup=11,
-        checkpoint_every=CHECKPOINT_EVERY,
-    )
     train(
         training,
-        settings,
+        loop_settings(
+            config,
+            num_steps=config.autoencoder_steps,
+            ema_decay=0.998,
+            device=accelerator.device,
+        ),
         accelerator=accelerator,
         state_folder=state_folder,
         on_step=lambda step, values: on_step(step, values | task.parts),

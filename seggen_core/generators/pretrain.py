@@ -33,13 +33,13 @@ from seggen_core.generators.pretrain_networks import (
     build_text_encoder,
     build_unet,
     load_weights,
+    loop_settings,
 )
 from seggen_core.generators.tokenizer import train_clip_tokenizer
 from seggen_core.project.rng import derive_seed, numpy_rng, torch_generator
 from seggen_core.scenes.stream import stream_scene
 from seggen_core.tracking import StageRun
-from seggen_core.training.loop import LoopSettings, OnStep, Training, adamw, train
-from seggen_core.training.precision import resolve_precision
+from seggen_core.training.loop import OnStep, Training, adamw, train
 from seggen_core.training.schedule import warmup_constant_decay
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 TOKENIZER_CAPTIONS = 3000
-CHECKPOINT_EVERY = 500
-"""UNet steps between the states that an interrupted run goes on from."""
 _WARMUP_STEPS = 200
 _LOG_EVERY = 20
 
@@ -238,17 +236,14 @@ def train_unet(
         error=FoundationError,
         advice="lower foundation.pretrain.unet_learning_rate or use precision: fp32",
     )
-    settings = LoopSettings(
-        num_steps=config.unet_steps,
-        max_grad_norm=1.0,
-        dtype=resolve_precision(config.precision, accelerator.device),
-        ema_decay=config.ema_decay,
-        ema_warmup=11,
-        checkpoint_every=CHECKPOINT_EVERY,
-    )
     train(
         training,
-        settings,
+        loop_settings(
+            config,
+            num_steps=config.unet_steps,
+            ema_decay=config.ema_decay,
+            device=accelerator.device,
+        ),
         accelerator=accelerator,
         state_folder=pretraining.work_folder / "unet",
         on_step=on_step,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from seggen_core.config import PretrainConfig
+from seggen_core.training.loop import LoopSettings
+from seggen_core.training.precision import resolve_precision
 
 if TYPE_CHECKING:
     from diffusers import (
@@ -24,6 +26,22 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 MAX_PROMPT_TOKENS = 32
+CHECKPOINT_EVERY = 500
+"""Steps between the states that an interrupted pretraining goes on from."""
+
+
+def loop_settings(
+    config: PretrainConfig, *, num_steps: int, ema_decay: float, device: torch.device
+) -> LoopSettings:
+    """Return how the autoencoder and the UNet are trained."""
+    return LoopSettings(
+        num_steps=num_steps,
+        max_grad_norm=1.0,
+        dtype=resolve_precision(config.precision, device),
+        ema_decay=ema_decay,
+        ema_warmup=11,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
 
 
 def build_unet(config: PretrainConfig, *, latent_size: int) -> "UNet2DConditionModel":

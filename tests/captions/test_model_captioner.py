@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,31 +36,38 @@ def _blip2(folder: Path, *, batch_size: int = 3, prompt: str = QUESTION) -> Blip
     )
 
 
+def answers(model: Any, processor: Any, store: SampleStore, *, text: str, **options: Any) -> list:
+    """Return what transformers itself answers to `text` for each image, one at a time."""
+    from PIL import Image
+
+    captions = []
+    for sample in store:
+        image = Image.fromarray(sample.image)
+        inputs = processor(images=image, text=text, return_tensors="pt")
+        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=6, **options)
+        answer = processor.batch_decode(tokens, skip_special_tokens=True)[0]
+        captions.append(" ".join(answer.split()))
+    return captions
+
+
+def config_of(captioner: str, folder: Path, **changes: Any) -> CaptionsConfig:
+    tree = {"captioner": captioner, "model": str(folder), "batch_size": 3, "max_new_tokens": 6}
+    return CaptionsConfig.model_validate(tree | changes)
+
+
 def test_blip2_answers_the_papers_question_as_transformers_does(
     blip2_folder: Path, store: SampleStore
 ) -> None:
     import torch
-    from PIL import Image
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
     processor = Blip2Processor.from_pretrained(blip2_folder)
     model = Blip2ForConditionalGeneration.from_pretrained(blip2_folder, dtype=torch.float32).eval()
-    expected = []
-    keys = store.keys()
-    for key in keys:
-        inputs = processor(
-            images=Image.fromarray(store.read_image(key)), text=QUESTION, return_tensors="pt"
-        )
-        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=6)
-        expected.append(processor.batch_decode(tokens, skip_special_tokens=True)[0].strip())
-
-    config = CaptionsConfig(
-        captioner="blip2", model=str(blip2_folder), batch_size=3, max_new_tokens=6
-    )
+    config = config_of("blip2", blip2_folder)
     captioner = make_captioner(config, taxonomy=CAMVID_TAXONOMY, device="cpu")
     assert captioner.name == "blip2" and re.fullmatch(r"local-[0-9a-f]{12}", captioner.revision)
     captions = list(captioner.captions(store, keys=store.keys()))
-    assert captions == expected
+    assert captions == answers(model, processor, store, text=QUESTION)
     assert len(set(captions)) > 1, "the answer depends on the image"
     # A caption doesn't depend on how many others are asked for, nor on their order.
     assert list(captioner.captions(store, keys=["train-00002"])) == [captions[2]]
@@ -116,29 +124,15 @@ def test_blip_goes_on_from_the_prompt_as_transformers_does(
     blip_folder: Path, store: SampleStore
 ) -> None:
     import torch
-    from PIL import Image
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
     processor = BlipProcessor.from_pretrained(blip_folder)
     model = BlipForConditionalGeneration.from_pretrained(blip_folder, dtype=torch.float32).eval()
-    expected = []
-    for sample in store:
-        inputs = processor(
-            images=Image.fromarray(sample.image), text="a photo of", return_tensors="pt"
-        )
-        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=6)
-        expected.append(
-            " ".join(processor.batch_decode(tokens, skip_special_tokens=True)[0].split())
-        )
-    config = CaptionsConfig(
-        captioner="blip", model=str(blip_folder), batch_size=3, max_new_tokens=6
-    )
-    captions = list(
-        make_captioner(config, taxonomy=CAMVID_TAXONOMY, device="cpu").captions(
-            store, keys=store.keys()
-        )
-    )
-    assert captions == expected and all(c.startswith("a photo of ") for c in captions)
+    config = config_of("blip", blip_folder)
+    captioner = make_captioner(config, taxonomy=CAMVID_TAXONOMY, device="cpu")
+    captions = list(captioner.captions(store, keys=store.keys()))
+    assert captions == answers(model, processor, store, text="a photo of")
+    assert all(c.startswith("a photo of ") for c in captions)
     assert len(set(captions)) > 1, "the answer depends on the image"
 
 
@@ -151,29 +145,18 @@ def test_florence2_captions_as_transformers_does(
     florence2_folder: Path, store: SampleStore
 ) -> None:
     import torch
-    from PIL import Image
     from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
     processor = Florence2Processor.from_pretrained(florence2_folder)
     model = Florence2ForConditionalGeneration.from_pretrained(
         florence2_folder, dtype=torch.float32
     ).eval()
-    expected = []
-    for sample in store:
-        inputs = processor(
-            images=Image.fromarray(sample.image), text="<DETAILED_CAPTION>", return_tensors="pt"
-        )
-        tokens = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=6)
-        expected.append(
-            " ".join(processor.batch_decode(tokens, skip_special_tokens=True)[0].split())
-        )
-    config = CaptionsConfig(
-        captioner="florence2", model=str(florence2_folder), batch_size=3, max_new_tokens=6
-    )
+    config = config_of("florence2", florence2_folder)
     captioner = make_captioner(config, taxonomy=CAMVID_TAXONOMY, device="cpu")
     captions = list(captioner.captions(store, keys=store.keys()))
-    assert captions == expected and all(captions)
-    wrong = config.model_copy(update={"prompt": "<OD>"})
+    assert captions == answers(model, processor, store, text="<DETAILED_CAPTION>", num_beams=1)
+    assert all(captions)
+    wrong = config_of("florence2", florence2_folder, prompt="<OD>")
     with pytest.raises(CaptionError, match="Florence-2 captions with one of <CAPTION>"):
         next(
             make_captioner(wrong, taxonomy=CAMVID_TAXONOMY, device="cpu").captions(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from seggen_core.generators import pretrain
+from seggen_core.generators import pretrain, pretrain_networks
 from seggen_core.generators.pretrain import Pretraining, pretrain_foundation
 from tests.generators.tiny_pretraining import CONFIG
 
@@ -14,7 +14,7 @@ from tests.generators.tiny_pretraining import CONFIG
 def small_pretraining() -> Iterator[None]:
     """Save states often, and learn the tokenizer from few captions."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "CHECKPOINT_EVERY", 3)
+        patch.setattr(pretrain_networks, "CHECKPOINT_EVERY", 3)
         patch.setattr(pretrain, "TOKENIZER_CAPTIONS", 300)
         yield
 

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from seggen_core.errors import FoundationError
-from seggen_core.generators import autoencoder
+from seggen_core.generators import autoencoder, pretrain_networks
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.pixels import to_pixels
 from seggen_core.generators.pretrain import Pretraining, pretrain_foundation
@@ -137,6 +137,8 @@ def test_an_interrupted_run_ends_in_the_same_bytes(
 def test_finished_parts_are_kept_and_a_torn_one_is_made_again(
     work: Path, accelerator: Accelerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pretrain_networks, "CHECKPOINT_EVERY", 500)  # no state of a torn part
+
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -183,7 +185,7 @@ def test_finished_parts_are_kept_and_a_torn_one_is_made_again(
 def test_an_interrupted_autoencoder_ends_in_the_same_bytes(
     work: Path, accelerator: Accelerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autoencoder, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(pretrain_networks, "CHECKPOINT_EVERY", 2)
 
     def run(kill_after: int | None) -> tuple[dict[str, torch.Tensor], list[int]]:
         steps: list[int] = []
