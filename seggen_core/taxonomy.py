@@ -1,6 +1,5 @@
 """The classes of a dataset: contiguous train ids, names, slugs, and thing or stuff."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from seggen_core.errors import ConfigError
 from seggen_core.project.digests import json_digest
+from seggen_core.project.publish import read_json
 
 IGNORE_INDEX = 255
 """Mask value of a pixel that belongs to no class: it enters neither losses nor metrics."""
@@ -73,7 +73,7 @@ class Taxonomy(Sequence[SegmentationClass]):
     @classmethod
     def read(cls, path: Path) -> "Taxonomy":
         """Read a file that holds what `to_json` returns, as the stage `dataset` writes it."""
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return cls.from_json(read_json(path))
 
     @classmethod
     def from_names(cls, *, stuff: Sequence[str], things: Sequence[str]) -> "Taxonomy":

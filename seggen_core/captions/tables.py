@@ -105,11 +105,10 @@ def caption_store(
         }
     )
     prompt_of = dict(zip(keys, captions, strict=True)) | dict(edits)
-    counts = dict(zip(store.index["key"], store.index["class_pixel_counts"], strict=True))
     prompts = {
         slug: pd.DataFrame(
             {"sample_key": members, "caption": [prompt_of[key] for key in members]}, dtype=str
         )
-        for slug, members in rarest_class_partition(counts, taxonomy).items()
+        for slug, members in rarest_class_partition(store.class_pixel_counts(), taxonomy).items()
     }
     return CaptionTables(table, prompts, len(edits))

@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +17,6 @@ from seggen_core.datasets.subset import draw_subset, rarest_class_partition
 from seggen_core.errors import DatasetError
 from seggen_core.project.publish import write_json
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +63,11 @@ def build_dataset(
             {f"{split}/samples": float(len(index)), f"{split}/dropped": float(num_dropped)}
             | {f"{split}/share_{slug}": float(s) for slug, s in zip(slugs, shares, strict=True)}
         )
-    counts = _class_pixel_counts(SampleStore(folder / "train").index)
+    counts = SampleStore(folder / "train").class_pixel_counts()
     partition = rarest_class_partition(counts, reader.taxonomy)
     log_metrics({f"partition/{slug}": float(len(keys)) for slug, keys in partition.items()})
     write_json(folder / "taxonomy.json", reader.taxonomy.to_json())
     write_json(folder / "subsets.json", _subsets(counts, dataset=config.dataset, seed=config.seed))
-
-
-def _class_pixel_counts(index: "pd.DataFrame") -> dict[str, list[int]]:
-    return dict(zip(index["key"], index["class_pixel_counts"], strict=True))
 
 
 def _subsets(

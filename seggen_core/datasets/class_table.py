@@ -1,6 +1,5 @@
 """The classes of a dataset on disk: the id of each in the files, and the dataset's colours."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 
 from seggen_core.colors.palette import class_palette
 from seggen_core.errors import ConfigError
+from seggen_core.project.publish import read_json
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
 
 
@@ -85,7 +85,7 @@ def load_class_table(name: str) -> ClassTable:
 
 def _load(name: str) -> dict[str, Any]:
     path = resources.files("seggen_core.datasets").joinpath("taxonomies", f"{name}.json")
-    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    tree: dict[str, Any] = read_json(path)
     return tree
 
 

@@ -4,7 +4,6 @@ A cached sample is never cropped or flipped again on access: the flipped twin is
 so that a latent always shows what its conditioning says.
 """
 
-import json
 import logging
 import math
 import os
@@ -19,7 +18,7 @@ import torch
 from seggen_core.errors import StorageError
 from seggen_core.generators.pixels import to_pixels
 from seggen_core.project.digests import file_sha256
-from seggen_core.project.publish import write_json
+from seggen_core.project.publish import read_json, write_json
 
 _MAX_FLOAT32_VALUES = 2**28
 """A cache of so many values or more is stored as float16."""
@@ -77,7 +76,7 @@ def cache_latents(
         raise ValueError("there is nothing to encode")
     facts_file = file.with_suffix(".json")
     if facts_file.is_file():
-        facts = json.loads(facts_file.read_text(encoding="utf-8"))
+        facts = read_json(facts_file)
         if file.is_file() and file_sha256(file) == facts["sha256"]:
             progress(num_images)
             return LatentCache(np.load(file, mmap_mode="r"), facts["std"])

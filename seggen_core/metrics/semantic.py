@@ -13,14 +13,12 @@ from seggen_core.errors import ConfigError
 from seggen_core.taxonomy import IGNORE_INDEX
 
 
-def confusion_matrix(
-    prediction: np.ndarray, *, truth: np.ndarray, num_classes: int, ignore_index: int = IGNORE_INDEX
-) -> np.ndarray:
+def confusion_matrix(prediction: np.ndarray, *, truth: np.ndarray, num_classes: int) -> np.ndarray:
     """Count pixels by true and predicted class.
 
     Args:
         prediction: integers [...], 0 to num_classes - 1.
-        truth: integers, same shape; 0 to num_classes - 1, or `ignore_index`: such pixels are not
+        truth: integers, same shape; 0 to num_classes - 1, or IGNORE_INDEX: such pixels are not
             counted.
 
     Returns:
@@ -33,13 +31,13 @@ def confusion_matrix(
         raise ValueError(
             f"the prediction is {prediction.shape}, the truth {truth.shape}; expected one shape"
         )
-    counted = truth != ignore_index
+    counted = truth != IGNORE_INDEX
     rows, columns = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
     for name, ids in (("truth", rows), ("prediction", columns)):
         if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
             raise ValueError(
                 f"the {name} holds ids {ids.min()} to {ids.max()}; "
-                f"expected 0 to {num_classes - 1} or {ignore_index}"
+                f"expected 0 to {num_classes - 1} or {IGNORE_INDEX}"
             )
     return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(
         num_classes, num_classes

@@ -18,6 +18,10 @@ _TEXT = 15
 _LINE = 20
 _BOX = 14
 _LEGEND_WIDTH = 240
+_SHEET_HEIGHT = 200
+"""Pixels of a panel on a sheet."""
+_PAGE_HEIGHT = 240
+"""Pixels of a panel on an HTML page."""
 _OUTLINE = (255, 255, 255)
 _STRIPES = ((255, 255, 255), (60, 60, 60))
 _STYLE = (
@@ -115,7 +119,6 @@ def draw_sheet(
     class_names: Sequence[str],
     palette: np.ndarray,
     heading: str,
-    height: int = 200,
 ) -> Image.Image:
     """Draw a sheet: one row for each sample, and the legend at the right.
 
@@ -124,10 +127,9 @@ def draw_sheet(
         class_names: by train id.
         palette: uint8 [num_classes, 3].
         heading: written on top.
-        height: of the panels, in pixels.
     """
     font = ImageFont.load_default(_TEXT)
-    rows = [sheet_panels(s, palette=palette, height=height) for s in samples]
+    rows = [sheet_panels(s, palette=palette, height=_SHEET_HEIGHT) for s in samples]
     entries = legend(samples, class_names=class_names, palette=palette)
     widths = [max(row[i].width for row in rows) for i in range(len(PANELS))]
     left = _GAP + sum(w + _GAP for w in widths)
@@ -136,7 +138,7 @@ def draw_sheet(
         for s in samples
     ]
     top = 2 * _GAP + 2 * _LINE
-    total = top + sum(len(t) * _LINE + height + _GAP for t in titles)
+    total = top + sum(len(t) * _LINE + _SHEET_HEIGHT + _GAP for t in titles)
     total = max(total, top + len(entries) * _LINE + _GAP)
     sheet = Image.new("RGB", (left + _LEGEND_WIDTH, total), "white")
     pencil = ImageDraw.Draw(sheet)
@@ -155,7 +157,7 @@ def draw_sheet(
             y += _LINE
         for panel, x in zip(row, columns, strict=True):
             sheet.paste(panel, (x, y))
-        y += height + _GAP
+        y += _SHEET_HEIGHT + _GAP
 
     # 3. Legend.
     for position, entry in enumerate(entries):
@@ -176,14 +178,13 @@ def write_html(
     class_names: Sequence[str],
     palette: np.ndarray,
     heading: str,
-    height: int = 240,
 ) -> str:
     """Return the sheet as one HTML page that holds its pictures; texts stay searchable."""
     parts = []
     for sample in samples:
         cells = "".join(
             f'<img alt="" src="{_data_url(p)}">'
-            for p in sheet_panels(sample, palette=palette, height=height)
+            for p in sheet_panels(sample, palette=palette, height=_PAGE_HEIGHT)
         )
         title = "<br>".join(html.escape(line) for line in sample.title.splitlines())
         parts.append(f"<section><p>{title}</p>{cells}</section>")

@@ -5,7 +5,6 @@ The hours are network calls times seconds per call. The seconds come from a tabl
 pixels. If a stage of this project has run here before, its hours are those of its last run.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -15,6 +14,7 @@ from typing import Any
 from seggen_core.config import SegGenConfig
 from seggen_core.errors import ConfigError
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import read_json
 from seggen_core.reports.plan_inputs import (
     Workload,
     count_samples,
@@ -75,7 +75,7 @@ def load_rates(path: Path | None, *, device: str) -> dict[str, Any]:
     """
     try:
         table = resources.files("seggen_core.reports") / "plan_rates.json" if path is None else path
-        return json.loads(table.read_text(encoding="utf-8"))[device]
+        return read_json(table)[device]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"no throughputs of {device!r} can be read from {path}: {error!r}; see docs/datasets.md"
@@ -127,9 +127,7 @@ def _with_durations(stages: list[StagePlan], *, paths: ProjectPaths) -> list[Sta
     """Replace the hours of each stage whose items all ran here by those of the last run."""
     file = paths.root / ".seggen" / "durations.json"
     try:
-        durations: dict[str, float] = (
-            json.loads(file.read_text(encoding="utf-8"))["stages"] if file.is_file() else {}
-        )
+        durations: dict[str, float] = read_json(file)["stages"] if file.is_file() else {}
     except (OSError, ValueError, KeyError, TypeError):
         return stages  # a broken file of durations is no reason not to plan
     plans = []

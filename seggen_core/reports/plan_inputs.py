@@ -1,6 +1,5 @@
 """The inputs of a plan: sizes of the dataset, the kind of foundation, and the parameters."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import read_json
 from seggen_core.store.format import MANIFEST, read_manifest
 
 PUBLISHED_SIZES = {
@@ -122,8 +122,8 @@ def foundation_family(config: SegGenConfig, *, paths: ProjectPaths) -> str:
             )
         return "sdxl" if "xl" in source.lower() else "sd"
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        index = read_json(folder / "model_index.json")
+        vae = read_json(folder / "vae" / "config.json")
         if "XL" in index["_class_name"]:
             return "sdxl"
         return "sd" if len(vae["block_out_channels"]) >= 4 else "embedded"
@@ -182,7 +182,7 @@ def num_sources(
         use_results: count the subsets that the project has drawn, if there are any.
     """
     if use_results and paths.subsets.is_file():
-        subsets: dict[str, Sequence[str]] = json.loads(paths.subsets.read_text(encoding="utf-8"))
+        subsets: dict[str, Sequence[str]] = read_json(paths.subsets)
         return len({key for keys in subsets.values() for key in keys})
     size = config.dataset.subset_size
     return train if size is None else min(train, size * len(config.dataset.subset_seeds))

@@ -1,6 +1,5 @@
 """The scores that `evaluate`, `judge` and `memorization` wrote, read back and checked."""
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from seggen_core.config import SYNTHESIS_METHODS, SegGenConfig
 from seggen_core.errors import SegGenError
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import read_json
 from seggen_core.reports.memorization import MemorizationScores
 from seggen_core.reports.tables import Score
 from seggen_core.taxonomy import Taxonomy
@@ -139,7 +139,7 @@ def read_memorization(*, paths: ProjectPaths) -> list[MemorizationScores]:
 
 def _read_json(file: Path, *, stage: str) -> dict[str, Any]:
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = read_json(file)
     except ValueError as error:
         raise _broken(file, f" is not valid JSON ({error})", stage=stage) from None
     if not isinstance(tree, dict):

@@ -1,6 +1,5 @@
 """The training of an ablation arm: a segmenter for each subset seed, and their metrics."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ from seggen_core.config import SegmenterConfig, VariantConfig
 from seggen_core.metrics.semantic import mean_iou, rounded
 from seggen_core.project.digests import content_digest
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.project.publish import write_json
+from seggen_core.project.publish import read_json, write_json
 from seggen_core.project.rng import seeded_torch
 from seggen_core.segmentation.arms import Arm, ArmConfig, ArmSamples, open_arm
 from seggen_core.segmentation.mixing import TrainingSeed
@@ -67,7 +66,7 @@ class ArmStores:
                 method: open_partitions(paths.synthetic(method), taxonomy=taxonomy)
                 for method in variant.methods
             },
-            json.loads(paths.subsets.read_text(encoding="utf-8")),
+            read_json(paths.subsets),
         )
 
     def identity(self) -> list[Any]:
@@ -238,10 +237,7 @@ class ArmTraining:
 
     def _summarize(self, folders: Mapping[int, Path], *, out: Path) -> None:
         """Write metrics.json and history.csv over all seeds to `out`."""
-        summaries = {
-            seed: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            for seed, folder in folders.items()
-        }
+        summaries = {seed: read_json(folder / "metrics.json") for seed, folder in folders.items()}
         scores = [s["val_miou"] for s in summaries.values() if s["val_miou"] is not None]
         metrics: dict[str, Any] = {
             "model": self.settings.model,

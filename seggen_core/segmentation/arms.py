@@ -1,6 +1,5 @@
 """The arms of the ablation: their settings, what they train on, and their checkpoints."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from seggen_core.config import SegGenConfig, SegmenterConfig, SyntheticAugmentConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import read_json
 from seggen_core.segmentation.mixing import BatchPlan, SyntheticSample, TrainingSeed
 from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.pairs import Pair, PairPool
@@ -116,7 +116,7 @@ class TrainedArm:
                 f"{file} doesn't exist: the arm {variant} isn't trained; "
                 f"run: dvc repro train_seg@{variant}"
             )
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = read_json(file)
         return cls(folder, tree["model"], tuple(tree["seeds"]))
 
     def load(self, seed: str, *, device: torch.device) -> Segmenter:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError
+from seggen_core.project.publish import read_json
 from seggen_core.segmentation.segmenter import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -165,7 +166,7 @@ class HRNetSegmenter(Segmenter):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Inverse of `save`."""
-        tree = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        tree = read_json(folder / CONFIG_FILE)
         del tree["model_type"]
         segmenter = cls(id2label={int(k): v for k, v in tree.pop("id2label").items()}, **tree)
         segmenter.load_state_dict(load_file(folder / WEIGHTS_FILE))

@@ -5,13 +5,13 @@ folder, which ``Mask2FormerForUniversalSegmentation.from_pretrained`` loads; HRN
 parameter names below ``backbone.``.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import FoundationError
+from seggen_core.project.publish import read_json
 from seggen_core.segmentation.segmenter import CONFIG_FILE, Segmenter
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def load_segmenter(folder: Path) -> Segmenter:
         FoundationError: `folder` holds no segmenter.
     """
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG_FILE)
     except FileNotFoundError:
         raise FoundationError(
             f"{folder} holds no {CONFIG_FILE}, so no segmenter; run: dvc repro train_seg"

@@ -107,6 +107,10 @@ class SampleStore:
         index["seed"] = table["seed"].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
         return index
 
+    def class_pixel_counts(self) -> dict[str, Any]:
+        """Return the pixels of each class, int64 [num_classes], by the sample's key."""
+        return dict(zip(self.index["key"], self.index["class_pixel_counts"], strict=True))
+
     def __len__(self) -> int:
         return self.manifest["store"]["num_samples"]
 

@@ -1,6 +1,5 @@
 """One class partition of MaskSyn or ImgSyn: which samples, each made once, in a sample store."""
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.errors import CaptionError
 from seggen_core.generators.foundation import load_mask2img
 from seggen_core.project.digests import content_digest, json_digest
-from seggen_core.project.publish import write_json
+from seggen_core.project.publish import read_json, write_json
 from seggen_core.reports.grids import store_grid
 from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
@@ -57,10 +56,8 @@ def list_tasks(
         CaptionError: a source has no caption.
     """
     taxonomy.by_slug(class_slug)
-    index = store.index
-    counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
     in_subsets = {key for keys in subsets.values() for key in keys}
-    partition = rarest_class_partition(counts, taxonomy)[class_slug]
+    partition = rarest_class_partition(store.class_pixel_counts(), taxonomy)[class_slug]
     sources = [key for key in partition if key in in_subsets]
     prompts = dict(zip(captions["sample_key"], captions["caption"], strict=True))
     missing = [key for key in sources if key not in prompts]
@@ -107,7 +104,7 @@ def synthesize_partition(
     tasks = list_tasks(
         store=store,
         captions=pd.read_parquet(paths.prompts(stage.class_slug)),
-        subsets=json.loads(paths.subsets.read_text(encoding="utf-8")),
+        subsets=read_json(paths.subsets),
         taxonomy=taxonomy,
         class_slug=stage.class_slug,
         per_source=method.settings.samples_per_source,

@@ -85,9 +85,9 @@ def warmup_constant_decay(
     )
 
 
-def polynomial(peak: float, *, num_steps: int, power: float = 0.9) -> LearningRate:
-    """Return ``peak * (1 - step / num_steps) ** power`` (DeepLab's "poly" is power 0.9)."""
-    return lambda step: peak * (1 - step / num_steps) ** power
+def polynomial(peak: float, *, num_steps: int) -> LearningRate:
+    """Return ``peak * (1 - step / num_steps) ** 0.9``, DeepLab's "poly"."""
+    return lambda step: peak * (1 - step / num_steps) ** 0.9
 
 
 def phases(
