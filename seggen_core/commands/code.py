@@ -19,19 +19,18 @@ def run(_: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     Raises:
         ConfigError: there is no dvc.yaml, or it holds no stages.
     """
-    import yaml
-
+    from seggen_core.config.params_file import read_params
     from seggen_core.errors import ConfigError
     from seggen_core.project.code import SourceTree, declared_params
     from seggen_core.project.publish import write_json
 
     file = paths.root / "dvc.yaml"
     try:
-        declared = declared_params(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ConfigError(f"{file} does not exist; run from the project folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} holds no stages as DVC states them: {error}") from None
+        declared = declared_params(read_params(file))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file} holds no stages as DVC states them: {error}; run: git checkout dvc.yaml"
+        ) from None
     tree = SourceTree()
     paths.code("none").parent.mkdir(parents=True, exist_ok=True)
     write_json(paths.code("none"), {})

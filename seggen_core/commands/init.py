@@ -48,15 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse_setting(text: str) -> tuple[list[str], Any]:
-    import yaml
+    from seggen_core.config.params_file import parse_params
+    from seggen_core.errors import ConfigError
 
     key, mark, value = text.partition("=")
-    if not mark or not re.fullmatch(r"\w+(\.\w+)*", key):
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    if not mark or not re.fullmatch(r"\w{1,40}(\.\w{1,40}){0,4}", key, flags=re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not KEY=VALUE")
     try:
-        return key.removeprefix("dataset.").split("."), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise argparse.ArgumentTypeError(f"the value of {text!r} is no YAML") from None
+        return key.removeprefix("dataset.").split("."), parse_params(value, name=key)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
@@ -133,8 +134,15 @@ def _written_root(root: Path, *, paths: "ProjectPaths") -> str:
 
 
 def _merge(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    from seggen_core.errors import ConfigError
+
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(
+                f"--set {'.'.join(keys)}: {key!r} has a value already and is no section; set one "
+                "of the two"
+            )
     tree[keys[-1]] = value
 
 
@@ -151,21 +159,23 @@ def _adapt(
     Returns:
         The text, and the reader that it describes.
     """
-    import yaml
-
     from seggen_core.config import load_config
+    from seggen_core.config.params_file import parse_params, read_params_text
     from seggen_core.datasets.open import open_dataset
 
     profile = load_config(source)
-    text = source.read_text(encoding="utf-8")
+    text = read_params_text(source)
+    tree = parse_params(text, name=str(source))
+    # Types first: what follows looks into the settings.
+    _checked(tree | {"dataset": dict(settings)}, source=source)
     is_own = settings["name"] == profile.dataset.name and not _has_own_classes(
-        yaml.safe_load(text), settings, source=source, paths=paths
+        tree, settings, source=source, paths=paths
     )
     if not is_own:
         text = _without_comments_on_the_dataset(
             text, name=settings["name"], profile=profile.profile
         )
-    tree = yaml.safe_load(text)
+        tree = parse_params(text, name=str(source))
 
     # 1. Where the files of the splits are, and which splits there are.
     others = {"splits": "published" if settings["name"] == "scenes" else "val_as_test"}
@@ -189,12 +199,12 @@ def _adapt(
     for key, value in changes.items():
         if value != tree["dataset"].get(key):
             text = set_key(text, key, value, section="dataset")
-    config = _checked(yaml.safe_load(text), source=source)
+    config = _checked(parse_params(text, name=str(source)), source=source)
     reader = open_dataset(config.dataset, seed=config.seed, base=paths.root)
     if is_own and set(config.classes) <= set(reader.taxonomy.slugs):
         return text, reader
     text = set_key(text, "classes", reader.taxonomy.slugs)
-    _checked(yaml.safe_load(text), source=source)
+    _checked(parse_params(text, name=str(source)), source=source)
     return text, reader
 
 

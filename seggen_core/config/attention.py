@@ -5,14 +5,24 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from seggen_core.config.base import NOTHING_TO_WATCH, Positive, Probability, Section, TrackedPath
+from seggen_core.config.base import (
+    NOTHING_TO_WATCH,
+    LearningRate,
+    NumSamples,
+    Positive,
+    Probability,
+    Section,
+    Size,
+    Slug,
+    TrackedPath,
+)
 from seggen_core.config.generation import SamplingConfig
 
 
 class AttentionMethodConfig(Section):
     """Settings of every method that makes masks from attention."""
 
-    samples_per_class: Positive
+    samples_per_class: NumSamples
     """Images per class (SeeDiff: 2,000 to 3,000)."""
     prompts: tuple[str, ...] = ("a photo of {class}",)
     """Templates. "{class}" becomes "a car"; "{other}" becomes another class of the taxonomy, drawn
@@ -25,7 +35,7 @@ class AttentionMethodConfig(Section):
     """
     reads: Annotated[Path | None, TrackedPath] = None
     """The file that DVC watches: `prompt_file` if it is set, else data/code/none.json."""
-    sub_classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    sub_classes: dict[Slug, tuple[str, ...]] = Field(default_factory=dict)
     """Names that stand for a class in the templates, by its slug: {"car": ["police car", "old
     car"]}. Each name has to contain the name of the class, because the tokens of the class name
     give the mask.
@@ -38,19 +48,19 @@ class AttentionMethodConfig(Section):
     """The sampler of the images."""
     cross_attention_layers: tuple[str, ...] | None = None
     """Names of the layers whose cross-attention is averaged; None takes all."""
-    class_cross_attention_layers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    class_cross_attention_layers: dict[Slug, tuple[str, ...]] = Field(default_factory=dict)
     """The same for single classes, by slug: other layers may localise a class better."""
     pamr: bool = True
     """Refine soft masks by pixel-adaptive refinement before binarisation."""
-    pamr_iterations: Positive = 10
+    pamr_iterations: Size = 10
     """Updates of PAMR."""
-    pamr_dilations: tuple[Positive, ...] = (1, 2, 4, 8)
+    pamr_dilations: tuple[Size, ...] = (1, 2, 4, 8)
     """Distances of PAMR's neighbours in pixels."""
     min_mask_area: Probability = 0.005
     """Share of the image; a sample with a smaller mask is rejected."""
     max_mask_area: Probability = 0.98
     """Share of the image; a sample with a larger mask is rejected."""
-    min_seed_count: int = Field(1, ge=0)
+    min_seed_count: int = Field(1, ge=0, le=1 << 32)
     """Lowest number of seeds of an accepted sample (docs/attention.md)."""
     min_contrast: Probability = 0.0
     """Lowest contrast of an accepted sample (docs/attention.md)."""
@@ -60,7 +70,7 @@ class AttentionMethodConfig(Section):
     """
     ignore_background: bool = True
     """Pixels outside the masks become ignore_index (their true class is unknown)."""
-    batch_size: Positive = 16
+    batch_size: Size = 16
     """Samples in flight; changes memory and speed, never bytes."""
 
     def for_class(self, slug: str) -> Self:
@@ -107,9 +117,9 @@ class SeeDiffConfig(AttentionMethodConfig):
     """Seed threshold of equations 6 and 9."""
     beta: Probability = 0.3
     """Binarisation threshold of equation 12, and of the other strategies."""
-    cross_attention_resolution: Positive = 16
+    cross_attention_resolution: Size = 16
     """Side of the cross-attention map that seeds come from (Table 4)."""
-    self_attention_resolutions: tuple[Positive, ...] | None = None
+    self_attention_resolutions: tuple[Size, ...] | None = None
     """Sides of the self-attention maps that expand the seeds; None takes the seeds' side and all
     larger ones.
     """
@@ -123,7 +133,7 @@ class SeeDiffConfig(AttentionMethodConfig):
     """"iterative" over all resolutions (IRE of Table 2), or "once" at the coarsest (CRE)."""
     background_expansion: bool = True
     """Remove the expanded background from the mask (BE of Table 2)."""
-    power: Positive = 4
+    power: Size = 4
     """Tau of "ca_sa"."""
     uncertainty_threshold: Probability | None = None
     """For "ca_sa": pixels with a score between this and beta are ignored; None ignores none."""
@@ -141,13 +151,13 @@ class SeeDiffConfig(AttentionMethodConfig):
 class AffinityNetConfig(Section):
     """DiffuMask's AffinityNet (Ahn and Kwak, CVPR 2018), trained on the images of one class."""
 
-    feature_size: Positive = 32
+    feature_size: Size = 32
     """Side of its feature map; the image size divided by a power of two. The random walk has
     feature_size^2 nodes.
     """
-    channels: int = Field(32, gt=0, multiple_of=4)
+    channels: int = Field(32, gt=0, le=1 << 16, multiple_of=4)
     """Number of feature channels."""
-    radius: Positive = 5
+    radius: Size = 5
     """Largest distance of two pixels of a training pair, in pixels of the feature map."""
     foreground: Probability = 0.6
     """Pixels with at least this score are labels of the class."""
@@ -155,13 +165,13 @@ class AffinityNetConfig(Section):
     """Pixels with at most this score are labels of the background."""
     num_steps: Positive = 120
     """Optimisation steps of its training."""
-    batch_size: Positive = 8
+    batch_size: Size = 8
     """Images of a step of its training."""
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: LearningRate = 3e-3
     """Learning rate of its training."""
-    sharpness: Positive = 8
+    sharpness: Size = 8
     """Exponent of the affinities before the random walk (beta of the paper's)."""
-    walk_steps: Positive = 32
+    walk_steps: Size = 32
     """Steps of the walk."""
 
     @model_validator(mode="after")
@@ -177,17 +187,17 @@ class AffinityNetConfig(Section):
 class NoiseLearningConfig(Section):
     """DiffuMask's noise learning: cross-validation scores each pair, and the worst are dropped."""
 
-    num_folds: int = Field(3, ge=2)
+    num_folds: int = Field(3, ge=2, le=1000)
     """Number of folds. The network that scores a pair was trained on the other folds."""
     drop_share: Probability = 0.2
     """Share of the pairs to drop: those with the lowest IoU of mask and prediction."""
     num_steps: Positive = 80
     """Optimisation steps of the small segmenter that each fold trains."""
-    batch_size: Positive = 8
+    batch_size: Size = 8
     """Images of a step of that training."""
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: LearningRate = 3e-3
     """Learning rate of that training."""
-    channels: int = Field(16, gt=0, multiple_of=4)
+    channels: int = Field(16, gt=0, le=1 << 16, multiple_of=4)
     """Width of that segmenter."""
 
 

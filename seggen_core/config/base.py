@@ -2,20 +2,25 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
+"""A number of steps, or of something else that takes time but no memory."""
+Size = Annotated[int, Field(gt=0, le=1 << 16)]
+"""A number of pixels, channels or rows: memory grows with it."""
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Seed of random streams."""
+NumSamples = Annotated[int, Field(gt=0, le=1 << 22)]
+"""A number of samples; readers list at most four million."""
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+"""A learning rate. Above 10, AdamW changes every weight by more than 10 in each step."""
+Weight = Annotated[float, Field(ge=0, le=10_000)]
+"""A factor or limit that may be 0."""
+Factor = Annotated[float, Field(gt=0, le=10_000)]
+"""A factor or limit above 0."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """Precision of network calls; "auto" is bfloat16 if the device has it natively, else float32."""
 NOTHING_TO_WATCH = Path("data/code/none.json")
@@ -47,32 +52,15 @@ TrackedPath = BeforeValidator(_check_tracked_path)
 
 
 class Section(BaseModel):
-    """Base of every section. It is immutable; unknown keys and booleans for numbers are errors.
+    """Base of every section. It is immutable; unknown keys, infinities and NaN are errors.
 
-    Numbers are lax otherwise: YAML reads 1e-4 as text, and a learning rate may be written so.
+    `load.check_config` reads params.yaml strictly: text is no number, true is no 1, 3.0 no 3.
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if _holds_boolean(value) and not _mentions(annotation, {bool, Any}):
-            raise ValueError("expected a number or text, not true or false")
-        return value
-
-
-def _holds_boolean(value: Any) -> bool:
-    return isinstance(value, bool) or (
-        isinstance(value, list | tuple) and any(_holds_boolean(v) for v in value)
-    )
-
-
-def _mentions(annotation: Any, types: set[Any]) -> bool:
-    """Return whether one of `types` occurs in an annotation."""
-    return annotation in types or any(
-        _mentions(part, types) for part in get_args(annotation) if not isinstance(part, str)
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )

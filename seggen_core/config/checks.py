@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from seggen_core.config.base import Positive, Probability, Section
+from seggen_core.config.base import NumSamples, Probability, Section, Weight
 
 
 class ChecksConfig(Section):
@@ -10,9 +10,9 @@ class ChecksConfig(Section):
 
     min_caption_coverage: Probability = 1.0
     """Share of real training samples that need a caption."""
-    min_samples: Positive = 1
+    min_samples: NumSamples = 1
     """Samples that a synthetic partition needs, if any real sample belongs to it."""
-    min_edge_agreement: float = Field(1.2, ge=0)
+    min_edge_agreement: Weight = 1.2
     """How much steeper images have to be along the borders of their masks than elsewhere, as a
     ratio of mean gradients; masks that have nothing to do with their images come to about 1.
     """

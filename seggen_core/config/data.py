@@ -7,9 +7,11 @@ from pydantic import Field, model_validator
 
 from seggen_core.config.base import (
     NOTHING_TO_WATCH,
-    Positive,
+    NumSamples,
     Probability,
     Section,
+    Seed,
+    Size,
     TrackedPath,
 )
 
@@ -23,7 +25,7 @@ class RuntimeConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes CUDA if torch sees a CUDA device."""
-    num_threads: Positive = 1
+    num_threads: int = Field(1, ge=1, le=4096)
     """CPU threads of one stage."""
     tracking_uri: str | None = None
     """MLflow server or database that `seggen track` sends to; None is sqlite in the project folder.
@@ -116,7 +118,7 @@ class DatasetConfig(Section):
     whole published split. Nothing selects a model by them, but their scores then say how well a
     model fits, not how well it generalises.
     """
-    image_size: Positive = 64
+    image_size: Size = 64
     """Side in pixels of the square samples that all stages work on; diffusion pipelines make
     multiples of 8.
     """
@@ -128,13 +130,13 @@ class DatasetConfig(Section):
     """How Text2Mask and Mask2Img see masks: "semantic" is classes as colours; "panoptic" outlines
     every segment (SegGen A.2), needs instances, and lets MaskSyn make them.
     """
-    num_train: Positive | None = None
+    num_train: NumSamples | None = None
     """Number of training samples; None takes all."""
-    num_val: Positive | None = None
+    num_val: NumSamples | None = None
     """Number of validation samples; None takes all."""
-    num_test: Positive | None = None
+    num_test: NumSamples | None = None
     """Number of test samples; None takes all."""
-    max_bad: int = Field(0, ge=0)
+    max_bad: int = Field(0, ge=0, le=1 << 22)
     """Unreadable or invalid samples that may be left out of each split; they are listed in its
     manifest.
     """
@@ -142,11 +144,11 @@ class DatasetConfig(Section):
     """Largest share of a split's pixels that may be ignored though nothing in its files says so;
     None is the reader's own (0.1 for "folder", 0.25 for most published ones).
     """
-    subset_size: Positive | None = None
+    subset_size: NumSamples | None = None
     """N, the number of real samples the segmenter gets (SegGen Table 4, low-data rows); None takes
     all.
     """
-    subset_seeds: tuple[int, ...] = (0,)
+    subset_seeds: tuple[Seed, ...] = (0,)
     """One subset, and one training of every arm, per seed."""
 
     @model_validator(mode="after")
@@ -183,9 +185,9 @@ class CaptionsConfig(Section):
     """Commit of `model`; required for a hub repository."""
     prompt: str | None = None
     """Prompt of the captioning model; None is its default (for BLIP-2: SegGen's question)."""
-    max_new_tokens: Positive = 30
+    max_new_tokens: Size = 30
     """Longest answer of the captioning model, in tokens."""
-    batch_size: Positive = 8
+    batch_size: Size = 8
     """Images per call of the captioning model."""
     min_area_share: Probability = 0.002
     """"class_list" leaves out things and stuff that cover a smaller share of the image."""

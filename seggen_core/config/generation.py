@@ -5,7 +5,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from seggen_core.config.base import Positive, Precision, Probability, Section, TrackedPath
+from seggen_core.config.base import (
+    Factor,
+    LearningRate,
+    NumSamples,
+    Positive,
+    Precision,
+    Probability,
+    Section,
+    Size,
+    TrackedPath,
+    Weight,
+)
+from seggen_core.config.library_settings import check_scheduler
 
 
 class RandomCrops(Section):
@@ -14,7 +26,7 @@ class RandomCrops(Section):
     They delay overfitting on a small dataset. A crop has the caption of its sample.
     """
 
-    per_sample: Positive
+    per_sample: Size
     """Crops of each sample, in addition to the whole sample; drawn once."""
     min_side: float = Field(0.5, gt=0, lt=1)
     """Smallest side of a crop, as a share of the sample's."""
@@ -29,21 +41,27 @@ class SamplingConfig(Section):
     """Settings of the scheduler ({"use_karras_sigmas": true} makes EulerDiscreteScheduler the
     sampler of EDM).
     """
-    num_inference_steps: Positive = 20
+    num_inference_steps: Size = 20
     """Denoising steps."""
-    guidance_scale: float = Field(2.0, ge=1)
+    guidance_scale: float = Field(2.0, ge=1, le=1000)
     """Classifier-free guidance; 1 is off."""
-    controlnet_conditioning_scale: float = Field(1.0, ge=0)
+    controlnet_conditioning_scale: float = Field(1.0, ge=0, le=1000)
     """Factor on the outputs of a ControlNet. A factor above 1 compensates for a short training
     (docs/results.md).
     """
-    micro_batch_size: Positive = 8
+    micro_batch_size: Size = 8
     """Rows of every network call. Short batches are padded to it, so the bytes of a sample do not
     depend on the other samples of its batch. MaskSyn and ImgSyn take fewer rows if that divides the
     samples of a source evenly. A change of this number changes the samples.
     """
     precision: Precision = "auto"
     """Precision of network calls."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "SamplingConfig":
+        if (self.scheduler, self.scheduler_kwargs) != ("DDIMScheduler", {}):
+            check_scheduler(self.scheduler, self.scheduler_kwargs)
+        return self
 
 
 class PretrainConfig(Section):
@@ -54,31 +72,31 @@ class PretrainConfig(Section):
     (never the masks) of the real training split, and trains the UNet and the text encoder of
     `init_from` further, or new ones.
     """
-    image_size: Positive = 64
+    image_size: Size = 64
     """Side of the pictures in pixels; for "training_images" it must be that of the dataset."""
     autoencoder_steps: Positive = 2900
     """Optimisation steps of the autoencoder."""
-    autoencoder_channels: tuple[Positive, ...] = (32, 64)
+    autoencoder_channels: tuple[Size, ...] = (32, 64)
     """Channels per resolution level; two levels give latents at half the image size."""
-    autoencoder_learning_rate: float = Field(2e-3, gt=0)
+    autoencoder_learning_rate: LearningRate = 2e-3
     """Peak learning rate of the autoencoder."""
-    kl_weight: float = Field(1e-4, ge=0)
+    kl_weight: Weight = 1e-4
     """Weight of the mean KL per latent value."""
-    latent_channels: Positive = 4
+    latent_channels: Size = 4
     """Channels of the latents."""
     unet_steps: Positive = 18_500
     """Optimisation steps of the UNet and the text encoder."""
     unet_decay_steps: Positive = 3000
     """Number of steps, at the end, over which the learning rate of both falls."""
-    unet_channels: tuple[Positive, ...] = (32, 96, 128)
+    unet_channels: tuple[Size, ...] = (32, 96, 128)
     """Channels per resolution level; cross-attention in all but the first."""
-    unet_learning_rate: float = Field(5e-4, gt=0)
+    unet_learning_rate: LearningRate = 5e-4
     """Peak learning rate of the UNet and the text encoder."""
     ema_decay: Probability = 0.9995
     """Decay of the averaged weights that are saved; a short training needs a smaller one."""
-    text_width: Positive = 128
+    text_width: Size = 128
     """Width of the text embeddings."""
-    batch_size: Positive = 16
+    batch_size: Size = 16
     """Images of a step, of each training."""
     single_object_share: Probability = 0.5
     """Share of scenes with one large object, which match a prompt like 'a photo of a car'."""
@@ -86,9 +104,9 @@ class PretrainConfig(Section):
     """Share of scenes without any object."""
     caption_dropout: Probability = 0.1
     """Share of empty captions, for classifier-free guidance."""
-    pool_size: Positive = 10_000
+    pool_size: NumSamples = 10_000
     """Number of scenes in the pool of latents."""
-    refresh: Positive = 5
+    refresh: Size = 5
     """Scenes of the pool that each step replaces. On average, a scene is in batch_size / refresh
     batches.
     """
@@ -154,17 +172,17 @@ class DiffusionTrainingConfig(Section):
 
     num_steps: Positive
     """Optimisation steps (paper: 30,000)."""
-    batch_size: Positive = 16
+    batch_size: Size = 16
     """Samples of a step."""
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: LearningRate = 1e-5
     """Peak of AdamW's schedule (paper: 1e-5 from SDXL's weights)."""
-    weight_decay: float = Field(1e-2, ge=0)
+    weight_decay: Weight = 1e-2
     """AdamW's weight decay of all parameters."""
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(50, ge=0, le=1_000_000_000)
     """Steps over which the learning rate rises linearly to its peak."""
     lr_scheduler: Literal["constant", "cosine"] = "cosine"
     """After the warm-up, the learning rate stays ("constant") or falls to zero ("cosine")."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: Factor = 1.0
     """Gradients are clipped to this norm."""
     caption_dropout: Probability = 0.1
     """Share of empty captions, for classifier-free guidance."""
@@ -187,20 +205,20 @@ class DiffusionTrainingConfig(Section):
 class Text2MaskConfig(DiffusionTrainingConfig):
     """Text2Mask: fine-tuning of the UNet, and of the decoder if `decoder_steps` is above 0."""
 
-    decoder_steps: int = Field(0, ge=0)
+    decoder_steps: int = Field(0, ge=0, le=1_000_000_000)
     """Steps that train the decoder on degraded latents of colour maps; 0 does not train it
     (SegGen).
     """
-    decoder_learning_rate: float = Field(2e-3, gt=0)
+    decoder_learning_rate: LearningRate = 2e-3
     """Peak learning rate of the decoder; it falls to zero linearly."""
-    decoder_noise: float = Field(0.3, ge=0)
+    decoder_noise: Weight = 0.3
     """Largest noise on the latents, in standard deviations of the latents."""
 
 
 class SegGenSynthesisConfig(Section):
     """MaskSyn or ImgSyn (SegGen 3.3)."""
 
-    samples_per_source: Positive
+    samples_per_source: NumSamples
     """Synthetic samples for each real one (paper: 10 for MaskSyn, 50 for ImgSyn)."""
     text2mask: SamplingConfig = SamplingConfig()
     """Sampler of the colour maps (paper: EDM, 200 steps); unused by ImgSyn."""
@@ -211,5 +229,5 @@ class SegGenSynthesisConfig(Section):
     A sample with more is rejected: counted in the metrics, listed in the manifest, not replaced. 1
     rejects none, since all pixels of a hardly trained Text2Mask may be ambiguous. Unused by ImgSyn.
     """
-    batch_size: Positive = 16
+    batch_size: Size = 16
     """Samples in flight, rounded to whole sources; changes memory and speed, never bytes."""

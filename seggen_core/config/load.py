@@ -1,13 +1,13 @@
 """params.yaml as a whole, and its reading."""
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from seggen_core.config.attention import DiffuMaskConfig, SeeDiffConfig
-from seggen_core.config.base import Section, Slug
+from seggen_core.config.base import Section, Seed, Slug
 from seggen_core.config.checks import ChecksConfig
 from seggen_core.config.data import CaptionsConfig, DatasetConfig, RuntimeConfig
 from seggen_core.config.generation import (
@@ -16,6 +16,7 @@ from seggen_core.config.generation import (
     SegGenSynthesisConfig,
     Text2MaskConfig,
 )
+from seggen_core.config.params_file import read_params
 from seggen_core.config.segmentation import (
     SYNTHESIS_METHODS,
     AblationConfig,
@@ -34,7 +35,7 @@ class SegGenConfig(Section):
 
     profile: Slug
     """Name of the profile; its folder below profiles/ holds what it ships with."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of all random streams."""
     classes: tuple[Slug, ...]
     """Slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
@@ -87,6 +88,16 @@ class SegGenConfig(Section):
             )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
+        if unknown := set(self.methods) - set(SYNTHESIS_METHODS):
+            raise ValueError(
+                f"'methods' holds {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}"
+            )
+        for key, values in (
+            ("methods", self.methods),
+            ("dataset.subset_seeds", self.dataset.subset_seeds),
+        ):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key!r} repeats a value: {list(values)}")
         if self.ablation.baseline not in self.variants:
             raise ValueError(
                 f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants"
@@ -98,19 +109,41 @@ def load_config(path: Path) -> SegGenConfig:
     """Read and check params.yaml.
 
     Raises:
-        ConfigError: says which keys are wrong, what they hold and what is expected.
+        ConfigError: says which keys are wrong, what they hold and what is expected; or as
+            `params_file.read_params`.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path} does not exist; run from the project folder or pass --params"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    return check_config(tree, name=str(path))
+    config = check_config(read_params(path), name=str(path))
+    _check_files(config, base=path.parent, name=str(path))
+    return config
+
+
+def _check_files(config: SegGenConfig, *, base: Path, name: str) -> None:
+    """Refuse FIFOs and devices: DVC and the stages would wait for ever while they read them.
+
+    Raises:
+        ConfigError: it names the key and the file.
+    """
+    diffumask = config.diffumask
+    files = {
+        "dataset.reads": config.dataset.reads,
+        "captions.reads": config.captions.reads,
+        "captions.edits": config.captions.edits,
+        "foundation.reads": config.foundation.reads,
+        "seediff.reads": config.seediff.reads,
+        "diffumask.reads": None if diffumask is None else diffumask.reads,
+        "train_seg.backbone_source": config.train_seg.backbone_source,
+    }
+    for key, file in files.items():
+        path = None if file is None else base / file
+        try:
+            is_wrong = path is not None and path.exists() and not (path.is_file() or path.is_dir())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{name}: {key} is {str(file)!r}: {error}; expected a path") from None
+        if is_wrong:
+            raise ConfigError(
+                f"{name}: {key} is {str(file)!r}, which is neither a file nor a folder but a "
+                "device, FIFO or socket; name a file or folder"
+            )
 
 
 def check_config(tree: Any, *, name: str) -> SegGenConfig:
@@ -126,7 +159,8 @@ def check_config(tree: Any, *, name: str) -> SegGenConfig:
     if not isinstance(tree, dict):
         raise ConfigError(f"{name} holds {type(tree).__name__}, expected a mapping of sections")
     try:
-        return SegGenConfig.model_validate(tree)
+        # As JSON, because values are strict there (text is no number), but a list is a tuple.
+        return SegGenConfig.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
         lines = [
             _describe(e["loc"], kind=e["type"], message=e["msg"], value=e["input"])
@@ -150,5 +184,6 @@ def _describe(location: tuple[int | str, ...], *, kind: str, message: str, value
                 types = (field.annotation, *get_args(field.annotation))
                 section = next(t for t in types if isinstance(t, type) and issubclass(t, Section))
         return line + f"unknown key; known here: {', '.join(section.model_fields)}"
+    message = message.replace("be an object", "be a mapping").replace("valid array", "valid list")
     shown = f" (got {value!r})" if kind != "missing" and len(repr(value)) < 80 else ""
     return line + message.removeprefix("Value error, ") + shown

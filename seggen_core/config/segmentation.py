@@ -1,12 +1,30 @@
 """Sections on the segmenter, the arms of the ablation and their scores."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from seggen_core.config.base import Positive, Probability, Section, Slug, TrackedPath
+from seggen_core.config.base import (
+    Factor,
+    LearningRate,
+    Positive,
+    Probability,
+    Section,
+    Size,
+    Slug,
+    TrackedPath,
+    Weight,
+)
+from seggen_core.config.library_settings import (
+    check_hrnet_settings,
+    check_mask2former,
+    first_error,
+)
 
+Zoom = Annotated[float, Field(ge=0.05, le=20)]
+Splice = Annotated[int, Field(gt=0, le=16)]
 SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 """Methods that fill data/synthetic/<method>/<class>."""
 
@@ -28,28 +46,28 @@ class SegmenterConfig(Section):
     """
     pretrain_share: Probability = 0.6
     """Share of the steps that strategy "pretrain" spends on synthetic samples."""
-    batch_size: Positive = 16
+    batch_size: Size = 16
     """Samples of a step."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: LearningRate = 1e-3
     """Peak learning rate of AdamW."""
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: Weight = 1e-4
     """Weight decay of matrices and kernels; biases and normalisation layers have none."""
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(50, ge=0, le=1_000_000_000)
     """Steps over which the learning rate rises linearly to its peak."""
     lr_scheduler: Literal["poly", "cosine", "step"] = "poly"
     """How the learning rate falls after the warm-up: "poly" to zero, to the power 0.9 of the steps
     left (SegGen A.3); "cosine" to zero; "step" to a tenth after 8/9 and again after 26/27 of the
     steps (Mask2Former on COCO). With strategy "pretrain", each phase has its own schedule.
     """
-    max_grad_norm: float = Field(10.0, gt=0)
+    max_grad_norm: Factor = 10.0
     """Gradients are clipped to this norm."""
-    backbone_multiplier: float = Field(1.0, gt=0)
+    backbone_multiplier: Factor = 1.0
     """Factor on the learning rate of the backbone's parameters (Mask2Former's authors: 0.1)."""
     random_flip: bool = True
     """Flip half of the samples left to right."""
-    random_scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.5)
+    random_scale: tuple[Zoom, Zoom] = (0.75, 1.5)
     """Range of the zoom before cropping."""
-    crop_size: Positive | None = None
+    crop_size: Size | None = None
     """Side of the training crops; None is the image size."""
     color_jitter: Probability = 0.3
     """Brightness, contrast and saturation change by at most this factor."""
@@ -74,7 +92,7 @@ class SegmenterConfig(Section):
     """
     stem_stride: Literal[1, 2, 4] = 4
     """Factor by which HRNet's stem shrinks the image: 4 as published, 2 or 1 for small images."""
-    head_width: Positive = 64
+    head_width: Size = 64
     """Channels of HRNet's segmentation head."""
     mask2former: dict[str, Any] = Field(default_factory=dict)
     """Fields of transformers' Mask2FormerConfig, including `backbone_config`. If
@@ -92,18 +110,26 @@ class SegmenterConfig(Section):
     def for_model(self, model: Literal["hrnet", "mask2former"] | None) -> "SegmenterConfig":
         """Return the section for `model`, with its overrides; None stands for `self.model`."""
         name = model or self.model
-        tree = self.model_dump() | self.overrides.get(name, {}) | {"model": name, "overrides": {}}
-        return SegmenterConfig.model_validate(tree)
+        changes = self.overrides.get(name, {}) | {"model": name, "overrides": {}}
+        # As JSON, because values are strict there, but a list is a tuple.
+        text = json.dumps(self.model_dump(mode="json") | changes)
+        return SegmenterConfig.model_validate_json(text, strict=True)
 
     @model_validator(mode="after")
     def _check(self) -> "SegmenterConfig":
         low, high = self.random_scale
         if low > high:
             raise ValueError(f"random_scale is ({low}, {high}); the first must not be larger")
+        check_hrnet_settings(self.backbone_kwargs)
+        if self.mask2former:
+            check_mask2former(self.mask2former)
         for name, changes in self.overrides.items():
             if "model" in changes or "overrides" in changes:
                 raise ValueError(f"overrides of {name} can't change 'model' or 'overrides'")
-            self.for_model(name)
+            try:
+                self.for_model(name)
+            except ValidationError as error:
+                raise ValueError(first_error(error, section=f"overrides.{name}")) from None
         return self
 
 
@@ -112,7 +138,7 @@ class SyntheticAugmentConfig(Section):
 
     splice: Probability = 0.3
     """Probability that several pairs are laid side by side and shrunk to one."""
-    splice_grids: tuple[tuple[Positive, Positive], ...] = ((1, 2), (2, 1), (2, 2), (3, 3))
+    splice_grids: tuple[tuple[Splice, Splice], ...] = ((1, 2), (2, 1), (2, 2), (3, 3))
     """(rows, columns) of pairs that are laid side by side and shrunk to one."""
     perspective: Probability = 0.3
     """Probability of a perspective change."""
@@ -124,7 +150,7 @@ class SyntheticAugmentConfig(Section):
     """Smallest and largest side of that rectangle, as shares of the image's side."""
     noise: Probability = 0.3
     """Probability of added Gaussian noise."""
-    noise_sigma: float = Field(8.0, ge=0)
+    noise_sigma: float = Field(8.0, ge=0, le=255)
     """Standard deviation of the noise, in grey levels of 0 to 255."""
 
     @model_validator(mode="after")
@@ -144,7 +170,7 @@ class NoiseFilterConfig(Section):
     a filter takes twice the time.
     """
 
-    tolerance: float = Field(1.25, gt=0)
+    tolerance: Factor = 1.25
     """A pixel is ignored if its cross-entropy exceeds this many times the mean of its class on the
     real samples (FreeMask: 1.25). With few real samples the segmenter overfits them, their mean
     falls, and more pixels are ignored.
@@ -212,7 +238,7 @@ class VariantConfig(Section):
 class ZeroShotConfig(Section):
     """Zero-shot segmentation: classes that only synthetic masks may teach (SeeDiff S2.1)."""
 
-    unseen: tuple[str, ...] = ()
+    unseen: tuple[Slug, ...] = ()
     """Slugs of those classes. `evaluate` adds mIoU over seen and over unseen classes and their
     harmonic mean; an arm with `hide_unseen` is trained without real labels of them.
     """
@@ -221,9 +247,9 @@ class ZeroShotConfig(Section):
 class EvaluateConfig(Section):
     """Evaluation on the held-out test split."""
 
-    batch_size: Positive = 32
+    batch_size: Size = 32
     """Images of one prediction."""
-    num_pictures: Positive = 8
+    num_pictures: Size = 8
     """Test samples shown in the report."""
 
 
@@ -232,25 +258,25 @@ class JudgeConfig(Section):
 
     variant: Slug = "full_real"
     """Arm whose first segmenter is the judge."""
-    batch_size: Positive = 32
+    batch_size: Size = 32
     """Images of one prediction."""
 
 
 class MemorizationConfig(Section):
     """Distances of synthetic samples to the nearest training samples."""
 
-    neighbors: Positive = 50
+    neighbors: Size = 50
     """The relative distance compares the nearest training image with this many nearest ones
     (Carlini et al.: 50).
     """
-    batch_size: Positive = 256
+    batch_size: Size = 256
     """Samples compared at once."""
-    num_pictures: Positive = 8
+    num_pictures: Size = 8
     """Number of nearest pairs in nearest.png, for each measure."""
 
 
 class AblationConfig(Section):
     """The comparison table."""
 
-    baseline: str = "baseline"
+    baseline: Slug = "baseline"
     """Arm that the others are compared with."""

@@ -14,6 +14,7 @@ from seggen_core.config import DiffusionTrainingConfig
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.latent_cache import LatentCache, cache_latents
 from seggen_core.generators.prompt_cache import PromptCache
+from seggen_core.generators.sampling import make_scheduler
 from seggen_core.generators.training_data import GeneratorTrainingData, open_training_data
 from seggen_core.project.digests import content_digest
 from seggen_core.stage import Stage
@@ -84,10 +85,13 @@ def open_generator_training(stage: Stage, settings: DiffusionTrainingConfig) -> 
 
     Raises:
         CaptionError: a sample has no caption.
-        ConfigError: colour maps can't show what `dataset.color_map` asks for.
+        ConfigError: colour maps can't show what `dataset.color_map` asks for, or the sampler of the
+            preview can't be made.
         FoundationError: the foundation can't be loaded.
     """
     paths, seed, color_map = stage.paths, stage.config.seed, stage.config.dataset.color_map
+    pipeline = load_pipeline(paths.model("foundation"))
+    make_scheduler(pipeline, settings.preview)  # before hours of training, not after them
     inputs = {
         "foundation": paths.model("foundation"),
         "real_train": paths.real("train"),
@@ -100,6 +104,6 @@ def open_generator_training(stage: Stage, settings: DiffusionTrainingConfig) -> 
     return GeneratorTraining(
         stage=stage,
         data=open_training_data(paths, color_map=color_map, crops=settings.random_crops, seed=seed),
-        pipeline=load_pipeline(paths.model("foundation")).to(stage.device),
+        pipeline=pipeline.to(stage.device),
         scratch=stage.scratch(identity),
     )

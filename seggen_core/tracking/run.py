@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-import yaml
-
 from seggen_core.config import RuntimeConfig
+from seggen_core.config.params_file import read_params
+from seggen_core.errors import ConfigError
 from seggen_core.project.digests import content_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking.dvc_lineage import git_tags, read_dvc_lock
@@ -208,8 +208,8 @@ def experiment_name(paths: ProjectPaths) -> str:
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
         return name
     try:
-        tree = yaml.safe_load((paths.root / "params.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        tree = read_params(paths.root / "params.yaml")
+    except ConfigError:
         tree = None
     profile = tree.get("profile") if isinstance(tree, dict) else None
     return f"seggen/{profile}" if profile else "seggen"
