@@ -96,7 +96,14 @@ def picture_metadata(path: Path) -> dg.MetadataValue:
 
 def markdown_picture(name: str, data: bytes, *, kind: str) -> dg.MetadataValue:
     """An encoded picture as Markdown that holds it whole; `kind` is its media type."""
-    return dg.MetadataValue.md(f"![{name}](data:{kind};base64,{base64.b64encode(data).decode()})")
+    label = re.sub(r"([^\w .@-])", r"\\\1", name)  # it comes from files, and is no Markdown
+    return dg.MetadataValue.md(f"![{label}](data:{kind};base64,{base64.b64encode(data).decode()})")
+
+
+def markdown_lines(text: str) -> dg.MetadataValue:
+    """Lines of output as Markdown that shows them as they are, whatever fences they hold."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return dg.MetadataValue.md(f"{fence}\n{text}\n{fence}")
 
 
 def stage_metadata(
@@ -158,7 +165,7 @@ def stage_failure(result: StageResult, *, advice: str = "") -> dg.Failure:
     metadata: dict[str, Any] = {
         "dvc/stage": result.name,
         "dvc/exit_code": result.exit_code if result.exit_code >= 0 else killed,
-        "dvc/last_lines": dg.MetadataValue.md(f"```\n{shown}\n```"),
+        "dvc/last_lines": markdown_lines(shown),
     }
     text = f"stage {result.name} {result.outcome}{advice and f'; {advice}'}"
     return dg.Failure(text, metadata=metadata, allow_retries=False)

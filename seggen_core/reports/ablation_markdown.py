@@ -6,7 +6,7 @@ import pandas as pd
 
 from seggen_core.reports.ablation import CONTROL, OTHER_MODEL, UPPER_BOUND, judge_table
 from seggen_core.reports.scores import JudgeScores
-from seggen_core.reports.tables import NO_VALUE, markdown_table
+from seggen_core.reports.tables import NO_VALUE, escape_markdown, markdown_table
 from seggen_core.taxonomy import Taxonomy
 
 
@@ -34,7 +34,7 @@ def ablation_markdown(
         for name, mark in zip(table["variant"], table["mark"], strict=True)
     ]
     parts = [
-        f"# {title}",
+        f"# {escape_markdown(title)}",
         "Percent on the held-out test split; mean ± sample standard deviation over seeds. Δ is the "
         "difference to the baseline, its spread that of the differences seed by seed.",
         markdown_table(arms, text_columns=3),

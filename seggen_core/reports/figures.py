@@ -71,7 +71,8 @@ def ablation_figure(
         f"{num_seeds} seed{'s' if num_seeds > 1 else ''}; dots: seeds, whiskers: ± 1 std",
         color=_SOFT,
     )
-    axes.set_title(title, loc="left", color=_INK, fontsize=12, fontweight="bold")
+    style = {"fontsize": 12, "fontweight": "bold", "parse_math": False}
+    axes.set_title(title, loc="left", color=_INK, **style)
     axes.grid(axis="x", color=_FAINT, linewidth=0.8, zorder=0)
     _tidy(axes)
     figure.legend(
@@ -160,7 +161,8 @@ def per_class_figure(
     )
     right.set_title("difference to the baseline", loc="left", color=_SOFT, fontsize=10)
     right.tick_params(axis="y", labelleft=False)
-    figure.suptitle(title, x=0.01, ha="left", color=_INK, fontsize=12, fontweight="bold")
+    style = {"fontsize": 12, "fontweight": "bold", "parse_math": False}
+    figure.suptitle(title, x=0.01, ha="left", color=_INK, **style)
     return figure
 
 
@@ -206,6 +208,7 @@ def _heatmap(
         rotation=35,
         ha="right",
         rotation_mode="anchor",
+        parse_math=False,  # a name may hold a "$"
     )
     axes.set_xticks(np.arange(len(taxonomy) - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(len(values) - 1) + 0.5, minor=True)

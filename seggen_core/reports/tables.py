@@ -1,6 +1,7 @@
 """Tables of scores as text, and the type of scores in JSON files."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -18,13 +19,24 @@ Score = Annotated[float, BeforeValidator(_nan_for_none)]
 """A percentage; null in JSON is NaN, a score that has no value."""
 
 
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
+"""What Markdown, or HTML in it, would not show as it is. Underscores inside of words are shown."""
+
+
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line: names come from users' files."""
+    one_line = " ".join(text.split())
+    return _MARKDOWN.sub(lambda match: "\\" + match[0], one_line)
+
+
 def markdown_table(rows: Sequence[Mapping[str, str]], *, text_columns: int = 1) -> str:
     """Return a Markdown table that is padded to read well as plain text.
 
     Args:
-        rows: cells by column; all rows have the same columns.
+        rows: cells by column, as plain text; all rows have the same columns.
         text_columns: number of left-aligned columns at the left; the others are right-aligned.
     """
+    rows = [{escape_markdown(n): escape_markdown(c) for n, c in row.items()} for row in rows]
     header = list(rows[0])
     widths = [max(len(name), 3, *(len(row[name]) for row in rows)) for name in header]
     align = [str.ljust] * text_columns + [str.rjust] * (len(header) - text_columns)

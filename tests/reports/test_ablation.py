@@ -1,6 +1,8 @@
 import csv
+import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from seggen_core.reports.ablation import (
 )
 from seggen_core.reports.ablation_markdown import ablation_markdown
 from seggen_core.reports.comparison import Comparison
-from seggen_core.reports.figures import ablation_figure
+from seggen_core.reports.figures import ablation_figure, per_class_figure
 from seggen_core.reports.scores import Arm, JudgeScores, SeedScores
 from seggen_core.reports.tables import NO_VALUE
 from seggen_core.stages import ablation
@@ -170,6 +172,36 @@ def test_markdown_is_a_table_with_the_marks_explained():
         plain[1], per_class=per_class[:2], judges=[], taxonomy=TAXONOMY, title="x"
     )
     assert OTHER_MODEL not in text and CONTROL not in text and "Synthetic pairs" not in text
+
+
+HOSTILE = ["<img src=x onerror=alert(1)>", "a|b", "**bold** `code`", "[x](javascript:y)", "$5{x$"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_classes_are_neither_markdown_nor_html_nor_math():
+    taxonomy = Taxonomy.from_names(stuff=HOSTILE[:2], things=HOSTILE[2:])
+    iou = dict.fromkeys(taxonomy.slugs, 50.0)
+    arms = [arm("baseline", SeedScores(miou=50.0, pixel_accuracy=80.0, per_class_iou=iou))]
+    seeds = seed_table(arms, taxonomy=taxonomy)
+    table = ablation_table(arms, seeds=seeds, judges=[], baseline="baseline")
+    per_class = per_class_table(arms, seeds=seeds, taxonomy=taxonomy)
+    text = ablation_markdown(
+        table, per_class=per_class, judges=[], taxonomy=taxonomy, title="Ablation: <b>x</b>"
+    )
+    header = next(line for line in text.splitlines() if "onerror" in line)
+    for name in HOSTILE:
+        escaped = re.sub(r"([\\`*\[\]<>|$])", r"\\\1", name)
+        assert escaped in header
+    assert len(re.findall(r"(?<!\\)\|", header)) == len(HOSTILE) + 2
+    assert re.search(r"(?<!\\)[<`*$\[]", text) is None
+    figure = per_class_figure(
+        per_class,
+        delta=per_class_delta(per_class, table=table),
+        table=table,
+        taxonomy=taxonomy,
+        title="$",
+    )
+    figure.savefig(io.BytesIO())
 
 
 REAL = ["data/real/train/index.parquet", "data/real/val/index.parquet"]
