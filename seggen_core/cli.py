@@ -4,13 +4,13 @@ No heavy library is imported before a subcommand runs, so `--help` answers at on
 """
 
 import argparse
-import errno
 import importlib
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,9 @@ COMMANDS: dict[str, Any] = {
     "code": code,
 }
 """The other commands: modules with SUMMARY, add_arguments and run."""
+
+_EXIT_BROKEN_PIPE = 141
+"""What a shell says of a program that SIGPIPE ended."""
 
 _WITHOUT_PARAMS = {"code", "init"}
 """Commands that get no configuration, since they do not read params.yaml."""
@@ -128,6 +131,7 @@ def _item_parser(stage: str) -> Callable[[str], str]:
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return the exit code; a user's error is printed as one message."""
     arguments = build_parser().parse_args(argv)
+    root = arguments.params.parent.resolve()  # the file itself may be a link to elsewhere
     if not sys.stderr.isatty():
         os.environ.setdefault(
             "TQDM_DISABLE", "1"
@@ -138,39 +142,49 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
     from seggen_core.errors import SegGenError, StorageError
+    from seggen_core.project.storage import disk_errors
 
     try:
         from seggen_core.config import load_config
         from seggen_core.project.paths import ProjectPaths
 
-        paths = ProjectPaths(arguments.params.resolve().parent)
-        if arguments.command in _WITHOUT_PARAMS:
-            return COMMANDS[arguments.command].run(arguments, paths=paths)
-        return _run(arguments, config=load_config(arguments.params), paths=paths)
+        paths = ProjectPaths(root)
+        with disk_errors(root):
+            if arguments.command in _WITHOUT_PARAMS:
+                exit_code = COMMANDS[arguments.command].run(arguments, paths=paths)
+            else:
+                exit_code = _run(arguments, config=load_config(arguments.params), paths=paths)
+            sys.stdout.flush()
+            return exit_code
+    except BrokenPipeError:
+        if arguments.command in STAGES:
+            raise
+        _drop_output()
+        return _EXIT_BROKEN_PIPE  # whoever read it, such as `head`, has seen enough
     except SegGenError as error:
+        if isinstance(error, StorageError):
+            _drop_output()
         print(f"seggen {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
     except FileNotFoundError as error:
         missing = Path(error.filename or "").absolute()
-        if not missing.is_relative_to(arguments.params.resolve().parent / "data"):
+        if not missing.is_relative_to(root / "data"):
             raise
         name = f"{arguments.command}@{arguments.item}" if "item" in arguments else arguments.command
         remedy = f"which an earlier stage makes; run: dvc repro {name}"
         print(f"seggen {arguments.command}: there is no {missing}, {remedy}", file=sys.stderr)
         return SegGenError.exit_code
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        where = error.filename or "the project folder"
-        print(
-            f"seggen {arguments.command}: can't use {where}: {error.strerror}. What was finished "
-            "before is intact; free some space or change its permissions, then run the same "
-            "command again",
-            file=sys.stderr,
-        )
-        return StorageError.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _drop_output() -> None:
+    """Drop output that can't be written: Python's last flush would change the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:

@@ -19,6 +19,7 @@ from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import publish
 from seggen_core.project.runtime import limit_threads, pick_device
+from seggen_core.project.storage import disk_errors
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import StageRun, track_stage
 
@@ -166,10 +167,14 @@ def open_stage(
 
     Raises:
         DatasetError: data/real holds the samples of another dataset than params.yaml names.
+        StorageError: the disk is full, not writable or failing, whatever library met it.
     """
     if name != "dataset":
         check_real_stores(paths, dataset=config.dataset.name)
     if params is None:
         params = getattr(config, name).model_dump(mode="json")
-    with track_stage(name, item=item, params=params, runtime=config.runtime, paths=paths) as run:
+    with (
+        track_stage(name, item=item, params=params, runtime=config.runtime, paths=paths) as run,
+        disk_errors(paths.root),
+    ):
         yield Stage(name=name, item=item, config=config, paths=paths, run=run)

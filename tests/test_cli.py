@@ -162,6 +162,57 @@ def test_a_full_disk_is_exit_code_3(params: Path, capsys: pytest.CaptureFixture)
     assert "No space left on device" in message and "run the same command again" in message
 
 
+def test_a_full_disk_behind_a_librarys_error_is_exit_code_3(
+    params: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seggen_core.stages import dataset
+
+    def run(*_: object, **__: object) -> None:
+        raise RuntimeError("I/O error: No space left on device (os error 28)")  # as safetensors
+
+    monkeypatch.setattr(dataset, "run", run)
+    assert main(["--params", str(params), "dataset"]) == 3
+    assert capsys.readouterr().err.startswith("seggen dataset: can't write below")
+
+
+@pytest.mark.parametrize(
+    "output, code, message", [("/dev/full", 3, "No space left on device"), ("closed pipe", 141, "")]
+)
+def test_output_that_nobody_takes_ends_the_command(
+    params: Path, output: str, code: int, message: str
+) -> None:
+    if output == "closed pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open(output, os.O_WRONLY)
+    command = [
+        sys.executable,
+        "-m",
+        "seggen_core",
+        "--params",
+        str(params),
+        "validate",
+        "--headers-only",
+    ]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.returncode == code
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_the_project_is_where_the_parameter_file_lies_not_where_a_link_leads(
+    params: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("shared") / "shared.yaml"
+    params.rename(elsewhere)
+    params.symlink_to(elsewhere)
+    assert main(["--params", str(params), "dataset"]) == 0
+    assert (params.parent / "data" / "real").is_dir()
+    assert not (elsewhere.parent / "data").exists()
+
+
 def test_validate_passes_sound_data_and_fails_on_problems(
     params: Path, capsys: pytest.CaptureFixture
 ) -> None:

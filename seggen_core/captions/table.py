@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from seggen_core.errors import CaptionError
+from seggen_core.project.storage import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,20 +122,25 @@ def read_caption_table(path: Path) -> dict[str, str]:
 def write_caption_table(path: Path, captions: Mapping[str, str]) -> None:
     """Write such a table, as CSV or Parquet by the suffix.
 
-    CSV gets the mark that tells Excel it is UTF-8.
+    CSV gets the mark that tells Excel it is UTF-8. A table that was there stays if this fails.
+
+    Raises:
+        CaptionError: the suffix is another one.
+        StorageError: the table can't be written.
     """
     import pandas as pd
 
+    if path.suffix not in (".csv", ".parquet"):
+        raise _wrong_suffix(path)
     table = pd.DataFrame(
         {"sample_key": list(captions), "caption": list(captions.values())}, dtype=str
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        table.to_parquet(path, index=False)
-    elif path.suffix == ".csv":
-        table.to_csv(path, index=False, encoding="utf-8-sig")
-    else:
-        raise _wrong_suffix(path)
+    with written_whole(path) as file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            table.to_parquet(file, index=False)
+        else:
+            table.to_csv(file, index=False, encoding="utf-8-sig")
 
 
 def refuse(path: Path, problem: str, keys: Sequence[str], *, remedy: str) -> None:

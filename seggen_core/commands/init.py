@@ -67,9 +67,11 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         ConfigError: the file exists, there is no such dataset or profile, no root is given, or a
             setting is wrong.
         DatasetError: the dataset isn't laid out as its reader expects.
+        StorageError: the file can't be written.
     """
     from seggen_core.datasets.reader import SPLITS
     from seggen_core.errors import ConfigError, DatasetError
+    from seggen_core.project.storage import written_whole
 
     out: Path = arguments.params
     if out.exists() and not arguments.force:
@@ -89,9 +91,8 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
             f"{error}\nnothing was written; if the files are there under other names, say which: "
             "--set KEY=VALUE takes every key of the section dataset (docs/datasets.md)"
         ) from None
-    unfinished = out.with_name(out.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(out)
+    with written_whole(out) as file:
+        file.write_text(text, encoding="utf-8")
     counts = ", ".join(f"{split} {len(reader.keys(split))}" for split in SPLITS)
     print(
         f"{out}: {arguments.dataset} ({counts} samples, {len(reader.taxonomy)} classes) with the "

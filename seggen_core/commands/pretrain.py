@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     from seggen_core.generators.make_foundation import located
     from seggen_core.generators.pretrain import Pretraining, pretrain_with_progress
     from seggen_core.project.digests import json_digest
+    from seggen_core.project.publish import publish
     from seggen_core.project.runtime import limit_threads, pick_device
     from seggen_core.training.loop import make_accelerator
 
@@ -46,5 +47,8 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
         accelerator=make_accelerator(pick_device(config.runtime)),
         work_folder=paths.scratch / "pretrain" / identity,
     )
-    pretrain_with_progress(pretraining, folder=arguments.out)
+    finished = pretraining.work_folder / "pipeline"
+    pretrain_with_progress(pretraining, folder=finished)
+    if pretraining.accelerator.is_main_process:
+        publish(finished, arguments.out)
     return 0

@@ -43,8 +43,10 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     Raises:
         ConfigError: --out is neither PNG nor HTML, or --num isn't positive.
         DatasetError, SampleStoreError: there are no such samples, or one is bad.
+        StorageError: --out can't be written.
     """
     from seggen_core.errors import ConfigError
+    from seggen_core.project.storage import written_whole
     from seggen_core.reports.contact_sheet import draw_sheet, write_html
 
     suffix = arguments.out.suffix.lower()
@@ -57,9 +59,12 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     heading = f"{config.dataset.name}: {arguments.source}, {len(samples)} samples"
     if suffix == ".html":
         page = write_html(samples, class_names=names, palette=palette, heading=heading)
-        arguments.out.write_text(page, encoding="utf-8")
+        with written_whole(arguments.out) as file:
+            file.write_text(page, encoding="utf-8")
     else:
-        draw_sheet(samples, class_names=names, palette=palette, heading=heading).save(arguments.out)
+        sheet = draw_sheet(samples, class_names=names, palette=palette, heading=heading)
+        with written_whole(arguments.out) as file:
+            sheet.save(file, format="PNG")
     print(f"{len(samples)} samples in {arguments.out}")
     return 0
 

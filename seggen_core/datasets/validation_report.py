@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from seggen_core.config import Split
+from seggen_core.project.storage import written_whole
 
 
 @dataclass(frozen=True)
@@ -148,12 +149,17 @@ class ValidationReport:
         return rows
 
     def write(self, path: Path) -> None:
-        """Write all findings to a file: as JSON if its name ends in .json, else as text."""
+        """Write all findings to a file: as JSON if its name ends in .json, else as text.
+
+        Raises:
+            StorageError: it can't be written.
+        """
         if path.suffix.lower() == ".json":
             text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
         else:
             text = self.render(max_listed=len(self.problems) + len(self.tolerated) + 1)
-        path.write_text(text + "\n", encoding="utf-8")
+        with written_whole(path) as file:
+            file.write_text(text + "\n", encoding="utf-8")
 
 
 def _table(rows: list[list[str]]) -> list[str]:

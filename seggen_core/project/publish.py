@@ -1,7 +1,9 @@
 """Moves finished results to their places, writes and reads JSON."""
 
+import errno
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +12,52 @@ if TYPE_CHECKING:
 
 
 def publish(finished: Path, out: Path) -> Path:
-    """Move a finished file or folder to `out`, replace an older one, and return `out`."""
-    shutil.rmtree(out, ignore_errors=True)
+    """Move a finished file or folder to `out`, replace an older one, and return `out`.
+
+    They may lie on different disks. A kill or a full disk leaves no part of a result at `out`.
+
+    Raises:
+        OSError: `out` can't be replaced or written.
+    """
+    if out.is_dir() and not out.is_symlink():
+        try:
+            shutil.rmtree(out)
+        except OSError as error:  # it names a file without its folder
+            raise OSError(error.errno, error.strerror, str(out)) from error
+    elif finished.is_dir():
+        out.unlink(missing_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    finished.replace(out)
+    try:
+        finished.replace(out)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _move_to_other_disk(finished, out)
     return out
+
+
+def _move_to_other_disk(finished: Path, out: Path) -> None:
+    """Copy to a hidden place beside `out`, rename, and delete the original."""
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    _delete(unfinished)  # a killed run may have left it
+    try:
+        if finished.is_dir():
+            shutil.copytree(finished, unfinished)
+        else:
+            shutil.copy2(finished, unfinished)
+        unfinished.replace(out)
+    except BaseException:
+        with suppress(OSError):
+            _delete(unfinished)
+        raise
+    _delete(finished)
+
+
+def _delete(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

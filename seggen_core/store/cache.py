@@ -32,7 +32,8 @@ from typing import Any, Self, TypeVar
 import pyarrow.parquet as pq
 
 from seggen_core.errors import SampleStoreError
-from seggen_core.store.files import open_locked, storage_errors, sync_folder, write_at
+from seggen_core.project.storage import storage_errors
+from seggen_core.store.files import open_locked, sync_folder, write_at
 from seggen_core.store.format import INDEX, MEMBERS
 from seggen_core.store.records import (
     DamagedRecordError,

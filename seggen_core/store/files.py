@@ -3,11 +3,9 @@
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from seggen_core.errors import SampleStoreError, StorageError
+from seggen_core.errors import SampleStoreError
 
 
 def write_at(fd: int, data: bytes, *, offset: int) -> None:
@@ -62,22 +60,3 @@ def open_locked(path: Path) -> int:
             f"another process is writing {path.parent}; wait until it ends, or stop it"
         ) from error
     return fd
-
-
-@contextmanager
-def storage_errors(folder: Path, *, kept: str) -> Iterator[None]:
-    """Turn an OSError into a StorageError that says what is safe and what to do.
-
-    Args:
-        folder: where the work lies, named where the error names no file.
-        kept: a sentence on what an interrupted run keeps.
-    """
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"can't write {error.filename or folder}: {error.strerror or error}. {kept} "
-            "Free some space or make the folder writable, then run the same command again"
-        ) from error

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seggen_core.errors import SampleStoreError
-from seggen_core.store.files import open_locked, replace_file, storage_errors, sync_folder, write_at
+from seggen_core.project.storage import storage_errors
+from seggen_core.store.files import open_locked, replace_file, sync_folder, write_at
 from seggen_core.store.format import (
     END_OF_ARCHIVE,
     FORMAT_VERSION,

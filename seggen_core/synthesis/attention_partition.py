@@ -8,9 +8,9 @@ from typing import Any
 
 from seggen_core.errors import AttentionError
 from seggen_core.project.publish import write_json
+from seggen_core.project.storage import storage_errors
 from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
-from seggen_core.store.files import storage_errors
 from seggen_core.store.reader import SampleStore, SampleStoreWriter
 from seggen_core.synthesis.attention_method import AttentionMethod, Settings
 from seggen_core.synthesis.attention_previews import NUM_PICTURES, draw_previews

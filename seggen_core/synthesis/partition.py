@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from seggen_core.project.storage import storage_errors
 from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
-from seggen_core.store.files import storage_errors
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from seggen_core.errors import CaptionError
 from seggen_core.generators.foundation import load_mask2img
 from seggen_core.project.digests import content_digest, json_digest
 from seggen_core.project.publish import read_json, write_json
+from seggen_core.project.storage import storage_errors
 from seggen_core.reports.grids import store_grid
 from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
-from seggen_core.store.files import storage_errors
 from seggen_core.store.format import encode_sample
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.synthesis.outcomes import Outcome

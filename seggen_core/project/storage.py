@@ -1,0 +1,175 @@
+"""Recognises a disk that is full, not writable or failing, and writes files whole or not at all.
+
+Libraries hide the system's error: safetensors and tokenizers raise exceptions of their own, numpy
+says how many values it wrote, SQLite has a message. All of them are found here, in the whole chain
+of causes, so that a full disk is one message everywhere.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from seggen_core.errors import StorageError
+
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Codes that only writing meets."""
+_ANY = (*_WRITING, errno.EACCES, errno.EPERM, errno.EIO)
+"""Codes of a disk that can't be used, as far as nobody has said something better."""
+_CODE_IN_TEXT = re.compile(r"(?:os error |\[[Ee]rrno )(\d+)")
+"""How Rust (safetensors, tokenizers), pyarrow and `shutil.Error` tell the system's code."""
+_NUMPY = re.compile(r"\d+ requested and \d+ written")
+_TEXTS = {
+    "database or disk is full": errno.ENOSPC,
+    "attempt to write a readonly database": errno.EROFS,
+} | {os.strerror(code): code for code in _WRITING}
+
+AGAIN = "then run the same command again"
+_REMEDIES = {
+    errno.EIO: f"Check the disk, {AGAIN}",
+    errno.EROFS: f"Make it writable, {AGAIN}",
+    errno.EACCES: f"Change its permissions or its owner, {AGAIN}",
+    errno.EPERM: f"Change its permissions or its owner, {AGAIN}",
+    errno.EFBIG: f"Free some space or raise the limit on the size of files, {AGAIN}",
+    errno.ENOENT: "Name a file in a folder that exists",
+    errno.ENOTDIR: "Name a file in a folder that exists",
+    errno.EISDIR: "Name a file, not a folder",
+}
+
+
+def find_disk_error(error: BaseException) -> OSError | None:
+    """Return what the disk reported behind an exception; None where it is of another kind.
+
+    Returns:
+        An OSError with `errno`, and with `filename` where an error of the chain names a file.
+    """
+    code, path, is_outer = None, None, True
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        path = path or _path(link)
+        found = _code(link)
+        if code is None and found in (_ANY if is_outer else _WRITING):
+            code = found
+        if link.__cause__ is not None:
+            link = link.__cause__
+        else:
+            # What was handled before the exception need not be why it was raised.
+            is_outer = False
+            link = None if link.__suppress_context__ else link.__context__
+    return None if code is None else OSError(code, os.strerror(code), path)
+
+
+def describe_disk_error(error: OSError, *, root: Path) -> str:
+    """Return the message for people: where, what, what is kept, and what to do.
+
+    Args:
+        error: as `find_disk_error` returns it.
+        root: the project, named where the error names no file.
+    """
+    assert error.errno is not None
+    where = f"use {error.filename}" if error.filename else f"write below {root} or to the output"
+    return f"can't {where}: {error.strerror}. What was finished before is intact. {_remedy(error)}"
+
+
+@contextmanager
+def disk_errors(root: Path) -> Iterator[None]:
+    """Turn any exception behind which a disk stands into a StorageError; others pass.
+
+    Args:
+        root: the project.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        if (found := find_disk_error(error)) is None:
+            raise
+        raise StorageError(describe_disk_error(found, root=root)) from error
+
+
+@contextmanager
+def storage_errors(folder: Path, *, kept: str) -> Iterator[None]:
+    """Turn every error of writing into a StorageError that says what is safe and what to do.
+
+    Args:
+        folder: where the work lies, named where the error names no file.
+        kept: a sentence on what an interrupted run keeps.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        found = error if isinstance(error, OSError) else find_disk_error(error)
+        if found is None:
+            raise
+        raise StorageError(
+            f"can't write {_path(found) or folder}: {_reason(found)}. {kept} "
+            f"Free some space or make the folder writable, {AGAIN}"
+        ) from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a place beside `path` to write to, and move the file to `path` once it is written.
+
+    So a full disk leaves what `path` held before. A device or a pipe is written to directly.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    target = path.resolve()  # a link stays a link
+    is_special = path.exists() and not path.is_file()
+    unfinished = path if is_special else target.with_name(f".{os.getpid()}-{target.name}")
+    try:
+        yield unfinished
+        if not is_special:
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.replace(target)
+    except Exception as error:
+        if not is_special:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+        found = error if isinstance(error, OSError) else find_disk_error(error)
+        if found is None:
+            raise
+        kept = "" if is_special else " It is as it was before."
+        raise StorageError(
+            f"can't write {path}: {_reason(found)}.{kept} {_remedy(found)}"
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return str(error) if error.errno is None else os.strerror(error.errno)
+
+
+def _remedy(error: OSError) -> str:
+    return _REMEDIES.get(error.errno or 0, f"Free some space, {AGAIN}")
+
+
+def _code(error: BaseException) -> int | None:
+    """Return the system's code in an exception, or in its text."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)
+    if isinstance(error, OSError) and _NUMPY.search(text):
+        return errno.ENOSPC
+    for number in map(int, _CODE_IN_TEXT.findall(text)):
+        if number in _WRITING:
+            return number
+    return next((code for part, code in _TEXTS.items() if part in text), None)
+
+
+def _path(error: BaseException) -> str | None:
+    """Return the file that an error names; of a copy, the one that is written."""
+    for name in ("filename2", "filename"):
+        place = getattr(error, name, None)
+        if isinstance(place, (str, os.PathLike)) and os.fspath(place):
+            return os.fspath(place)
+    return None
