@@ -15,7 +15,7 @@ Shape legend: B images; s, S sides of cross- and self-attention; N = S * S.
 import torch
 import torch.nn.functional as F
 
-from seggen_core.attention.masks import ClassMasks, mask_status, rescale, silence, upsample
+from seggen_core.attention.masks import ClassMasks, attention_status, rescale, silence, upsample
 from seggen_core.attention.pamr import MaskRefiner
 
 
@@ -77,7 +77,7 @@ def dataset_diffusion_masks(
     if uncertainty_threshold is not None:
         uncertain = (soft >= uncertainty_threshold) & ~binary
     return ClassMasks(
-        status=mask_status(finite, signal),
+        status=attention_status(finite, signal),
         binary=binary,
         soft=soft,
         cross_attention=cross_attention,

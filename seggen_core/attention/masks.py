@@ -45,7 +45,7 @@ def silence(maps: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
     return torch.where(finite[:, None, None], maps, 0.0)
 
 
-def mask_status(finite: torch.Tensor, has_seeds: torch.Tensor) -> tuple[str, ...]:
+def attention_status(finite: torch.Tensor, has_seeds: torch.Tensor) -> tuple[str, ...]:
     """Return what becomes of each image, from bool [B]: it needs finite attention and seeds."""
     return tuple(
         NOT_FINITE if not is_finite else ACCEPTED if seeded else NO_SEEDS

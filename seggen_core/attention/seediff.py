@@ -32,7 +32,7 @@ import torch
 from seggen_core.attention.masks import (
     ACCEPTED,
     ClassMasks,
-    mask_status,
+    attention_status,
     rescale,
     silence,
     upsample,
@@ -236,9 +236,7 @@ def seediff_masks(
     # 4. Full resolution, refinement, annotation: equation 12.
     soft = upsample(soft, image_size)
     soft = soft if refiner is None else refiner.refine(soft)
-    # An image needs seeds at every resolution.
-    has_seeds = torch.stack([s.flatten(1).any(1) for s in seeds.values()]).all(0)
-    status = mask_status(finite, has_seeds)
+    status = attention_status(finite, _has_seeds(seeds))
     accepted = torch.tensor([s == ACCEPTED for s in status], device=soft.device)[:, None, None]
     soft = torch.where(accepted, soft, 0.0)
     binary = (soft >= settings.beta) & accepted
@@ -263,3 +261,8 @@ def _resolutions(
         return growing, None
     # The background grows where the last region did.
     return growing, growing[-1] if growing else usable[-1]
+
+
+def _has_seeds(seeds: dict[int, torch.Tensor]) -> torch.Tensor:
+    """Return which images have seeds at every resolution: bool [B]."""
+    return torch.stack([s.flatten(1).any(1) for s in seeds.values()]).all(0)

@@ -14,6 +14,7 @@ from seggen_core.captions.table import (
     refuse,
     sample_names,
 )
+from seggen_core.config import CaptionsConfig
 from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
@@ -55,17 +56,18 @@ class CaptionTables:
         }
 
 
-def read_edits(path: Path | None, *, store: SampleStore) -> dict[str, str]:
+def read_edits(settings: CaptionsConfig, *, base: Path, store: SampleStore) -> dict[str, str]:
     """Return the captions that replace others in sampling, by key in the store.
 
     Args:
-        path: the table of edits, by the dataset's own names; None for no edits.
+        settings: `edits` names the table of edits, by the dataset's own names; None for no edits.
+        base: where a relative path starts.
         store: the real training samples.
 
     Raises:
         CaptionError: the table can't be read, or has an edit of what is no training sample.
     """
-    if path is None or not read_caption_table(path):
+    if settings.edits is None or not read_caption_table(path := base / settings.edits):
         return {}
     edits, unused = match_captions(path, names=sample_names(store))
     refuse(

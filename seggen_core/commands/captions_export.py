@@ -30,8 +30,7 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     if not paths.captions.is_file():
         raise CaptionError(f"there is no {paths.captions}; run: dvc repro captions")
     store = SampleStore(paths.real("train"))
-    file = config.captions.edits
-    edits = read_edits(None if file is None else paths.root / file, store=store)
+    edits = read_edits(config.captions, base=paths.root, store=store)
     captions = read_caption_table(paths.captions) | edits
     names = sample_names(store)
     write_caption_table(arguments.out, {names[key]: text for key, text in captions.items()})

@@ -23,8 +23,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     settings, store = config.captions, SampleStore(paths.real("train"))
     with open_stage("captions", item=item, config=config, paths=paths) as stage:
         stage.run.log_input(name="train", path=paths.real("train"))
-        edits_file = None if settings.edits is None else paths.root / settings.edits
-        edits = read_edits(edits_file, store=store)
+        edits = read_edits(settings, base=paths.root, store=store)
         captioner = make_captioner(
             settings,
             taxonomy=stage.taxonomy,

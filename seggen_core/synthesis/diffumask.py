@@ -19,7 +19,13 @@ from tqdm import tqdm
 
 from seggen_core.attention.affinity_net import AffinityNet, train_affinity_net
 from seggen_core.attention.diffumask import DiffuMasks, diffumask_masks
-from seggen_core.attention.masks import ACCEPTED, NO_SEEDS, NOT_FINITE, rescale, upsample
+from seggen_core.attention.masks import (
+    ACCEPTED,
+    attention_status,
+    rescale,
+    silence,
+    upsample,
+)
 from seggen_core.attention.pamr import MaskRefiner
 from seggen_core.config import DiffuMaskConfig
 from seggen_core.generators.foundation import vae_scale_factor
@@ -192,7 +198,7 @@ def label_candidates(
     """
     scores = torch.from_numpy(candidates.scores).to(device)
     usable = scores.sum((1, 2)).isfinite()
-    scores = rescale(torch.where(usable[:, None, None], scores, 0.0))
+    scores = rescale(silence(scores, usable))
     images = torch.from_numpy(candidates.images).to(device).permute(0, 3, 1, 2)
 
     # 1. What AffinityNet learns, and each image's best threshold.
@@ -242,13 +248,11 @@ def _status(
     settings: DiffuMaskConfig,
 ) -> list[str]:
     """Return why a candidate can't be used, or "accepted"."""
-    status = []
-    for k, image in enumerate(candidates.status):
-        mask = NOT_FINITE if not usable[k] else ACCEPTED if scores[k].any() else NO_SEEDS
-        status.append(
-            image if image != ACCEPTED else mask_status(mask, quality[k], config=settings)
-        )
-    return status
+    masks = attention_status(usable, scores.flatten(1).any(1))
+    return [
+        image if image != ACCEPTED else mask_status(mask, scored, config=settings)
+        for image, mask, scored in zip(candidates.status, masks, quality, strict=True)
+    ]
 
 
 def _accepted(status: Sequence[str]) -> list[int]:
