@@ -7,6 +7,7 @@
     ├── FoundationError    the text-to-image pipeline can't be loaded or doesn't fit
     ├── PromptError        a class isn't found in a prompt
     ├── AttentionError     attention maps can't be captured or hold no usable signal
+    ├── ArtefactError      a file that an earlier stage made is damaged
     ├── SampleStoreError   a shard or its index is missing, corrupt or inconsistent
     └── StorageError       the disk is full or not writable
 
@@ -45,6 +46,10 @@ class PromptError(SegGenError, ValueError):
 
 class AttentionError(SegGenError, ValueError):
     """Attention maps can't be captured from this pipeline, or hold no usable signal."""
+
+
+class ArtefactError(SegGenError, ValueError):
+    """A file that an earlier stage made is damaged."""
 
 
 class SampleStoreError(SegGenError, ValueError):

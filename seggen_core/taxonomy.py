@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
 from seggen_core.errors import ConfigError
+from seggen_core.project.artefacts import damaged, read_artefact
 from seggen_core.project.digests import json_digest
-from seggen_core.project.publish import read_json
 
 IGNORE_INDEX = 255
 """Mask value of a pixel that belongs to no class: it enters neither losses nor metrics."""
@@ -48,6 +50,14 @@ class SegmentationClass:
         return slugify(self.name) or f"class_{self.train_id}"
 
 
+class _Row(TypedDict):
+    """One class as `Taxonomy.to_json` writes it."""
+
+    train_id: int
+    name: str
+    is_thing: bool
+
+
 class Taxonomy(Sequence[SegmentationClass]):
     """An ordered, immutable list of classes, indexed by train id."""
 
@@ -72,8 +82,16 @@ class Taxonomy(Sequence[SegmentationClass]):
 
     @classmethod
     def read(cls, path: Path) -> "Taxonomy":
-        """Read a file that holds what `to_json` returns, as the stage `dataset` writes it."""
-        return cls.from_json(read_json(path))
+        """Read a file that holds what `to_json` returns, as the stage `dataset` writes it.
+
+        Raises:
+            ArtefactError: it holds something else.
+        """
+        rows = read_artefact(path, list[_Row], stage="dataset")
+        try:
+            return cls.from_json([dict(row) for row in rows])
+        except ConfigError as error:
+            raise damaged(path, str(error), stage="dataset") from None
 
     @classmethod
     def from_names(cls, *, stuff: Sequence[str], things: Sequence[str]) -> "Taxonomy":

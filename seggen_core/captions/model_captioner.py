@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from seggen_core.config import RuntimeConfig
 from seggen_core.errors import CaptionError, ConfigError
 from seggen_core.project.runtime import pick_device
+from seggen_core.project.weights import (
+    check_floats,
+    check_loading,
+    read_headers,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +92,8 @@ class ModelCaptioner:
         self.check_prompt()
         try:
             processor, network = self._load(options, dtype=dtype)
-        except (OSError, ValueError) as error:
+        # The user's files: transformers and tokenizers raise whatever they meet in them.
+        except Exception as error:
             raise CaptionError(
                 f"{self.title} can't be loaded from {self.model} (revision {self.revision}): "
                 f"{error}\nexpected a transformers folder, or a hub repository that can be "
@@ -101,9 +108,14 @@ class ModelCaptioner:
         processor = getattr(transformers, self.processor_class).from_pretrained(
             self.model, **options
         )
-        network = getattr(transformers, self.network_class).from_pretrained(
-            self.model, dtype=dtype, use_safetensors=True, **options
+        network, loading = getattr(transformers, self.network_class).from_pretrained(
+            self.model, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
+        part, cure = f"{self.title} in {self.model}", "copy or download the folder again"
+        check_loading(loading, part=part, cure=cure)
+        if Path(self.model).is_dir():
+            files = weight_files(Path(self.model), name="model", part=part, cure=cure)
+            check_floats(read_headers(files, part=part, cure=cure), part=part, cure=cure)
         return processor, network
 
     def captions(self, store: "SampleStore", *, keys: Sequence[str]) -> Iterator[str]:

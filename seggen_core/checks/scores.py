@@ -1,20 +1,18 @@
 """Checks of captions, checkpoints and judged methods against their limits."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from seggen_core.checks.finding import Finding
 from seggen_core.config import ChecksConfig
+from seggen_core.project.artefacts import read_artefact, read_table, stage_of
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
 
 
 def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """Enough real training samples have a caption that is not blank."""
-    import pandas as pd
-
-    table = pd.read_parquet(paths.captions, columns=["sample_key", "caption"])
+    table = read_table(paths.captions, text_columns=["sample_key", "caption"], stage="captions")
     captioned = set(table.loc[table["caption"].fillna("").str.strip() != "", "sample_key"])
     keys = SampleStore(paths.real("train")).keys()
     missing = [key for key in keys if key not in captioned]
@@ -73,4 +71,4 @@ def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_artefact(path, dict[str, Any], stage=stage_of(path))

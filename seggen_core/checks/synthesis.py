@@ -1,6 +1,5 @@
 """Checks of one class partition of a synthetic method."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,9 @@ import numpy as np
 from seggen_core.checks.finding import Finding
 from seggen_core.config import ChecksConfig
 from seggen_core.datasets.subset import rarest_class_partition
+from seggen_core.project.artefacts import read_artefact
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.format import read_manifest
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
 
@@ -210,7 +211,7 @@ def _is_sourced(folder: Path) -> bool:
 
     Their manifests say so by `samples_per_source`.
     """
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(folder)
     return "samples_per_source" in manifest.get("params", {})
 
 
@@ -218,7 +219,7 @@ def _num_sources(paths: ProjectPaths, *, slug: str) -> int:
     """Count the real samples of the subsets that belong to the partition of this class."""
     index = SampleStore(paths.real("train")).index
     counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
-    subsets = json.loads(paths.subsets.read_text(encoding="utf-8"))
+    subsets = read_artefact(paths.subsets, dict[str, list[str]], stage="dataset")
     in_subsets = {key for keys in subsets.values() for key in keys}
     taxonomy = Taxonomy.read(paths.taxonomy)
     return sum(key in in_subsets for key in rarest_class_partition(counts, taxonomy)[slug])

@@ -9,18 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from seggen_core.config import FoundationConfig
 from seggen_core.errors import FoundationError
+from seggen_core.generators.pipeline_folder import (
+    check_diffusers_model,
+    check_finite_parts,
+    check_fit,
+    check_index,
+    check_links,
+    check_parts,
+    cure_for,
+    load_text_encoders,
+)
 
 _CONTROLNET_PIPELINES = {
     "StableDiffusionPipeline": "StableDiffusionControlNetPipeline",
     "StableDiffusionXLPipeline": "StableDiffusionXLControlNetPipeline",
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_LOADING_ERRORS = (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError)
-"""What diffusers and transformers raise for files that are missing, damaged or don't fit."""
 
 
 def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
@@ -30,15 +37,14 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
     and no code of the repository is run.
 
     Raises:
-        FoundationError: no such folder; a hub repository without a full commit hash; or not a
-            text-to-image pipeline.
+        FoundationError: no such folder; a hub repository without a full commit hash; no
+            text-to-image pipeline; or a part is damaged, lacks tensors or doesn't fit.
     """
     # Not AutoPipelineForText2Image: it imports every pipeline that diffusers has, some 10 s of CPU.
     from diffusers import DiffusionPipeline
 
     folder = Path(source)
     if folder.is_dir():
-        revision = None
         if not (folder / "model_index.json").is_file():
             raise FoundationError(f"{folder} is no diffusers pipeline: it has no model_index.json")
     elif folder.is_absolute() or str(source).startswith("."):
@@ -52,22 +58,31 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
             f"{revision!r}); set foundation.revision to the 40-digit commit to load"
         )
     try:
+        if not folder.is_dir():
+            folder = Path(
+                DiffusionPipeline.download(
+                    str(source), revision=revision, use_safetensors=True, trust_remote_code=False
+                )
+            )
+        index = check_index(folder, classes=_CONTROLNET_PIPELINES)
+        check_links(folder)
+        check_parts(folder, index)
         pipeline: Any = DiffusionPipeline.from_pretrained(
-            str(source),
-            revision=revision,
+            str(folder),
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
+            **load_text_encoders(folder, index),
         )
-    except _LOADING_ERRORS as error:
+    except FoundationError:
+        raise
+    # The user's files: the libraries raise whatever they meet in them, the tokenizer's a bare
+    # Exception.
+    except Exception as error:
         raise FoundationError(
-            f"can't load a text-to-image pipeline from {source}: {error}"
+            f"can't load a text-to-image pipeline from {source}: {error}: {cure_for(source)}"
         ) from error
-    if type(pipeline).__name__ not in _CONTROLNET_PIPELINES:
-        raise FoundationError(
-            f"{source} is a {type(pipeline).__name__}; foundations are one of: "
-            f"{', '.join(sorted(_CONTROLNET_PIPELINES))}"
-        )
+    check_fit(pipeline, source=source)
     if getattr(pipeline.vae.config, "latents_mean", None) is not None:
         raise FoundationError(
             f"the autoencoder of {source} shifts its latents (latents_mean); expected one that "
@@ -92,6 +107,8 @@ def copy_pipeline(config: FoundationConfig, *, base: Path, folder: Path) -> None
     assert config.source is not None
     local = base / config.source
     pipeline = load_pipeline(local if local.is_dir() else config.source, revision=config.revision)
+    # Once, where the model comes in: reading all weights again in every stage would take time.
+    check_finite_parts(pipeline, source=config.source)
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.save_pretrained(folder, safe_serialization=True)
 
@@ -183,12 +200,10 @@ def load_mask2img(foundation: Path, controlnet: Path) -> Any:
     import diffusers
     from diffusers import ControlNetModel
 
-    try:
-        side_network = ControlNetModel.from_pretrained(controlnet, use_safetensors=True)
-    except _LOADING_ERRORS as error:
-        raise FoundationError(
-            f"can't load a ControlNet from {controlnet}: {error} (run: dvc repro mask2img)"
-        ) from error
+    cure = cure_for(controlnet)
+    part = f"the ControlNet in {controlnet}"
+    check_diffusers_model(controlnet, ControlNetModel, part=part, cure=cure)
+    side_network = ControlNetModel.from_pretrained(controlnet, use_safetensors=True)
     side_network.requires_grad_(False)
     base = load_pipeline(foundation)
     pipeline = getattr(diffusers, _CONTROLNET_PIPELINES[type(base).__name__]).from_pipe(

@@ -18,7 +18,7 @@ from seggen_core.config import PretrainConfig
 from seggen_core.errors import FoundationError
 from seggen_core.generators.autoencoder import train_autoencoder
 from seggen_core.generators.fine_tuning import add_noise
-from seggen_core.generators.foundation import forget_origin
+from seggen_core.generators.foundation import forget_origin, load_pipeline
 from seggen_core.generators.pretrain_data import (
     CaptionedImages,
     ImageLatents,
@@ -113,6 +113,7 @@ def _make_tokenizer(pretraining: Pretraining) -> "CLIPTokenizer":
                 f"foundation.pretrain.init_from is {config.init_from}, which holds no pipeline to "
                 "continue from"
             )
+        load_pipeline(config.init_from)  # it says what is damaged
         folder = config.init_from / "tokenizer"
     if pretraining.accelerator.is_main_process and not folder.exists():
         captions = [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from seggen_core.config import PretrainConfig
+from seggen_core.errors import FoundationError
 from seggen_core.training.loop import LoopSettings
 from seggen_core.training.precision import resolve_precision
 
@@ -126,15 +127,26 @@ class TextConditionedUNet(torch.nn.Module):
 
 
 def load_weights(module: TextConditionedUNet, foundation: Path) -> None:
-    """Start from the weights of an earlier foundation of the same shape."""
+    """Start from the weights of an earlier foundation of the same shape.
+
+    Raises:
+        FoundationError: it has another shape.
+    """
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
 
-    module.unet.load_state_dict(
-        UNet2DConditionModel.from_pretrained(foundation / "unet", use_safetensors=True).state_dict()
-    )
+    unet = UNet2DConditionModel.from_pretrained(foundation / "unet", use_safetensors=True)
     encoder = CLIPTextModel.from_pretrained(foundation / "text_encoder", use_safetensors=True)
-    module.text_encoder.load_state_dict(encoder.state_dict())
+    try:
+        module.unet.load_state_dict(unet.state_dict())
+        module.text_encoder.load_state_dict(encoder.state_dict())
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise FoundationError(
+            f"foundation.pretrain.init_from {foundation} has networks of another shape than "
+            f"foundation.pretrain says ({first}); set unet_channels, latent_channels and "
+            "text_width to its own, or new_unet to true"
+        ) from error
 
 
 def assemble_pipeline(

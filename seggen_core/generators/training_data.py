@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 from PIL.Image import Resampling
 
 from seggen_core.colors.code import ColorCode
 from seggen_core.config import ColorMapKind, RandomCrops
 from seggen_core.errors import CaptionError
+from seggen_core.project.artefacts import read_table
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.rng import numpy_rng
 from seggen_core.store.reader import SampleStore
@@ -105,11 +105,12 @@ def open_training_data(
     """Open the training split and its captions; arguments as of `GeneratorTrainingData`.
 
     Raises:
+        ArtefactError: the captions are damaged.
         CaptionError: a sample has no caption.
         ConfigError: colour maps can't show what `color_map` asks for.
     """
     store = SampleStore(paths.real("train"))
-    table = pd.read_parquet(paths.captions)
+    table = read_table(paths.captions, text_columns=["sample_key", "caption"], stage="captions")
     caption_of = dict(zip(table["sample_key"], table["caption"], strict=True))
     missing = [key for key in store.keys() if key not in caption_of]  # noqa: SIM118 (not a dict)
     if missing:

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from seggen_core.config import SegGenConfig
 from seggen_core.errors import ConfigError
+from seggen_core.project.artefacts import parse_typed
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.project.publish import read_json
 from seggen_core.reports.plan_inputs import (
     Workload,
     count_samples,
@@ -63,6 +65,47 @@ class Plan:
         return "\n".join([f"plan of the profile {self.profile}", "", *table, "", *notes])
 
 
+class _Network(TypedDict):
+    image_size: float
+    unet_s: float
+    vae_s: float
+    gigabytes: float
+    basis: NotRequired[str]
+    train_passes: NotRequired[float]
+    mask2img_training: NotRequired[float]
+
+
+class _SegmenterRates(TypedDict):
+    image_size: float
+    train_s: float
+    predict_s: float
+    gigabytes: float
+
+
+class _NearestRates(TypedDict):
+    image_size: float
+    read_s: float
+    image_pair_s: float
+    mask_pair_s: float
+
+
+class Rates(TypedDict):
+    """Throughputs of one device, as plan_rates.json has them."""
+
+    basis: str
+    source: str
+    sdxl: _Network
+    sd: _Network
+    embedded: _Network
+    caption_s: float
+    segmenter: dict[Literal["hrnet", "mask2former"], _SegmenterRates]
+    nearest: _NearestRates
+
+
+class _Durations(TypedDict):
+    stages: dict[str, float]
+
+
 def load_rates(path: Path | None, *, device: str) -> dict[str, Any]:
     """Return the throughputs of a device.
 
@@ -75,8 +118,10 @@ def load_rates(path: Path | None, *, device: str) -> dict[str, Any]:
     """
     try:
         table = resources.files("seggen_core.reports") / "plan_rates.json" if path is None else path
-        return read_json(table)[device]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if path is not None and path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
+        return parse_typed(table.read_bytes(), dict[str, Rates])[device]
+    except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"no throughputs of {device!r} can be read from {path}: {error!r}; see docs/datasets.md"
         ) from None
@@ -127,8 +172,8 @@ def _with_durations(stages: list[StagePlan], *, paths: ProjectPaths) -> list[Sta
     """Replace the hours of each stage whose items all ran here by those of the last run."""
     file = paths.root / ".seggen" / "durations.json"
     try:
-        durations: dict[str, float] = read_json(file)["stages"] if file.is_file() else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        durations = parse_typed(file.read_bytes(), _Durations)["stages"] if file.is_file() else {}
+    except (OSError, ValueError, KeyError):
         return stages  # a broken file of durations is no reason not to plan
     plans = []
     for stage in stages:

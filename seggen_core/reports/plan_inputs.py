@@ -9,8 +9,9 @@ from seggen_core.config import PretrainConfig, SegGenConfig
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, DatasetError
+from seggen_core.project.artefacts import read_artefact
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.project.publish import read_json
+from seggen_core.project.weights import read_json_object
 from seggen_core.store.format import MANIFEST, read_manifest
 
 PUBLISHED_SIZES = {
@@ -122,12 +123,13 @@ def foundation_family(config: SegGenConfig, *, paths: ProjectPaths) -> str:
             )
         return "sdxl" if "xl" in source.lower() else "sd"
     try:
-        index = read_json(folder / "model_index.json")
-        vae = read_json(folder / "vae" / "config.json")
+        cure = "copy or download the folder again"
+        index = read_json_object(folder / "model_index.json", cure=cure)
+        vae = read_json_object(folder / "vae" / "config.json", cure=cure)
         if "XL" in index["_class_name"]:
             return "sdxl"
         return "sd" if len(vae["block_out_channels"]) >= 4 else "embedded"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise ConfigError(
             f"foundation.source {folder} is no diffusers pipeline folder: {error!r}"
         ) from None
@@ -182,7 +184,9 @@ def num_sources(
         use_results: count the subsets that the project has drawn, if there are any.
     """
     if use_results and paths.subsets.is_file():
-        subsets: dict[str, Sequence[str]] = read_json(paths.subsets)
+        subsets: dict[str, Sequence[str]] = read_artefact(
+            paths.subsets, dict[str, list[str]], stage="dataset"
+        )
         return len({key for keys in subsets.values() for key in keys})
     size = config.dataset.subset_size
     return train if size is None else min(train, size * len(config.dataset.subset_seeds))

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seggen_core.config import SYNTHESIS_METHODS, SegGenConfig
 from seggen_core.errors import SegGenError
+from seggen_core.project.artefacts import damaged, read_artefact
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.project.publish import read_json
 from seggen_core.reports.memorization import MemorizationScores
 from seggen_core.reports.tables import Score
 from seggen_core.taxonomy import Taxonomy
@@ -138,13 +138,7 @@ def read_memorization(*, paths: ProjectPaths) -> list[MemorizationScores]:
 
 
 def _read_json(file: Path, *, stage: str) -> dict[str, Any]:
-    try:
-        tree = read_json(file)
-    except ValueError as error:
-        raise _broken(file, f" is not valid JSON ({error})", stage=stage) from None
-    if not isinstance(tree, dict):
-        raise _broken(file, f" holds {type(tree).__name__}, expected a mapping", stage=stage)
-    return tree
+    return read_artefact(file, dict[str, Any], stage=stage)
 
 
 def _validate(model: type[Report], tree: dict[str, Any], *, file: Path, stage: str) -> Report:
@@ -153,14 +147,10 @@ def _validate(model: type[Report], tree: dict[str, Any], *, file: Path, stage: s
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _broken(file, f": {where}: {first['msg']}", stage=stage) from None
+        raise damaged(file, f"{where}: {first['msg']}", stage=stage) from None
 
 
 def _check_classes(scores: dict[str, float], *, taxonomy: Taxonomy, file: Path, stage: str) -> None:
     if foreign := sorted(set(scores) ^ set(taxonomy.slugs)):
         classes = ", ".join(foreign)
-        raise _broken(file, f" doesn't fit the taxonomy in classes {classes}", stage=stage)
-
-
-def _broken(file: Path, problem: str, *, stage: str) -> SegGenError:
-    return SegGenError(f"{file}{problem}; make it again with: dvc repro -f -s {stage}")
+        raise damaged(file, f"it doesn't fit the taxonomy in classes {classes}", stage=stage)

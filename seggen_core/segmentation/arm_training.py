@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from seggen_core.config import SegmenterConfig, VariantConfig
 from seggen_core.metrics.semantic import mean_iou, rounded
+from seggen_core.project.artefacts import read_artefact
 from seggen_core.project.digests import content_digest
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.project.publish import read_json, write_json
+from seggen_core.project.publish import write_json
 from seggen_core.project.rng import seeded_torch
 from seggen_core.segmentation.arms import Arm, ArmConfig, ArmSamples, open_arm
 from seggen_core.segmentation.mixing import TrainingSeed
@@ -66,7 +67,7 @@ class ArmStores:
                 method: open_partitions(paths.synthetic(method), taxonomy=taxonomy)
                 for method in variant.methods
             },
-            read_json(paths.subsets),
+            read_artefact(paths.subsets, dict[str, list[str]], stage="dataset"),
         )
 
     def identity(self) -> list[Any]:
@@ -237,7 +238,10 @@ class ArmTraining:
 
     def _summarize(self, folders: Mapping[int, Path], *, out: Path) -> None:
         """Write metrics.json and history.csv over all seeds to `out`."""
-        summaries = {seed: read_json(folder / "metrics.json") for seed, folder in folders.items()}
+        summaries = {
+            seed: read_artefact(folder / "metrics.json", dict[str, Any], stage=self.stage.run.name)
+            for seed, folder in folders.items()
+        }
         scores = [s["val_miou"] for s in summaries.values() if s["val_miou"] is not None]
         metrics: dict[str, Any] = {
             "model": self.settings.model,

@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from seggen_core.config import SegGenConfig, SegmenterConfig, SyntheticAugmentConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.project.artefacts import damaged, read_artefact
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.project.publish import read_json
 from seggen_core.segmentation.mixing import BatchPlan, SyntheticSample, TrainingSeed
 from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.pairs import Pair, PairPool
@@ -50,6 +51,13 @@ def arm_settings(config: SegGenConfig, name: str) -> SegmenterConfig:
             "set strategy: replace beside it"
         )
     return settings
+
+
+class ArmMetrics(TypedDict):
+    """What is read of an arm's metrics.json."""
+
+    model: Literal["hrnet", "mask2former"]
+    seeds: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,7 @@ class TrainedArm:
         """Read an arm's metrics.json.
 
         Raises:
+            ArtefactError: the file is damaged.
             FoundationError: the arm hasn't been trained.
         """
         folder = paths.checkpoint(variant)
@@ -116,8 +125,11 @@ class TrainedArm:
                 f"{file} doesn't exist: the arm {variant} isn't trained; "
                 f"run: dvc repro train_seg@{variant}"
             )
-        tree = read_json(file)
-        return cls(folder, tree["model"], tuple(tree["seeds"]))
+        stage = f"train_seg@{variant}"
+        metrics = read_artefact(file, ArmMetrics, stage=stage)
+        if not metrics["seeds"] or not all(seed.isdecimal() for seed in metrics["seeds"]):
+            raise damaged(file, "seeds names no subset seeds", stage=stage)
+        return cls(folder, metrics["model"], tuple(metrics["seeds"]))
 
     def load(self, seed: str, *, device: torch.device) -> Segmenter:
         """Load the segmenter of a subset seed, in evaluation mode, to `device`."""

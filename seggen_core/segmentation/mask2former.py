@@ -147,7 +147,8 @@ def _load_pretrained(
                 output_loading_info=True,
                 **changes,
             )
-    except (OSError, StrictDataclassError, TypeError, ValueError) as error:
+    # The user's files: transformers raises whatever it meets in them.
+    except Exception as error:
         raise FoundationError(
             f"can't load a Mask2Former from {source} (revision {revision}): {error}"
         ) from error

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import FoundationError
-from seggen_core.project.publish import read_json
+from seggen_core.project.weights import (
+    check_weights,
+    read_headers,
+    read_json_object,
+    weight_files,
+)
 from seggen_core.segmentation.segmenter import CONFIG_FILE, Segmenter
 
 if TYPE_CHECKING:
@@ -61,18 +66,30 @@ def load_segmenter(folder: Path) -> Segmenter:
     """Load what `save_segmenter` wrote, in evaluation mode.
 
     Raises:
-        FoundationError: `folder` holds no segmenter.
+        FoundationError: `folder` holds no segmenter, or a damaged one.
     """
-    try:
-        config = read_json(folder / CONFIG_FILE)
-    except FileNotFoundError:
-        raise FoundationError(
-            f"{folder} holds no {CONFIG_FILE}, so no segmenter; run: dvc repro train_seg"
-        ) from None
+    cure = f"run: dvc checkout {folder.parent}, or dvc repro -f -s train_seg@{folder.parent.name}"
+    config = read_json_object(folder / CONFIG_FILE, cure=cure)
     models = {"mask2former": "mask2former", "seggen_hrnet": "hrnet"}
     model_type = config.get("model_type")
     if model_type not in models:
         raise FoundationError(
-            f"{folder / CONFIG_FILE} has model_type {model_type!r}; expected {' or '.join(models)}"
+            f"{folder / CONFIG_FILE} has model_type {str(model_type)[:60]!r}; expected "
+            f"{' or '.join(models)}: {cure}"
         )
-    return _model_class(models[model_type]).load(folder).eval()
+    part = f"the segmenter in {folder}"
+    files = weight_files(folder, name="model", part=part, cure=cure)
+    stored = read_headers(files, part=part, cure=cure)
+    try:
+        segmenter = _model_class(models[model_type]).load(folder)
+    except FoundationError:
+        raise
+    # A damaged folder: the libraries raise whatever they meet in it.
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise FoundationError(f"{part} can't be loaded: {text}: {cure}") from error
+    expected = segmenter.state_dict()
+    if models[model_type] == "mask2former":  # the file has transformers' own names
+        expected = segmenter.network.state_dict()  # type: ignore[union-attr]
+    check_weights(stored, expected, part=part, cure=cure)
+    return segmenter.eval()

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.project.weights import check_finite, check_floats, read_headers
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, which the pretrained weights of both models expect."""
@@ -97,8 +98,8 @@ def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: st
         prefix: what may stand before the parameters' names in the file.
 
     Raises:
-        FoundationError: there is no such file, or a parameter of the backbone is missing from it or
-            has another shape.
+        FoundationError: there is no such file, it is damaged, or a parameter of the backbone is
+            missing from it or has another shape or type.
     """
     file = source / WEIGHTS_FILE if source.is_dir() else source
     if file.suffix != ".safetensors" or not file.is_file():
@@ -106,6 +107,10 @@ def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: st
             f"train_seg.backbone_source {source} is no safetensors file, nor a folder with "
             f"{WEIGHTS_FILE}; get one with: hf download {example} model.safetensors"
         )
+    cure = f"copy the file again, or: hf download {example} model.safetensors"
+    part = f"train_seg.backbone_source {file}"
+    headers = read_headers([file], part=part, cure=cure)
+    check_floats(headers, part=part, cure=cure)
     stored = {name.removeprefix(prefix): value for name, value in load_file(file).items()}
     wanted = backbone.state_dict()
     unfit = [
@@ -120,3 +125,4 @@ def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: st
             "were made with, and no backbone_kwargs"
         )
     backbone.load_state_dict({name: stored[name] for name in wanted})
+    check_finite(backbone, part=part, cure=cure)

@@ -17,14 +17,17 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from pydantic import ConfigDict, StringConstraints, with_config
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from seggen_core.errors import SampleStoreError
+from seggen_core.project.artefacts import parse_typed
 from seggen_core.taxonomy import IGNORE_INDEX
 
 ImageFormat = Literal["png", "jpg"]
@@ -44,6 +47,24 @@ MAX_PIXELS = 2**26
 """Largest picture, in pixels, that is written or decoded."""
 TAR_BLOCK = tarfile.BLOCKSIZE
 END_OF_ARCHIVE = bytes(2 * TAR_BLOCK)
+
+
+class _StoreSection(TypedDict, total=False):
+    """What the manifest says of the store; `_STORE_SECTION` names what has to be there."""
+
+    format_version: int
+    num_classes: int
+    shard_bytes: int
+    image_format: str
+    num_samples: int
+    shards: dict[Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")], int]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Manifest(TypedDict):
+    store: _StoreSection
+
+
 _STORE_SECTION = {
     "format_version",
     "num_classes",
@@ -285,11 +306,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
         raise SampleStoreError(f"{folder} {state}; run: {remake_command(folder)}")
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = parse_typed(path.read_bytes(), _Manifest)
         missing = _STORE_SECTION - set(manifest["store"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise SampleStoreError(
-            f"{path} can't be read ({error!r}); run: {remake_command(folder)}"
+            f"{path} can't be read ({error}); run: {remake_command(folder)}"
         ) from error
     version = manifest["store"].get("format_version")
     if missing or version != FORMAT_VERSION:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seggen_core.errors import SampleStoreError
 from seggen_core.store.format import (
@@ -102,6 +103,7 @@ class SampleStore:
                 f"(expected {store['num_samples']}), missing columns {sorted(missing)}, "
                 f"unknown shards {sorted(unknown)}; run: {remake_command(self.folder)}"
             )
+        self._check_types(table)
         index = table.to_pandas()
         # 63-bit seeds would be rounded to float64 where one is missing.
         index["seed"] = table["seed"].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
@@ -110,6 +112,31 @@ class SampleStore:
     def class_pixel_counts(self) -> dict[str, Any]:
         """Return the pixels of each class, int64 [num_classes], by the sample's key."""
         return dict(zip(self.index["key"], self.index["class_pixel_counts"], strict=True))
+
+    def _check_types(self, table: pa.Table) -> None:
+        """Raise SampleStoreError where a column holds another type, or has empty places."""
+        wanted = {"key": pa.types.is_string, "shard": pa.types.is_string, "seed": pa.types.is_int64}
+        wanted |= {
+            f"{member}_{part}": pa.types.is_integer
+            for member in MEMBERS
+            for part in ("offset", "bytes", "crc32")
+        }
+        wrong = [
+            name
+            for name, is_right in wanted.items()
+            if not is_right(table.schema.field(name).type)
+            or (name != "seed" and table[name].null_count)
+        ]
+        counts = table["class_pixel_counts"]
+        is_list = pa.types.is_list(counts.type) or pa.types.is_fixed_size_list(counts.type)
+        lengths = pc.unique(pc.list_value_length(counts)).to_pylist() if is_list else [None]
+        if not set(lengths) <= {self.manifest["store"]["num_classes"]}:
+            wrong.append("class_pixel_counts")
+        if wrong:
+            raise SampleStoreError(
+                f"{self.folder / INDEX} holds other values than a store in {', '.join(wrong)}; "
+                f"run: {remake_command(self.folder)}"
+            )
 
     def __len__(self) -> int:
         return self.manifest["store"]["num_samples"]

@@ -16,8 +16,9 @@ from seggen_core.colors.code import ColorCode
 from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.errors import CaptionError
 from seggen_core.generators.foundation import load_mask2img
+from seggen_core.project.artefacts import read_artefact, read_table
 from seggen_core.project.digests import content_digest, json_digest
-from seggen_core.project.publish import read_json, write_json
+from seggen_core.project.publish import write_json
 from seggen_core.project.storage import storage_errors
 from seggen_core.reports.grids import store_grid
 from seggen_core.stage import Stage
@@ -103,8 +104,12 @@ def synthesize_partition(
     method = method_class(stage, store)
     tasks = list_tasks(
         store=store,
-        captions=pd.read_parquet(paths.prompts(stage.class_slug)),
-        subsets=read_json(paths.subsets),
+        captions=read_table(
+            paths.prompts(stage.class_slug),
+            text_columns=["sample_key", "caption"],
+            stage="captions",
+        ),
+        subsets=read_artefact(paths.subsets, dict[str, list[str]], stage="dataset"),
         taxonomy=taxonomy,
         class_slug=stage.class_slug,
         per_source=method.settings.samples_per_source,
