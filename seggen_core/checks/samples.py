@@ -1,14 +1,11 @@
 """Checks of sample stores, real and synthetic."""
 
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
 
 from seggen_core.checks.finding import Finding
 from seggen_core.config import ChecksConfig
 from seggen_core.datasets.reader import SPLITS
+from seggen_core.datasets.same_images import image_digests
 from seggen_core.datasets.validate_store import check_store
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
@@ -41,13 +38,13 @@ def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
 def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """No training or validation image is a test image: neither its key nor its pixels."""
     test = SampleStore(paths.real("test"))
-    test_keys = dict(zip(_image_hashes(test), test.keys(), strict=True))
     shared: list[str] = []
     num_others = 0
     for split in ("train", "val"):
         other = SampleStore(paths.real(split))
         num_others += len(other)
-        for key, digest in zip(other.keys(), _image_hashes(other), strict=True):
+        test_keys = dict(zip(image_digests(test, like=other), test.keys(), strict=True))
+        for key, digest in zip(other.keys(), image_digests(other), strict=True):
             if digest in test_keys:
                 shared.append(f"{split}/{key} is the image test/{test_keys[digest]}")
             elif key in test:
@@ -65,12 +62,3 @@ def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
         f"first {shared[0]}"
     )
     return Finding(False, summary, numbers, example=shared[0])
-
-
-def _image_hashes(store: SampleStore) -> Iterable[str]:
-    """Yield a hash of the pixels of each image, in the store's order."""
-    for position in range(len(store)):
-        image = store.read_image(position)
-        yield hashlib.blake2b(
-            f"{image.shape}".encode() + np.ascontiguousarray(image).data, digest_size=16
-        ).hexdigest()

@@ -9,7 +9,7 @@ from seggen_core.config import ChecksConfig
 from seggen_core.datasets.subset import rarest_class_partition
 from seggen_core.project.artefacts import read_artefact
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.store.format import read_manifest
+from seggen_core.store.format import SIZE_COLUMNS, read_manifest
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
 
@@ -77,7 +77,11 @@ def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
     if _labels_one_class(store):
         return _check_class_share(store, folder=folder, taxonomy=taxonomy, checks=checks)
     real = SampleStore(paths.real("train"))
-    real_counts = dict(zip(real.index["key"], real.index["class_pixel_counts"], strict=True))
+    # Samples of other sizes than their sources count like them.
+    real_shares = (
+        _pixel_counts(real) / real.index[list(SIZE_COLUMNS)].prod(axis=1).to_numpy()[:, None]
+    )
+    real_counts = dict(zip(real.index["key"], real_shares, strict=True))
     expected = _shares(np.stack([real_counts[key] for key in store.index["source_key"]]).sum(0))
     counts = _pixel_counts(store)
     shares = _shares(counts.sum(0))

@@ -119,13 +119,25 @@ class DatasetConfig(Section):
     model fits, not how well it generalises.
     """
     image_size: Size = 64
-    """Side in pixels of the square samples that all stages work on; diffusion pipelines make
-    multiples of 8.
+    """Side in pixels of the squares that generators draw, and of stored samples under "stretch" and
+    "center_crop"; diffusion pipelines make multiples of 8.
     """
-    fit: Literal["stretch", "center_crop"] = "stretch"
-    """"stretch" squashes whole frames to squares, "center_crop" keeps proportions and loses the
-    sides.
+    fit: Literal["native", "stretch", "center_crop"] = "stretch"
+    """Size and aspect of the stored samples. "native" keeps both, so that scores compare with
+    published ones; it needs `train_seg.resize` "short_side" or "scale_jitter". "stretch" squashes
+    whole frames to squares, "center_crop" keeps proportions and loses the sides.
     """
+    max_size: Size | None = None
+    """Under "native", the largest side of training samples in pixels: larger ones are shrunk at
+    their aspect. Validation and test samples keep their size, because scores are computed on their
+    labels as published. None shrinks none.
+    """
+    image_format: Literal["png", "jpeg"] = "png"
+    """How training images are stored: "png" is lossless, "jpeg" takes a third of the space and of
+    the reading time. Validation and test images are PNG in every case.
+    """
+    jpeg_quality: Annotated[int, Field(ge=1, le=95)] = 95
+    """Quality of "jpeg"."""
     color_map: ColorMapKind = "semantic"
     """How Text2Mask and Mask2Img see masks: "semantic" is classes as colours; "panoptic" outlines
     every segment (SegGen A.2), needs instances, and lets MaskSyn make them.
@@ -153,6 +165,11 @@ class DatasetConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "DatasetConfig":
+        if self.max_size is not None and self.fit != "native":
+            raise ValueError(
+                f"dataset.max_size limits samples that keep their size, but dataset.fit is "
+                f"{self.fit!r}; set fit: native, or leave max_size out"
+            )
         watched = self.root or NOTHING_TO_WATCH
         if self.reads not in (None, watched):
             raise ValueError(

@@ -109,14 +109,21 @@ def _write_split(
     settings = config.dataset
 
     def prepare(key: str) -> RawSample:
-        sample = fit_sample(reader.read(split, key), config=settings)
-        where = f"{split} sample {key} at {settings.image_size} pixels"
+        sample = fit_sample(reader.read(split, key), config=settings, split=split)
+        height, width = sample.segmentation_map.shape
+        where = f"{split} sample {key} at {width}x{height} pixels"
         check_labelled(sample.segmentation_map, where=where)
         return sample
 
     num_threads = config.runtime.num_threads
     prepared = attempt_all(keys, prepare, num_threads=num_threads, label=f"dataset {split}")
-    with SampleStoreWriter(folder, num_classes=len(reader.taxonomy)) as writer:
+    as_jpeg = split == "train" and settings.image_format == "jpeg"
+    with SampleStoreWriter(
+        folder,
+        num_classes=len(reader.taxonomy),
+        image_format="jpg" if as_jpeg else "png",
+        jpeg_quality=settings.jpeg_quality,
+    ) as writer:
         for position, (key, sample) in enumerate(prepared):
             if not isinstance(sample, DatasetError):
                 unlisted_shares.append(sample.unlisted_share)
@@ -139,9 +146,20 @@ def _write_split(
                 "split": split,
                 "num_listed": len(keys),
                 "dropped": dropped,
+                **_changed_images(split, settings),
             }
         )
     return len(dropped), float(np.mean(unlisted_shares))
+
+
+def _changed_images(split: Split, settings: DatasetConfig) -> dict[str, int]:
+    """Return what the manifest says about images that aren't stored as they were read."""
+    changes = {}
+    if split == "train" and settings.max_size is not None:
+        changes["max_size"] = settings.max_size
+    if split == "train" and settings.image_format == "jpeg":
+        changes["jpeg_quality"] = settings.jpeg_quality
+    return changes
 
 
 def _check_dropped(

@@ -1,4 +1,4 @@
-"""From a sample of any size to the size that the pipeline works on.
+"""From a sample of any size to the size that is stored, and from there to the generators' squares.
 
 This module alone decides the size and the aspect of stored samples. The store takes any.
 """
@@ -8,17 +8,20 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from seggen_core.config import DatasetConfig
+from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.sample import RawSample
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of an image, in pixels."""
 
 
-def fit_sample(sample: RawSample, *, config: DatasetConfig) -> RawSample:
-    """Return `sample` at the size that `config.image_size` and `config.fit` ask for.
+def fit_sample(sample: RawSample, *, config: DatasetConfig, split: Split = "train") -> RawSample:
+    """Return `sample` at the size that `config` asks for.
 
     The image is resized by Lanczos, the maps by nearest neighbour.
+
+    "native" keeps the size. Training samples larger than `config.max_size` are shrunk at their
+    aspect; those of other splits never, so that predictions are scored on the labels as published.
 
     "stretch" squashes the whole frame and can be undone, so that every labelled pixel is trained on
     and evaluated; "center_crop" keeps proportions and loses the sides. On CamVid the central square
@@ -31,11 +34,51 @@ def fit_sample(sample: RawSample, *, config: DatasetConfig) -> RawSample:
     that have them (nearest: 3%).
     """
     height, width = sample.segmentation_map.shape
-    size = (config.image_size, config.image_size)
+    box = (0.0, 0.0, float(width), float(height))
+    if config.fit == "native":
+        size = limited_size((width, height), config.max_size if split == "train" else None)
+    else:
+        size = (config.image_size, config.image_size)
+        box = box if config.fit == "stretch" else _center(*box[2:])
     if (width, height) == size:
         return sample
-    box = (0.0, 0.0, float(width), float(height))
-    return _resize(sample, size=size, box=box if config.fit == "stretch" else _center(*box[2:]))
+    instances = sample.instance_map
+    return replace(
+        sample,
+        image=resize_image(sample.image, size, box=box),
+        segmentation_map=resize_map(sample.segmentation_map, size, box=box),
+        instance_map=None if instances is None else resize_map(instances, size, box=box),
+    )
+
+
+def limited_size(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
+    """Return (width, height) shrunk to a largest side of `max_size`, if it is larger."""
+    if max_size is None or max(size) <= max_size:
+        return size
+    width, height = (max(1, round(side * max_size / max(size))) for side in size)
+    return width, height
+
+
+def square_image(image: np.ndarray, side: int) -> np.ndarray:
+    """Return an image, uint8 [H, W, 3], squashed to a square; one of this size as it is."""
+    return image if image.shape[:2] == (side, side) else resize_image(image, (side, side))
+
+
+def square_map(ids: np.ndarray, side: int) -> np.ndarray:
+    """Return a map of ids, uint8 or uint16 [H, W], squashed like `square_image`."""
+    return ids if ids.shape == (side, side) else resize_map(ids, (side, side))
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int], *, box: Box | None = None) -> np.ndarray:
+    """Return the part `box` of an image, uint8 [H, W, 3], at `size` (width, height), by Lanczos."""
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, box=box))
+
+
+def resize_map(ids: np.ndarray, size: tuple[int, int], *, box: Box | None = None) -> np.ndarray:
+    """Return the part `box` of a map, uint8 or uint16 [H, W], at `size`, by nearest neighbour."""
+    # Pillow resizes 32-bit integers; uint16 fits.
+    picture = Image.fromarray(ids if ids.dtype == np.uint8 else ids.astype(np.int32))
+    return np.asarray(picture.resize(size, Image.Resampling.NEAREST, box=box)).astype(ids.dtype)
 
 
 def _center(width: float, height: float) -> Box:
@@ -43,22 +86,3 @@ def _center(width: float, height: float) -> Box:
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
-
-
-def _resize(sample: RawSample, *, size: tuple[int, int], box: Box) -> RawSample:
-    """Return the part `box` of a sample at `size` (width, height)."""
-
-    def resize(array: np.ndarray, method: Image.Resampling) -> np.ndarray:
-        return np.asarray(Image.fromarray(array).resize(size, method, box=box))
-
-    instances = sample.instance_map
-    nearest = Image.Resampling.NEAREST
-    return replace(
-        sample,
-        image=resize(sample.image, Image.Resampling.LANCZOS),
-        segmentation_map=resize(sample.segmentation_map, nearest),
-        # Pillow resizes 32-bit integers; uint16 fits.
-        instance_map=None
-        if instances is None
-        else resize(instances.astype(np.int32), nearest).astype(np.uint16),
-    )

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from seggen_core.colors.palette import class_palette
 from seggen_core.config import MemorizationConfig
+from seggen_core.datasets.same_images import holds_changed_images, image_digests
 from seggen_core.evaluation.methods import MethodSamples
 from seggen_core.evaluation.nearest import (
     MASK_SIDE,
@@ -28,6 +29,7 @@ from seggen_core.evaluation.nearest import (
 from seggen_core.project.parallel import ordered_map
 from seggen_core.project.publish import write_json
 from seggen_core.reports.memorization import nearest_grid
+from seggen_core.store.format import SIZE_COLUMNS
 from seggen_core.store.reader import SampleStore
 
 _SEARCHES = {
@@ -71,7 +73,7 @@ class TrainingSet:
         cls, store: SampleStore, *, num_classes: int, with_masks: bool, num_threads: int
     ) -> "TrainingSet":
         """Read and reduce all samples; masks keep their side, MASK_SIDE at most."""
-        side = min(MASK_SIDE, *store.read_mask(0).shape)
+        side = min(MASK_SIDE, _smallest_side(store))
 
         def read(key: str) -> tuple[np.ndarray, np.ndarray | None]:
             mask = reduce_mask(store.read_mask(key), side=side) if with_masks else None
@@ -163,7 +165,7 @@ def measure_memorization(
         train, num_classes=num_classes, with_masks=masks == "own", num_threads=num_threads
     )
     search = _Search(training, settings, num_threads, device)
-    is_same = _digests(validation)[:, None] == _digests(train)
+    is_same = _same_images(validation, train)
     reference = search.measure(validation, is_same=is_same).drop(columns="source_key")
     tables = [
         search.measure(store).assign(class_slug=slug) for slug, store in samples.partitions.items()
@@ -321,6 +323,19 @@ def _share_below(values: "pd.Series[float]", reference: "pd.Series[float]") -> f
         return None
     limit = np.nanpercentile(reference, _LOW_PERCENTILE)
     return round(100 * float((values < limit).mean()), 4)
+
+
+def _smallest_side(store: SampleStore) -> int:
+    """Return the smallest side of a store's samples, in pixels."""
+    return int(store.index[list(SIZE_COLUMNS)].to_numpy().min())
+
+
+def _same_images(validation: SampleStore, train: SampleStore) -> np.ndarray:
+    """Return which validation and training samples show one image, bool [V, T]."""
+    if holds_changed_images(train):
+        digests = np.array([*image_digests(validation, like=train)])
+        return digests[:, None] == np.array([*image_digests(train)])
+    return _digests(validation)[:, None] == _digests(train)
 
 
 def _digests(store: SampleStore) -> np.ndarray:

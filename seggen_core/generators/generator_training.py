@@ -103,7 +103,13 @@ def open_generator_training(stage: Stage, settings: DiffusionTrainingConfig) -> 
     identity += [content_digest(path) for path in inputs.values()]
     return GeneratorTraining(
         stage=stage,
-        data=open_training_data(paths, color_map=color_map, crops=settings.random_crops, seed=seed),
+        data=open_training_data(
+            paths,
+            color_map=color_map,
+            image_size=stage.config.dataset.image_size,
+            crops=settings.random_crops,
+            seed=seed,
+        ),
         pipeline=pipeline.to(stage.device),
         scratch=stage.scratch(identity),
     )

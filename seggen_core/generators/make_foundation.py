@@ -66,6 +66,7 @@ def _open_training_images(stage: Stage, pretrain: PretrainConfig) -> CaptionedIm
     data = open_training_data(
         stage.paths,
         color_map=dataset.color_map,
+        image_size=dataset.image_size,
         crops=pretrain.random_crops,
         seed=stage.config.seed,
     )

@@ -70,7 +70,7 @@ def draw_mask2img(
     data, positions = training.data, _positions(training)
     color_maps = np.stack([data.read_color_map(i) for i in positions])
     drawn = _sample(training, pipeline, sampler=sampler, control_images=color_maps)
-    rows = [list(color_maps), list(drawn), [data.store.read_image(i) for i in positions]]
+    rows = [list(color_maps), list(drawn), [data.read_image(i) for i in positions]]
     labels = ["mask", "drawn", "real"]
     return image_grid(rows, scale=picture_scale(rows, side=_SIDE), labels=labels)
 

@@ -8,6 +8,7 @@ from PIL.Image import Resampling
 
 from seggen_core.colors.code import ColorCode
 from seggen_core.config import ColorMapKind, RandomCrops
+from seggen_core.datasets.fit import square_image, square_map
 from seggen_core.errors import CaptionError
 from seggen_core.project.artefacts import read_table
 from seggen_core.project.paths import ProjectPaths
@@ -38,6 +39,7 @@ class GeneratorTrainingData:
         taxonomy: Taxonomy,
         color_map: ColorMapKind,
         crops: RandomCrops | None = None,
+        image_size: int | None = None,
         seed: int,
     ) -> None:
         """Join samples and captions.
@@ -48,6 +50,8 @@ class GeneratorTrainingData:
             taxonomy: the classes.
             color_map: what the colour maps show.
             crops: the random crops; None: none.
+            image_size: side of the squares that pictures of any size are squashed to; None takes
+                them as they are stored.
             seed: of the crops' places, which are named by (seed, key of the sample, index of the
                 crop).
 
@@ -60,14 +64,15 @@ class GeneratorTrainingData:
         self.captions = list(captions) * self._num_views
         self._code = ColorCode(taxonomy, kind=color_map)
         self._with_instances = color_map == "panoptic"
-        self._crops, self._seed = crops, seed
+        self._crops, self._seed, self._size = crops, seed, image_size
         self._masks: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
 
     def read_image(self, picture: int) -> np.ndarray:
         """Return picture i, uint8 [H, W, 3]; IndexError where there is none."""
         window = self._window(picture)
         image = self.store.read_image(picture % len(self._keys))
-        return _crop(image, window, resample=Resampling.LANCZOS)
+        image = _crop(image, window, resample=Resampling.LANCZOS)
+        return image if self._size is None else square_image(image, self._size)
 
     def read_color_map(self, picture: int) -> np.ndarray:
         """Return the colour map of picture i, uint8 [H, W, 3]; IndexError where there is none."""
@@ -79,6 +84,9 @@ class GeneratorTrainingData:
         instances = self.store.read_instances(position) if self._with_instances else None
         if instances is not None:
             instances = _crop(instances, window, resample=Resampling.NEAREST)
+        if self._size is not None:
+            mask = square_map(mask, self._size)
+            instances = None if instances is None else square_map(instances, self._size)
         num_bytes = mask.nbytes + (0 if instances is None else instances.nbytes)
         if num_bytes * len(self.captions) <= _MAX_CACHED_BYTES:
             self._masks[picture] = mask, instances
@@ -100,7 +108,12 @@ class GeneratorTrainingData:
 
 
 def open_training_data(
-    paths: ProjectPaths, *, color_map: ColorMapKind, crops: RandomCrops | None = None, seed: int
+    paths: ProjectPaths,
+    *,
+    color_map: ColorMapKind,
+    image_size: int | None = None,
+    crops: RandomCrops | None = None,
+    seed: int,
 ) -> GeneratorTrainingData:
     """Open the training split and its captions; arguments as of `GeneratorTrainingData`.
 
@@ -124,6 +137,7 @@ def open_training_data(
         taxonomy=Taxonomy.read(paths.taxonomy),
         color_map=color_map,
         crops=crops,
+        image_size=image_size,
         seed=seed,
     )
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 _IGNORE_GREY = 128
 _LABEL_MARGIN = 6
+_LARGEST_SIDE = 512
+"""Larger pictures are shrunk to this side in a grid."""
+_CELL_SIDE = 256
+"""Side of the cells that pictures of different sizes are fitted into."""
 
 
 def colorize(segmentation_map: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -74,18 +78,19 @@ def image_grid(
     """Lay images out in rows on white.
 
     Args:
-        rows: uint8 [H, W, 3] images, all of one size; rows may differ in length.
-        scale: magnification, a whole number; pixels stay sharp.
+        rows: uint8 [H, W, 3] images; rows may differ in length. Images of different sizes are
+            fitted into equal cells, at their aspect.
+        scale: magnification of images of one size, a whole number; pixels stay sharp.
         gap: pixels between images, and around the grid.
         labels: one text per row, written at its left.
 
     Raises:
-        ValueError: there is no image, sizes or dtypes differ, or there aren't as many labels as
+        ValueError: there is no image, one isn't uint8 [H, W, 3], or there aren't as many labels as
             rows.
     """
     kinds = sorted({(image.dtype.name, image.shape) for row in rows for image in row})
-    if len(kinds) != 1 or kinds[0][0] != "uint8" or kinds[0][1][2:] != (3,):
-        raise ValueError(f"a grid needs uint8 [H, W, 3] images of one size, got {kinds or 'none'}")
+    if not kinds or any(name != "uint8" or shape[2:] != (3,) for name, shape in kinds):
+        raise ValueError(f"a grid needs uint8 [H, W, 3] images, got {kinds or 'none'}")
     if labels is not None and len(labels) != len(rows):
         raise ValueError(f"got {len(labels)} labels for {len(rows)} rows")
 
@@ -95,21 +100,41 @@ def image_grid(
         if labels is None
         else 2 * _LABEL_MARGIN + max(int(np.ceil(font.getlength(label))) for label in labels)
     )
-    height, width = (side * scale for side in kinds[0][1][:2])
+    cells = _cells(rows, scale=scale)
+    height = max(image.shape[0] for row in cells for image in row)
+    width = max(image.shape[1] for row in cells for image in row)
     num_columns = max(len(row) for row in rows)
     canvas_size = (left + num_columns * (width + gap) + gap, len(rows) * (height + gap) + gap)
     canvas = Image.new("RGB", canvas_size, "white")
     pencil = ImageDraw.Draw(canvas)
-    for r, row in enumerate(rows):
+    for r, row in enumerate(cells):
         top = gap + r * (height + gap)
         if labels is not None:
             pencil.text(
                 (_LABEL_MARGIN, top + height / 2), labels[r], fill="black", font=font, anchor="lm"
             )
         for c, image in enumerate(row):
-            enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
-            canvas.paste(Image.fromarray(enlarged), (left + gap + c * (width + gap), top))
+            free = height - image.shape[0], width - image.shape[1]
+            place = left + gap + c * (width + gap) + free[1] // 2, top + free[0] // 2
+            canvas.paste(Image.fromarray(image), place)
     return canvas
+
+
+def _cells(rows: Sequence[Sequence[np.ndarray]], *, scale: int) -> list[list[np.ndarray]]:
+    """Return the images as a grid shows them."""
+    sizes = {image.shape[:2] for row in rows for image in row}
+    if len(sizes) == 1 and max(*sizes.copy().pop()) <= _LARGEST_SIDE:
+        return [[i.repeat(scale, axis=0).repeat(scale, axis=1) for i in row] for row in rows]
+    side = _LARGEST_SIDE if len(sizes) == 1 else _CELL_SIDE
+
+    def fitted(image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        factor = side / max(height, width)
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        resample = Image.Resampling.BOX if factor < 1 else Image.Resampling.NEAREST
+        return np.asarray(Image.fromarray(image).resize(size, resample))
+
+    return [[fitted(image) for image in row] for row in rows]
 
 
 def pair_grid(
@@ -118,7 +143,7 @@ def pair_grid(
     """Show samples as three labelled rows: image above mask above overlay.
 
     Args:
-        samples: all of one size.
+        samples: of any sizes.
         palette: uint8 [num_classes, 3].
         num_columns: samples side by side; more samples follow in three rows below.
         scale: as in `image_grid`.

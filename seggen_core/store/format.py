@@ -31,6 +31,8 @@ from seggen_core.project.artefacts import parse_typed
 from seggen_core.taxonomy import IGNORE_INDEX
 
 ImageFormat = Literal["png", "jpg"]
+JPEG_QUALITY = 95
+"""Quality of "jpg" images, unless another one is asked for."""
 FORMAT_VERSION = 1
 INDEX, MANIFEST, ROWS = "index.parquet", "manifest.json", "rows.jsonl"
 MEMBERS = ("image", "mask", "instances", "json")
@@ -42,6 +44,8 @@ METADATA_COLUMNS: dict[str, type] = {
     "prompt": str,
     "model_hash": str,
 }
+SIZE_COLUMNS = ("height", "width")
+"""Columns of the index: pixels of the image and its masks."""
 QUALITY_PREFIX = "quality_"
 MAX_PIXELS = 2**26
 """Largest picture, in pixels, that is written or decoded."""
@@ -106,8 +110,8 @@ class EncodedSample:
     Attributes:
         key: as in `Sample`.
         members: the file contents of every member that the sample has, in the order of MEMBERS.
-        columns: JSON-ready; what the index says about it beside key and places: the metadata
-            columns, class_pixel_counts, and quality_<name> as float.
+        columns: JSON-ready; what the index says about it beside key and places: height, width, the
+            metadata columns, class_pixel_counts, and quality_<name> as float.
     """
 
     key: str
@@ -200,21 +204,27 @@ def metadata_columns(sample: Sample) -> dict[str, Any]:
     return columns
 
 
-def encode_members(sample: Sample, *, image_format: ImageFormat) -> dict[str, bytes]:
+def encode_image(
+    array: np.ndarray, *, image_format: ImageFormat = "png", jpeg_quality: int = JPEG_QUALITY
+) -> bytes:
+    """Return an array as the file of an image, or as the PNG of a mask."""
+    jpeg = {"format": "JPEG", "quality": jpeg_quality, "subsampling": 0}
+    options: dict[str, Any] = jpeg if image_format == "jpg" else {"format": "PNG"}
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, **options)
+    return buffer.getvalue()
+
+
+def encode_members(
+    sample: Sample, *, image_format: ImageFormat, jpeg_quality: int = JPEG_QUALITY
+) -> dict[str, bytes]:
     """Return the file contents of every member that the sample has, in the order of MEMBERS."""
-
-    def picture(array: np.ndarray, **options: Any) -> bytes:
-        buffer = io.BytesIO()
-        Image.fromarray(array).save(buffer, **options)
-        return buffer.getvalue()
-
-    jpeg = {"format": "JPEG", "quality": 95, "subsampling": 0}
     members = {
-        "image": picture(sample.image, **(jpeg if image_format == "jpg" else {"format": "PNG"}))
+        "image": encode_image(sample.image, image_format=image_format, jpeg_quality=jpeg_quality),
+        "mask": encode_image(sample.segmentation_map),
     }
-    members["mask"] = picture(sample.segmentation_map, format="PNG")
     if sample.instance_map is not None:
-        members["instances"] = picture(sample.instance_map, format="PNG")
+        members["instances"] = encode_image(sample.instance_map)
     try:
         members["json"] = json.dumps(
             sample.metadata, sort_keys=True, ensure_ascii=False, allow_nan=False
@@ -227,14 +237,19 @@ def encode_members(sample: Sample, *, image_format: ImageFormat) -> dict[str, by
 
 
 def encode_sample(
-    sample: Sample, *, num_classes: int, image_format: ImageFormat = "png"
+    sample: Sample,
+    *,
+    num_classes: int,
+    image_format: ImageFormat = "png",
+    jpeg_quality: int = JPEG_QUALITY,
 ) -> EncodedSample:
     """Check a sample and return it as a store holds it.
 
     Args:
         sample: any size.
         num_classes: the mask holds 0 to ``num_classes - 1`` or IGNORE_INDEX.
-        image_format: "png" is lossless; "jpg" is quality 95 without chroma subsampling.
+        image_format: "png" is lossless; "jpg" has no chroma subsampling.
+        jpeg_quality: of "jpg", 1 to 95.
 
     Raises:
         SampleStoreError: the key is malformed, an array has the wrong dtype or size, the mask holds
@@ -242,8 +257,10 @@ def encode_sample(
     """
     check_key(sample.key)
     counts = count_pixels(sample, num_classes=num_classes)
-    columns = metadata_columns(sample) | {"class_pixel_counts": counts}
-    return EncodedSample(sample.key, encode_members(sample, image_format=image_format), columns)
+    size = dict(zip(SIZE_COLUMNS, sample.segmentation_map.shape, strict=True))
+    columns = size | metadata_columns(sample) | {"class_pixel_counts": counts}
+    members = encode_members(sample, image_format=image_format, jpeg_quality=jpeg_quality)
+    return EncodedSample(sample.key, members, columns)
 
 
 def tar_member(name: str, data: bytes) -> bytes:

@@ -80,9 +80,10 @@ class SampleStore:
         """One row a sample, in the order they were written.
 
         key, shard; offset, bytes and crc32 of each member (image_offset, ..., json_crc32;
-        instances_bytes is 0 where there is no instance map); source_key, class_slug, seed (Int64),
-        prompt, model_hash, missing where the metadata has none; class_pixel_counts (int64
-        [num_classes], so ``np.stack`` gives [N, num_classes]); quality_<name> as float64.
+        instances_bytes is 0 where there is no instance map); height and width in pixels;
+        source_key, class_slug, seed (Int64), prompt, model_hash, missing where the metadata has
+        none; class_pixel_counts (int64 [num_classes], so ``np.stack`` gives [N, num_classes]);
+        quality_<name> as float64.
         """
         import pandas as pd
 

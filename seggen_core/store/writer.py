@@ -24,11 +24,13 @@ from seggen_core.store.format import (
     END_OF_ARCHIVE,
     FORMAT_VERSION,
     INDEX,
+    JPEG_QUALITY,
     MANIFEST,
     MEMBERS,
     METADATA_COLUMNS,
     QUALITY_PREFIX,
     ROWS,
+    SIZE_COLUMNS,
     TAR_BLOCK,
     EncodedSample,
     ImageFormat,
@@ -59,6 +61,7 @@ class SampleStoreWriter:
         num_classes: int,
         shard_bytes: int = 256 * 2**20,
         image_format: ImageFormat = "png",
+        jpeg_quality: int = JPEG_QUALITY,
     ) -> None:
         """Begin a store in `folder`; what an unfinished one left there is deleted.
 
@@ -67,7 +70,8 @@ class SampleStoreWriter:
             num_classes: masks hold 0 to ``num_classes - 1`` or IGNORE_INDEX.
             shard_bytes: a new shard is begun before one would grow past this; a larger sample gets
                 a shard of its own.
-            image_format: "png" is lossless; "jpg" is quality 95 without chroma subsampling.
+            image_format: "png" is lossless; "jpg" has no chroma subsampling.
+            jpeg_quality: of the "jpg" images that `add` encodes, 1 to 95.
 
         Raises:
             SampleStoreError: the folder holds a finished store, or is being written.
@@ -78,6 +82,7 @@ class SampleStoreWriter:
         self.folder = Path(folder)
         self._num_classes, self._shard_bytes = num_classes, shard_bytes
         self._image_format: ImageFormat = image_format
+        self._jpeg_quality = jpeg_quality
         self._keys: set[str] = set()
         self._quality_columns: set[str] = set()
         self._shards: dict[str, int] = {}  # bytes of every shard that is ended
@@ -101,7 +106,12 @@ class SampleStoreWriter:
             StorageError: the disk is full or not writable.
         """
         self.append(
-            encode_sample(sample, num_classes=self._num_classes, image_format=self._image_format)
+            encode_sample(
+                sample,
+                num_classes=self._num_classes,
+                image_format=self._image_format,
+                jpeg_quality=self._jpeg_quality,
+            )
         )
 
     def append(self, sample: EncodedSample) -> None:
@@ -221,10 +231,11 @@ class SampleStoreWriter:
             for member in MEMBERS
             for part in ("offset", "bytes", "crc32")
         ]
+        sizes = [(name, pa.int64()) for name in SIZE_COLUMNS]
         kinds = {str: pa.string(), int: pa.int64()}
         metadata = [(name, kinds[kind]) for name, kind in METADATA_COLUMNS.items()]
         quality = [(name, pa.float64()) for name in sorted(self._quality_columns)]
-        columns = [("key", pa.string()), ("shard", pa.string()), *positions, *metadata]
+        columns = [("key", pa.string()), ("shard", pa.string()), *positions, *sizes, *metadata]
         schema = pa.schema([*columns, ("class_pixel_counts", pa.list_(pa.int64())), *quality])
         buffer = io.BytesIO()
         with pq.ParquetWriter(

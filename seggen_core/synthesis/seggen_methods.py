@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from seggen_core.config import SegGenSynthesisConfig
+from seggen_core.datasets.fit import square_map
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.stage import Stage
 from seggen_core.store.reader import SampleStore
@@ -73,15 +74,20 @@ class ImgSyn(SegGenMethod):
         return ":".join(hashlib.sha256(part).hexdigest() for part in shown)
 
     def open_masks(self, recipe: PairRecipe) -> MaskSource:
-        """Return the real masks, with instances where the colour code shows them."""
+        """Return the real masks as squares, with instances where the colour code shows them."""
         shows_instances = recipe.code.kind == "panoptic"
 
         def read(tasks: Sequence[SynthesisTask]) -> PairMasks:
             keys = [task.source_key for task in tasks]
+            masks = (self.store.read_mask(key) for key in keys)
             return PairMasks(
-                np.stack([self.store.read_mask(key) for key in keys]),
-                [self.store.read_instances(key) if shows_instances else None for key in keys],
+                np.stack([square_map(mask, recipe.image_size) for mask in masks]),
+                [instances(key) if shows_instances else None for key in keys],
                 [{} for _ in keys],
             )
+
+        def instances(key: str) -> np.ndarray | None:
+            found = self.store.read_instances(key)
+            return None if found is None else square_map(found, recipe.image_size)
 
         return read

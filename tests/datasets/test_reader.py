@@ -295,3 +295,26 @@ def test_reader_can_be_pickled_and_used_in_another_process(camvid_root: Path) ->
     assert os.fspath(camvid_root) not in str(reader.read("test", key).metadata), (
         "metadata may not hold paths of one machine"
     )
+
+
+def test_fit_native_keeps_size_and_aspect_and_shrinks_training_samples_alone() -> None:
+    ids = np.repeat([[0, 1, 2, 3]], 12, axis=1).repeat(30, 0).astype(np.uint8)  # 48 wide, 30 high
+    sample = RawSample(np.stack([ids * 60] * 3, axis=-1), ids, ids.astype(np.uint16) * 300, {})
+    native = DatasetConfig(name="scenes", image_size=8, fit="native")
+    assert fit_sample(sample, config=native) is sample
+    limited = native.model_copy(update={"max_size": 16})
+    for split in ("val", "test"):
+        assert fit_sample(sample, config=limited, split=split) is sample
+    small = fit_sample(sample, config=limited, split="train")
+    assert small.image.shape == (10, 16, 3)
+    np.testing.assert_array_equal(small.segmentation_map, ids[::3, 1::3])
+    assert small.instance_map is not None
+    np.testing.assert_array_equal(small.instance_map, ids[::3, 1::3].astype(np.uint16) * 300)
+    assert fit_sample(small, config=limited, split="train") is small
+    tall = RawSample(*(a.swapaxes(0, 1) for a in (sample.image, ids, ids)), {})
+    assert fit_sample(tall, config=limited).image.shape == (16, 10, 3)
+
+
+def test_a_largest_side_needs_samples_that_keep_their_size() -> None:
+    with pytest.raises(ValueError, match=r"dataset\.fit is 'stretch'; set fit: native"):
+        DatasetConfig(name="scenes", max_size=16)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,3 +126,20 @@ def test_crops_of_panoptic_colour_maps_crop_instances_too(
     )
     assert data.captions == ["two cars under sky"] * 2
     assert (data.read_color_map(1) == 255).all(-1).any()  # the outline between the two cars
+
+
+def test_pictures_of_any_size_are_squashed_to_squares(
+    project: Callable[[np.ndarray | None], ProjectPaths],
+) -> None:
+    paths = project(INSTANCES)
+    shutil.rmtree(paths.real("train"))
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[:, 16:] = 200
+    wide = MASK.repeat(2, axis=1), INSTANCES.repeat(2, axis=1)
+    with SampleStoreWriter(paths.real("train"), num_classes=8) as writer:
+        writer.add(Sample("train-00000", image, *wide, {}))
+        writer.finish(manifest={})
+    data = open_training_data(paths, color_map="panoptic", image_size=16, seed=0)
+    code = ColorCode(SCENES_TAXONOMY, kind="panoptic")
+    np.testing.assert_array_equal(data.read_color_map(0), code.encode(MASK, instance_map=INSTANCES))
+    np.testing.assert_allclose(data.read_image(0)[:, [0, 15]], [[[0] * 3, [200] * 3]] * 16, atol=1)

@@ -73,14 +73,25 @@ def test_labels_stand_left_of_their_row() -> None:
     [
         [],
         [[]],
-        [[flat(RED), flat(RED, width=4)]],
         [[flat(RED).astype(np.float32)]],
         [[np.zeros((2, 2), np.uint8)]],
     ],
 )
 def test_grid_rejects_what_it_cant_lay_out(rows: list[list[np.ndarray]]) -> None:
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="a grid needs uint8"):
         image_grid(rows)
+
+
+def test_images_of_different_sizes_keep_their_aspect_in_equal_cells() -> None:
+    grid = np.asarray(image_grid([[flat(RED, 300, 600), flat(RED, 40, 20)]], scale=3))
+    assert grid.shape == (2 * 2 + 256, 2 * 258 + 2, 3)
+    red = (grid == RED).all(-1)
+    assert red[2:258, 2:258].sum() == 128 * 256 and red[66:194, 2:258].all()
+    assert red[2:258, 260:516].sum() == 256 * 128 and red[2:258, 324:452].all()
+
+
+def test_large_images_are_shrunk() -> None:
+    assert image_grid([[flat(RED, 1024, 2048)] * 2]).size == (2 * 514 + 2, 256 + 4)
 
 
 def test_grid_rejects_a_wrong_number_of_labels() -> None:

@@ -69,6 +69,8 @@ def test_index_columns(finished: Path) -> None:
         "key",
         "shard",
         *members,
+        "height",
+        "width",
         *metadata,
         "class_pixel_counts",
         *quality,
@@ -80,6 +82,7 @@ def test_index_columns(finished: Path) -> None:
         sample = make_sample(position)
         expected = [int((sample.segmentation_map == c).sum()) for c in range(3)]
         assert list(row["class_pixel_counts"]) == expected
+        assert (row["height"], row["width"]) == sample.segmentation_map.shape
         assert row["seed"] == 2**62 + position
         assert row["prompt"] == sample.metadata["prompt"]
         assert row["quality_score"] == pytest.approx(sample.metadata["quality"]["score"], abs=0)
