@@ -179,12 +179,14 @@ def _adapt(
         tree = parse_params(text, name=str(source))
 
     # 1. Where the files of the splits are, and which splits there are.
-    others = {"splits": "published" if settings["name"] == "scenes" else "val_as_test"}
+    others: dict[str, Any] = {
+        "splits": "published" if settings["name"] == "scenes" else "val_as_test"
+    }
     others |= {"keep_val_in_train": False, "use_sbd": False}
     default = {k: v for k, v in others.items() if not is_own and k in tree["dataset"]}
     if settings["name"] == "folder":
         default |= _folder_splits(settings, base=paths.root)
-    changes = default | settings
+    changes = {**default, **settings}
     more, reader = _open_with_splits(tree, changes, settings, source=source, paths=paths)
     changes |= more
     section = tree["dataset"] | changes

@@ -171,15 +171,14 @@ class ClassMaskReader(IdMapReader):
         """Group the mask files by sample."""
         assert files.masks is not None, self._form.dataset
         listing, ending = super()._find_masks(files, images, mask_ending=mask_ending)
-        by_name: dict[str, tuple[str, ...]] = {}
+        by_name: dict[str, list[str]] = {}
         strange: list[str] = []
         for stem, names in listing.names.items():
             pair = self._names.split(stem, pattern=self._pattern)
             if pair is None:
                 strange.append(stem)
                 continue
-            more = (names,) if isinstance(names, str) else names
-            by_name[pair[0]] = (*by_name.get(pair[0], ()), *more)
+            by_name.setdefault(pair[0], []).extend([names] if isinstance(names, str) else names)
         if strange:
             listed = ", ".join(brief(stem) for stem in strange[:_MAX_NAMED])
             raise DatasetError(
@@ -188,7 +187,7 @@ class ClassMaskReader(IdMapReader):
                 f"{', '.join(self.taxonomy.slugs[:10])}: rename them, add the class to the list, "
                 "or set dataset.class_masks"
             )
-        return replace(listing, names=by_name), ending
+        return replace(listing, names={k: tuple(v) for k, v in by_name.items()}), ending
 
     def read(self, split: Split, key: str) -> RawSample:
         """Decode one sample and put its masks together."""

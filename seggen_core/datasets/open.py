@@ -38,7 +38,7 @@ _OPTIONAL = (
     "class_masks",
     "class_overlaps",
 )
-_NOT_SET = (None, False, {}, "refuse")
+_NOT_SET: tuple[object, ...] = (None, False, {}, "refuse")
 _FILES = frozenset({"files"})
 _DATASETS = {
     "ade20k": _Dataset(ade20k.open_reader, _FILES),

@@ -71,8 +71,7 @@ def ablation_figure(
         f"{num_seeds} seed{'s' if num_seeds > 1 else ''}; dots: seeds, whiskers: ± 1 std",
         color=_SOFT,
     )
-    style = {"fontsize": 12, "fontweight": "bold", "parse_math": False}
-    axes.set_title(title, loc="left", color=_INK, **style)
+    axes.set_title(title, loc="left", color=_INK, fontsize=12, fontweight="bold", parse_math=False)
     axes.grid(axis="x", color=_FAINT, linewidth=0.8, zorder=0)
     _tidy(axes)
     figure.legend(
