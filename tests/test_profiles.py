@@ -146,10 +146,49 @@ def test_seggen_on_ade20k() -> None:
         train.mask2former["backbone_config"]["depths"] == [3, 4, 6, 3]
         and train.mask2former["num_queries"] == 100
     )
-    assert (
-        set(config.variants) == {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn"}
-        and len(config.classes) == 150
-    )
+    arms = {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn"}
+    hrnet_arms = {"hrnet", "hrnet_masksyn", "hrnet_imgsyn", "hrnet_masksyn_imgsyn"}
+    assert set(config.variants) == arms | hrnet_arms and len(config.classes) == 150
+
+
+def test_hrnet_w48_as_seggen_trains_it() -> None:
+    train = profile("ade20k").train_seg.for_model("hrnet")
+    assert (train.backbone, train.head_width, train.num_steps) == ("hrnet_w48", 720, 100_000)
+    assert (train.optimizer, train.learning_rate, train.momentum) == ("sgd", 2e-2, 0.9)
+    assert (train.weight_decay, train.undecayed, train.lr_scheduler) == (1e-4, "none", "poly")
+    assert train.random_flip and train.color_jitter == 0 and train.max_grad_norm is None
+
+
+@pytest.mark.parametrize("name", ["ade20k", "coco_panoptic", "coco_instance", "cityscapes"])
+def test_segmenters_are_trained_and_tested_as_mask2formers_authors_do(name: str) -> None:
+    """Values of the Base-*.yaml of their repository; test sizes of COCO are detectron2's."""
+    config = profile(name)
+    train = config.train_seg.for_model("mask2former")
+    assert config.dataset.fit == "native"
+    assert (train.undecayed, train.initialization) == ("norms_and_embeddings", "published")
+    assert train.freeze_batch_norm == (name != "cityscapes")
+    assert train.precision == "auto" and train.validate_every == 5_000
+    if name.startswith("coco"):
+        assert (train.resize, train.random_scale, train.crop_shape) == (
+            "scale_jitter",
+            (0.1, 2.0),
+            (1024, 1024),
+        )
+        assert train.color_jitter == 0 and train.color == "jitter"
+        assert (train.test_short_side, train.test_max_side) == (800, 1333)
+    else:
+        base, crop = (512, (512, 512)) if name == "ade20k" else (1024, (512, 1024))
+        assert (train.resize, train.random_scale, train.num_scales) == (
+            "short_side",
+            (0.5, 2.0),
+            16,
+        )
+        assert (train.short_side, train.max_side, train.crop_shape) == (base, 4 * base, crop)
+        assert (train.test_short_side, train.test_max_side) == (base, 2048)
+        assert (train.color, train.max_category_share) == ("ssd", 1.0)
+    assert config.evaluate.multi_scale is not None
+    assert config.evaluate.multi_scale.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+    assert config.evaluate.multi_scale.flip
 
 
 @pytest.mark.parametrize("name, classes", [("coco_panoptic", 133), ("coco_instance", 80)])

@@ -21,6 +21,7 @@ from PIL import Image
 
 from seggen_core.cli import main
 from seggen_core.config import SegGenConfig, load_config
+from seggen_core.datasets.fit import square_map
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis.prompt_templates import class_phrase
@@ -141,11 +142,23 @@ def reduced(name: str) -> dict[str, Any]:
         train["mask2former"]["backbone_config"]
     ) == set(BACKBONE)
     train |= {"num_steps": 4, "batch_size": 2, "checkpoint_every": 2, "mask2former": MASK2FORMER}
-    train["crop_size"] = train["crop_size"] * small // large
+    train |= {"validate_every": 2, "num_readers": 2}
+    for key in ("crop_size", "short_side", "max_side", "test_short_side", "test_max_side"):
+        train[key] = smaller(train.get(key), by=large // small)
+    if "micro_batch_size" in train:
+        train["micro_batch_size"] = 1
     train["warmup_steps"] = min(train["warmup_steps"], 1)
     tree["variants"] = {arm: tree["variants"][arm] for arm in SHAPES[name].arms}
     tree["evaluate"]["batch_size"] = tree["judge"]["batch_size"] = 2
+    tree["evaluate"]["multi_scale"]["scales"] = [1.0, 1.5]
     return tree
+
+
+def smaller(length: Any, *, by: int) -> Any:
+    """Return a length in pixels, or a list of them, divided; None as it is."""
+    if isinstance(length, list):
+        return [one // by for one in length]
+    return None if length is None else length // by
 
 
 def write_dataset(name: str, root: Path) -> None:
@@ -249,10 +262,13 @@ def check_pairs(config: SegGenConfig, *, paths: ProjectPaths, shape: Shape, slug
             assert (sample.instance_map is not None) == shape.instances
             if method == "imgsyn":
                 source = real[sample.metadata["source_key"]]
-                np.testing.assert_array_equal(sample.segmentation_map, source.segmentation_map)
-                np.testing.assert_array_equal(
-                    sample.instance_map, source.instance_map if shape.instances else None
-                )
+                side = config.dataset.image_size
+                expected = square_map(source.segmentation_map, side)
+                np.testing.assert_array_equal(sample.segmentation_map, expected)
+                if shape.instances:
+                    assert source.instance_map is not None
+                    expected = square_map(source.instance_map, side)
+                    np.testing.assert_array_equal(sample.instance_map, expected)
 
 
 def check_attention_masks(config: SegGenConfig, *, paths: ProjectPaths, slug: str) -> None:
@@ -288,7 +304,13 @@ def check_segmenters(
         assert (
             len(metrics["per_class_iou"]) == shape.num_classes and metrics["num_images"] == num_test
         )
-        assert 0 <= metrics["miou"] <= 100
+        assert 0 <= metrics["miou"] <= 100 and 0 <= metrics["miou_ms"] <= 100
+        validations = pd.read_csv(paths.checkpoint(arm) / "validations.csv")
+        assert validations["step"].tolist() == [2, 4]
+        # Scores are counted on the labels as published.
+        confusion = read(paths.report("evaluate", arm) / "confusion.json")["seeds"]["0"]
+        counts = np.stack(SampleStore(paths.real("test")).index["class_pixel_counts"])
+        np.testing.assert_array_equal(np.sum(confusion, axis=1), counts.sum(0))
     for method in config.methods:
         judged = read(paths.report("judge", method) / "metrics.json")
         assert judged["judge"] == "baseline/seed0" and list(judged["partitions"]) == [slug]

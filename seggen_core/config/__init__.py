@@ -30,6 +30,7 @@ from seggen_core.config.generation import (
     Text2MaskConfig,
 )
 from seggen_core.config.load import SegGenConfig, load_config
+from seggen_core.config.recipe import MultiScaleConfig, RecipeConfig
 from seggen_core.config.segmentation import (
     SYNTHESIS_METHODS,
     AblationConfig,
@@ -59,6 +60,7 @@ __all__ = [
     "FoundationConfig",
     "JudgeConfig",
     "MemorizationConfig",
+    "MultiScaleConfig",
     "NoiseFilterConfig",
     "NoiseLearningConfig",
     "Positive",
@@ -66,6 +68,7 @@ __all__ = [
     "PretrainConfig",
     "Probability",
     "RandomCrops",
+    "RecipeConfig",
     "RuntimeConfig",
     "SamplingConfig",
     "Section",

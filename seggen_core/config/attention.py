@@ -17,9 +17,10 @@ from seggen_core.config.base import (
     TrackedPath,
 )
 from seggen_core.config.generation import SamplingConfig
+from seggen_core.config.storage import ImageStorageConfig
 
 
-class AttentionMethodConfig(Section):
+class AttentionMethodConfig(ImageStorageConfig):
     """Settings of every method that makes masks from attention."""
 
     samples_per_class: NumSamples

@@ -14,6 +14,7 @@ from seggen_core.config.base import (
     Size,
     TrackedPath,
 )
+from seggen_core.config.storage import ImageStorageConfig
 
 ColorMapKind = Literal["semantic", "panoptic"]
 """What colour maps show: classes alone, or segments with outlines."""
@@ -59,8 +60,11 @@ class SplitFiles(Section):
     """Likewise of instance maps."""
 
 
-class DatasetConfig(Section):
-    """The real dataset and its low-data subsets (docs/datasets.md: what each reader expects)."""
+class DatasetConfig(ImageStorageConfig):
+    """The real dataset and its low-data subsets (docs/datasets.md: what each reader expects).
+
+    `image_format` is that of training images. Validation and test images are PNG in every case.
+    """
 
     name: Literal[
         "scenes",
@@ -132,12 +136,6 @@ class DatasetConfig(Section):
     their aspect. Validation and test samples keep their size, because scores are computed on their
     labels as published. None shrinks none.
     """
-    image_format: Literal["png", "jpeg"] = "png"
-    """How training images are stored: "png" is lossless, "jpeg" takes a third of the space and of
-    the reading time. Validation and test images are PNG in every case.
-    """
-    jpeg_quality: Annotated[int, Field(ge=1, le=95)] = 95
-    """Quality of "jpeg"."""
     color_map: ColorMapKind = "semantic"
     """How Text2Mask and Mask2Img see masks: "semantic" is classes as colours; "panoptic" outlines
     every segment (SegGen A.2), needs instances, and lets MaskSyn make them.

@@ -18,6 +18,7 @@ from seggen_core.config.base import (
     Weight,
 )
 from seggen_core.config.library_settings import check_scheduler
+from seggen_core.config.storage import ImageStorageConfig
 
 
 class RandomCrops(Section):
@@ -215,7 +216,7 @@ class Text2MaskConfig(DiffusionTrainingConfig):
     """Largest noise on the latents, in standard deviations of the latents."""
 
 
-class SegGenSynthesisConfig(Section):
+class SegGenSynthesisConfig(ImageStorageConfig):
     """MaskSyn or ImgSyn (SegGen 3.3)."""
 
     samples_per_source: NumSamples

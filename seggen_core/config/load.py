@@ -86,6 +86,13 @@ class SegGenConfig(Section):
                 f"dataset.image_size is {self.dataset.image_size}; expected a multiple of 8: "
                 "diffusion pipelines make images of no other size"
             )
+        if self.dataset.fit == "native" and self.dataset.name != "scenes":
+            models = [self.train_seg.for_model(arm.model) for arm in self.variants.values()]
+            if zooming := sorted({m.model for m in models if m.resize == "zoom"}):
+                raise ValueError(
+                    f"dataset.fit is 'native', so samples differ in size, but train_seg.resize is "
+                    f"'zoom' for {' and '.join(zooming)}; set it to short_side or scale_jitter"
+                )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
         if unknown := set(self.methods) - set(SYNTHESIS_METHODS):

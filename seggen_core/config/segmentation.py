@@ -22,14 +22,14 @@ from seggen_core.config.library_settings import (
     check_mask2former,
     first_error,
 )
+from seggen_core.config.recipe import MultiScaleConfig, RecipeConfig
 
-Zoom = Annotated[float, Field(ge=0.05, le=20)]
 Splice = Annotated[int, Field(gt=0, le=16)]
 SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 """Methods that fill data/synthetic/<method>/<class>."""
 
 
-class SegmenterConfig(Section):
+class SegmenterConfig(RecipeConfig):
     """Segmentation training, the same for every arm."""
 
     model: Literal["hrnet", "mask2former"] = "hrnet"
@@ -49,9 +49,9 @@ class SegmenterConfig(Section):
     batch_size: Size = 16
     """Samples of a step."""
     learning_rate: LearningRate = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     weight_decay: Weight = 1e-4
-    """Weight decay of matrices and kernels; biases and normalisation layers have none."""
+    """Weight decay of all that `undecayed` doesn't name."""
     warmup_steps: int = Field(50, ge=0, le=1_000_000_000)
     """Steps over which the learning rate rises linearly to its peak."""
     lr_scheduler: Literal["poly", "cosine", "step"] = "poly"
@@ -59,18 +59,10 @@ class SegmenterConfig(Section):
     left (SegGen A.3); "cosine" to zero; "step" to a tenth after 8/9 and again after 26/27 of the
     steps (Mask2Former on COCO). With strategy "pretrain", each phase has its own schedule.
     """
-    max_grad_norm: Factor = 10.0
-    """Gradients are clipped to this norm."""
+    max_grad_norm: Factor | None = 10.0
+    """Gradients are clipped to this norm; None leaves them."""
     backbone_multiplier: Factor = 1.0
     """Factor on the learning rate of the backbone's parameters (Mask2Former's authors: 0.1)."""
-    random_flip: bool = True
-    """Flip half of the samples left to right."""
-    random_scale: tuple[Zoom, Zoom] = (0.75, 1.5)
-    """Range of the zoom before cropping."""
-    crop_size: Size | None = None
-    """Side of the training crops; None is the image size."""
-    color_jitter: Probability = 0.3
-    """Brightness, contrast and saturation change by at most this factor."""
     class_balance: Probability = 0.0
     """A class weighs (median class frequency / its frequency) to this power in HRNet's
     cross-entropy; frequencies are shares of the pixels of the whole real training split, in every
@@ -117,12 +109,14 @@ class SegmenterConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "SegmenterConfig":
-        low, high = self.random_scale
-        if low > high:
-            raise ValueError(f"random_scale is ({low}, {high}); the first must not be larger")
         check_hrnet_settings(self.backbone_kwargs)
         if self.mask2former:
             check_mask2former(self.mask2former)
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size is {self.micro_batch_size}; expected a divisor of batch_size "
+                f"{self.batch_size}"
+            )
         for name, changes in self.overrides.items():
             if "model" in changes or "overrides" in changes:
                 raise ValueError(f"overrides of {name} can't change 'model' or 'overrides'")
@@ -251,6 +245,26 @@ class EvaluateConfig(Section):
     """Images of one prediction."""
     num_pictures: Size = 8
     """Test samples shown in the report."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Score the weights after the last step, as the papers do, or the "best" ones by the
+    validations while training (`train_seg.validate_every`).
+    """
+    short_side: Size | None = None
+    """Short side in pixels that images are tested at; None takes `train_seg.test_short_side` and
+    `train_seg.test_max_side`, with which the arm was trained.
+    """
+    max_side: Size | None = None
+    """Largest long side in pixels beside `short_side`; None sets no limit."""
+    multi_scale: MultiScaleConfig | None = None
+    """Score each arm at several scales, too (`miou_ms`), which takes as many times as long as there
+    are scales and flips; None scores at one.
+    """
+
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluateConfig":
+        if self.max_side is not None and self.short_side is None:
+            raise ValueError("'max_side' limits images that are resized: it needs 'short_side'")
+        return self
 
 
 class JudgeConfig(Section):

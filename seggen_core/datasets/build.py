@@ -117,13 +117,8 @@ def _write_split(
 
     num_threads = config.runtime.num_threads
     prepared = attempt_all(keys, prepare, num_threads=num_threads, label=f"dataset {split}")
-    as_jpeg = split == "train" and settings.image_format == "jpeg"
-    with SampleStoreWriter(
-        folder,
-        num_classes=len(reader.taxonomy),
-        image_format="jpg" if as_jpeg else "png",
-        jpeg_quality=settings.jpeg_quality,
-    ) as writer:
+    encoding = settings.encoding if split == "train" else {}
+    with SampleStoreWriter(folder, num_classes=len(reader.taxonomy), **encoding) as writer:
         for position, (key, sample) in enumerate(prepared):
             if not isinstance(sample, DatasetError):
                 unlisted_shares.append(sample.unlisted_share)

@@ -1,7 +1,7 @@
 """The scores of an ablation arm's segmenters on the held-out test split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,19 @@ import pandas as pd
 import torch
 
 from seggen_core.config import EvaluateConfig
-from seggen_core.metrics.semantic import average, rounded, summarize, zero_shot_scores
+from seggen_core.metrics.semantic import (
+    average,
+    mean_iou,
+    rounded,
+    summarize,
+    zero_shot_scores,
+)
 from seggen_core.project.publish import write_json
 from seggen_core.reports.grids import image_grid, picture_scale
 from seggen_core.segmentation.arms import TrainedArm
 from seggen_core.segmentation.predict import (
     Prediction,
+    TestProtocol,
     predict_store,
     prediction_rows,
     score_store,
@@ -33,7 +40,8 @@ class ArmEvaluation:
     Attributes:
         metrics: JSON-ready. The means over the subset seeds (`semantic.summarize`, percent),
             "miou_std", their sample standard deviation (None for one seed), and "seeds": the same
-            for each. With unseen classes also "miou_seen", "miou_unseen" and "miou_harmonic".
+            for each. With unseen classes also "miou_seen", "miou_unseen" and "miou_harmonic"; if
+            several scales are tested, "miou_ms".
         confusions: int64 [C, C] by seed: pixels, rows are true classes.
         taxonomy: the classes.
         predictions: those of the first seed, at equal distances through the split.
@@ -103,12 +111,14 @@ def evaluate_arm(
         unseen: slugs of the unseen classes of zero-shot segmentation; empty for none.
         device: where to compute.
     """
+    arm, protocol = replace(arm, checkpoint=settings.checkpoint), _protocol(arm, settings)
     confusions = {
         seed: score_store(
             arm.load(seed, device=device),
             store=test,
             batch_size=settings.batch_size,
             description=f"evaluate {arm.folder.name} seed {seed}",
+            protocol=protocol,
         )
         for seed in arm.seeds
     }
@@ -118,6 +128,17 @@ def evaluate_arm(
         seeds = {
             s: summary | zero_shot_scores(summary, unseen=unseen) for s, summary in seeds.items()
         }
+    if settings.multi_scale is not None:
+        several = replace(protocol, multi_scale=settings.multi_scale)
+        for seed in arm.seeds:
+            confusion = score_store(
+                arm.load(seed, device=device),
+                store=test,
+                batch_size=settings.batch_size,
+                description=f"evaluate {arm.folder.name} seed {seed}: several scales",
+                protocol=several,
+            )
+            seeds[seed] |= {"miou_ms": rounded(mean_iou(confusion))}
     scores = [summary["miou"] for summary in seeds.values() if summary["miou"] is not None]
     metrics: dict[str, Any] = {
         "model": arm.model,
@@ -134,5 +155,14 @@ def evaluate_arm(
         keys=[keys[place] for place in places.astype(int)],
         batch_size=settings.batch_size,
         description=f"evaluate {arm.folder.name}: pictures",
+        protocol=protocol,
     )
     return ArmEvaluation(metrics, confusions, taxonomy, list(predictions))
+
+
+def _protocol(arm: TrainedArm, settings: EvaluateConfig) -> TestProtocol:
+    """Return at which size an arm is tested: the settings' size, else that of its training."""
+    if settings.short_side is None:
+        assert settings.max_side is None
+        return arm.protocol
+    return TestProtocol(settings.short_side, settings.max_side)

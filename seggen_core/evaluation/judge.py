@@ -22,7 +22,13 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.reports.grids import image_grid, picture_scale
 from seggen_core.segmentation.arms import TrainedArm
-from seggen_core.segmentation.predict import Prediction, predict_store, prediction_rows
+from seggen_core.segmentation.predict import (
+    AS_STORED,
+    Prediction,
+    TestProtocol,
+    predict_store,
+    prediction_rows,
+)
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.taxonomy import Taxonomy
 
@@ -103,12 +109,14 @@ class Judge:
         segmenter: in evaluation mode.
         taxonomy: the classes.
         batch_size: images predicted at once.
+        protocol: at which size they are predicted.
     """
 
     name: str
     segmenter: Segmenter
     taxonomy: Taxonomy
     batch_size: int
+    protocol: TestProtocol = AS_STORED
 
     @classmethod
     def load(
@@ -127,7 +135,7 @@ class Judge:
         arm = TrainedArm.read(paths, variant=settings.variant)
         segmenter = arm.load(arm.seeds[0], device=device)
         name = f"{settings.variant}/seed{arm.seeds[0]}"
-        return cls(name, segmenter, taxonomy, settings.batch_size)
+        return cls(name, segmenter, taxonomy, settings.batch_size, arm.protocol)
 
     def score(self, samples: MethodSamples) -> Judgement:
         """Score every pair of a method.
@@ -200,4 +208,5 @@ class Judge:
             keys=None if keys is None else list(keys),
             batch_size=self.batch_size,
             description=title,
+            protocol=self.protocol,
         )

@@ -20,7 +20,8 @@ OTHER_MODEL, CONTROL, UPPER_BOUND = "†", "‡", "§"
 def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
     """Return one row per arm and seed.
 
-    Columns: variant, seed, miou, miou_things, miou_stuff, pixel_accuracy, iou_<slug>.
+    Columns: variant, seed, miou, miou_things, miou_stuff, pixel_accuracy, iou_<slug>; miou_ms, if
+    any was tested at several scales.
     """
     groups = {
         "miou_things": [c.slug for c in taxonomy if c.is_thing],
@@ -39,6 +40,7 @@ def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
                     **means,
                     "pixel_accuracy": scores.pixel_accuracy,
                 }
+                | ({} if scores.miou_ms is None else {"miou_ms": scores.miou_ms})
                 | {f"iou_{slug}": value for slug, value in iou.items()}
             )
     return pd.DataFrame(rows)
@@ -63,12 +65,15 @@ def ablation_table(
     """Return one row per arm, in the order of `arms`.
 
     Columns: variant, mark (other model, control, upper bound), model, real, methods, num_seeds;
-    mean and spread of miou, miou_things, miou_stuff and pixel_accuracy; compared_with, and the
+    mean and spread of miou, miou_things, miou_stuff and pixel_accuracy, and of miou_ms if any arm
+    was tested at several scales; compared_with, and the
     differences of those means (delta_*), with the spread of delta_miou over the seeds that both
     arms have; judge_<method>, the mIoU of the judge on the pairs the arm was trained on.
     """
     by_variant = {str(name): group.set_index("seed") for name, group in seeds.groupby("variant")}
     judged = {judge.method: judge.miou for judge in judges}
+    names = ["miou", "miou_things", "miou_stuff", "pixel_accuracy"]
+    names += ["miou_ms"] * ("miou_ms" in seeds)
     baseline_model = next(a.model for a in arms if a.variant == baseline)
     rows = []
     for arm in arms:
@@ -83,7 +88,7 @@ def ablation_table(
             "methods": "+".join(arm.methods),
             "num_seeds": len(scores),
         }
-        for name in ("miou", "miou_things", "miou_stuff", "pixel_accuracy"):
+        for name in names:
             row |= {name: scores[name].mean(), f"{name}_std": scores[name].std(ddof=1)}
         row["compared_with"] = comparison_arm(arm, arms=arms, baseline=baseline)
         if row["compared_with"] is not None:
@@ -95,11 +100,7 @@ def ablation_table(
             row |= {f"judge_{m}": judged[m] for m in arm.methods if m in judged}
         rows.append(row)
     columns = ["variant", "mark", "model", "real", "methods", "num_seeds"]
-    columns += [
-        f"{n}{s}"
-        for n in ("miou", "miou_things", "miou_stuff", "pixel_accuracy")
-        for s in ("", "_std")
-    ]
+    columns += [f"{n}{s}" for n in names for s in ("", "_std")]
     columns += [
         "compared_with",
         "delta_miou",

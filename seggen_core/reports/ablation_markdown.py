@@ -39,6 +39,7 @@ def ablation_markdown(
         "difference to the baseline, its spread that of the differences seed by seed.",
         markdown_table(arms, text_columns=3),
         _notes(table),
+        "m.s.: mIoU of several scales and mirrored images." if "miou_ms" in table else "",
         "## IoU per class",
         markdown_table(per_class_rows),
     ]
@@ -53,12 +54,14 @@ def ablation_markdown(
 def _arm_row(row: "pd.Series", *, judges: Sequence[JudgeScores]) -> dict[str, str]:
     judged = [f"{judge.method} {_number(row[f'judge_{judge.method}'])}" for judge in judges]
     scores = ", ".join(text for text in judged if not text.endswith(NO_VALUE))
+    several = {"m.s.": _with_spread(row["miou_ms"], row["miou_ms_std"])} if "miou_ms" in row else {}
     return {
         "Arm": f"{row['variant']} {row['mark']}".strip(),
         "Real": row["real"],
         "Synthetic": str(row["methods"]).replace("+", " + ") or NO_VALUE,
         "Seeds": str(row["num_seeds"]),
         "mIoU": _with_spread(row["miou"], row["miou_std"]),
+        **several,
         "Δ": _with_spread(row["delta_miou"], row["delta_miou_std"], sign=True),
         "Things": _with_spread(row["miou_things"], row["miou_things_std"]),
         "Stuff": _with_spread(row["miou_stuff"], row["miou_stuff_std"]),

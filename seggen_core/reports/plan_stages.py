@@ -160,7 +160,8 @@ def estimate_train_seg(w: Workload) -> StagePlan:
     for variant in w.config.variants.values():
         settings = w.config.train_seg.for_model(variant.model)
         rates = w.rates["segmenter"][settings.model]
-        pixels = ((settings.crop_size or size) / rates["image_size"]) ** 2
+        height, width = settings.crop_shape or (size, size)
+        pixels = height * width / rates["image_size"] ** 2
         rows = seeds * settings.num_steps * settings.batch_size
         hours += rows * rates["train_s"] * pixels / 3600
         gigabytes += seeds * rates["gigabytes"]

@@ -17,11 +17,12 @@ Report = TypeVar("Report", bound=BaseModel)
 
 
 class SeedScores(BaseModel):
-    """Scores of one trained segmenter."""
+    """Scores of one trained segmenter; `miou_ms` is that of several scales, if they were tested."""
 
     model_config = ConfigDict(frozen=True)
 
     miou: Score
+    miou_ms: Score | None = None
     pixel_accuracy: Score
     per_class_iou: dict[str, Score]
 

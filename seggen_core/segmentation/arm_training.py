@@ -1,5 +1,6 @@
 """The training of an ablation arm: a segmenter for each subset seed, and their metrics."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,13 +19,14 @@ from seggen_core.project.digests import content_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.project.rng import seeded_torch
-from seggen_core.segmentation.arms import Arm, ArmConfig, ArmSamples, open_arm
+from seggen_core.segmentation.arms import BEST, Arm, ArmConfig, ArmSamples, open_arm
 from seggen_core.segmentation.mixing import TrainingSeed
 from seggen_core.segmentation.models import build_segmenter, save_segmenter
 from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
-from seggen_core.segmentation.predict import score_store
+from seggen_core.segmentation.predict import TestProtocol, score_store
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.segmentation.train import balanced_weights, train_segmenter
+from seggen_core.segmentation.validation import Validation
 from seggen_core.stage import Stage
 from seggen_core.store.reader import SampleStore, open_partitions
 from seggen_core.taxonomy import Taxonomy
@@ -146,14 +148,16 @@ class ArmTraining:
                 samples, seed=seed, state_folder=scratch / f"filter{subset_seed}"
             )
         arm = open_arm(self.variant, config=self.settings, samples=samples, seed=seed)
+        state_folder = scratch / f"state{subset_seed}"
+        validation = self._open_validation(subset_seed, folder=state_folder / "validation")
         segmenter, curve = self._train_segmenter(
-            arm, state_folder=scratch / f"state{subset_seed}", noise_filter=noise_filter
+            arm, state_folder=state_folder, noise_filter=noise_filter, validation=validation
         )
         if noise_filter is not None:
             # Not a part of metrics.json: an interrupted training counts from where it goes on.
             share = noise_filter.num_ignored / max(noise_filter.num_pixels, 1)
             self._log({f"seed{subset_seed}/ignored_share": share})
-        self._finish(segmenter, curve=curve, arm=arm, folder=folder)
+        self._finish(segmenter, curve=curve, arm=arm, folder=folder, validation=validation)
 
     def _train_filter(
         self, samples: ArmSamples, *, seed: TrainingSeed, state_folder: Path
@@ -172,6 +176,7 @@ class ArmTraining:
             pool=arm.pool,
             keys=samples.real_keys,
             batch_size=self.settings.batch_size,
+            protocol=self._protocol,
         )
         tolerance = self.variant.noise_filter.tolerance
         return NoiseFilter(segmenter, class_losses=losses, tolerance=tolerance)
@@ -182,6 +187,7 @@ class ArmTraining:
         *,
         state_folder: Path,
         noise_filter: NoiseFilter | None = None,
+        validation: Validation | None = None,
         prefix: str = "",
     ) -> tuple[Segmenter, LossCurve]:
         """Train one segmenter; return it, in evaluation mode, and its loss curve.
@@ -209,8 +215,38 @@ class ArmTraining:
                 state_folder=state_folder,
                 on_step=report.on_step,
                 noise_filter=noise_filter,
+                validation=validation,
             )
         return segmenter, report.curve
+
+    def _open_validation(self, subset_seed: int, *, folder: Path) -> Validation | None:
+        """Return what validates a training under way, if anything does."""
+        if self.settings.validate_every is None:
+            return None
+        store = self.stores.validation
+        number = min(self.settings.num_validation or len(store), len(store))
+        keys = store.keys()
+        chosen = [keys[k * len(keys) // number] for k in range(number)]
+
+        def score(segmenter: Segmenter) -> float:
+            confusion = score_store(
+                segmenter,
+                store=store,
+                keys=chosen,
+                batch_size=self.settings.batch_size,
+                description=f"{self.stage.item} seed {subset_seed}: validation",
+                protocol=self._protocol,
+            )
+            return rounded(mean_iou(confusion)) or 0.0
+
+        def report(step: int, value: float) -> None:
+            self._log({f"seed{subset_seed}/validation_miou": value}, step=step)
+
+        return Validation(self.settings, folder, score, report)
+
+    @property
+    def _protocol(self) -> TestProtocol:
+        return TestProtocol(self.settings.test_short_side, self.settings.test_max_side)
 
     @cached_property
     def _class_weights(self) -> torch.Tensor | None:
@@ -220,20 +256,42 @@ class ArmTraining:
         counts = np.sum(self.stores.train.index["class_pixel_counts"].tolist(), axis=0)
         return balanced_weights(counts, power=power)
 
-    def _finish(self, segmenter: Segmenter, *, curve: LossCurve, arm: Arm, folder: Path) -> None:
+    def _finish(
+        self,
+        segmenter: Segmenter,
+        *,
+        curve: LossCurve,
+        arm: Arm,
+        folder: Path,
+        validation: Validation | None,
+    ) -> None:
         """Score a segmenter on the validation split and write it to `folder`, metrics.json last."""
         confusion = score_store(
             segmenter,
             store=self.stores.validation,
             batch_size=self.settings.batch_size,
             description=f"{self.stage.item} seed {arm.seed.subset_seed}: validation",
+            protocol=self._protocol,
         )
         miou = rounded(mean_iou(confusion))
-        self._log({f"seed{arm.seed.subset_seed}/val_miou": miou})
+        self._log({f"seed{arm.seed.subset_seed}/val_miou": miou}, step=int(curve[-1]["step"]))
         save_segmenter(segmenter, folder=folder)
         pd.DataFrame(curve).to_csv(folder / "history.csv", index=False)
         parameters = sum(p.numel() for p in segmenter.parameters())
-        metrics = {"val_miou": miou, "train_loss": curve[-1]["loss"], "parameters": parameters}
+        metrics: dict[str, Any] = {
+            "val_miou": miou,
+            "train_loss": curve[-1]["loss"],
+            "parameters": parameters,
+        }
+        if validation is not None and validation.best is not None:
+            step, best = validation.best
+            shutil.copytree(best, folder / BEST, dirs_exist_ok=True)
+            metrics |= {
+                "steps_done": int(curve[-1]["step"]),
+                "best_step": step,
+                "best_val_miou": validation.scores[step],
+                "validations": {str(s): v for s, v in sorted(validation.scores.items())},
+            }
         write_json(folder / "metrics.json", metrics | arm.facts)
 
     def _summarize(self, folders: Mapping[int, Path], *, out: Path) -> None:
@@ -249,6 +307,9 @@ class ArmTraining:
             "val_miou": rounded(float(np.mean(scores))) if scores else None,
             "seeds": {str(seed): summary for seed, summary in summaries.items()},
         }
+        if self.settings.test_short_side is not None:
+            sides = {"short_side": self._protocol.short_side, "max_side": self._protocol.max_side}
+            metrics["tested_at"] = sides
         write_json(out / "metrics.json", metrics)
         curves = [
             pd.read_csv(folder / "history.csv").assign(seed=seed)
@@ -256,6 +317,14 @@ class ArmTraining:
         ]
         history = pd.concat(curves)[["seed", "step", "loss", "learning_rate"]]
         history.to_csv(out / "history.csv", index=False)
+        if self.settings.validate_every is not None:
+            rows = [
+                {"seed": seed, "step": int(step), "val_miou": value}
+                for seed, summary in summaries.items()
+                for step, value in summary.get("validations", {}).items()
+            ]
+            columns = ["seed", "step", "val_miou"]
+            pd.DataFrame(rows, columns=columns).to_csv(out / "validations.csv", index=False)
         self._log({"val_miou": metrics["val_miou"]}, step=0)
 
     def _log(self, values: Mapping[str, float | None], *, step: int | None = None) -> None:
@@ -274,6 +343,7 @@ class _CurveReport:
     def __init__(self, run: StageRun, *, title: str, prefix: str, num_steps: int) -> None:
         self.curve: LossCurve = []
         self._recent: list[float] = []
+        self._last = (0, 0.0)
         self._run, self._prefix, self._num_steps = run, prefix, num_steps
         self._every = max(1, -(-num_steps // _NUM_POINTS))
         self._bar = tqdm(total=num_steps, desc=title, unit="step", disable=None)
@@ -281,18 +351,26 @@ class _CurveReport:
     def __enter__(self) -> "_CurveReport":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._recent:  # the training ended early
+            self._add_point(self._last)
         self._bar.close()
 
     def on_step(self, step: int, values: dict[str, float]) -> None:
         """Take in the values of a step."""
         self._recent.append(values["loss"])
+        self._last = step, values["learning_rate"]
         self._bar.update()
         if step % self._every == 0 or step == self._num_steps:
-            loss = float(np.mean(self._recent))
-            point = {"loss": loss, "learning_rate": values["learning_rate"]}
-            self._recent.clear()
-            self.curve.append({"step": step, **point})
-            self._bar.set_postfix(loss=f"{loss:.3f}")
-            named = {f"{self._prefix}{name}": value for name, value in point.items()}
-            self._run.log_metrics(named, step=step)
+            self._add_point(self._last)
+
+    def _add_point(self, last: tuple[int, float]) -> None:
+        """Add the mean of the recent losses, up to the last step and its learning rate."""
+        step, learning_rate = last
+        loss = float(np.mean(self._recent))
+        point = {"loss": loss, "learning_rate": learning_rate}
+        self._recent.clear()
+        self.curve.append({"step": step, **point})
+        self._bar.set_postfix(loss=f"{loss:.3f}")
+        named = {f"{self._prefix}{name}": value for name, value in point.items()}
+        self._run.log_metrics(named, step=step)

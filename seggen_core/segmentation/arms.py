@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from seggen_core.config import SegGenConfig, SegmenterConfig, SyntheticAugmentCo
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.project.artefacts import damaged, read_artefact
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.segmentation.geometry import RandomCrop
 from seggen_core.segmentation.mixing import BatchPlan, SyntheticSample, TrainingSeed
 from seggen_core.segmentation.models import load_segmenter
-from seggen_core.segmentation.pairs import Pair, PairPool
+from seggen_core.segmentation.pairs import Arrays, Pair, PairPool
+from seggen_core.segmentation.predict import AS_STORED, TestProtocol
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.segmentation.sources import count_unmatched, select_sources, shuffled_masks
 from seggen_core.segmentation.synthetic_augment import augment_synthetic
@@ -53,11 +55,19 @@ def arm_settings(config: SegGenConfig, name: str) -> SegmenterConfig:
     return settings
 
 
+class PredictedAt(TypedDict):
+    """Short and largest long side that an arm is tested at (`predict.TestProtocol`)."""
+
+    short_side: int | None
+    max_side: int | None
+
+
 class ArmMetrics(TypedDict):
     """What is read of an arm's metrics.json."""
 
     model: Literal["hrnet", "mask2former"]
     seeds: dict[str, dict[str, Any]]
+    tested_at: NotRequired[PredictedAt]
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,10 @@ class ArmConfig:
         }
 
 
+BEST = "best"
+"""Folder beside a seed's last segmenter: the best one by the validations during its training."""
+
+
 @dataclass(frozen=True)
 class TrainedArm:
     """The checkpoints of an arm.
@@ -104,11 +118,15 @@ class TrainedArm:
         folder: data/checkpoints/<variant>.
         model: the segmenter.
         seeds: subset seeds, one checkpoint each.
+        protocol: at which size it was validated, and is tested.
+        checkpoint: "last", or "best" by the validations during its training.
     """
 
     folder: Path
     model: str
     seeds: tuple[str, ...]
+    protocol: TestProtocol = AS_STORED
+    checkpoint: Literal["last", "best"] = "last"
 
     @classmethod
     def read(cls, paths: ProjectPaths, *, variant: str) -> "TrainedArm":
@@ -129,11 +147,24 @@ class TrainedArm:
         metrics = read_artefact(file, ArmMetrics, stage=stage)
         if not metrics["seeds"] or not all(seed.isdecimal() for seed in metrics["seeds"]):
             raise damaged(file, "seeds names no subset seeds", stage=stage)
-        return cls(folder, metrics["model"], tuple(metrics["seeds"]))
+        protocol = TestProtocol(**metrics.get("tested_at", {}))
+        return cls(folder, metrics["model"], tuple(metrics["seeds"]), protocol)
 
     def load(self, seed: str, *, device: torch.device) -> Segmenter:
-        """Load the segmenter of a subset seed, in evaluation mode, to `device`."""
-        return load_segmenter(self.folder / f"seed{seed}").to(device)
+        """Load the segmenter of a subset seed, in evaluation mode, to `device`.
+
+        Raises:
+            FoundationError: the best one is asked for, and nothing was validated while it trained.
+        """
+        folder = self.folder / f"seed{seed}"
+        if self.checkpoint == "best":
+            folder = folder / BEST
+            if not folder.is_dir():
+                raise FoundationError(
+                    f"{folder} doesn't exist: {self.folder.name} was trained without validation; "
+                    "set train_seg.validate_every, or evaluate.checkpoint to last"
+                )
+        return load_segmenter(folder).to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,19 +187,26 @@ class ArmSamples:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The samples of one step, on the CPU.
+    """The samples of one network call, on the CPU: of a step, or of a part of it.
 
     Attributes:
         step: counted from 0.
+        part: which part of the step, from 0.
+        rows: the samples' places in the step.
         images: uint8 [B, 3, H, W].
         segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
         is_synthetic: bool [B].
+        filled: int64 [B, 2], (height, width) of each sample at the top left of its crop; the rest
+            is padding. None where the samples aren't cropped yet.
     """
 
     step: int
+    part: int
+    rows: slice
     images: torch.Tensor
     segmentation_maps: torch.Tensor
     is_synthetic: torch.Tensor
+    filled: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +219,8 @@ class Arm:
         seed: names the random streams.
         synthetic_augment: how synthetic pairs are augmented before the augmentation of all samples;
             None doesn't.
+        crop: how samples are resized and cropped as they are read; None leaves that to the step.
+        part_size: samples of one network call.
         facts: JSON-ready: num_real, num_synthetic (by method), and unmatched_sources: by method,
             the number of real samples that are no synthetic one's source.
     """
@@ -189,29 +229,81 @@ class Arm:
     pool: PairPool
     seed: TrainingSeed
     synthetic_augment: SyntheticAugmentConfig | None
+    crop: RandomCrop | None
+    part_size: int
     facts: dict[str, Any]
 
-    def read(self, step: int) -> Batch:
-        """Read the batch of a step."""
-        slots = self.plan.slots(step)
-        images, masks = self.pool.read_slots(slots)
-        is_synthetic = np.array([slot.synthetic is not None for slot in slots])
-        if self.synthetic_augment is not None and is_synthetic.any():
-            rng = self.seed.numpy_rng("synthetic augment", step)
-            partners = rng.integers(self.plan.num_synthetic, size=_NUM_PARTNERS)
-            images[is_synthetic], masks[is_synthetic] = augment_synthetic(
-                images[is_synthetic],
-                masks[is_synthetic],
+    @property
+    def num_parts(self) -> int:
+        """Network calls of a step."""
+        return self.plan.batch_size // self.part_size
+
+    def read(self, index: int) -> Batch:
+        """Read the samples of network call `index`; step s has calls s * num_parts and onward.
+
+        Several threads may read at once. What is drawn is named by step and place in the step, so
+        it doesn't depend on who reads first.
+
+        Raises:
+            ConfigError: samples that aren't cropped as they are read differ in size.
+        """
+        step, part = divmod(index, self.num_parts)
+        rows = slice(part * self.part_size, (part + 1) * self.part_size)
+        slots = self.plan.slots(step)[rows]
+        pairs = self.pool.read_slots(slots)
+        is_synthetic = [slot.synthetic is not None for slot in slots]
+        if self.synthetic_augment is not None and any(is_synthetic):
+            pairs = self._augment_synthetic(pairs, is_synthetic, step=step, part=part)
+        filled = None
+        if self.crop is not None:
+            places = range(rows.start, rows.stop)
+            rngs = [self.seed.numpy_rng("crop", step, place) for place in places]
+            crops = [self.crop(*pair, rng=rng) for pair, rng in zip(pairs, rngs, strict=True)]
+            pairs = [(crop.image, crop.mask) for crop in crops]
+            filled = torch.tensor([crop.filled for crop in crops])
+        images, masks = _stack(pairs)
+        return Batch(
+            step,
+            part,
+            rows,
+            torch.from_numpy(images).permute(0, 3, 1, 2),
+            torch.from_numpy(masks),
+            torch.tensor(is_synthetic),
+            filled,
+        )
+
+    def _augment_synthetic(
+        self, pairs: list[Arrays], is_synthetic: list[bool], *, step: int, part: int
+    ) -> list[Arrays]:
+        """Augment the synthetic ones among `pairs`."""
+        assert self.synthetic_augment is not None
+        name = (step,) if self.num_parts == 1 else (step, part)
+        rng = self.seed.numpy_rng("synthetic augment", *name)
+        partners = rng.integers(self.plan.num_synthetic, size=_NUM_PARTNERS)
+        augmented = iter(
+            augment_synthetic(
+                [pair for pair, flag in zip(pairs, is_synthetic, strict=True) if flag],
                 pool=self.pool.read_synthetic(partners.tolist()),
                 config=self.synthetic_augment,
                 rng=rng,
             )
-        return Batch(
-            step,
-            torch.from_numpy(images).permute(0, 3, 1, 2),
-            torch.from_numpy(masks),
-            torch.from_numpy(is_synthetic),
         )
+        return [
+            next(augmented) if flag else pair
+            for pair, flag in zip(pairs, is_synthetic, strict=True)
+        ]
+
+
+def _stack(pairs: Sequence[Arrays]) -> Arrays:
+    """Return images uint8 [B, H, W, 3] and masks uint8 [B, H, W]."""
+    images, masks = zip(*pairs, strict=True)
+    if len(sizes := sorted({mask.shape for mask in masks})) > 1:
+        raise ConfigError(
+            f"the samples of a step differ in size, e.g. {sizes[0]} and {sizes[-1]}, but "
+            "train_seg.resize is zoom, which takes samples of one size; set it to short_side or "
+            "scale_jitter (or dataset.fit to stretch)"
+        )
+    return np.stack(images), np.stack(masks)
 
 
 def open_arm(
@@ -262,7 +354,9 @@ def open_arm(
         "unmatched_sources": count_unmatched(synthetic, real_keys=samples.real_keys),
     }
     pool = PairPool(real=real, synthetic=pairs)
-    return Arm(plan, pool, seed, variant.synthetic_augment, facts)
+    crop = None if config.resize == "zoom" else RandomCrop(config)
+    part_size = config.micro_batch_size or config.batch_size
+    return Arm(plan, pool, seed, variant.synthetic_augment, crop, part_size, facts)
 
 
 def _list_synthetic(

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from seggen_core.taxonomy import IGNORE_INDEX
 
+NUM_DRAWS = 7
+"""Random numbers of a sample."""
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -38,7 +41,7 @@ def augment_batch(
     *,
     segmentation_maps: torch.Tensor,
     config: AugmentConfig,
-    generator: torch.Generator,
+    draws: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Augment a batch; its size stays, unless the config crops it.
 
@@ -46,23 +49,24 @@ def augment_batch(
         images: uint8 [B, 3, H, W].
         segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
         config: what to do.
-        generator: on the CPU; every call takes B * 7 numbers from it, whatever the config.
+        draws: float32 [B, NUM_DRAWS], uniform in [0, 1), on the images' device. What a number is
+            for doesn't depend on the config.
 
     Returns:
         images: float32 [B, 3, H, W] in [0, 1]; segmentation_maps: int64 [B, H, W]; H and W are
         `crop_size` where it is given.
     """
-    draws = torch.rand(len(images), 7, generator=generator).to(images.device)
     mirrored = torch.where((draws[:, 0] < 0.5) & config.random_flip, -1.0, 1.0)
     low, high = config.random_scale
     scale = low + (high - low) * draws[:, 1]
+    assert images.shape[-2] == images.shape[-1] or config.crop_size is None, "squares are zoomed"
     side = images.shape[-1]
     crop = side if config.crop_size is None else config.crop_size
     scale = scale * (
         side / crop
     )  # a smaller window shows less: the same as zooming in, at fewer pixels
     offset = 2 * draws[:, 2:4] - 1
-    pictures = _jitter(
+    pictures = jitter_colors(
         images.float() / 255, factors=1 + config.color_jitter * (2 * draws[:, 4:7] - 1)
     )
 
@@ -85,7 +89,7 @@ def augment_batch(
     return pictures, torch.where(ids < 0, IGNORE_INDEX, ids)
 
 
-def _jitter(images: torch.Tensor, *, factors: torch.Tensor) -> torch.Tensor:
+def jitter_colors(images: torch.Tensor, *, factors: torch.Tensor) -> torch.Tensor:
     """Change brightness, contrast (about the image's mean grey) and saturation, in this order.
 
     Args:

@@ -8,19 +8,38 @@ from typing import Any, Self
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from torch.nn import functional as F
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+from transformers import (
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.segmentation.segmenter import Segmenter, load_backbone, normalize
+from seggen_core.project.weights import check_finite
+from seggen_core.segmentation.published_init import initialize_as_published
+from seggen_core.segmentation.segmenter import (
+    Segmenter,
+    check_fit,
+    load_backbone,
+    normalize,
+    weights_file,
+)
 from seggen_core.taxonomy import IGNORE_INDEX
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _RESNET = "resnet."
 """What transformers' classifiers put before the names of their ResNet's parameters."""
+
+_NEW_NORMS = "hidden_states_norms."
+"""Layers that Mask2Former adds to Swin; no classifier has them."""
+
+_DIVISOR = 32
+"""Images are padded to a multiple of this, the coarsest feature map's stride."""
 
 _HEAD = ("class_predictor.", "criterion.")
 """Parts of a pretrained network that other classes replace."""
@@ -59,13 +78,17 @@ class Mask2FormerSegmenter(Segmenter):
         if config.mask2former_source is not None:
             return cls(_load_pretrained(config, base=base, changes=changes))
         network = _build_network(changes)
+        if config.initialization == "published":
+            initialize_as_published(network)
         if config.backbone_source is not None:
-            load_backbone(
+            encoder, source = (
                 network.model.pixel_level_module.encoder,
-                source=base / config.backbone_source,
-                example="microsoft/resnet-50",
-                prefix=_RESNET,
+                base / config.backbone_source,
             )
+            if encoder.config.model_type == "swin":
+                _load_swin(encoder, source)
+            else:
+                load_backbone(encoder, source=source, example="microsoft/resnet-50", prefix=_RESNET)
         return cls(network)
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -73,25 +96,49 @@ class Mask2FormerSegmenter(Segmenter):
 
         They are the queries' masks weighted by their class probabilities,
         ``sum_q softmax(class_q)[c] * sigmoid(mask_q)``, with "no object" left out (Mask2Former's
-        semantic inference), masks brought to the input's size first.
+        semantic inference), masks brought to the input's size first. Inputs are padded with the
+        mean colour to a multiple of 32.
         """
-        output = self.network(pixel_values=normalize(images))
-        return semantic_scores(
+        height, width = images.shape[-2:]
+        padded = _padded(normalize(images), value=0.0)
+        output = self.network(pixel_values=padded)
+        scores = semantic_scores(
             output.class_queries_logits,
             masks_queries_logits=output.masks_queries_logits,
-            size=images.shape[-2:],
+            size=padded.shape[-2:],
         )
+        return scores[..., :height, :width]
+
+    @staticmethod
+    def probabilities(scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores: they are sums of probabilities; see `Segmenter`."""
+        return scores
 
     def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
         """Return transformers' loss: class, mask and dice terms of all decoder layers.
 
-        Its random points come from torch's global generator. See `Segmenter`.
+        Its random points come from torch's global generator. In a lower precision, the pixel
+        decoder, the matching and the loss still compute in float32, as the authors have it. See
+        `Segmenter`.
         """
-        mask_labels, class_labels = binary_masks(segmentation_maps, num_classes=self.num_classes)
-        output = self.network(
-            pixel_values=normalize(images), mask_labels=mask_labels, class_labels=class_labels
-        )
-        return output.loss
+        maps = _padded(segmentation_maps, value=IGNORE_INDEX)
+        mask_labels, class_labels = binary_masks(maps, num_classes=self.num_classes)
+        with _in_float32(self.network.model.pixel_level_module.decoder):
+            output = self.network(
+                pixel_values=_padded(normalize(images), value=0.0), output_auxiliary_logits=True
+            )
+        with torch.autocast(images.device.type, enabled=False):
+            losses = self.network.get_loss_dict(
+                masks_queries_logits=output.masks_queries_logits.float(),
+                class_queries_logits=output.class_queries_logits.float(),
+                mask_labels=mask_labels,
+                class_labels=class_labels,
+                auxiliary_predictions=[
+                    {name: value.float() for name, value in layer.items()}
+                    for layer in output.auxiliary_logits
+                ],
+            )
+            return self.network.get_loss(losses)
 
     def save(self, folder: Path) -> None:
         """Write a transformers folder."""
@@ -161,6 +208,67 @@ def _load_pretrained(
             "mustn't change the shape of pretrained layers"
         )
     return network.train()
+
+
+def _load_swin(encoder: PreTrainedModel, source: Path) -> None:
+    """Load the weights of one of transformers' Swin classifiers into a backbone.
+
+    Their files have other names than the parameters in memory; transformers translates them.
+
+    Raises:
+        FoundationError: there is no such file, or it doesn't fit.
+    """
+    file = weights_file(source, example="microsoft/swin-tiny-patch4-window7-224")
+    try:
+        with _quiet_transformers():
+            loaded, about = type(encoder).from_pretrained(
+                file.parent,
+                config=encoder.config,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FoundationError(f"{file} can't be read as a Swin: {error}") from error
+    unfit = [*about["missing_keys"], *(entry[0] for entry in about["mismatched_keys"])]
+    unfit = sorted(name for name in unfit if not name.startswith(_NEW_NORMS))
+    check_fit(unfit, file=file, number=len(encoder.state_dict()))
+    new = {n: v for n, v in encoder.state_dict().items() if n.startswith(_NEW_NORMS)}
+    encoder.load_state_dict(loaded.state_dict() | new)
+    check_finite(encoder, part=f"train_seg.backbone_source {file}", cure="copy the file again")
+
+
+def _padded(images: torch.Tensor, *, value: float) -> torch.Tensor:
+    """Return images or maps [..., H, W] with rows below and columns at the right."""
+    below, right = -images.shape[-2] % _DIVISOR, -images.shape[-1] % _DIVISOR
+    return F.pad(images, (0, right, 0, below), value=value) if below or right else images
+
+
+@contextmanager
+def _in_float32(module: nn.Module) -> Iterator[None]:
+    """Let a module compute in float32 where autocast is on."""
+    device = next(module.parameters()).device.type
+    if not torch.is_autocast_enabled(device):
+        yield
+        return
+    context = torch.autocast(device, enabled=False)
+
+    def begin(_module: nn.Module, inputs: tuple, named: dict) -> tuple[tuple, dict]:
+        context.__enter__()
+        return tuple([f.float() for f in value] for value in inputs), named
+
+    def end(*_: object) -> None:
+        context.__exit__(None, None, None)
+
+    hooks = (
+        module.register_forward_pre_hook(begin, with_kwargs=True),
+        module.register_forward_hook(end, always_call=True),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

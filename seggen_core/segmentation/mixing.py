@@ -126,6 +126,7 @@ class BatchPlan:
             len(synthetic), 1
         )
         self.num_synthetic = len(synthetic)
+        self.batch_size = config.batch_size
         self._epoch = lru_cache(maxsize=2)(self._permutation)
 
     def slots(self, step: int) -> list[Slot]:

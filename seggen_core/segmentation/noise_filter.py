@@ -7,12 +7,14 @@ augmented, so that nothing is stored and an interrupted training goes on the sam
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from seggen_core.segmentation.pairs import PairPool
+from seggen_core.segmentation.predict import AS_STORED, TestProtocol, score_maps
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.taxonomy import IGNORE_INDEX
 
@@ -29,7 +31,10 @@ def pixel_losses(
         segmentation_maps: int64 [B, H, W], train ids or IGNORE_INDEX.
     """
     assert not segmenter.training
-    scores = segmenter.predict_logits(images).float()
+    return _cross_entropy(segmenter.predict_logits(images).float(), segmentation_maps)
+
+
+def _cross_entropy(scores: torch.Tensor, segmentation_maps: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(scores, segmentation_maps, ignore_index=IGNORE_INDEX, reduction="none")
 
 
@@ -39,6 +44,7 @@ def mean_class_losses(
     pool: PairPool,
     keys: Sequence[str],
     batch_size: int,
+    protocol: TestProtocol = AS_STORED,
 ) -> torch.Tensor:
     """Return the mean cross-entropy over all pixels of each class: float32 [C].
 
@@ -49,19 +55,23 @@ def mean_class_losses(
         segmenter: in evaluation mode.
         pool: has the samples.
         keys: of real samples.
-        batch_size: samples predicted at once.
+        batch_size: samples predicted at once, where they have one size.
+        protocol: at which size images are predicted; losses are those at the size of the masks.
     """
     sums = np.zeros((2, segmenter.num_classes))
     for start in range(0, len(keys), batch_size):
-        images, masks = pool.read_real(keys[start : start + batch_size])
-        pixels = torch.from_numpy(images).to(segmenter.device).permute(0, 3, 1, 2).float() / 255
-        maps = torch.from_numpy(masks).long().to(segmenter.device)
-        losses = pixel_losses(segmenter, pixels, segmentation_maps=maps).cpu().numpy()
-        labelled = masks != IGNORE_INDEX
-        ids = masks[labelled]
-        sums += [
-            np.bincount(ids, weights, segmenter.num_classes) for weights in (losses[labelled], None)
-        ]
+        pairs = pool.read_real(keys[start : start + batch_size])
+        for _, group in groupby(pairs, key=lambda pair: pair[1].shape):
+            images, masks = (np.stack(part) for part in zip(*group, strict=True))
+            maps = torch.from_numpy(masks).long().to(segmenter.device)
+            scores = score_maps(segmenter, images=images, protocol=protocol)
+            losses = _cross_entropy(scores, maps).cpu().numpy()
+            labelled = masks != IGNORE_INDEX
+            ids = masks[labelled]
+            sums += [
+                np.bincount(ids, weights, segmenter.num_classes)
+                for weights in (losses[labelled], None)
+            ]
     total, count = sums
     unknown = np.full(len(total), np.inf)
     return torch.from_numpy(np.divide(total, count, out=unknown, where=count > 0)).float()

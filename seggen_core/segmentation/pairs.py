@@ -1,13 +1,18 @@
 """The pairs of image and mask that segmenters train on, and a memory of the decoded ones."""
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from seggen_core.segmentation.geometry import resize_nearest
 from seggen_core.segmentation.mixing import Slot
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import IGNORE_INDEX
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""An image, uint8 [H, W, 3], and its mask, uint8 [H, W]."""
 
 CACHE_BYTES = 2 * 1024**3
 """Decoded pairs that a `PairPool` keeps in memory."""
@@ -26,12 +31,13 @@ class Pair:
     mask: tuple[SampleStore, str]
     hidden_ids: tuple[int, ...] = ()
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return image uint8 [H, W, 3] and mask uint8 [H, W]."""
+    def read(self) -> Arrays:
+        """Return image and mask; the mask of another sample takes the image's size."""
         (image_store, image_key), (mask_store, mask_key) = self.image, self.mask
         image, mask = image_store.read_image(image_key), mask_store.read_mask(mask_key)
+        mask = resize_nearest(mask, image.shape[:2])
         if self.hidden_ids:
-            mask[np.isin(mask, self.hidden_ids)] = IGNORE_INDEX
+            mask = np.where(np.isin(mask, self.hidden_ids), np.uint8(IGNORE_INDEX), mask)
         return image, mask
 
 
@@ -39,6 +45,10 @@ class PairPool:
     """The real pairs of an arm by key, and its synthetic ones by position.
 
     Decoded pairs stay in memory while they fit in `cache_bytes`; others are read again each time.
+    Several threads may read at once.
+
+    Attributes:
+        cache_bytes: what is left for further pairs.
     """
 
     def __init__(
@@ -50,36 +60,34 @@ class PairPool:
     ) -> None:
         """Take pairs; none is read yet."""
         self._real, self._synthetic = real, synthetic
-        self._decoded: dict[Pair, tuple[np.ndarray, np.ndarray]] = {}
-        self._room = cache_bytes
+        self._decoded: dict[Pair, Arrays] = {}
+        self._lock = threading.Lock()
+        self.cache_bytes = cache_bytes
 
-    def read_real(self, keys: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return images uint8 [N, H, W, 3] and masks uint8 [N, H, W] of real samples."""
-        return self._read_all([self._real[key] for key in keys])
+    def read_real(self, keys: Iterable[str]) -> list[Arrays]:
+        """Return images and masks of real samples."""
+        return [self._read(self._real[key]) for key in keys]
 
-    def read_synthetic(self, positions: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return images uint8 [N, H, W, 3] and masks uint8 [N, H, W] of synthetic samples."""
-        return self._read_all([self._synthetic[position] for position in positions])
+    def read_synthetic(self, positions: Iterable[int]) -> list[Arrays]:
+        """Return images and masks of synthetic samples."""
+        return [self._read(self._synthetic[position]) for position in positions]
 
-    def read_slots(self, slots: Iterable[Slot]) -> tuple[np.ndarray, np.ndarray]:
-        """Return images uint8 [B, H, W, 3] and masks uint8 [B, H, W] of a step's slots."""
-        return self._read_all(
-            [
+    def read_slots(self, slots: Iterable[Slot]) -> list[Arrays]:
+        """Return images and masks of a step's slots."""
+        return [
+            self._read(
                 self._real[s.real_key] if s.synthetic is None else self._synthetic[s.synthetic]
-                for s in slots
-            ]
-        )
+            )
+            for s in slots
+        ]
 
-    def _read_all(self, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
-        decoded = [self._read(pair) for pair in pairs]
-        return np.stack([image for image, _ in decoded]), np.stack([mask for _, mask in decoded])
-
-    def _read(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, pair: Pair) -> Arrays:
         if pair in self._decoded:
             return self._decoded[pair]
         image, mask = pair.read()
         size = image.nbytes + mask.nbytes
-        if size <= self._room:
-            self._room -= size
-            self._decoded[pair] = image, mask
+        with self._lock:
+            if pair not in self._decoded and size <= self.cache_bytes:
+                self.cache_bytes -= size
+                self._decoded[pair] = image, mask
         return image, mask

@@ -1,9 +1,9 @@
 """What every segmentation model offers to training and prediction, and what they share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from safetensors.torch import load_file
@@ -21,7 +21,11 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 class Segmenter(nn.Module, ABC):
     """A semantic segmentation model.
 
-    Images are float32 [B, 3, H, W] in [0, 1]; each model normalises them itself.
+    Images are float32 [B, 3, H, W] in [0, 1], of any size; each model normalises them itself.
+
+    Attributes:
+        id2label: class names by train id.
+        frozen_norms: batch normalisation that stays in evaluation mode while the rest is trained.
     """
 
     backbone_prefix: ClassVar[str]
@@ -30,6 +34,7 @@ class Segmenter(nn.Module, ABC):
     def __init__(self, *, id2label: Mapping[int, str]) -> None:
         super().__init__()
         self.id2label = dict(id2label)
+        self.frozen_norms: list[nn.Module] = []
 
     @property
     def num_classes(self) -> int:
@@ -44,6 +49,18 @@ class Segmenter(nn.Module, ABC):
     def forward(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
         """Return `loss`: training calls the module, which may be wrapped for several processes."""
         return self.loss(images, segmentation_maps=segmentation_maps)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules but the frozen ones."""
+        super().train(mode)
+        for module in self.frozen_norms:
+            module.eval()
+        return self
+
+    @staticmethod
+    def probabilities(scores: torch.Tensor) -> torch.Tensor:
+        """Return scores of `predict_logits` as what is averaged over several predictions."""
+        return scores.softmax(1)
 
     @abstractmethod
     def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
@@ -85,7 +102,13 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     return (images - mean) / std
 
 
-def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: str = "") -> None:
+def load_backbone(
+    backbone: nn.Module,
+    *,
+    source: Path,
+    example: str,
+    prefix: str = "",
+) -> None:
     """Load pretrained weights into `backbone`.
 
     What the file holds beyond the backbone (the classification head) is left out.
@@ -101,16 +124,7 @@ def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: st
         FoundationError: there is no such file, it is damaged, or a parameter of the backbone is
             missing from it or has another shape or type.
     """
-    file = source / WEIGHTS_FILE if source.is_dir() else source
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise FoundationError(
-            f"train_seg.backbone_source {source} is no safetensors file, nor a folder with "
-            f"{WEIGHTS_FILE}; get one with: hf download {example} model.safetensors"
-        )
-    cure = f"copy the file again, or: hf download {example} model.safetensors"
-    part = f"train_seg.backbone_source {file}"
-    headers = read_headers([file], part=part, cure=cure)
-    check_floats(headers, part=part, cure=cure)
+    file = weights_file(source, example=example)
     stored = {name.removeprefix(prefix): value for name, value in load_file(file).items()}
     wanted = backbone.state_dict()
     unfit = [
@@ -118,11 +132,39 @@ def load_backbone(backbone: nn.Module, *, source: Path, example: str, prefix: st
         for name, value in wanted.items()
         if name not in stored or stored[name].shape != value.shape
     ]
+    check_fit(unfit, file=file, number=len(wanted))
+    backbone.load_state_dict({name: stored[name] for name in wanted})
+    check_finite(backbone, part=f"train_seg.backbone_source {file}", cure=_cure(example))
+
+
+def weights_file(source: Path, *, example: str) -> Path:
+    """Return the file with pretrained weights.
+
+    Raises:
+        FoundationError: there is no such file, its header is damaged, or it holds other numbers
+            than floats.
+    """
+    file = source / WEIGHTS_FILE if source.is_dir() else source
+    if file.suffix != ".safetensors" or not file.is_file():
+        raise FoundationError(
+            f"train_seg.backbone_source {source} is no safetensors file, nor a folder with "
+            f"{WEIGHTS_FILE}; get one with: hf download {example} model.safetensors"
+        )
+    part = f"train_seg.backbone_source {file}"
+    headers = read_headers([file], part=part, cure=_cure(example))
+    check_floats(headers, part=part, cure=_cure(example))
+    return file
+
+
+def _cure(example: str) -> str:
+    return f"copy the file again, or: hf download {example} model.safetensors"
+
+
+def check_fit(unfit: Sequence[str], *, file: Path, number: int) -> None:
+    """Raise FoundationError if any of a backbone's `number` parameters doesn't fit a file's."""
     if unfit:
         raise FoundationError(
-            f"{file} doesn't fit train_seg.backbone: {len(unfit)} of {len(wanted)} parameters are "
+            f"{file} doesn't fit train_seg.backbone: {len(unfit)} of {number} parameters are "
             f"missing or of another shape, e.g. {unfit[0]}; name the backbone that the weights "
             "were made with, and no backbone_kwargs"
         )
-    backbone.load_state_dict({name: stored[name] for name in wanted})
-    check_finite(backbone, part=part, cure=cure)

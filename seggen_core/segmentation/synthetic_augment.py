@@ -7,9 +7,12 @@ what is drawn doesn't depend on what the pictures show.
 Shape legend: images uint8 [B, H, W, 3]; masks uint8 [B, H, W], train ids or IGNORE_INDEX.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from seggen_core.config import SyntheticAugmentConfig
+from seggen_core.segmentation.geometry import resize_bilinear, resize_nearest
 from seggen_core.taxonomy import IGNORE_INDEX
 
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -101,51 +104,55 @@ def occlude(
 
 
 def augment_synthetic(
-    images: np.ndarray,
-    masks: np.ndarray,
+    pairs: Sequence[Pairs],
     *,
-    pool: Pairs,
+    pool: Sequence[Pairs],
     config: SyntheticAugmentConfig,
     rng: np.random.Generator,
-) -> Pairs:
+) -> list[Pairs]:
     """Augment a batch of synthetic pairs, each by each transformation with its probability.
 
     Args:
-        images, masks: the batch.
-        pool: pairs to splice and to occlude with, at least one.
+        pairs: the batch, image and mask of each; sizes may differ.
+        pool: pairs to splice and to occlude with, at least one. They take the size of the pair.
         config: probabilities and ranges.
         rng: takes the same number of draws per pair whatever the probabilities.
     """
-    height, width = masks.shape[1:]
-    augmented_images, augmented_masks = images.copy(), masks.copy()
-    for k in range(len(images)):
-        coins = rng.random(4)
-        grid = config.splice_grids[int(rng.integers(len(config.splice_grids)))]
-        partners = rng.integers(len(pool[0]), size=max(r * c for r, c in config.splice_grids))
-        offsets = rng.random((4, 2)) * config.max_perspective
-        extent, place = rng.uniform(*config.occlusion_extent, 2), rng.random(2)
-        pair = images[k], masks[k]
-        if coins[0] < config.splice:
-            chosen = partners[: grid[0] * grid[1]]
-            mates = pool[0][chosen].copy(), pool[1][chosen].copy()
-            mates[0][0], mates[1][0] = pair
-            pair = splice(*mates, grid=grid)
-        if coins[1] < config.perspective:
-            inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * offsets * (width, height)
-            square = np.array(
-                [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float
-            )
-            pair = warp_perspective(*pair, corners=square + inward)
-        if coins[2] < config.occlusion:
-            sides = np.maximum(1, np.rint(extent * (height, width))).astype(int)
-            top, left = (place * (np.array([height, width]) - sides + 1)).astype(int)
-            other = pool[0][partners[-1]], pool[1][partners[-1]]
-            pair = occlude(
-                *pair,
-                other=other,
-                box=(int(top), int(left), int(top + sides[0]), int(left + sides[1])),
-            )
-        noisy = add_noise(pair[0], sigma=config.noise_sigma, rng=rng)
-        augmented_images[k] = noisy if coins[3] < config.noise else pair[0]
-        augmented_masks[k] = pair[1]
-    return augmented_images, augmented_masks
+    return [_augment(pair, pool=pool, config=config, rng=rng) for pair in pairs]
+
+
+def _augment(
+    pair: Pairs,
+    *,
+    pool: Sequence[Pairs],
+    config: SyntheticAugmentConfig,
+    rng: np.random.Generator,
+) -> Pairs:
+    """Augment one pair."""
+    height, width = size = pair[1].shape
+    coins = rng.random(4)
+    grid = config.splice_grids[int(rng.integers(len(config.splice_grids)))]
+    partners = rng.integers(len(pool), size=max(r * c for r, c in config.splice_grids))
+    offsets = rng.random((4, 2)) * config.max_perspective
+    extent, place = rng.uniform(*config.occlusion_extent, 2), rng.random(2)
+    if coins[0] < config.splice:
+        chosen = partners[1 : grid[0] * grid[1]].tolist()
+        mates = [pair, *(_at_size(pool[position], size) for position in chosen)]
+        images, masks = (np.stack(part) for part in zip(*mates, strict=True))
+        pair = splice(images, masks, grid=grid)
+    if coins[1] < config.perspective:
+        inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * offsets * (width, height)
+        square = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float)
+        pair = warp_perspective(*pair, corners=square + inward)
+    if coins[2] < config.occlusion:
+        sides = np.maximum(1, np.rint(extent * (height, width))).astype(int)
+        top, left = (place * (np.array([height, width]) - sides + 1)).astype(int)
+        box = (int(top), int(left), int(top + sides[0]), int(left + sides[1]))
+        pair = occlude(*pair, other=_at_size(pool[int(partners[-1])], size), box=box)
+    noisy = add_noise(pair[0], sigma=config.noise_sigma, rng=rng)
+    return (noisy if coins[3] < config.noise else pair[0]), pair[1]
+
+
+def _at_size(pair: Pairs, size: tuple[int, int]) -> Pairs:
+    image, mask = pair
+    return resize_bilinear(image, size), resize_nearest(mask, size)

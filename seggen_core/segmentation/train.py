@@ -1,7 +1,6 @@
-"""How a segmenter is trained: AdamW, warm-up and decay, augmentation and loss."""
+"""How a segmenter is trained: warm-up and decay, augmentation, loss and validation."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +9,17 @@ from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError
 from seggen_core.project.rng import derive_seed, torch_generator
 from seggen_core.segmentation.arms import Arm, Batch
-from seggen_core.segmentation.augment import AugmentConfig, augment_batch
+from seggen_core.segmentation.augment import NUM_DRAWS, AugmentConfig, augment_batch, jitter_colors
+from seggen_core.segmentation.color import NUM_DRAWS as NUM_COLOR_DRAWS
+from seggen_core.segmentation.color import distort_colors
+from seggen_core.segmentation.geometry import PADDING
 from seggen_core.segmentation.mixing import TrainingSeed, phase_lengths
 from seggen_core.segmentation.noise_filter import NoiseFilter
+from seggen_core.segmentation.optimizer import freeze_batch_norm, make_optimizer
 from seggen_core.segmentation.segmenter import Segmenter
-from seggen_core.training.loop import LoopSettings, OnStep, Training, train
+from seggen_core.segmentation.validation import Validation
+from seggen_core.training.loop import LoopSettings, OnStep, Training, make_accelerator, train
+from seggen_core.training.precision import resolve_precision
 from seggen_core.training.schedule import LearningRate, phases
 
 
@@ -49,8 +54,11 @@ def train_segmenter(
     state_folder: Path,
     on_step: OnStep,
     noise_filter: NoiseFilter | None = None,
+    validation: Validation | None = None,
 ) -> int:
     """Train `segmenter` in place for `config.num_steps` steps; leave it in evaluation mode.
+
+    Gradients of a step are the mean over its network calls (`config.micro_batch_size`).
 
     Batches, augmentation and the model's own randomness of step t are named by (seed, subset_seed,
     t), never by the arm: all arms get the same draws, and an interrupted run goes on from its last
@@ -64,6 +72,7 @@ def train_segmenter(
         on_step: called with (steps done, {"loss", "learning_rate"}) after every step, also for
             those before a resumption.
         noise_filter: says which pixels of synthetic pairs are ignored, after the augmentation.
+        validation: scores the segmenter now and then, and may end the training early.
 
     Returns:
         The step that the run resumed from.
@@ -72,13 +81,13 @@ def train_segmenter(
         ConfigError: the loss is no longer finite.
         StorageError: the state can't be saved.
     """
-    groups = parameter_groups(
-        segmenter, weight_decay=config.weight_decay, backbone_multiplier=config.backbone_multiplier
-    )
+    device = segmenter.device
+    if config.freeze_batch_norm:
+        freeze_batch_norm(segmenter)
     training = Training(
         name=config.model,
         module=segmenter,
-        optimizer=torch.optim.AdamW(groups, fused=True),
+        optimizer=make_optimizer(segmenter, config),
         learning_rate=learning_rate(config),
         read=arm.read,
         loss=_StepLoss(config, seed=arm.seed, noise_filter=noise_filter),
@@ -88,62 +97,82 @@ def train_segmenter(
     settings = LoopSettings(
         num_steps=config.num_steps,
         max_grad_norm=config.max_grad_norm,
+        dtype=resolve_precision(config.precision, device),
         checkpoint_every=config.checkpoint_every,
         replay_losses=True,
+        num_readers=config.num_readers,
     )
-    device = segmenter.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        return train(training, settings, state_folder=state_folder, on_step=on_step)
+        return train(
+            training,
+            settings,
+            accelerator=make_accelerator(device, accumulation=arm.num_parts),
+            state_folder=state_folder,
+            on_step=on_step,
+            watch=validation,
+        )
 
 
 class _StepLoss:
-    """The loss of a step: its batch is augmented, filtered and given to the segmenter."""
+    """The loss of a network call: its samples are augmented, filtered and given to the segmenter.
+
+    All numbers of a step are drawn at once, so that they don't depend on the parts it is computed
+    in.
+    """
 
     def __init__(
         self, config: SegmenterConfig, *, seed: TrainingSeed, noise_filter: NoiseFilter | None
     ) -> None:
-        self._augmentation = AugmentConfig(
-            config.random_flip, config.random_scale, config.color_jitter, config.crop_size
-        )
+        self._config = config
         self._seed, self._noise_filter = seed, noise_filter
 
     def __call__(self, segmenter: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Return the loss, a scalar, of a segmenter in training mode."""
         device = next(segmenter.parameters()).device
-        images, segmentation_maps = augment_batch(
-            batch.images.to(device),
-            segmentation_maps=batch.segmentation_maps.to(device),
-            config=self._augmentation,
-            generator=torch_generator(*self._seed.name("augment", batch.step)),
-        )
+        images, segmentation_maps = self._augment(batch, device)
         if self._noise_filter is not None:
             segmentation_maps = self._noise_filter(
                 images, segmentation_maps, synthetic=batch.is_synthetic
             )
-        torch.manual_seed(derive_seed(*self._seed.name("model", batch.step)))
+        part = (batch.part,) if batch.part else ()
+        torch.manual_seed(derive_seed(*self._seed.name("model", batch.step, *part)))
         return segmenter(images, segmentation_maps=segmentation_maps)
 
-
-def parameter_groups(
-    segmenter: Segmenter, *, weight_decay: float, backbone_multiplier: float = 1.0
-) -> list[dict[str, Any]]:
-    """Split parameters into those that decay and those that don't.
-
-    Kernels and matrices decay, vectors (biases, normalisation) don't. The backbone has groups of
-    its own where its multiplier isn't 1.
-
-    Returns:
-        Groups for an optimiser; "lr" multiplies the learning rate (`training.loop.Training`).
-    """
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in segmenter.named_parameters():
-        if parameter.requires_grad:
-            multiplier = backbone_multiplier if name.startswith(segmenter.backbone_prefix) else 1.0
-            groups.setdefault((weight_decay if parameter.ndim > 1 else 0.0, multiplier), []).append(
-                parameter
+    def _augment(self, batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images float32 [B, 3, H, W] in [0, 1], and maps int64 [B, H, W]."""
+        config = self._config
+        images, maps = batch.images.to(device), batch.segmentation_maps.to(device)
+        if batch.filled is None:
+            augmentation = AugmentConfig(
+                config.random_flip,
+                config.random_scale,
+                config.color_jitter if config.color == "jitter" else 0.0,
+                config.crop_size if isinstance(config.crop_size, int) else None,
             )
-    ordered = sorted(groups, key=lambda key: (-key[0], key[1]))
-    return [
-        {"params": groups[decay, multiplier], "weight_decay": decay, "lr": multiplier}
-        for decay, multiplier in ordered
-    ]
+            draws = self._draws("augment", batch, NUM_DRAWS).to(device)
+            pictures, labels = augment_batch(
+                images, segmentation_maps=maps, config=augmentation, draws=draws
+            )
+            return self._distort(pictures, batch) if config.color == "ssd" else pictures, labels
+        pictures = images.float() / 255
+        if config.color == "ssd":
+            pictures = self._distort(pictures, batch)
+        elif config.color_jitter:
+            factors = 1 + config.color_jitter * (2 * self._draws("jitter", batch, 3) - 1)
+            pictures = jitter_colors(pictures, factors=factors.to(device))
+        # Samples are padded after their colours have changed.
+        height, width = pictures.shape[2:]
+        filled = batch.filled.to(device)
+        inside = (torch.arange(height, device=device)[:, None] < filled[:, :1, None]) & (
+            torch.arange(width, device=device) < filled[:, 1:, None]
+        )
+        return torch.where(inside[:, None], pictures, PADDING / 255), maps.long()
+
+    def _distort(self, images: torch.Tensor, batch: Batch) -> torch.Tensor:
+        draws = self._draws("color", batch, NUM_COLOR_DRAWS).to(images.device)
+        return distort_colors(images, draws=draws)
+
+    def _draws(self, purpose: str, batch: Batch, number: int) -> torch.Tensor:
+        """Return uniform numbers for the samples of `batch`, float32 [B, number]."""
+        generator = torch_generator(*self._seed.name(purpose, batch.step))
+        return torch.rand(self._config.batch_size, number, generator=generator)[batch.rows]

@@ -171,4 +171,5 @@ class AttentionMethod(ABC, Generic[Settings]):
         )
         key = f"{self.name}-{self.target.slug}-{attempt:06d}"
         sample = Sample(key, image, segmentation_map, None, metadata)
-        return encode_sample(sample, num_classes=len(self.stage.taxonomy))
+        num_classes = len(self.stage.taxonomy)
+        return encode_sample(sample, num_classes=num_classes, **self.settings.encoding)

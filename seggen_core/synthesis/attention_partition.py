@@ -106,17 +106,18 @@ def _write_store(
 ) -> list[str]:
     """Write the samples of accepted attempts and their pictures; return the samples' keys."""
     shutil.rmtree(folder, ignore_errors=True)
-    with SampleStoreWriter(folder, num_classes=len(method.stage.taxonomy)) as writer:
+    settings, num_classes = method.settings, len(method.stage.taxonomy)
+    with SampleStoreWriter(folder, num_classes=num_classes, **settings.encoding) as writer:
         for attempt in accepted:
             writer.append(method.sample(attempt))
         about = {
             "method": method.name,
             "class_slug": method.target.slug,
             "taxonomy": method.stage.taxonomy.digest,
-            "params": method.settings.model_dump(mode="json"),
+            "params": settings.model_dump(mode="json", exclude=settings.encoding_fields),
             "seed": method.seed,
             "model_hash": method.model_hash,
-            "samples_wanted": method.settings.samples_per_class,
+            "samples_wanted": settings.samples_per_class,
         }
         writer.finish(manifest=about | summary)
     store = SampleStore(folder)

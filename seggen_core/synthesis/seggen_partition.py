@@ -201,7 +201,8 @@ class _PairMaker:
                 masks.instance_maps[k],
                 metadata,
             )
-            encoded = encode_sample(sample, num_classes=len(self.stage.taxonomy))
+            num_classes = len(self.stage.taxonomy)
+            encoded = encode_sample(sample, num_classes=num_classes, **self.settings.encoding)
             outcome = Outcome(ACCEPTED, masks.quality[k], encoded)
             self.cache.add(self.digest(task), outcome.to_record())
         self.cache.commit()
@@ -235,7 +236,8 @@ def _write_store(
     shutil.rmtree(folder, ignore_errors=True)
     stage, digests = maker.stage, {}
     rejected: dict[str, str] = {}
-    with SampleStoreWriter(folder, num_classes=len(stage.taxonomy)) as writer:
+    settings, num_classes = maker.settings, len(stage.taxonomy)
+    with SampleStoreWriter(folder, num_classes=num_classes, **settings.encoding) as writer:
         for task in tasks:
             outcome = maker.outcome(task)
             if outcome.sample is None:
@@ -247,7 +249,7 @@ def _write_store(
             "method": maker.method.name,
             "class_slug": stage.class_slug,
             "taxonomy": stage.taxonomy.digest,
-            "params": maker.settings.model_dump(mode="json"),
+            "params": settings.model_dump(mode="json", exclude=settings.encoding_fields),
             "seed": stage.config.seed,
             "model_hashes": maker.model_hashes,
         }

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import torch
 
@@ -36,6 +36,19 @@ OnStep = Callable[[int, dict[str, float]], None]
 """Called with (steps done, {"loss", "learning_rate"}) after every step."""
 
 
+class Watch(Protocol):
+    """Looks at a training between its steps, and may end it. It draws no random numbers."""
+
+    def resume(self, first_step: int) -> bool:
+        """Take note that the first step is `first_step`; return whether the training is over."""
+
+    def after_step(self, module: torch.nn.Module, step: int) -> bool:
+        """Look at the module after `step` steps; return whether the training is over.
+
+        It is called before the state of that step is saved, and leaves the module as it was.
+        """
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Training(Generic[Batch]):
     """What is trained, and on what.
@@ -47,8 +60,9 @@ class Training(Generic[Batch]):
         optimizer: of these parameters. The "lr" of a group multiplies `learning_rate` (1.0, as a
             rule).
         learning_rate: of a step.
-        read: returns the batch of a step, on the CPU; a thread calls it, one call at a time, while
-            the step before is computed. It leaves `module` and torch's global generators alone.
+        read: returns the batch of a step, on the CPU; a thread calls it while the step before is
+            computed (`LoopSettings.num_readers` threads). It leaves `module` and torch's global
+            generators alone.
         loss: (prepared module, batch) -> scalar loss. It moves the batch to the device, and calls
             the module that it is given, which may be wrapped for several processes.
         error: raised where the loss is no longer finite.
@@ -78,6 +92,7 @@ class LoopSettings:
         ema_warmup: the decay after step t is (t + 1) / (t + ema_warmup) at most.
         checkpoint_every: steps between two states; None saves none.
         replay_losses: a resumed run first reports the losses of the steps before.
+        num_readers: threads that read batches; `Training.read` has to allow more than one.
     """
 
     num_steps: int
@@ -87,6 +102,7 @@ class LoopSettings:
     ema_warmup: int = 10
     checkpoint_every: int | None = None
     replay_losses: bool = False
+    num_readers: int = 1
 
 
 def adamw(module: torch.nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
@@ -116,6 +132,7 @@ def train(
     accelerator: "Accelerator | None" = None,
     state_folder: Path | None = None,
     on_step: OnStep = lambda _step, _values: None,
+    watch: Watch | None = None,
 ) -> int:
     """Train a module in place; leave its averaged weights in it, in evaluation mode.
 
@@ -127,6 +144,7 @@ def train(
             ``read(k * t + k - 1)``.
         state_folder: where states are saved and looked for.
         on_step: called after every step.
+        watch: looks at the module after every step, and may end the training early.
 
     Returns:
         The step that the run resumed from; 0 where it began.
@@ -143,15 +161,22 @@ def train(
     if settings.replay_losses:
         for step, value in enumerate(losses):
             on_step(step + 1, {"loss": value, "learning_rate": training.learning_rate(step)})
+    is_over = watch is not None and watch.resume(first)
     loop.begin(first)
-    batch_indices = range(first * batches_per_step, settings.num_steps * batches_per_step)
-    with read_ahead(training.read, steps=batch_indices) as batches:
-        for step in range(first, settings.num_steps):
+    last = first if is_over else settings.num_steps
+    batch_indices = range(first * batches_per_step, last * batches_per_step)
+    with read_ahead(
+        training.read, steps=batch_indices, num_readers=settings.num_readers
+    ) as batches:
+        for step in range(first, last):
             losses.append(loop.step(step, islice(batches, batches_per_step)))
             on_step(step + 1, {"loss": losses[-1], "learning_rate": training.learning_rate(step)})
+            is_over = watch is not None and watch.after_step(training.module, step + 1)
             due = settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0
             if state_folder and due and accelerator.is_main_process:
                 save_state(state_folder, loop.state, step=step + 1, losses=losses)
+            if is_over:
+                break
     loop.end()
     return first
 

@@ -204,6 +204,22 @@ def test_names_of_classes_are_neither_markdown_nor_html_nor_math():
     figure.savefig(io.BytesIO())
 
 
+def test_scores_of_several_scales_get_a_column_if_there_are_any():
+    several = [
+        s.model_copy(update={"miou_ms": value})
+        for s, value in zip(ARMS[0].seeds.values(), (50.0, 52.0, 54.0), strict=True)
+    ]
+    tested = [arm("baseline", *several), ARMS[1]]
+    seeds, table, _ = tables(tested, [])
+    assert table["miou_ms"].tolist()[0] == 52.0 and table["miou_ms_std"].tolist()[0] == 2.0
+    assert np.isnan(table["miou_ms"].tolist()[1])
+    per_class = per_class_table(tested, seeds=seeds, taxonomy=TAXONOMY)
+    text = ablation_markdown(table, per_class=per_class, judges=[], taxonomy=TAXONOMY, title="x")
+    assert "| 52.0 ± 2.0 |" in text and "m.s.: mIoU of several scales" in text
+    _, plain, _ = tables()
+    assert "miou_ms" not in plain
+
+
 REAL = ["data/real/train/index.parquet", "data/real/val/index.parquet"]
 VARIANTS = {
     "baseline": {"reads": REAL},

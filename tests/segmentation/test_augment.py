@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from seggen_core.segmentation.augment import AugmentConfig, augment_batch
+from seggen_core.segmentation.augment import NUM_DRAWS, AugmentConfig, augment_batch
 
 SIZE = 32
 
@@ -25,9 +25,8 @@ def augment(
     config: AugmentConfig, *, batch: int = 6, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     images, maps = blocks(batch)
-    return augment_batch(
-        images, segmentation_maps=maps, config=config, generator=torch.Generator().manual_seed(seed)
-    )
+    draws = torch.rand(batch, NUM_DRAWS, generator=torch.Generator().manual_seed(seed))
+    return augment_batch(images, segmentation_maps=maps, config=config, draws=draws)
 
 
 def test_without_augmentation_nothing_changes() -> None:

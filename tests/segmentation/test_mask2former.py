@@ -175,3 +175,105 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
             )
     with pytest.raises(FoundationError, match="can't load a Mask2Former"):
         tiny(mask2former_source=str(tmp_path))
+
+
+def test_the_backbone_may_come_from_a_swin_classifier(tmp_path: Path) -> None:
+    """As Swin-T, -B and -L do; Mask2Former adds a normalisation to each of its feature maps."""
+    from transformers import SwinConfig, SwinForImageClassification
+
+    shape = {**TINY_MASK2FORMER["backbone_config"], "image_size": 32, "window_size": 4}
+    del shape["model_type"], shape["out_features"]
+    classifier = SwinForImageClassification(SwinConfig(**shape))
+    classifier.save_pretrained(tmp_path)
+    segmenter = tiny(backbone_source=str(tmp_path))
+    wanted, found = classifier.state_dict(), segmenter.state_dict()
+    loaded = {
+        name.removeprefix(segmenter.backbone_prefix): value
+        for name, value in found.items()
+        if name.startswith(segmenter.backbone_prefix)
+    }
+    new = {name for name in loaded if name.startswith("hidden_states_norms.")}
+    assert len(new) == 8 and not new & set(wanted)
+    assert set(loaded) - new == {n for n in wanted if not n.startswith("classifier.")}
+    for name in set(loaded) - new:
+        assert torch.equal(loaded[name], wanted[name]), name
+    with pytest.raises(FoundationError, match=r"\d+ of \d+ parameters are missing"):
+        tiny(
+            mask2former=TINY_MASK2FORMER
+            | {"backbone_config": TINY_MASK2FORMER["backbone_config"] | {"embed_dim": 16}},
+            backbone_source=str(tmp_path),
+        )
+
+
+def test_the_loss_is_that_of_transformers() -> None:
+    segmenter = tiny().train()
+    maps = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(2))
+    masks, classes = binary_masks(maps, num_classes=3)
+    torch.manual_seed(3)
+    expected = segmenter.network(
+        pixel_values=normalize(pictures()), mask_labels=masks, class_labels=classes
+    ).loss
+    torch.manual_seed(3)
+    assert torch.equal(segmenter.loss(pictures(), segmentation_maps=maps), expected)
+
+
+def test_images_are_padded_to_the_coarsest_stride() -> None:
+    """With the mean colour, and with pixels that belong to no mask."""
+    segmenter = tiny().eval()
+    images = pictures()[:, :, :20, :28]
+    padded = torch.tensor([0.485, 0.456, 0.406])[None, :, None, None].repeat(2, 1, 32, 32)
+    padded[:, :, :20, :28] = images
+    maps = torch.randint(0, 3, (2, 20, 28), generator=torch.Generator().manual_seed(2))
+    large = torch.full((2, 32, 32), 255)
+    large[:, :20, :28] = maps
+    with torch.no_grad():
+        scores = segmenter.predict_logits(images)
+        torch.testing.assert_close(scores, segmenter.predict_logits(padded)[..., :20, :28])
+        losses = []
+        for pair in ((images, maps), (padded, large)):
+            torch.manual_seed(0)
+            losses.append(segmenter.loss(pair[0], segmentation_maps=pair[1]))
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_under_autocast_pixel_decoder_and_loss_stay_in_float32() -> None:
+    segmenter = tiny().train()
+    maps = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(2))
+    seen: dict[str, set[torch.dtype]] = {"encoder": set(), "decoder": set()}
+    module = segmenter.network.model.pixel_level_module
+    for name, kinds in seen.items():
+        for part in getattr(module, name).modules():
+            if isinstance(part, torch.nn.Linear | torch.nn.Conv2d):
+                part.register_forward_hook(lambda _m, _i, out, kinds=kinds: kinds.add(out.dtype))
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = segmenter.loss(pictures(), segmentation_maps=maps)
+    assert seen == {"encoder": {torch.bfloat16}, "decoder": {torch.float32}}
+    assert loss.dtype == torch.float32
+    loss.backward()
+    seen["decoder"].clear()
+    torch.manual_seed(0)
+    exact = segmenter.loss(pictures(), segmentation_maps=maps)
+    torch.testing.assert_close(loss, exact, rtol=0.05, atol=0)
+    assert all(torch.isfinite(p.grad).all() for p in segmenter.parameters() if p.grad is not None)
+
+
+def test_heads_start_as_published() -> None:
+    """Xavier's and Kaiming's bounds, of which a uniform draw nearly reaches the end."""
+    network = tiny(initialization="published").network
+    decoder = network.model.pixel_level_module.decoder
+    layer = decoder.encoder.layers[0]
+    fans = [(layer.fc1, 32, 32), (layer.fc2, 32, 32)]
+    fans += [(p[0], p[0].in_channels, p[0].out_channels) for p in decoder.input_projections]
+    for module, fan_in, fan_out in fans:
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        assert 0.9 * bound < module.weight.abs().max() <= bound
+    kaiming = [decoder.mask_projection, decoder.lateral_convolutions[0][0]]
+    for module in [*kaiming, decoder.output_convolutions[0][0]]:
+        bound = (3 / (module.in_channels * module.kernel_size[0] ** 2)) ** 0.5
+        assert 0.9 * bound < module.weight.abs().max() <= bound
+    head = network.class_predictor
+    assert 0.9 / 32**0.5 < head.weight.abs().max() <= 1 / 32**0.5
+    assert head.bias.abs().max() > 0
+    plain = tiny().network.model.pixel_level_module.decoder
+    assert plain.mask_projection.weight.std() < 0.03  # transformers' own

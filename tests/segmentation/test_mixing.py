@@ -200,13 +200,11 @@ def arm(
 
 
 def read_real(opened: Arm, key: str) -> tuple[np.ndarray, np.ndarray]:
-    images, masks = opened.pool.read_real([key])
-    return images[0], masks[0]
+    return opened.pool.read_real([key])[0]
 
 
 def read_synthetic(opened: Arm, position: int) -> tuple[np.ndarray, np.ndarray]:
-    images, masks = opened.pool.read_synthetic([position])
-    return images[0], masks[0]
+    return opened.pool.read_synthetic([position])[0]
 
 
 def test_an_arm_joins_partitions_and_reads_each_sample_with_its_mask(project: ProjectPaths) -> None:
@@ -223,12 +221,11 @@ def test_an_arm_joins_partitions_and_reads_each_sample_with_its_mask(project: Pr
         image, mask = read_synthetic(opened, position)
         np.testing.assert_array_equal(image, store[key].image)
         np.testing.assert_array_equal(mask, store[key].segmentation_map)
-    images, masks = opened.pool.read_slots(opened.plan.slots(0))
-    assert (
-        images.shape == (4, 16, 16, 3)
-        and masks.shape == (4, 16, 16)
-        and images.dtype == masks.dtype == np.uint8
-    )
+    pairs = opened.pool.read_slots(opened.plan.slots(0))
+    assert len(pairs) == 4
+    for image, mask in pairs:
+        assert image.shape == (16, 16, 3) and mask.shape == (16, 16)
+        assert image.dtype == mask.dtype == np.uint8
 
 
 def test_the_control_has_the_same_images_with_masks_of_other_sources(project: ProjectPaths) -> None:
@@ -267,8 +264,8 @@ def test_the_pool_keeps_what_fits_and_reads_the_rest_again(
     )
     pairs = {key: Pair((store, key), (store, key)) for key in store.keys()[:3]}
     pool = PairPool(real=pairs, cache_bytes=2 * 16 * 16 * 4)
-    first = [pool.read_real([key]) for key in pairs]
-    again = [pool.read_real([key]) for key in pairs]
+    first = pool.read_real(pairs)
+    again = [pool.read_real([key])[0] for key in pairs]
     assert reads == [*store.keys()[:3], store.keys()[2]]
     for (image, mask), (same_image, same_mask) in zip(first, again, strict=True):
         np.testing.assert_array_equal(image, same_image)

@@ -40,8 +40,8 @@ class Pool:
     def __init__(self, images: dict[str, np.ndarray], masks: dict[str, np.ndarray]) -> None:
         self._images, self._masks = images, masks
 
-    def read_real(self, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        return np.stack([self._images[k] for k in keys]), np.stack([self._masks[k] for k in keys])
+    def read_real(self, keys: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(self._images[k], self._masks[k]) for k in keys]
 
 
 @pytest.fixture

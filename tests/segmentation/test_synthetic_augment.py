@@ -91,27 +91,27 @@ def test_noise_has_the_deviation_asked_for():
 @pytest.mark.parametrize("what", ["splice", "perspective", "occlusion", "noise"])
 def test_each_transformation_is_done_with_its_probability(what):
     images, masks = pairs(20)
-    pool = pairs(16, seed=1)
-    rng = np.random.default_rng
-    untouched = augment_synthetic(
-        images, masks, pool=pool, config=SyntheticAugmentConfig(**NEVER), rng=rng(0)
-    )
+    batch = list(zip(images, masks, strict=True))
+    pool = list(zip(*pairs(16, seed=1), strict=True))
+
+    def augment(seed, **probabilities):
+        config = SyntheticAugmentConfig(**NEVER | probabilities)
+        made = augment_synthetic(batch, pool=pool, config=config, rng=np.random.default_rng(seed))
+        return tuple(np.stack(part) for part in zip(*made, strict=True))
+
+    untouched = augment(0)
     assert np.array_equal(untouched[0], images) and np.array_equal(untouched[1], masks)
-    config = SyntheticAugmentConfig(**NEVER | {what: 1})
-    made = augment_synthetic(images, masks, pool=pool, config=config, rng=rng(0))
-    again = augment_synthetic(images, masks, pool=pool, config=config, rng=rng(0))
+    made, again = augment(0, **{what: 1}), augment(0, **{what: 1})
     assert np.array_equal(made[0], again[0]) and np.array_equal(made[1], again[1])
     for k in range(20):
         assert not np.array_equal(made[0][k], images[k])
         assert np.array_equal(made[1][k], masks[k]) == (what == "noise")
-    half = augment_synthetic(
-        images, masks, pool=pool, config=SyntheticAugmentConfig(**NEVER | {what: 0.5}), rng=rng(3)
-    )
+    half = augment(3, **{what: 0.5})
     changed = [not np.array_equal(half[0][k], images[k]) for k in range(20)]
     assert any(changed) and not all(changed)
     # Whether a pair is changed doesn't change how.
+    whole = augment(3, **{what: 1})
     for k in np.flatnonzero(changed):
-        whole = augment_synthetic(images, masks, pool=pool, config=config, rng=rng(3))
         assert np.array_equal(half[0][k], whole[0][k])
 
 

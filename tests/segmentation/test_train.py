@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.arms import Arm, ArmSamples, open_arm
 from seggen_core.segmentation.mixing import TrainingSeed
 from seggen_core.segmentation.models import build_segmenter
+from seggen_core.segmentation.optimizer import freeze_batch_norm, parameter_groups
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.segmentation.train import (
+    _StepLoss,
     balanced_weights,
     learning_rate,
-    parameter_groups,
     train_segmenter,
 )
-from seggen_core.store.reader import SampleStore, open_partitions
+from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter, open_partitions
+from seggen_core.training.read_ahead import read_ahead
+from tests.segmentation.conftest import TRAIN_KEYS
 from tests.segmentation.tiny import ID2LABEL, TINY_HRNET, TINY_MASK2FORMER
 
 
@@ -219,3 +223,84 @@ def test_only_synthetic_pairs_are_augmented_as_synthetic(project: ProjectPaths) 
     for k, slot in enumerate(plain.plan.slots(step)):
         assert batch.is_synthetic[k] == (slot.synthetic is not None)
         assert torch.equal(batch.images[k], augmented.images[k]) == (slot.synthetic is None)
+
+
+def test_parts_of_a_step_add_up_to_the_step(project: ProjectPaths, tmp_path: Path) -> None:
+    """The gradient is the mean over network calls, with the same samples and draws.
+
+    Each call's loss is a mean over its own labelled pixels, all of them here, so that the weights
+    are those of whole steps. Batch normalisation is frozen, since it sees one call at a time.
+    """
+    config = settings(num_steps=3, random_scale=(1, 1.2), color="ssd", warmup_steps=0)
+    arms = (
+        masksyn_arm(project, config),
+        masksyn_arm(project, config.model_copy(update={"micro_batch_size": 2})),
+    )
+    assert [a.num_parts for a in arms] == [1, 2]
+    whole, parts = arms[0].read(1), [arms[1].read(2), arms[1].read(3)]
+    assert [(b.step, b.part, b.rows) for b in parts] == [(1, 0, slice(0, 2)), (1, 1, slice(2, 4))]
+    assert torch.equal(whole.images, torch.cat([b.images for b in parts]))
+    trained = []
+    for arm in arms:
+        torch.manual_seed(0)
+        segmenter = build_segmenter(config, id2label=ID2LABEL)
+        freeze_batch_norm(segmenter)
+        segmenter.frozen_norms.append(segmenter.norm)  # type: ignore[arg-type]
+        train_segmenter(
+            segmenter,
+            config.model_copy(update={"optimizer": "sgd", "max_grad_norm": None}),
+            arm=arm,
+            state_folder=tmp_path / f"{arm.num_parts}",
+            on_step=lambda *_: None,
+        )
+        trained.append(segmenter.state_dict())
+    for name, value in trained[0].items():
+        torch.testing.assert_close(value, trained[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_published_crops_are_the_same_whoever_reads_them(project: ProjectPaths) -> None:
+    """Real samples at their own aspect beside square synthetic ones, by several readers."""
+    shutil.rmtree(project.real("train"))
+    with SampleStoreWriter(project.real("train"), num_classes=3) as writer:
+        for position, key in enumerate(TRAIN_KEYS):
+            rng = np.random.default_rng(position)
+            size = (20 + 3 * position, 41 - 2 * position)
+            image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            mask = rng.integers(0, 3, size, dtype=np.uint8)
+            writer.add(Sample(key, image, mask, None, {}))
+        writer.finish(manifest={})
+    published = settings(
+        resize="short_side", short_side=16, crop_size=(12, 20), color="ssd", p_aug=0.5
+    )
+    arm = masksyn_arm(project, published)
+    with read_ahead(arm.read, steps=range(6), num_readers=1) as batches:
+        alone = list(batches)
+    with read_ahead(masksyn_arm(project, published).read, steps=range(6), num_readers=3) as batches:
+        together = list(batches)
+    assert len({flag for b in alone for flag in b.is_synthetic.tolist()}) == 2
+    for one, other in zip(alone, together, strict=True):
+        assert one.step == other.step and one.images.shape == (4, 3, 12, 20)
+        assert one.filled is not None and other.filled is not None
+        for name in ("images", "segmentation_maps", "is_synthetic", "filled"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+    with pytest.raises(ConfigError, match=r"differ in size, e\.g\. .* set it to short_side"):
+        masksyn_arm(project, settings(p_aug=0.0)).read(0)
+
+
+def test_padding_keeps_its_grey_whatever_happens_to_the_colours(project: ProjectPaths) -> None:
+    config = settings(
+        resize="scale_jitter", random_scale=(0.5, 0.5), crop_size=16, color_jitter=0.9
+    )
+    arm = masksyn_arm(project, config)
+    for color in ("ssd", "jitter"):
+        step = _StepLoss(
+            config.model_copy(update={"color": color}), seed=arm.seed, noise_filter=None
+        )
+        images, maps = step._augment(arm.read(0), torch.device("cpu"))
+        assert images.shape == (4, 3, 16, 16) and maps.dtype == torch.int64
+        outside = torch.ones(16, 16, dtype=torch.bool)
+        outside[:8, :8] = False
+        assert (images[:, :, outside] == 128 / 255).all() and (maps[:, outside] == 255).all()
+        assert (maps[:, :8, :8] != 255).all()
+        plain = arm.read(0).images[:, :, :8, :8] / 255
+        assert ((images[:, :, :8, :8] - plain).abs().amax((1, 2, 3)) > 0.01).sum() >= 2

@@ -13,6 +13,7 @@ from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.fit import fit_sample
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
+from seggen_core.datasets.same_images import image_digests
 from seggen_core.datasets.subset import draw_subset, rarest_class_partition
 from seggen_core.errors import CaptionError, ConfigError, DatasetError
 from seggen_core.project.paths import ProjectPaths
@@ -201,3 +202,27 @@ def test_captions_from_a_file_below_the_project(paths: ProjectPaths) -> None:
     assert pd.read_parquet(paths.captions)["caption"].tolist() == [
         f"scene number {i}" for i in range(12)
     ]
+
+
+def test_samples_at_their_own_aspect(paths: ProjectPaths, camvid: dict[str, Any]) -> None:
+    native = camvid | {"fit": "native", "max_size": 24, "image_format": "jpeg"}
+    native |= {"keep_val_in_train": True}
+    config = minimal_config(
+        native,
+        train_seg={"resize": "short_side", "short_side": 16, "crop_size": 16},
+    )
+    dataset.run(config, paths=paths, item=None)
+    train, val, test = (SampleStore(paths.real(s)) for s in SPLITS)
+    reader = open_dataset(config.dataset, seed=0, base=paths.root)
+    assert set(train.index["width"]) == {24} and set(train.index["height"]) == {18}
+    assert train.read_bytes(0, "image")[:3] == b"\xff\xd8\xff"
+    for store, split in ((val, "val"), (test, "test")):
+        for sample in store:
+            published = reader.read(split, sample.metadata["source_key"])  # type: ignore[arg-type]
+            np.testing.assert_array_equal(sample.image, published.image)
+            np.testing.assert_array_equal(sample.segmentation_map, published.segmentation_map)
+    # Shrunk and compressed copies of an image are still found among the training images.
+    shared = set(image_digests(val, like=train)) & set(image_digests(train))
+    assert len(shared) == len(val)
+    assert not set(image_digests(test, like=train)) & set(image_digests(train))
+    assert not set(image_digests(val)) & set(image_digests(train))

@@ -292,6 +292,21 @@ def test_a_batch_size_costs_nothing_and_a_seed_everything(
         assert len(drawn) == num_drawn, changes
 
 
+def test_images_may_be_stored_as_jpeg(whole: ProjectPaths, make_project: Project) -> None:
+    paths = make_project("jpeg")
+    changes = {"image_format": "jpeg", "jpeg_quality": 90}
+    imgsyn.run(write_config(paths, imgsyn=changes), paths=paths, item="car")
+    stores = [SampleStore(p.synthetic("imgsyn", "car")) for p in (whole, paths)]
+    assert stores[1].manifest["store"]["image_format"] == "jpg"
+    assert stores[0].manifest["params"] == stores[1].manifest["params"]
+    for lossless, sample in zip(*stores, strict=True):
+        assert stores[1].read_bytes(sample.key, "image")[:3] == b"\xff\xd8\xff"
+        difference = np.abs(sample.image.astype(int) - lossless.image)
+        assert 0 < difference.mean() < 8
+        np.testing.assert_array_equal(sample.segmentation_map, lossless.segmentation_map)
+        assert sample.metadata == lossless.metadata
+
+
 @pytest.fixture
 def ambiguous_thirds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Say that none, half and all pixels of a source's three samples are ambiguous.
