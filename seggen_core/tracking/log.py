@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -125,8 +126,12 @@ class RunLog:
     def __init__(self, folder: Path, *, name: str) -> None:
         """Name the file of a new run of `name` in `folder`; the first event opens it."""
         self.uid = uuid.uuid4().hex
-        now = time.time()
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f"{int(now * 1000) % 1000:03d}"
+        stamp = _stamp(time.time())
+        for newest in run_files(folder, name)[:1]:
+            # A clock that was set back makes no run older than the one before it.
+            earlier = newest.name.partition(".")[0]
+            with suppress(ValueError):
+                stamp = max(stamp, _stamp(_seconds(earlier) + 0.001))
         self._folder = folder
         self._path = folder / "runs" / f"{stamp}.{name}.{self.uid}.jsonl"
         self._descriptor: int | None = None
@@ -219,6 +224,19 @@ def is_being_written(path: Path) -> bool:
         except OSError:  # a file system without locks
             return False
     return False
+
+
+def _stamp(seconds: float) -> str:
+    """Return a time in UTC as text that sorts, to the millisecond: 20260131T235959123."""
+    milliseconds = round(seconds * 1000)
+    text = time.strftime("%Y%m%dT%H%M%S", time.gmtime(milliseconds // 1000))
+    return f"{text}{milliseconds % 1000:03d}"
+
+
+def _seconds(stamp: str) -> float:
+    """Inverse of `_stamp`; ValueError for other text."""
+    whole = datetime.strptime(stamp[:-3], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return whole.timestamp() + int(stamp[-3:]) / 1000
 
 
 def run_files(folder: Path, name: str | None = None) -> list[Path]:

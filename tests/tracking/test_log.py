@@ -67,6 +67,20 @@ def test_the_newest_run_of_a_stage_comes_first(tmp_path):
     assert run_files(tmp_path, "other") == []
 
 
+def test_a_clock_that_is_set_back_makes_no_run_older_than_the_one_before(tmp_path, monkeypatch):
+    logs = []
+    for now in (2e9, 1e9 + 0.9996, 1e9, 2e9 - 1e-9):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        logs.append(RunLog(tmp_path, name="seg"))
+        start(logs[-1])
+    start(RunLog(tmp_path, name="other"))
+    assert [f.name.split(".")[2] for f in run_files(tmp_path, "seg")] == [
+        log.uid for log in reversed(logs)
+    ]
+    (other,) = run_files(tmp_path, "other")
+    assert other.name.startswith("20330518T033320000.")
+
+
 @pytest.mark.parametrize(
     "line",
     [
