@@ -1,8 +1,6 @@
 """The whole graph, run by DVC at smoke size with the shipped foundation and the real stages."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,87 +10,18 @@ import pytest
 import yaml
 
 from seggen_core.store.reader import open_partitions
-
-ROOT = Path(__file__).parent.parent
-VARIANTS = ("baseline", "masksyn_imgsyn", "seediff", "shuffled", "full_real", "mask2former")
-
-
-def smoke_params() -> dict:
-    """The project's own parameters, with every count brought down to a few."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["classes"] = ["car", "person"]
-    params["dataset"] |= {
-        "num_train": 40,
-        "num_val": 8,
-        "num_test": 8,
-        "subset_size": 8,
-        "subset_seeds": [0],
-    }
-    for generator in ("text2mask", "mask2img"):
-        params[generator] |= {"num_steps": 2, "batch_size": 4}
-    params["text2mask"]["decoder_steps"] = 2
-    for method in ("masksyn", "imgsyn"):
-        params[method]["samples_per_source"] = 1
-        for sampler in ("text2mask", "mask2img"):
-            if sampler in params[method]:
-                params[method][sampler] |= {"num_inference_steps": 2, "micro_batch_size": 2}
-    params["seediff"]["samples_per_class"] = 2
-    params["seediff"]["sampling"] |= {"num_inference_steps": 2, "micro_batch_size": 2}
-    params["diffumask"] |= {
-        "samples_per_class": 2,
-        "sampling": {"num_inference_steps": 2, "micro_batch_size": 2},
-    }
-    params["diffumask"] |= {
-        "affinity_net": {"num_steps": 2},
-        "noise_learning": {"num_folds": 2, "num_steps": 2},
-    }
-    params["train_seg"] |= {"num_steps": 2, "batch_size": 4}
-    params["variants"] = {name: params["variants"][name] for name in VARIANTS}
-    return params
+from tools.smoke_project import VARIANTS, make_project, repro_command, run_program, smoke_params
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder of its own, with git and DVC, at smoke size."""
-    folder = tmp_path_factory.mktemp("workspace")
-    for name in ("seggen_core", "dagster_dvc", "dagster_project", "profiles"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / ".dvc").mkdir()
-    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
-    (folder / "params.yaml").write_text(
-        yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8"
-    )
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    return folder
+    return make_project(tmp_path_factory.mktemp("workspace"))
 
 
 def repro(workspace: Path, *arguments: str) -> str:
     """Run the pipeline two stages at a time and return what it printed."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "MLFLOW_TRACKING_URI": "disk",
-    }
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "dagster_dvc.repro",
-            "--state-folder",
-            ".seggen",
-            "--jobs",
-            "2",
-            *arguments,
-        ],
-        cwd=workspace,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program(repro_command(*arguments), workspace)
     logs = sorted((workspace / ".seggen" / "logs").glob("*.log"), key=lambda p: p.stat().st_mtime)
     tail = logs[-1].read_text(encoding="utf-8")[-3000:] if logs else ""
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{tail}"

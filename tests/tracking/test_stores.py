@@ -1,11 +1,6 @@
 """Broken servers and databases: each failure takes bounded time and gives one message."""
 
-import contextlib
-import os
-import socket
 import sqlite3
-import struct
-import threading
 import time
 from contextlib import closing
 
@@ -16,78 +11,10 @@ from seggen_core.tracking.follow import Follower, replay
 from seggen_core.tracking.log import run_files
 from seggen_core.tracking.target import resolve_target
 from tests.tracking.conftest import runs_in
+from tools.tracking_servers import BEHAVIOURS, DATABASES, MisbehavingServer
 
 LIMIT = 2.0
 """What a call may take in these tests."""
-
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
-
-
-class MisbehavingServer:
-    """Accepts connections, reads what comes, and hands each to `behave`."""
-
-    def __init__(self, behave):
-        self._behave = behave
-        self.is_closed = threading.Event()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.uri = f"http://user:s3cret@127.0.0.1:{self._socket.getsockname()[1]}"
-        self.num_connections = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while not self.is_closed.is_set():
-            with contextlib.suppress(OSError):
-                connection, _ = self._socket.accept()
-                self.num_connections += 1
-                threading.Thread(target=self._serve, args=[connection], daemon=True).start()
-
-    def _serve(self, connection):
-        with contextlib.suppress(OSError), connection:
-            connection.recv(65536)
-            self._behave(self, connection)
-
-    def close(self):
-        self.is_closed.set()
-        self._socket.close()
-
-
-def drip(server, connection, data):
-    """Send a byte every 50 ms: MLflow's own timeout, which runs from byte to byte, never ends."""
-    for byte in data:
-        if server.is_closed.wait(0.05):
-            return
-        connection.sendall(bytes([byte]))
-
-
-def drip_header(server, connection):
-    drip(server, connection, b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 10_000)
-
-
-def drip_body(server, connection):
-    connection.sendall(ANSWER)
-    drip(server, connection, b" " * 100_000)
-
-
-def hang(server, connection):
-    server.is_closed.wait()
-
-
-def fail(server, connection):
-    connection.sendall(b"HTTP/1.1 500 Oh\r\nContent-Length: 4\r\nConnection: close\r\n\r\nuser")
-
-
-def reset(server, connection):
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def be_something_else(server, connection):
-    page = b"<html>a router's page</html>"
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: "
-    connection.sendall(head + b"%d\r\n\r\n" % len(page) + page)
-
-
-def end_early(server, connection):
-    connection.sendall(ANSWER + b"{")
 
 
 @pytest.fixture(autouse=True)
@@ -98,14 +25,12 @@ def short_limit(monkeypatch, prepared):
     monkeypatch.setattr("seggen_core.tracking.mlflow_store.CALL_SECONDS", LIMIT)
 
 
-@pytest.mark.parametrize(
-    "behave", [drip_header, drip_body, hang, fail, reset, be_something_else, end_early]
-)
+@pytest.mark.parametrize("behave", list(BEHAVIOURS))
 def test_a_server_that_misbehaves_costs_bounded_time_and_one_message(prepared, tracked, behave):
     for item in ("car", "bus", "sky"):
         with tracked("imgsyn", item=item) as run:
             run.log_metrics({"samples": 4})
-    server = MisbehavingServer(behave)
+    server = MisbehavingServer(BEHAVIOURS[behave])
     try:
         began = time.monotonic()
         report = replay(prepared, RuntimeConfig(tracking_uri=server.uri))
@@ -119,7 +44,7 @@ def test_a_server_that_misbehaves_costs_bounded_time_and_one_message(prepared, t
     assert replay(prepared, RuntimeConfig()).num_runs == 3
 
 
-@pytest.mark.parametrize("behave", [drip_body, hang])
+@pytest.mark.parametrize("behave", ["drips its body", "hangs"])
 def test_a_server_that_stops_answering_midway_is_left_after_one_run(
     prepared, tracked, tracking_server, behave
 ):
@@ -131,7 +56,7 @@ def test_a_server_that_stops_answering_midway_is_left_after_one_run(
     for item in ("car", "bus", "sky"):
         with tracked("imgsyn", item=item):
             pass
-    server = MisbehavingServer(behave)
+    server = MisbehavingServer(BEHAVIOURS[behave])
     client, follower._store._client = follower._store._client, MlflowClient(server.uri)
     try:
         began = time.monotonic()
@@ -144,37 +69,19 @@ def test_a_server_that_stops_answering_midway_is_left_after_one_run(
     assert follower.send().num_runs == 2, "the third one waits a little"
 
 
-def folder(path):
-    path.mkdir()
-
-
-def garbage(path):
-    path.write_bytes(bytes(range(256)) * 100)
-
-
-def half(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def fifo(path):
-    os.mkfifo(path)
-
-
-@pytest.mark.parametrize("damage", [folder, garbage, half, fifo])
+@pytest.mark.parametrize("damage", list(DATABASES))
 def test_a_database_that_is_none_costs_bounded_time_and_one_message(prepared, tracked, damage):
     with tracked() as run:
         run.log_metrics({"loss": 1})
     database = prepared.root / "mlflow.db"
-    if damage is not half:
-        database.unlink()
-    damage(database)
+    DATABASES[damage](database)
     began = time.monotonic()
     report = replay(prepared, RuntimeConfig())
     assert time.monotonic() - began < 3 * LIMIT + 10
     (reason,) = report.problems.values()
     assert reason
     # The user puts it right, and everything arrives.
-    database.rmdir() if damage is folder else database.unlink()
+    database.rmdir() if database.is_dir() else database.unlink()
     assert len(run_files(prepared.metrics_log)) == 1
 
 

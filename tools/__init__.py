@@ -1,0 +1,1 @@
+"""Campaigns against the project, and what makes its data files."""

@@ -1,0 +1,136 @@
+"""A project folder at smoke size: the whole pipeline runs in it in about two minutes.
+
+The campaigns of this folder and `tests/test_pipeline.py` share it. A campaign makes it once and
+copies it.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+VARIANTS = ("baseline", "masksyn_imgsyn", "seediff", "shuffled", "full_real", "mask2former")
+FOLDERS = ("seggen_core", "dagster_dvc", "dagster_project", "profiles")
+_FILES = ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config")
+
+
+def smoke_params() -> dict[str, Any]:
+    """Return the project's own parameters, with every count brought down to a few."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["classes"] = ["car", "person"]
+    params["dataset"] |= {
+        "num_train": 40,
+        "num_val": 8,
+        "num_test": 8,
+        "subset_size": 8,
+        "subset_seeds": [0],
+    }
+    for generator in ("text2mask", "mask2img"):
+        params[generator] |= {"num_steps": 2, "batch_size": 4}
+    params["text2mask"]["decoder_steps"] = 2
+    for method in ("masksyn", "imgsyn"):
+        params[method]["samples_per_source"] = 1
+        for sampler in ("text2mask", "mask2img"):
+            if sampler in params[method]:
+                params[method][sampler] |= {"num_inference_steps": 2, "micro_batch_size": 2}
+    params["seediff"]["samples_per_class"] = 2
+    params["seediff"]["sampling"] |= {"num_inference_steps": 2, "micro_batch_size": 2}
+    params["diffumask"] |= {
+        "samples_per_class": 2,
+        "sampling": {"num_inference_steps": 2, "micro_batch_size": 2},
+    }
+    params["diffumask"] |= {
+        "affinity_net": {"num_steps": 2},
+        "noise_learning": {"num_folds": 2, "num_steps": 2},
+    }
+    params["train_seg"] |= {"num_steps": 2, "batch_size": 4}
+    params["variants"] = {name: params["variants"][name] for name in VARIANTS}
+    return params
+
+
+def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Path:
+    """Make a project in `folder`, with the code of this checkout, git and DVC; return `folder`.
+
+    Args:
+        folder: is created unless it exists.
+        params: what its params.yaml holds; `smoke_params` for None.
+    """
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in _FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    text = yaml.safe_dump(smoke_params() if params is None else dict(params), sort_keys=False)
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    run_program(["git", "init", "--quiet"], folder).check_returncode()
+    return folder
+
+
+def environment(**others: str) -> dict[str, str]:
+    """Return the environment of a project's commands: one thread, offline, nothing is sent."""
+    variables = os.environ | {
+        "DO_NOT_TRACK": "true",
+        "DVC_NO_ANALYTICS": "true",
+        "HF_HUB_OFFLINE": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_TRACKING_URI": "disk",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    variables.pop("PYTHONPATH", None)
+    return variables | others
+
+
+def repro_command(*arguments: str, jobs: int = 2) -> list[str]:
+    """Return the command that brings a project up to date, `jobs` stages at a time."""
+    runner = [sys.executable, "-m", "dagster_dvc.repro", "--state-folder", ".seggen"]
+    return [*runner, "--jobs", str(jobs), *arguments]
+
+
+def run_program(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a project to its end, whatever that is."""
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+
+
+def finish_project(folder: Path, *targets: str, jobs: int = 2) -> Path:
+    """Run the whole pipeline of a project, or some stages and what they need; return `folder`.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = run_program(repro_command(*targets, jobs=jobs), folder)
+    if done.returncode:
+        raise RuntimeError(f"the smoke project failed in {folder}:\n{done.stdout}\n{done.stderr}")
+    return folder
+
+
+def file_digests(folder: Path, *places: str) -> dict[str, str]:
+    """Return the SHA-256 of every file below some places of a project, by path in the project.
+
+    DVC writes a `.gitignore` beside its outputs; those are left out.
+    """
+    digests = {}
+    for place in places:
+        for path in [folder / place, *sorted((folder / place).rglob("*"))]:
+            if path.is_file() and path.name != ".gitignore":
+                name = path.relative_to(folder).as_posix()
+                digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
+
+
+def machine_line() -> str:
+    """Return a sentence on commit, machine and libraries, for the head of a table of counts."""
+    import platform
+
+    commit = run_program(["git", "rev-parse", "--short", "HEAD"], ROOT).stdout.strip() or "unknown"
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    return f"Commit {commit}, Python {platform.python_version()}, {system}."
