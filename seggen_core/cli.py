@@ -131,7 +131,6 @@ def _item_parser(stage: str) -> Callable[[str], str]:
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return the exit code; a user's error is printed as one message."""
     arguments = build_parser().parse_args(argv)
-    root = arguments.params.parent.resolve()  # the file itself may be a link to elsewhere
     if not sys.stderr.isatty():
         os.environ.setdefault(
             "TQDM_DISABLE", "1"
@@ -141,13 +140,19 @@ def main(argv: list[str] | None = None) -> int:
     for noisy in ("httpx", "urllib3", "alembic", "PIL", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
-    from seggen_core.errors import SegGenError, StorageError
+    from seggen_core.errors import ConfigError, SegGenError, StorageError
     from seggen_core.project.storage import disk_errors
 
     try:
         from seggen_core.config import load_config
         from seggen_core.project.paths import ProjectPaths
 
+        try:
+            root = arguments.params.parent.resolve()  # the file itself may be a link to elsewhere
+        except (OSError, RuntimeError) as error:  # RuntimeError is Python 3.11's word for a loop
+            raise ConfigError(
+                f"{arguments.params} can't be followed ({error}); expected a file or a link to one"
+            ) from None
         paths = ProjectPaths(root)
         with disk_errors(root):
             if arguments.command in _WITHOUT_PARAMS:

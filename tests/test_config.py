@@ -153,7 +153,7 @@ WRONG = {
     ),
     "more queries than memory": (
         lambda p: p["train_seg"]["mask2former"].update(num_queries=10**9),
-        ("train_seg", "mask2former.num_queries is 1000000000", "at most 65536"),
+        ("train_seg", "mask2former.num_queries is 1000000000", "to 65536"),
     ),
     "a backbone that transformers lacks": (
         lambda p: p["train_seg"]["mask2former"]["backbone_config"].update(model_type="../resnet"),

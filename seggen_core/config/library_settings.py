@@ -22,6 +22,9 @@ from seggen_core.config.base import Section, Size
 MAX_WHOLE = 1 << 16
 """Largest whole number among these settings: they are widths, layers, points and steps."""
 _PLAIN_TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+_SIZES = re.compile("size|dim$|_dim_|heads|queries|stride|channels|width|points|feedforward|order")
+"""Names of whole numbers of which 0 makes no sense."""
+_MAY_BE_NEGATIVE = {"out_indices", "lambda_min_clipped", "steps_offset"}
 _MODEL_TYPE = re.compile(r"[a-z0-9_]+")
 
 
@@ -147,10 +150,12 @@ def _check_settings(
                 f"{where}.{name} is {_brief(value)}; {what} takes {_in_words(known[name])} "
                 f"({error.errors()[0]['msg']})"
             ) from None
+        least = 1 if _SIZES.search(name) else -8 if name in _MAY_BE_NEGATIVE else 0
         for number in _numbers(value):
-            if not -MAX_WHOLE <= number <= MAX_WHOLE:
+            if not least <= number <= MAX_WHOLE:
                 raise ValueError(
-                    f"{where}.{name} is {_brief(value)}; expected numbers of at most {MAX_WHOLE}"
+                    f"{where}.{name} is {_brief(value)}; expected numbers from {least} to "
+                    f"{MAX_WHOLE}"
                 )
 
 

@@ -1,6 +1,7 @@
 """Sections on the segmenter, the arms of the ablation and their scores."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,10 @@ from seggen_core.config.recipe import MultiScaleConfig, RecipeConfig
 Splice = Annotated[int, Field(gt=0, le=16)]
 SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 """Methods that fill data/synthetic/<method>/<class>."""
+
+
+_INPUT = re.compile(r"data/(real|synthetic)/[A-Za-z0-9_./-]+")
+"""What an arm may read: outs of the stages dataset, masksyn, imgsyn, seediff and diffumask."""
 
 
 class SegmenterConfig(RecipeConfig):
@@ -164,7 +169,7 @@ class NoiseFilterConfig(Section):
     a filter takes twice the time.
     """
 
-    tolerance: Factor = 1.25
+    tolerance: float = Field(1.25, gt=0, le=1e9)
     """A pixel is ignored if its cross-entropy exceeds this many times the mean of its class on the
     real samples (FreeMask: 1.25). With few real samples the segmenter overfits them, their mean
     falls, and more pixels are ignored.
@@ -206,6 +211,12 @@ class VariantConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "VariantConfig":
+        for path in self.reads:
+            if not _INPUT.fullmatch(path) or ".." in path:
+                raise ValueError(
+                    f"reads names {path!r}; expected paths below data/real or data/synthetic, such "
+                    "as data/synthetic/masksyn"
+                )
         unknown = set(self.methods) - set(SYNTHESIS_METHODS)
         if unknown:
             raise ValueError(
