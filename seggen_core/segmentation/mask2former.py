@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.project.weights import check_finite
+from seggen_core.project.weights import check_finite, check_loading
 from seggen_core.segmentation.published_init import initialize_as_published
 from seggen_core.segmentation.segmenter import (
     Segmenter,
@@ -147,11 +147,22 @@ class Mask2FormerSegmenter(Segmenter):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Inverse of `save`."""
+        """Inverse of `save`.
+
+        Raises:
+            FoundationError: the weights are not those of the configuration.
+        """
         with _quiet_transformers():
-            return cls(
-                Mask2FormerForUniversalSegmentation.from_pretrained(folder, use_safetensors=True)
+            network, loading = Mask2FormerForUniversalSegmentation.from_pretrained(
+                folder,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
+        stage = f"train_seg@{folder.parent.name}"
+        cure = f"run: dvc checkout {folder.parent}, or dvc repro -f -s {stage}"
+        check_loading(loading, part=f"the segmenter in {folder}", cure=cure)
+        return cls(network)
 
 
 def _build_network(fields: Mapping[str, Any]) -> Mask2FormerForUniversalSegmentation:

@@ -387,7 +387,8 @@ def test_methods_that_were_compared_with_the_training_set_get_a_table_of_it(conf
     )
     write(project.report("memorization", "masksyn"), NEAREST | {"synthetic": {}})
     with pytest.raises(
-        SegGenError, match=r"metrics\.json is damaged: synthetic: .*dvc repro -f -s memorization@masksyn"
+        SegGenError,
+        match=r"metrics\.json is damaged: synthetic: .*dvc repro -f -s memorization@masksyn",
     ):
         ablation.run(config, paths=project, item=None)
 

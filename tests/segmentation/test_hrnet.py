@@ -136,7 +136,7 @@ def test_pickles_and_missing_files_are_refused(tmp_path: Path) -> None:
     for source in (tmp_path / "weights.pth", tmp_path, tmp_path / "nowhere"):
         with pytest.raises(FoundationError, match="is no safetensors file"):
             tiny(backbone_source=str(source))
-    with pytest.raises(FoundationError, match=r"holds no config\.json"):
+    with pytest.raises(FoundationError, match=r"there is no file .*config\.json"):
         load_segmenter(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "unet"}))
     with pytest.raises(FoundationError, match="model_type 'unet'"):
@@ -146,10 +146,7 @@ def test_pickles_and_missing_files_are_refused(tmp_path: Path) -> None:
 def test_wrong_architectures_are_refused() -> None:
     with pytest.raises(ConfigError, match="'resnet18'; expected one of timm's: hrnet_w18"):
         tiny(backbone="resnet18")
-    with pytest.raises(
-        ConfigError,
-        match=r"timm can't build hrnet_w18_small with train_seg\.backbone_kwargs: .*stem_widht",
-    ):
+    with pytest.raises(ValueError, match=r"backbone_kwargs\.stem_widht"):
         tiny(backbone_kwargs={"stem_widht": 8})
-    with pytest.raises(ConfigError, match="timm can't build"):
+    with pytest.raises(ValueError, match=r"stage2\.num_branches"):
         tiny(backbone_kwargs=TINY_HRNET | {"stage2": {"num_modules": 1}})

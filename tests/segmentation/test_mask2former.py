@@ -165,7 +165,7 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't build a Mask2Former"):
         tiny(mask2former=TINY_MASK2FORMER | {"feature_size": 30})
-    with pytest.raises(ConfigError, match="num_queries"):
+    with pytest.raises(ValueError, match="num_queries"):
         tiny(mask2former=TINY_MASK2FORMER | {"num_queries": "many"})
     for revision in (None, "main"):
         with pytest.raises(FoundationError, match="pinned by commit"):

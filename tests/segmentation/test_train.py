@@ -115,7 +115,11 @@ def test_a_loss_that_is_not_finite_ends_the_training(project: ProjectPaths, tmp_
         ConfigError,
         match=r"hrnet: the loss is (nan|inf) at step \d+; lower train_seg.learning_rate",
     ):
-        train(project, settings(learning_rate=1e30, warmup_steps=0), state=tmp_path / "state")
+        train(
+            project,
+            settings(learning_rate=10, weight_decay=10_000, warmup_steps=0),
+            state=tmp_path / "state",
+        )
 
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
