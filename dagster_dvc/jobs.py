@@ -13,6 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_dvc.blueprint import Blueprint
+from dagster_dvc.cache import due_changes
 from dagster_dvc.checks import evaluate_stage
 from dagster_dvc.durations import note_durations, read_durations
 from dagster_dvc.events import materialization, stage_failure, stage_metadata
@@ -23,7 +24,6 @@ from dagster_dvc.result import StageResult
 from dagster_dvc.runner import Runner, first_hidden_stages
 from dagster_dvc.schedule import Schedule
 from dagster_dvc.sensor import PIPELINE_TAG
-from dagster_dvc.status import stage_changes
 
 Event: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -108,7 +108,7 @@ class Pipeline:
             schedule = Schedule(
                 manifest,
                 selected=manifest.select(targets),
-                changed=set(stage_changes(manifest, root=self._dvc.root)),
+                changed=set(due_changes(manifest, root=self._dvc.root, say=self._context.log.info)),
                 durations=read_durations(self._dvc.state),
             )
             due, total = len(schedule.due()), len(schedule.selected)

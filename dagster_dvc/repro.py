@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
+from dagster_dvc.cache import due_changes
 from dagster_dvc.durations import duration_table, format_table, note_durations, read_durations
 from dagster_dvc.errors import DagsterDvcError
 from dagster_dvc.files import STATE_FOLDER
@@ -132,7 +134,8 @@ def repro(options: Options) -> int:
         if failed:
             return report_failures(failed, logs=logs)
     manifest = load_manifest(root)
-    changed = set(stage_changes(manifest, root=root))
+    look = stage_changes if options.dry else partial(due_changes, say=screen.say)
+    changed = set(look(manifest, root=root))
     durations = read_durations(options.state)
     schedule = Schedule(manifest, selected=selected, changed=changed, durations=durations)
     due = schedule.due()

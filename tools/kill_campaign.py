@@ -51,7 +51,9 @@ TARGETS = ("train_seg@baseline", "masksyn@car", "seediff@car", "text2mask", "dif
 MAX_KILLS = 4
 POLL_SECONDS = 0.02
 ORPHAN_SECONDS = 30.0
-BAD_ADVICE = re.compile(r"rwlock|manually|(delete|remove|rm) \S*lock", re.IGNORECASE)
+BAD_ADVICE = re.compile(
+    r"manually|\brm \S*lock|(delete|remove) (the )?(\S*[/.])?(rw)?lock", re.IGNORECASE
+)
 
 
 def kill_params() -> dict:
