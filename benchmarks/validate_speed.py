@@ -62,7 +62,13 @@ def configuration(root: Path) -> SegGenConfig:
         "masksyn": {"samples_per_source": 1},
         "imgsyn": {"samples_per_source": 1},
         "seediff": {"samples_per_class": 1},
-        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
+        "variants": {
+            "baseline": {
+                "model": "hrnet",
+                "strategy": "plain",
+                "reads": ["data/real/train", "data/real/val"],
+            }
+        },
     }
     return SegGenConfig.model_validate(tree)
 

@@ -4,6 +4,12 @@ from typing import Any
 
 from seggen_core.config import SegGenConfig
 
+BASELINE = {
+    "model": "hrnet",
+    "strategy": "plain",
+    "reads": ["data/real/train", "data/real/val"],
+}
+
 
 def minimal_config(dataset: dict[str, Any], /, **sections: Any) -> SegGenConfig:
     """Return a configuration that reads `dataset`; `sections` replace or add top-level keys."""
@@ -18,6 +24,6 @@ def minimal_config(dataset: dict[str, Any], /, **sections: Any) -> SegGenConfig:
         "masksyn": {"samples_per_source": 1},
         "imgsyn": {"samples_per_source": 1},
         "seediff": {"samples_per_class": 1},
-        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
+        "variants": {"baseline": BASELINE},
     }
     return SegGenConfig.model_validate(tree | sections)

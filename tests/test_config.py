@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from seggen_core.config import SegGenConfig, SegmenterConfig, load_config
+from seggen_core.config import SegGenConfig, TrainSegConfig, VariantConfig, load_config
 from seggen_core.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,11 @@ WRONG = {
     ),
     "unknown key of a variant": (
         lambda p: p["variants"]["masksyn"].update(suffle=True),
-        ("variants.masksyn.suffle", "unknown key", "known here: real, reads, shuffle_masks, model"),
+        (
+            "variants.masksyn.suffle",
+            "unknown key",
+            "known here: model, strategy, real",
+        ),
     ),
     "unknown key of a section of a section": (
         lambda p: p["masksyn"]["text2mask"].update(steps=3),
@@ -108,8 +112,8 @@ WRONG = {
         ("dataset.num_train", "less than or equal to 4194304"),
     ),
     "a learning rate out of this world": (
-        lambda p: p["train_seg"].update(learning_rate=1e308),
-        ("train_seg.learning_rate", "less than or equal to 10", "1e+308"),
+        lambda p: p["train_seg"]["hrnet"].update(learning_rate=1e308),
+        ("train_seg.hrnet.learning_rate", "less than or equal to 10", "1e+308"),
     ),
     "guidance out of this world": (
         lambda p: p["imgsyn"]["mask2img"].update(guidance_scale=1e300),
@@ -132,40 +136,57 @@ WRONG = {
         ("imgsyn.mask2img", "scheduler_kwargs.solver_type is 'huen'", "'midpoint' or 'heun'"),
     ),
     "a stage of HRNet with too few channels": (
-        lambda p: p["train_seg"]["backbone_kwargs"]["stage2"].update(num_channels=[16]),
-        ("train_seg", "backbone_kwargs.stage2: num_channels has 1 values", "one for each branch"),
+        lambda p: p["train_seg"]["hrnet"]["backbone_kwargs"]["stage2"].update(num_channels=[16]),
+        (
+            "train_seg.hrnet",
+            "backbone_kwargs.stage2: num_channels has 1 values",
+            "one for each branch",
+        ),
     ),
     "a negative number of branches": (
-        lambda p: p["train_seg"]["backbone_kwargs"]["stage2"].update(num_branches=-1),
-        ("train_seg", "backbone_kwargs.stage2.num_branches", "greater than or equal to 1"),
+        lambda p: p["train_seg"]["hrnet"]["backbone_kwargs"]["stage2"].update(num_branches=-1),
+        ("train_seg.hrnet", "backbone_kwargs.stage2.num_branches", "greater than or equal to 1"),
     ),
     "a key that HRNet lacks": (
-        lambda p: p["train_seg"]["backbone_kwargs"].update(stage5={}),
-        ("train_seg", "backbone_kwargs.stage5", "not permitted"),
+        lambda p: p["train_seg"]["hrnet"]["backbone_kwargs"].update(stage5={}),
+        ("train_seg.hrnet", "backbone_kwargs.stage5", "not permitted"),
     ),
     "a field that Mask2Former lacks": (
-        lambda p: p["train_seg"]["mask2former"].update(num_querys=3),
-        ("train_seg", "mask2former holds 'num_querys'", "num_queries"),
+        lambda p: p["train_seg"]["mask2former"]["architecture"].update(num_querys=3),
+        ("train_seg.mask2former", "architecture holds 'num_querys'", "num_queries"),
     ),
     "a field of Mask2Former of another type": (
-        lambda p: p["train_seg"]["mask2former"].update(num_queries="many"),
-        ("train_seg", "mask2former.num_queries is 'many'", "takes int"),
+        lambda p: p["train_seg"]["mask2former"]["architecture"].update(num_queries="many"),
+        ("train_seg.mask2former", "architecture.num_queries is 'many'", "takes int"),
     ),
     "more queries than memory": (
-        lambda p: p["train_seg"]["mask2former"].update(num_queries=10**9),
-        ("train_seg", "mask2former.num_queries is 1000000000", "to 65536"),
+        lambda p: p["train_seg"]["mask2former"]["architecture"].update(num_queries=10**9),
+        ("train_seg.mask2former", "architecture.num_queries is 1000000000", "to 65536"),
     ),
     "a backbone that transformers lacks": (
-        lambda p: p["train_seg"]["mask2former"]["backbone_config"].update(model_type="../resnet"),
-        ("train_seg", "mask2former.backbone_config.model_type", "'../resnet'", "resnet, swin"),
+        lambda p: p["train_seg"]["mask2former"]["architecture"]["backbone_config"].update(
+            model_type="../resnet"
+        ),
+        (
+            "train_seg.mask2former",
+            "architecture.backbone_config.model_type",
+            "'../resnet'",
+            "resnet, swin",
+        ),
     ),
     "a field that a backbone lacks": (
-        lambda p: p["train_seg"]["mask2former"]["backbone_config"].update(hidden_size=[3]),
-        ("train_seg", "mask2former.backbone_config holds 'hidden_size'", "hidden_sizes"),
+        lambda p: p["train_seg"]["mask2former"]["architecture"]["backbone_config"].update(
+            hidden_size=[3]
+        ),
+        (
+            "train_seg.mask2former",
+            "architecture.backbone_config holds 'hidden_size'",
+            "hidden_sizes",
+        ),
     ),
     "a wrong override": (
-        lambda p: p["train_seg"].update(overrides={"mask2former": {"num_steps": "3"}}),
-        ("train_seg", "overrides.mask2former.num_steps", "valid integer", "'3'"),
+        lambda p: p["train_seg"]["mask2former"].update(overrides={"num_steps": "3"}),
+        ("train_seg", "mask2former.overrides.num_steps", "valid integer", "'3'"),
     ),
     "an unknown method": (lambda p: p.update(methods=["maskin"]), ("methods", "['maskin']")),
     "a seed twice": (
@@ -174,8 +195,8 @@ WRONG = {
     ),
     "no section": (lambda p: p.update(mask2img=700), ("mask2img", "a mapping", "700")),
     "probability above one": (
-        lambda p: p["train_seg"].update(p_aug=1.5),
-        ("train_seg.p_aug", "less than or equal to 1", "1.5"),
+        lambda p: p["train_seg"]["replace"].update(p_aug=1.5),
+        ("train_seg.replace.p_aug", "less than or equal to 1", "1.5"),
     ),
     "negative seed": (lambda p: p.update(seed=-1), ("seed", "greater than or equal to 0", "-1")),
     "no such choice": (
@@ -193,9 +214,7 @@ WRONG = {
         ("variants.masksyn.reads.1", "required"),
     ),
     "an arm without data": (
-        lambda p: p["variants"].update(
-            nothing={"real": "none", "reads": ["data/real/train", "data/real/val"]}
-        ),
+        lambda p: p["variants"].update(nothing=p["variants"]["baseline"] | {"real": "none"}),
         ("variants.nothing", "no data", "nothing under data/synthetic"),
     ),
     "unknown baseline": (
@@ -259,12 +278,12 @@ WRONG = {
         ("foundation", "'pretrain' section"),
     ),
     "scales the wrong way round": (
-        lambda p: p["train_seg"].update(random_scale=[1.5, 0.5]),
-        ("train_seg", "random_scale", "(1.5, 0.5)"),
+        lambda p: p["train_seg"]["common"].update(random_scale=[1.5, 0.5]),
+        ("train_seg.common", "random_scale", "(1.5, 0.5)"),
     ),
     "an override of what can't be": (
-        lambda p: p["train_seg"].update(overrides={"hrnet": {"model": "mask2former"}}),
-        ("train_seg", "hrnet", "'model'"),
+        lambda p: p["train_seg"]["hrnet"].update(overrides={"model": "mask2former"}),
+        ("train_seg.hrnet.overrides", "'model' is no key of train_seg.common"),
     ),
 }
 
@@ -287,12 +306,12 @@ def test_a_bad_value_is_named_with_what_was_found_and_expected(
 
 def test_all_bad_values_are_listed_at_once(tmp_path: Path) -> None:
     def change(tree: dict[str, Any]) -> None:
-        tree["train_seg"]["p_aug"] = 2
+        tree["train_seg"]["replace"]["p_aug"] = 2
         tree["text2mask"]["typo"] = 1
 
     with pytest.raises(ConfigError, match="2 invalid") as caught:
         load_config(write_params(tmp_path, change))
-    assert "train_seg.p_aug" in str(caught.value) and "text2mask.typo" in str(caught.value)
+    assert "train_seg.replace.p_aug" in str(caught.value) and "text2mask.typo" in str(caught.value)
 
 
 def test_numbers_may_be_written_without_a_dot(tmp_path: Path) -> None:
@@ -310,11 +329,54 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path, key: str) -> None:
         load_config(path)
 
 
-def test_overrides_hold_wherever_their_model_is_trained() -> None:
-    section = SegmenterConfig(num_steps=10, overrides={"mask2former": {"learning_rate": 1e-4}})
-    other = section.for_model("mask2former")
-    assert (other.model, other.learning_rate, other.num_steps) == ("mask2former", 1e-4, 10)
-    assert section.for_model(None).learning_rate == section.learning_rate == 1e-3
+def test_an_arm_is_trained_by_its_own_sections_alone() -> None:
+    section = TrainSegConfig.model_validate(
+        {
+            "common": {"num_steps": 10},
+            "hrnet": {"learning_rate": 0.5},
+            "mask2former": {"learning_rate": 1e-4, "overrides": {"num_steps": 20}},
+            "replace": {"p_aug": 0.25},
+        }
+    )
+    reads = ["data/synthetic/masksyn", "data/real/train"]
+    tree = {"model": "mask2former", "strategy": "replace", "reads": reads}
+    arm = section.for_arm(VariantConfig.model_validate(tree))
+    assert (arm.learning_rate, arm.num_steps, arm.p_aug) == (1e-4, 20, 0.25)
+    assert "p_aug" in arm.own() and "architecture" in arm.own()
+    assert not {"pretrain_share", "stem_stride", "overrides"} & arm.own().keys()
+    changed = VariantConfig.model_validate(tree | {"model": "hrnet", "p_aug": 0.75})
+    arm = section.for_arm(changed)
+    assert (arm.learning_rate, arm.num_steps, arm.p_aug) == (0.5, 10, 0.75)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda p: p.update(train_seg={"p_aug": 0.6, "num_steps": 5, "mask2former_source": "x"}),
+            (
+                "p_aug is now train_seg.replace.p_aug",
+                "num_steps is now train_seg.common.num_steps",
+                "mask2former_source is now train_seg.mask2former.source",
+            ),
+        ),
+        (
+            lambda p: p["variants"]["baseline"].pop("model"),
+            ("variants.baseline: the arm lacks model; write model: hrnet or mask2former",),
+        ),
+        (
+            lambda p: p["variants"]["baseline"].update(hide_unseen=True),
+            ("variants.baseline: 'hide_unseen' is gone", "hidden_classes"),
+        ),
+    ],
+)
+def test_a_file_of_an_earlier_version_says_how_it_is_written_now(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_params(tmp_path, change))
+    for word in words:
+        assert word in str(caught.value)
 
 
 def test_the_sections_are_the_stages() -> None:

@@ -25,7 +25,7 @@ def write_params(folder: Path, **changes: Any) -> None:
     params["foundation"]["reads"] = NONE
     params["dataset"]["reads"] = "pictures"
     params["variants"] = {
-        name: params["variants"][name] for name in ("masksyn_imgsyn", "full_real")
+        name: params["variants"][name] for name in ("masksyn_imgsyn", "full_real", "mask2former")
     }
     for section, keys in changes.items():
         params[section] |= keys
@@ -177,6 +177,45 @@ def test_edited_captions_concern_the_stage_that_reads_them(project: Path) -> Non
         "sample_key,caption\ntrain-00001,a car\n"
     )
     assert stale() == {"captions"}
+
+
+ARMS = {"masksyn_imgsyn", "full_real", "mask2former"}
+
+
+@pytest.mark.parametrize(
+    "key, value, concerned",
+    [
+        ("train_seg.replace.p_aug", 0.5, {"masksyn_imgsyn"}),
+        ("train_seg.pretrain.pretrain_share", 0.5, set()),
+        ("train_seg.hrnet.stem_stride", 1, {"masksyn_imgsyn", "full_real"}),
+        ("train_seg.mask2former.learning_rate", 1.0, {"mask2former"}),
+        ("train_seg.mask2former.architecture.num_queries", 5, {"mask2former"}),
+        ("train_seg.common.num_steps", 5, ARMS),
+        ("seed", 5, ARMS),
+    ],
+)
+def test_a_setting_concerns_the_arms_that_are_trained_with_it(
+    project: Path, key: str, value: Any, concerned: set[str]
+) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    section = params
+    *path, last = key.split(".")
+    for part in path:
+        section = section[part]
+    assert section[last] != value
+    section[last] = value
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    trained = {name for name in stale() if name.startswith("train_seg")}
+    assert trained == {f"train_seg@{arm}" for arm in concerned}
+
+
+def test_an_unseen_class_concerns_the_scores_and_no_training(project: Path) -> None:
+    write_params(
+        project,
+        zero_shot={"unseen": ["car"]},
+        seediff={"prompt_file": "listed.jsonl", "reads": "listed.jsonl"},
+    )
+    assert stale() == {f"evaluate@{arm}" for arm in ARMS}
 
 
 def test_a_shell_never_reads_what_params_yaml_calls_a_class(tmp_path: Path) -> None:

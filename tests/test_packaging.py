@@ -115,8 +115,8 @@ def test_dagster_and_dvc_agree_on_antlr(tmp_path: Path) -> None:
     assert {key.to_user_string() for key in selected} == {"upstream", "downstream"}
 
     params = tmp_path / "params.yaml"
-    params.write_text("train_seg:\n  p_aug: 0.6\n")
-    apply_overrides(params, ["train_seg.p_aug=0.5"])
+    params.write_text("train_seg:\n  replace:\n    p_aug: 0.6\n")
+    apply_overrides(params, ["train_seg.replace.p_aug=0.5"])
     assert "p_aug: 0.5" in params.read_text()
 
 

@@ -79,7 +79,7 @@ def test_p_aug_concerns_training_evaluation_and_the_table_only(
     workspace: Path, first_run: dict[str, str]
 ) -> None:
     params = smoke_params()
-    params["train_seg"]["p_aug"] = 0.5
+    params["train_seg"]["replace"]["p_aug"] = 0.5
     (workspace / "params.yaml").write_text(
         yaml.safe_dump(params, sort_keys=False), encoding="utf-8"
     )
@@ -103,6 +103,12 @@ def test_p_aug_concerns_training_evaluation_and_the_table_only(
     }
     assert "train_seg" in named
     assert not named & stages
+    words = set(planned.replace(",", " ").split())
+    assert {"train_seg@masksyn_imgsyn", "train_seg@shuffled"} <= words
+    real_only = {"baseline", "full_real", "mask2former"}
+    assert not words & {
+        f"{stage}@{arm}" for arm in real_only for stage in ("train_seg", "evaluate")
+    }
 
 
 def test_a_new_class_concerns_what_depends_on_it_only(

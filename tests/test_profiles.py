@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from string import Template
 
 import pytest
 import yaml
@@ -124,7 +125,7 @@ def test_seggen_on_ade20k() -> None:
         config.masksyn.text2mask.num_inference_steps,
         config.masksyn.mask2img.num_inference_steps,
     ) == (200, 40)
-    train = config.train_seg
+    train = config.train_seg.for_arm(config.variants["masksyn"])
     assert (train.model, train.strategy, train.p_aug, train.num_steps) == (
         "mask2former",
         "replace",
@@ -143,8 +144,8 @@ def test_seggen_on_ade20k() -> None:
         "poly",
     )
     assert (
-        train.mask2former["backbone_config"]["depths"] == [3, 4, 6, 3]
-        and train.mask2former["num_queries"] == 100
+        train.architecture["backbone_config"]["depths"] == [3, 4, 6, 3]
+        and train.architecture["num_queries"] == 100
     )
     arms = {"baseline", "masksyn", "imgsyn", "masksyn_imgsyn"}
     hrnet_arms = {"hrnet", "hrnet_masksyn", "hrnet_imgsyn", "hrnet_masksyn_imgsyn"}
@@ -152,7 +153,8 @@ def test_seggen_on_ade20k() -> None:
 
 
 def test_hrnet_w48_as_seggen_trains_it() -> None:
-    train = profile("ade20k").train_seg.for_model("hrnet")
+    config = profile("ade20k")
+    train = config.train_seg.for_arm(config.variants["hrnet"])
     assert (train.backbone, train.head_width, train.num_steps) == ("hrnet_w48", 720, 100_000)
     assert (train.optimizer, train.learning_rate, train.momentum) == ("sgd", 2e-2, 0.9)
     assert (train.weight_decay, train.undecayed, train.lr_scheduler) == (1e-4, "none", "poly")
@@ -163,7 +165,7 @@ def test_hrnet_w48_as_seggen_trains_it() -> None:
 def test_segmenters_are_trained_and_tested_as_mask2formers_authors_do(name: str) -> None:
     """Values of the Base-*.yaml of their repository; test sizes of COCO are detectron2's."""
     config = profile(name)
-    train = config.train_seg.for_model("mask2former")
+    train = config.train_seg.for_arm(config.variants["baseline"])
     assert config.dataset.fit == "native"
     assert (train.undecayed, train.initialization) == ("norms_and_embeddings", "published")
     assert train.freeze_batch_norm == (name != "cityscapes")
@@ -194,7 +196,7 @@ def test_segmenters_are_trained_and_tested_as_mask2formers_authors_do(name: str)
 @pytest.mark.parametrize("name, classes", [("coco_panoptic", 133), ("coco_instance", 80)])
 def test_seggen_on_coco(name: str, classes: int) -> None:
     config = profile(name)
-    train = config.train_seg
+    train = config.train_seg.for_arm(config.variants["imgsyn"])
     assert len(config.classes) == classes and config.methods == ("imgsyn",)
     assert (train.strategy, train.pretrain_share, train.num_steps) == (
         "pretrain",
@@ -289,9 +291,11 @@ def test_a_profile_holds_every_section_that_a_stage_depends_on(name: str) -> Non
     tree = yaml.safe_load((ROOT / "profiles" / name / "params.yaml").read_text())
     for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values():
         for parameter in stage.get("do", stage).get("params", ()):
-            value = tree
-            for part in parameter.replace("${key}", next(iter(tree["variants"]))).split("."):
-                assert part in value, (
-                    f"{name} lacks {parameter}: DVC can't run the stage without it"
-                )
-                value = value[part]
+            for arm, body in tree["variants"].items():
+                value = tree
+                key = Template(parameter.replace("item.", "")).substitute(body, key=arm)
+                for part in key.split("."):
+                    assert part in value, (
+                        f"{name} lacks {parameter}: DVC can't run the stage without it"
+                    )
+                    value = value[part]

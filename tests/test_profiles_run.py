@@ -137,11 +137,12 @@ def reduced(name: str) -> dict[str, Any]:
     tree["seediff"]["cross_attention_resolution"] = (
         tree["seediff"]["cross_attention_resolution"] * small // large
     )
-    train = tree["train_seg"]
-    assert set(train["mask2former"]) <= set(MASK2FORMER) and set(
-        train["mask2former"]["backbone_config"]
+    train, model = tree["train_seg"]["common"], tree["train_seg"]["mask2former"]
+    assert set(model["architecture"]) <= set(MASK2FORMER) and set(
+        model["architecture"]["backbone_config"]
     ) == set(BACKBONE)
-    train |= {"num_steps": 4, "batch_size": 2, "checkpoint_every": 2, "mask2former": MASK2FORMER}
+    model["architecture"] = MASK2FORMER
+    train |= {"num_steps": 4, "batch_size": 2, "checkpoint_every": 2}
     train |= {"validate_every": 2, "num_readers": 2}
     for key in ("crop_size", "short_side", "max_side", "test_short_side", "test_max_side"):
         train[key] = smaller(train.get(key), by=large // small)
@@ -305,8 +306,8 @@ def check_segmenters(
             len(metrics["per_class_iou"]) == shape.num_classes and metrics["num_images"] == num_test
         )
         assert 0 <= metrics["miou"] <= 100 and 0 <= metrics["miou_ms"] <= 100
-        validations = pd.read_csv(paths.checkpoint(arm) / "validations.csv")
-        assert validations["step"].tolist() == [2, 4]
+        history = pd.read_csv(paths.checkpoint(arm) / "history.csv")
+        assert history.dropna(subset="val_miou")["step"].tolist() == [2, 4]
         # Scores are counted on the labels as published.
         confusion = read(paths.report("evaluate", arm) / "confusion.json")["seeds"]["0"]
         counts = np.stack(SampleStore(paths.real("test")).index["class_pixel_counts"])

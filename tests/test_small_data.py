@@ -55,7 +55,7 @@ def shorten(params: Path) -> None:
             if sampler in tree[method]:
                 tree[method][sampler] |= few
     tree["methods"] = ["masksyn", "imgsyn"]
-    tree["train_seg"] |= {"num_steps": 2}
+    tree["train_seg"]["common"] |= {"num_steps": 2}
     arms = ("baseline", "masksyn_imgsyn", "full_real")
     tree["variants"] = {arm: tree["variants"][arm] for arm in arms}
     params.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")

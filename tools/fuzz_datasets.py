@@ -37,7 +37,11 @@ def make_campaign(count: int, rng: random.Random) -> Campaign:
         prepare=_prepare,
         command=("validate",),
         cases=cases,
-        imports=("seggen_core.datasets.open", "seggen_core.commands.validate", "PIL.PngImagePlugin"),
+        imports=(
+            "seggen_core.datasets.open",
+            "seggen_core.commands.validate",
+            "PIL.PngImagePlugin",
+        ),
         seconds=60,
         megabytes=1024,
         report="problem: ",

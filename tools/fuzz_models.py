@@ -53,8 +53,8 @@ def _cast(kind: str) -> Callable[[dict[str, Any]], object]:
     def change(tensors: dict[str, Any]) -> None:
         import torch
 
-        for name in tensors:
-            tensors[name] = tensors[name].to(getattr(torch, kind))
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.to(getattr(torch, kind))
 
     return change
 
@@ -136,7 +136,9 @@ def make_campaign(count: int, rng: random.Random) -> Campaign:
         for name, damage in TENSORS.items()
         for part in WEIGHTS
     ]
-    cases += [Case(f"{name} ({file})", _at(file, damage)) for name, (file, damage) in FOREIGN.items()]
+    cases += [
+        Case(f"{name} ({file})", _at(file, damage)) for name, (file, damage) in FOREIGN.items()
+    ]
     small = [
         Case(f"{file}: {name}", _at(file, damage))
         for file in CONFIGS

@@ -1,6 +1,6 @@
 """Nonsense in params.yaml: everything has to be refused by `seggen plan`, with one message.
 
-    python -m tools.fuzz_params [--count 604] [--seed 0]
+python -m tools.fuzz_params [--count 604] [--seed 0]
 """
 
 import json
@@ -20,10 +20,33 @@ from tools.damage import get, places
 ROOT = Path(__file__).parent.parent
 NUMBERS: tuple[Any, ...] = (
     *("@.inf", "@-.inf", "@.nan", "@1e400", "@1_000", "@1:30", "@0o17", "@0777", "@yes"),
-    *(f"@{'9' * 5000}", "@1" + "0" * 60, -1, 1e308, "3 ", "3", True, [], {}, "many", [1], "@!!int 3"),
+    *(
+        f"@{'9' * 5000}",
+        "@1" + "0" * 60,
+        -1,
+        1e308,
+        "3 ",
+        "3",
+        True,
+        [],
+        {},
+        "many",
+        [1],
+        "@!!int 3",
+    ),
 )
 TEXTS: tuple[Any, ...] = (3, 1.5, True, [], {}, ["a"], "@no", "@1:30", "@2020-01-01", "a\0b")
-SLUGS: tuple[Any, ...] = ("car; touch x", "$(touch x)", "`id`", "../car", "a b", "-rf", "", "é", "a\n")
+SLUGS: tuple[Any, ...] = (
+    "car; touch x",
+    "$(touch x)",
+    "`id`",
+    "../car",
+    "a b",
+    "-rf",
+    "",
+    "é",
+    "a\n",
+)
 SLUG_KEYS = {"profile", "classes", "methods", "unseen", "baseline", "variant"}
 FREE_TEXT = {"comment"}
 BOMB = "a0: &a0 [x, x]\n" + "".join(
@@ -111,7 +134,8 @@ def make_campaign(count: int, rng: random.Random) -> Campaign:
         for name, change in TEXT_CASES.items()
     ]
     cases += [
-        Case(name, lambda f, c=change: _write(f, c(text.encode()))) for name, change in BYTES.items()
+        Case(name, lambda f, c=change: _write(f, c(text.encode())))
+        for name, change in BYTES.items()
     ]
     cases += [
         Case("a FIFO", _replace_file(os.mkfifo)),

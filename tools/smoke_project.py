@@ -50,7 +50,7 @@ def smoke_params() -> dict[str, Any]:
         "affinity_net": {"num_steps": 2},
         "noise_learning": {"num_folds": 2, "num_steps": 2},
     }
-    params["train_seg"] |= {"num_steps": 2, "batch_size": 4}
+    params["train_seg"]["common"] |= {"num_steps": 2, "batch_size": 4, "validate_every": 1}
     params["variants"] = {name: params["variants"][name] for name in VARIANTS}
     return params
 

@@ -38,10 +38,15 @@ from seggen_core.config.segmentation import (
     JudgeConfig,
     MemorizationConfig,
     NoiseFilterConfig,
-    SegmenterConfig,
     SyntheticAugmentConfig,
     VariantConfig,
     ZeroShotConfig,
+)
+from seggen_core.config.segmenter import (
+    HRNetConfig,
+    Mask2FormerConfig,
+    SegmenterConfig,
+    TrainSegConfig,
 )
 
 __all__ = [
@@ -58,7 +63,9 @@ __all__ = [
     "DiffusionTrainingConfig",
     "EvaluateConfig",
     "FoundationConfig",
+    "HRNetConfig",
     "JudgeConfig",
+    "Mask2FormerConfig",
     "MemorizationConfig",
     "MultiScaleConfig",
     "NoiseFilterConfig",
@@ -81,6 +88,7 @@ __all__ = [
     "SplitFiles",
     "SyntheticAugmentConfig",
     "Text2MaskConfig",
+    "TrainSegConfig",
     "VariantConfig",
     "ZeroShotConfig",
     "load_config",

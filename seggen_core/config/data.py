@@ -128,8 +128,8 @@ class DatasetConfig(ImageStorageConfig):
     """
     fit: Literal["native", "stretch", "center_crop"] = "stretch"
     """Size and aspect of the stored samples. "native" keeps both, so that scores compare with
-    published ones; it needs `train_seg.resize` "short_side" or "scale_jitter". "stretch" squashes
-    whole frames to squares, "center_crop" keeps proportions and loses the sides.
+    published ones; it needs `train_seg.common.resize` "short_side" or "scale_jitter". "stretch"
+    squashes whole frames to squares, "center_crop" keeps proportions and loses the sides.
     """
     max_size: Size | None = None
     """Under "native", the largest side of training samples in pixels: larger ones are shrunk at

@@ -114,10 +114,10 @@ def check_mask2former(settings: Mapping[str, Any]) -> None:
     known = dict(_config_fields("mask2former"))
     backbone = settings.get("backbone_config")
     known["backbone_config"] = Any
-    _check_settings(settings, known, where="mask2former", what="Mask2FormerConfig")
+    _check_settings(settings, known, where="architecture", what="Mask2FormerConfig")
     if backbone is None:
         return
-    where = "mask2former.backbone_config"
+    where = "architecture.backbone_config"
     if not isinstance(backbone, Mapping) or not isinstance(backbone.get("model_type"), str):
         raise ValueError(  # noqa: TRY004 (pydantic takes no TypeError)
             f"{where} is {_brief(backbone)}; expected a mapping with model_type, such as resnet or "

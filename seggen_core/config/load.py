@@ -23,10 +23,10 @@ from seggen_core.config.segmentation import (
     EvaluateConfig,
     JudgeConfig,
     MemorizationConfig,
-    SegmenterConfig,
     VariantConfig,
     ZeroShotConfig,
 )
+from seggen_core.config.segmenter import TrainSegConfig, keys_of_version_0_1
 from seggen_core.errors import ConfigError
 
 
@@ -62,7 +62,7 @@ class SegGenConfig(Section):
     """Sampling and masks of SeeDiff."""
     diffumask: DiffuMaskConfig | None = None
     """Sampling and masks of DiffuMask; None if the stage is not used."""
-    train_seg: SegmenterConfig = SegmenterConfig()
+    train_seg: TrainSegConfig = TrainSegConfig()
     """Training of the segmenters."""
     variants: dict[Slug, VariantConfig]
     """Arms of the ablation, by name."""
@@ -87,11 +87,12 @@ class SegGenConfig(Section):
                 "diffusion pipelines make images of no other size"
             )
         if self.dataset.fit == "native" and self.dataset.name != "scenes":
-            models = [self.train_seg.for_model(arm.model) for arm in self.variants.values()]
+            models = [self.train_seg.for_arm(arm) for arm in self.variants.values()]
             if zooming := sorted({m.model for m in models if m.resize == "zoom"}):
                 raise ValueError(
-                    f"dataset.fit is 'native', so samples differ in size, but train_seg.resize is "
-                    f"'zoom' for {' and '.join(zooming)}; set it to short_side or scale_jitter"
+                    "dataset.fit is 'native', so samples differ in size, but "
+                    f"train_seg.common.resize is 'zoom' for {' and '.join(zooming)}; set it to "
+                    "short_side or scale_jitter"
                 )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
@@ -138,7 +139,8 @@ def _check_files(config: SegGenConfig, *, base: Path, name: str) -> None:
         "foundation.reads": config.foundation.reads,
         "seediff.reads": config.seediff.reads,
         "diffumask.reads": None if diffumask is None else diffumask.reads,
-        "train_seg.backbone_source": config.train_seg.backbone_source,
+        "train_seg.hrnet.backbone_source": config.train_seg.hrnet.backbone_source,
+        "train_seg.mask2former.backbone_source": config.train_seg.mask2former.backbone_source,
     }
     for key, file in files.items():
         path = None if file is None else base / file
@@ -165,6 +167,9 @@ def check_config(tree: Any, *, name: str) -> SegGenConfig:
     """
     if not isinstance(tree, dict):
         raise ConfigError(f"{name} holds {type(tree).__name__}, expected a mapping of sections")
+    if earlier := keys_of_version_0_1(tree):
+        lines = [f"  {line}" for line in earlier]
+        raise ConfigError(f"{name} has {len(lines)} invalid value(s):\n" + "\n".join(lines))
     try:
         # As JSON, because values are strict there (text is no number), but a list is a tuple.
         return SegGenConfig.model_validate_json(json.dumps(tree), strict=True)

@@ -3,7 +3,8 @@
 A stage depends on every module that its module imports, directly or through others, also inside
 functions. The digest of a module is that of its syntax tree. So comments, docstrings and the texts
 of error messages change no digest. Of `seggen_core.config`, a stage depends only on the classes of
-the sections that dvc.yaml lists among its params: their fields, defaults and validators.
+the sections that dvc.yaml lists among its params, with their fields, defaults and validators, and
+on the constants and functions that these name.
 
 This module reads the sources as text and imports none of them.
 """
@@ -88,7 +89,7 @@ class SourceTree:
                 place = file.relative_to(self._package.parent).as_posix()
                 digests[place] = _digest(file.read_bytes())
         for section in self._sections(params):
-            digests[f"{_CONFIG}: {section}"] = _digest_tree(self._section_classes[section])
+            digests[f"{_CONFIG}: {section}"] = _digest_tree(self._definitions[section])
         return dict(sorted(digests.items()))
 
     def _find(self, module: str) -> Path | None:
@@ -122,17 +123,20 @@ class SourceTree:
                 yield from (package for package in packages if self._find(package) is not None)
 
     @cached_property
-    def _section_classes(self) -> dict[str, ast.ClassDef]:
+    def _definitions(self) -> dict[str, ast.stmt]:
+        """Everything that a module of the configuration defines at its top, by name."""
         files = sorted((self._package / "config").glob("*.py"))
         trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
-        return {n.name: n for tree in trees for n in tree.body if isinstance(n, ast.ClassDef)}
+        return {name: n for tree in trees for n in tree.body for name in _defined_names(n)}
 
     def _sections(self, params: Iterable[str]) -> list[str]:
-        """Return the classes of the sections of `params`, and of the sections inside them."""
-        classes = self._section_classes
+        """Return the classes of the sections of `params`, and whatever these classes name."""
+        definitions = self._definitions
+        top = definitions["SegGenConfig"]
+        assert isinstance(top, ast.ClassDef)
         fields = {
             statement.target.id: statement.annotation
-            for statement in classes["SegGenConfig"].body
+            for statement in top.body
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
         }
         sections = [fields[s] for key in params if (s := key.partition(".")[0]) in fields]
@@ -140,9 +144,9 @@ class SourceTree:
         reached: set[str] = set()
         while pending:
             name = pending.pop()
-            if name in classes and name not in reached:
+            if name in definitions and name not in reached:
                 reached.add(name)
-                pending += _class_names(classes[name])
+                pending += _class_names(definitions[name])
         return sorted(reached)
 
 
@@ -212,6 +216,18 @@ def _digest_tree(tree: ast.AST) -> str:
 
 def _class_names(node: ast.AST) -> list[str]:
     return [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+
+
+def _defined_names(node: ast.stmt) -> list[str]:
+    """Return the names of classes, functions and constants that a statement defines."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return [node.name]
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _digest(content: bytes) -> str:

@@ -141,8 +141,33 @@ def judge_table(judges: Sequence[JudgeScores], *, taxonomy: Taxonomy) -> pd.Data
     return scores.join(classes.astype(float))
 
 
+def arm_figures(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return the figures that `dvc metrics` shows, by arm: miou, std, delta, things and stuff.
+
+    A figure without a value is left out.
+
+    Args:
+        table: `ablation_table`.
+    """
+    columns = {
+        "miou": "miou",
+        "std": "miou_std",
+        "delta": "delta_miou",
+        "things": "miou_things",
+        "stuff": "miou_stuff",
+    }
+    return {
+        str(row["variant"]): {
+            name: round(float(row[column]), 2)
+            for name, column in columns.items()
+            if pd.notna(row[column])
+        }
+        for _, row in table.iterrows()
+    }
+
+
 def flat_metrics(table: pd.DataFrame, *, judges: Sequence[JudgeScores]) -> dict[str, float]:
-    """Return the metrics that `dvc metrics` shows.
+    """Return all metrics in one mapping, as metrics.json and MLflow have them.
 
     Names are "<variant>.miou", ".miou_std", ".delta", ".things", ".stuff" and "judge.<method>".
     """

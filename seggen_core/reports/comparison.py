@@ -8,6 +8,7 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.reports.ablation import (
     ablation_table,
+    arm_figures,
     flat_metrics,
     judge_table,
     per_class_delta,
@@ -84,11 +85,13 @@ class Comparison:
         """Write tables, the report and charts to `folder`.
 
         ablation.csv, per_class.csv, seeds.csv and judge.csv hold the tables of `reports.ablation`.
-        plots.csv has one row for each arm, for `dvc plots`. ablation.md is the report, ablation.png
-        and per_class.png are the charts. metrics.json has the figures for `dvc metrics`.
+        plots.csv has one row for each arm, for `dvc plots`. arms/<arm>.json and
+        methods/<method>.json have a few figures of each, for `dvc metrics`: it prints one row for
+        each file. ablation.md is the report, ablation.png and per_class.png are the charts.
+        metrics.json has all figures.
 
         Returns:
-            the content of metrics.json, with "/" for "." in its names.
+            the mIoU of each arm, by "<arm>/miou".
         """
         taxonomy, judges = self.taxonomy, self.judges
         seeds = seed_table(self.arms, taxonomy=taxonomy)
@@ -114,6 +117,15 @@ class Comparison:
             per_class, delta=delta, table=table, taxonomy=taxonomy, title=self.title
         )
         figure.savefig(folder / "per_class.png")
+        for name in ("arms", "methods"):
+            (folder / name).mkdir()
+        for arm, figures in arm_figures(table).items():
+            write_json(folder / "arms" / f"{arm}.json", figures)
+        for judge in judges:
+            write_json(
+                folder / "methods" / f"{judge.method}.json", {"judge_miou": round(judge.miou, 2)}
+            )
         metrics = flat_metrics(table, judges=judges) | flat_memorization(self.memorization)
         write_json(folder / "metrics.json", metrics)
-        return {name.replace(".", "/"): value for name, value in metrics.items()}
+        named = {name.replace(".", "/"): value for name, value in metrics.items()}
+        return {name: value for name, value in named.items() if name.endswith("/miou")}

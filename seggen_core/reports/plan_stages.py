@@ -158,14 +158,14 @@ def estimate_train_seg(w: Workload) -> StagePlan:
     seeds, size = len(w.config.dataset.subset_seeds), w.config.dataset.image_size
     hours = gigabytes = 0.0
     for variant in w.config.variants.values():
-        settings = w.config.train_seg.for_model(variant.model)
+        settings = w.config.train_seg.for_arm(variant)
         rates = w.rates["segmenter"][settings.model]
         height, width = settings.crop_shape or (size, size)
         pixels = height * width / rates["image_size"] ** 2
         rows = seeds * settings.num_steps * settings.batch_size
         hours += rows * rates["train_s"] * pixels / 3600
         gigabytes += seeds * rates["gigabytes"]
-    work = f"{seeds} seed(s) x {w.config.train_seg.num_steps:,} steps"
+    work = f"{seeds} seed(s) x {w.config.train_seg.common.num_steps:,} steps"
     arms, basis = len(w.config.variants), w.rates["basis"]
     return StagePlan("train_seg", arms, work, hours, gigabytes, basis)
 
@@ -173,7 +173,7 @@ def estimate_train_seg(w: Workload) -> StagePlan:
 def estimate_evaluate(w: Workload) -> StagePlan:
     """Estimate the predictions of every arm's segmenters on the test split."""
     seeds, count = len(w.config.dataset.subset_seeds), w.counts["test"]
-    models = [w.config.train_seg.for_model(v.model).model for v in w.config.variants.values()]
+    models = [variant.model for variant in w.config.variants.values()]
     hours = sum(seeds * count * w.predict_s(model) / 3600 for model in models)
     work = f"{count:,} test samples"
     return StagePlan("evaluate", len(models), work, hours, 0.0, w.rates["basis"])
@@ -183,7 +183,9 @@ def estimate_judge(w: Workload) -> StagePlan:
     """Estimate the judge's predictions on all synthetic samples."""
     methods = w.config.methods
     count = sum(w.num_samples(method) for method in methods)
-    hours = count * w.predict_s(w.config.train_seg.model) / 3600
+    judge = w.config.variants.get(w.config.judge.variant)
+    model = next(iter(w.config.variants.values())).model if judge is None else judge.model
+    hours = count * w.predict_s(model) / 3600
     return StagePlan("judge", len(methods), f"{count:,} samples", hours, 0.0, w.rates["basis"])
 
 

@@ -87,7 +87,7 @@ def read_arms(config: SegGenConfig, *, paths: ProjectPaths, taxonomy: Taxonomy) 
         tree = _read_json(file, stage=stage)
         known = {
             "variant": name,
-            "model": tree.get("model", variant.model or config.train_seg.model),
+            "model": tree.get("model", variant.model),
             "real": variant.real,
             "methods": variant.methods,
             "shuffle_masks": variant.shuffle_masks,

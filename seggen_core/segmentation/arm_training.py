@@ -94,7 +94,6 @@ def train_arm(stage: Stage, config: ArmConfig) -> Path:
         variant=config.variant,
         settings=config.settings,
         stores=stores,
-        unseen=config.unseen,
     )
     identity = [config.params, stage.config.seed, stage.taxonomy.to_json(), *stores.identity()]
     return training.train(stage.config.dataset.subset_seeds, scratch=stage.scratch(identity))
@@ -107,16 +106,14 @@ class ArmTraining:
     Attributes:
         stage: "train_seg" of the arm.
         variant: the arm's section.
-        settings: how it is trained (`arms.arm_settings`).
+        settings: how it is trained (`TrainSegConfig.for_arm`).
         stores: what it is trained on.
-        unseen: slugs of the classes whose real labels are ignored.
     """
 
     stage: Stage
     variant: VariantConfig
     settings: SegmenterConfig
     stores: ArmStores
-    unseen: tuple[str, ...]
 
     def train(self, subset_seeds: tuple[int, ...], *, scratch: Path) -> Path:
         """Train a segmenter for each subset; return the folder with all of them.
@@ -140,7 +137,9 @@ class ArmTraining:
             stores.train,
             stores.train.keys() if trains_on_all else stores.subsets[str(subset_seed)],
             stores.partitions,
-            tuple(self.stage.taxonomy.by_slug(slug).train_id for slug in self.unseen),
+            tuple(
+                self.stage.taxonomy.by_slug(slug).train_id for slug in self.variant.hidden_classes
+            ),
         )
         noise_filter = None
         if self.variant.noise_filter is not None:
@@ -240,7 +239,7 @@ class ArmTraining:
             return rounded(mean_iou(confusion)) or 0.0
 
         def report(step: int, value: float) -> None:
-            self._log({f"seed{subset_seed}/validation_miou": value}, step=step)
+            self._log({f"seed{subset_seed}/val_miou": value}, step=step)
 
         return Validation(self.settings, folder, score, report)
 
@@ -276,7 +275,12 @@ class ArmTraining:
         miou = rounded(mean_iou(confusion))
         self._log({f"seed{arm.seed.subset_seed}/val_miou": miou}, step=int(curve[-1]["step"]))
         save_segmenter(segmenter, folder=folder)
-        pd.DataFrame(curve).to_csv(folder / "history.csv", index=False)
+        scores = validation.scores if validation is not None else {}
+        scores = {int(step): score for step, score in scores.items()}
+        scores[int(curve[-1]["step"])] = np.nan if miou is None else miou
+        validated = pd.DataFrame(sorted(scores.items()), columns=["step", "val_miou"])
+        history = pd.DataFrame(curve).merge(validated, on="step", how="outer", sort=True)
+        history.to_csv(folder / "history.csv", index=False)
         parameters = sum(p.numel() for p in segmenter.parameters())
         metrics: dict[str, Any] = {
             "val_miou": miou,
@@ -315,16 +319,8 @@ class ArmTraining:
             pd.read_csv(folder / "history.csv").assign(seed=seed)
             for seed, folder in folders.items()
         ]
-        history = pd.concat(curves)[["seed", "step", "loss", "learning_rate"]]
+        history = pd.concat(curves)[["seed", "step", "loss", "learning_rate", "val_miou"]]
         history.to_csv(out / "history.csv", index=False)
-        if self.settings.validate_every is not None:
-            rows = [
-                {"seed": seed, "step": int(step), "val_miou": value}
-                for seed, summary in summaries.items()
-                for step, value in summary.get("validations", {}).items()
-            ]
-            columns = ["seed", "step", "val_miou"]
-            pd.DataFrame(rows, columns=columns).to_csv(out / "validations.csv", index=False)
         self._log({"val_miou": metrics["val_miou"]}, step=0)
 
     def _log(self, values: Mapping[str, float | None], *, step: int | None = None) -> None:
@@ -340,7 +336,14 @@ class _CurveReport:
         curve: the points so far.
     """
 
-    def __init__(self, run: StageRun, *, title: str, prefix: str, num_steps: int) -> None:
+    def __init__(
+        self,
+        run: StageRun,
+        *,
+        title: str,
+        prefix: str,
+        num_steps: int,
+    ) -> None:
         self.curve: LossCurve = []
         self._recent: list[float] = []
         self._last = (0, 0.0)

@@ -1,7 +1,7 @@
 """The arms of the ablation: their settings, what they train on, and their checkpoints."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
@@ -36,25 +36,6 @@ def find_variant(config: SegGenConfig, name: str | None) -> VariantConfig:
     return config.variants[name]
 
 
-def arm_settings(config: SegGenConfig, name: str) -> SegmenterConfig:
-    """Return how an arm is trained: `train_seg` for its model, with the arm's own changes.
-
-    Raises:
-        ConfigError: the arm has a `p_aug` that its strategy doesn't use.
-    """
-    variant = config.variants[name]
-    changes = {"strategy": variant.strategy, "p_aug": variant.p_aug}
-    settings = config.train_seg.for_model(variant.model).model_copy(
-        update={field: value for field, value in changes.items() if value is not None}
-    )
-    if variant.p_aug is not None and settings.strategy == "pretrain":
-        raise ConfigError(
-            f"variants.{name}.p_aug has no effect under strategy pretrain; "
-            "set strategy: replace beside it"
-        )
-    return settings
-
-
 class PredictedAt(TypedDict):
     """Short and largest long side that an arm is tested at (`predict.TestProtocol`)."""
 
@@ -76,33 +57,28 @@ class ArmConfig:
 
     Attributes:
         variant: the arm's section.
-        settings: `arm_settings`.
-        unseen: slugs of the classes whose real labels are ignored.
+        settings: `TrainSegConfig.for_arm`.
     """
 
     variant: VariantConfig
     settings: SegmenterConfig
-    unseen: tuple[str, ...]
 
     @classmethod
     def read(cls, config: SegGenConfig, name: str | None) -> "ArmConfig":
         """Read the section of the arm called `name`.
 
         Raises:
-            ConfigError: there is no such arm, or its settings contradict each other.
+            ConfigError: there is no such arm.
         """
         variant = find_variant(config, name)
-        assert name is not None
-        unseen = config.zero_shot.unseen if variant.hide_unseen else ()
-        return cls(variant, arm_settings(config, name), unseen)
+        return cls(variant, config.train_seg.for_arm(variant))
 
     @property
     def params(self) -> dict[str, Any]:
         """JSON-ready: every parameter that the training depends on."""
         return {
             "variant": self.variant.model_dump(mode="json"),
-            "unseen": list(self.unseen),
-            **self.settings.model_dump(mode="json", exclude={"overrides"}),
+            **self.settings.own(),
         }
 
 
@@ -119,13 +95,15 @@ class TrainedArm:
         model: the segmenter.
         seeds: subset seeds, one checkpoint each.
         protocol: at which size it was validated, and is tested.
+        facts: the content of metrics.json (`ArmTraining.train`).
         checkpoint: "last", or "best" by the validations during its training.
     """
 
     folder: Path
-    model: str
+    model: Literal["hrnet", "mask2former"]
     seeds: tuple[str, ...]
     protocol: TestProtocol = AS_STORED
+    facts: dict[str, Any] = field(default_factory=dict)
     checkpoint: Literal["last", "best"] = "last"
 
     @classmethod
@@ -148,7 +126,8 @@ class TrainedArm:
         if not metrics["seeds"] or not all(seed.isdecimal() for seed in metrics["seeds"]):
             raise damaged(file, "seeds names no subset seeds", stage=stage)
         protocol = TestProtocol(**metrics.get("tested_at", {}))
-        return cls(folder, metrics["model"], tuple(metrics["seeds"]), protocol)
+        facts = read_artefact(file, dict[str, Any], stage=stage)
+        return cls(folder, metrics["model"], tuple(metrics["seeds"]), protocol, facts)
 
     def load(self, seed: str, *, device: torch.device) -> Segmenter:
         """Load the segmenter of a subset seed, in evaluation mode, to `device`.
@@ -162,7 +141,7 @@ class TrainedArm:
             if not folder.is_dir():
                 raise FoundationError(
                     f"{folder} doesn't exist: {self.folder.name} was trained without validation; "
-                    "set train_seg.validate_every, or evaluate.checkpoint to last"
+                    "set train_seg.common.validate_every, or evaluate.checkpoint to last"
                 )
         return load_segmenter(folder).to(device)
 
@@ -300,8 +279,8 @@ def _stack(pairs: Sequence[Arrays]) -> Arrays:
     if len(sizes := sorted({mask.shape for mask in masks})) > 1:
         raise ConfigError(
             f"the samples of a step differ in size, e.g. {sizes[0]} and {sizes[-1]}, but "
-            "train_seg.resize is zoom, which takes samples of one size; set it to short_side or "
-            "scale_jitter (or dataset.fit to stretch)"
+            "train_seg.common.resize is zoom, which takes samples of one size; set it to "
+            "short_side or scale_jitter (or dataset.fit to stretch)"
         )
     return np.stack(images), np.stack(masks)
 

@@ -62,7 +62,7 @@ class HRNetSegmenter(Segmenter):
         }
         if not backbone.startswith("hrnet") or not timm.is_model(backbone):
             raise ConfigError(
-                f"train_seg.backbone is {backbone!r}; "
+                f"train_seg.hrnet.backbone is {backbone!r}; "
                 f"expected one of timm's: {', '.join(timm.list_models('hrnet*'))}"
             )
         try:
@@ -78,7 +78,7 @@ class HRNetSegmenter(Segmenter):
             )
         except (TypeError, KeyError, ValueError) as error:
             raise ConfigError(
-                f"timm can't build {backbone} with train_seg.backbone_kwargs: {error}"
+                f"timm can't build {backbone} with train_seg.hrnet.backbone_kwargs: {error}"
             ) from error
         first, second = _STEM_STRIDES[stem_stride]
         self.backbone.conv1.stride = (first, first)

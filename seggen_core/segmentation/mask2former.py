@@ -65,17 +65,17 @@ class Mask2FormerSegmenter(Segmenter):
     def build(
         cls, config: SegmenterConfig, *, id2label: Mapping[int, str], base: Path = Path()
     ) -> Self:
-        """Build from `config.mask2former`, or load `mask2former_source` with a new class head.
+        """Build from `config.architecture`, or load `config.source` with a new class head.
 
         A network that is built gets the weights of `backbone_source`, if any.
         """
         changes = {
-            **config.mask2former,
+            **config.architecture,
             "id2label": dict(id2label),
             "label2id": {label: i for i, label in id2label.items()},
             "ignore_value": IGNORE_INDEX,
         }
-        if config.mask2former_source is not None:
+        if config.source is not None:
             return cls(_load_pretrained(config, base=base, changes=changes))
         network = _build_network(changes)
         if config.initialization == "published":
@@ -179,20 +179,20 @@ def _build_network(fields: Mapping[str, Any]) -> Mask2FormerForUniversalSegmenta
         RuntimeError,
     ) as error:
         raise ConfigError(
-            f"transformers can't build a Mask2Former with train_seg.mask2former: {error}"
+            f"transformers can't build train_seg.mask2former.architecture: {error}"
         ) from error
 
 
 def _load_pretrained(
     config: SegmenterConfig, *, base: Path, changes: Mapping[str, Any]
 ) -> Mask2FormerForUniversalSegmentation:
-    """Load `mask2former_source`; the class head, and nothing else, gets random weights."""
-    source, revision = str(config.mask2former_source), config.mask2former_revision
+    """Load `config.source`; the class head, and nothing else, gets random weights."""
+    source, revision = str(config.source), config.revision
     local = (base / source).is_dir()
     if not local and (revision is None or not _COMMIT.fullmatch(revision)):
         raise FoundationError(
-            f"train_seg.mask2former_source {source} is neither a folder here nor a hub repository "
-            f"pinned by commit (revision: {revision!r}); set train_seg.mask2former_revision to the "
+            f"train_seg.mask2former.source {source} is neither a folder here nor a hub repository "
+            f"pinned by commit (revision: {revision!r}); set train_seg.mask2former.revision to the "
             "40-digit commit to load"
         )
     try:
@@ -215,8 +215,8 @@ def _load_pretrained(
     if unfit:
         raise FoundationError(
             f"{source} (revision {revision}) doesn't fill this Mask2Former: {len(unfit)} "
-            f"parameters are missing or of another shape, e.g. {unfit[0]}; train_seg.mask2former "
-            "mustn't change the shape of pretrained layers"
+            f"parameters are missing or of another shape, e.g. {unfit[0]}; "
+            "train_seg.mask2former.architecture mustn't change the shape of pretrained layers"
         )
     return network.train()
 
@@ -246,7 +246,7 @@ def _load_swin(encoder: PreTrainedModel, source: Path) -> None:
     check_fit(unfit, file=file, number=len(encoder.state_dict()))
     new = {n: v for n, v in encoder.state_dict().items() if n.startswith(_NEW_NORMS)}
     encoder.load_state_dict(loaded.state_dict() | new)
-    check_finite(encoder, part=f"train_seg.backbone_source {file}", cure="copy the file again")
+    check_finite(encoder, part=f"backbone_source {file}", cure="copy the file again")
 
 
 def _padded(images: torch.Tensor, *, value: float) -> torch.Tensor:

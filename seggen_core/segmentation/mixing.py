@@ -71,11 +71,11 @@ class Slot:
 def phase_lengths(config: SegmenterConfig) -> tuple[int, ...]:
     """Return the number of steps of each training phase.
 
-    There is one phase under "replace"; pre-training and fine-tuning under "pretrain". Each phase
-    has its own warm-up and decay, in every arm: an arm without synthetic samples is pre-trained on
-    real ones, as SegGen's baselines are (4.2).
+    There is one phase under "plain" and "replace"; pre-training and fine-tuning under "pretrain".
+    Each phase has its own warm-up and decay, in every arm: an arm without synthetic samples is
+    pre-trained on real ones, as SegGen's baselines are (4.2).
     """
-    if config.strategy == "replace":
+    if config.strategy != "pretrain":
         return (config.num_steps,)
     first = round(config.num_steps * config.pretrain_share)
     return tuple(n for n in (first, config.num_steps - first) if n)
@@ -154,7 +154,7 @@ class BatchPlan:
     def _replaced_share(self, step: int) -> float:
         if self._synthetic_only:
             return 1.0
-        if self._config.strategy == "replace":
+        if self._config.strategy != "pretrain":
             return self._config.p_aug
         return 1.0 if step < round(self._config.num_steps * self._config.pretrain_share) else 0.0
 

@@ -45,7 +45,7 @@ def build_segmenter(
     Weights are random (torch's global generator) or pretrained.
 
     Args:
-        config: of the model (`SegmenterConfig.for_model`).
+        config: of the arm (`TrainSegConfig.for_arm`).
         id2label: class names by train id, 0 to num_classes - 1 (`Taxonomy.id2label`).
         base: folder that relative paths to pretrained weights start from.
 

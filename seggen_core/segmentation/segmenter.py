@@ -83,8 +83,7 @@ class Segmenter(nn.Module, ABC):
         """
         raise ConfigError(
             f"{type(self).__name__} has no place for {len(weights)} class weights in its loss; set "
-            "train_seg.class_balance to 0 for it, in train_seg.overrides where other arms are to "
-            "keep it"
+            "class_balance to 0 for it"
         )
 
     @abstractmethod
@@ -134,7 +133,7 @@ def load_backbone(
     ]
     check_fit(unfit, file=file, number=len(wanted))
     backbone.load_state_dict({name: stored[name] for name in wanted})
-    check_finite(backbone, part=f"train_seg.backbone_source {file}", cure=_cure(example))
+    check_finite(backbone, part=f"backbone_source {file}", cure=_cure(example))
 
 
 def weights_file(source: Path, *, example: str) -> Path:
@@ -147,10 +146,10 @@ def weights_file(source: Path, *, example: str) -> Path:
     file = source / WEIGHTS_FILE if source.is_dir() else source
     if file.suffix != ".safetensors" or not file.is_file():
         raise FoundationError(
-            f"train_seg.backbone_source {source} is no safetensors file, nor a folder with "
+            f"backbone_source {source} is no safetensors file, nor a folder with "
             f"{WEIGHTS_FILE}; get one with: hf download {example} model.safetensors"
         )
-    part = f"train_seg.backbone_source {file}"
+    part = f"backbone_source {file}"
     headers = read_headers([file], part=part, cure=_cure(example))
     check_floats(headers, part=part, cure=_cure(example))
     return file
@@ -164,7 +163,7 @@ def check_fit(unfit: Sequence[str], *, file: Path, number: int) -> None:
     """Raise FoundationError if any of a backbone's `number` parameters doesn't fit a file's."""
     if unfit:
         raise FoundationError(
-            f"{file} doesn't fit train_seg.backbone: {len(unfit)} of {number} parameters are "
-            f"missing or of another shape, e.g. {unfit[0]}; name the backbone that the weights "
-            "were made with, and no backbone_kwargs"
+            f"{file} doesn't fit the backbone of train_seg: {len(unfit)} of {number} parameters "
+            f"are missing or of another shape, e.g. {unfit[0]}; name the backbone that the "
+            "weights were made with, and no backbone_kwargs"
         )

@@ -66,7 +66,7 @@ def train_segmenter(
 
     Args:
         segmenter: on the device to train on.
-        config: of the model that is trained (`SegmenterConfig.for_model`).
+        config: of the arm that is trained (`TrainSegConfig.for_arm`).
         arm: what it is trained on.
         state_folder: where the state is saved and looked for.
         on_step: called with (steps done, {"loss", "learning_rate"}) after every step, also for
@@ -92,7 +92,7 @@ def train_segmenter(
         read=arm.read,
         loss=_StepLoss(config, seed=arm.seed, noise_filter=noise_filter),
         error=ConfigError,
-        advice="lower train_seg.learning_rate",
+        advice=f"lower train_seg.{config.model}.learning_rate",
     )
     settings = LoopSettings(
         num_steps=config.num_steps,

@@ -3,6 +3,9 @@
 It makes images of 32 px, with attention at 16x16 and 8x8.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -102,11 +105,19 @@ PROMPTS = ["a photo of a car", "a photo of a potted plant"]
 TOKENS = [[(5,)], [(5, 6)]]
 
 
-def generate(pipeline, prompts=PROMPTS, *, guidance_scale=2.0, steps=3, seeds=None, **kwargs):
-    seeds = range(len(prompts)) if seeds is None else seeds
+def generate(
+    pipeline: Any,
+    prompts: Sequence[str] = PROMPTS,
+    *,
+    guidance_scale: float = 2.0,
+    steps: int = 3,
+    seeds: Sequence[int] | None = None,
+    **kwargs: Any,
+) -> Any:
+    chosen = range(len(prompts)) if seeds is None else seeds
     return pipeline(
         prompt=list(prompts),
-        generator=[torch.Generator().manual_seed(s) for s in seeds],
+        generator=[torch.Generator().manual_seed(s) for s in chosen],
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         output_type="pt",

@@ -1,15 +1,27 @@
 """Digests of the code of each stage: each source file is changed in turn; which digests change?"""
 
+import ast
+import copy
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from seggen_core.cli import STAGES
-from seggen_core.project.code import NEUTRAL, PACKAGE, SourceTree, code_digest, declared_params
+from seggen_core.config import Section, SegGenConfig
+from seggen_core.project.code import (
+    NEUTRAL,
+    PACKAGE,
+    SourceTree,
+    _digest_tree,
+    code_digest,
+    declared_params,
+)
 
 ROOT = PACKAGE.parent
 PARAMS = declared_params(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8")))
@@ -129,7 +141,7 @@ def test_the_text_of_an_error_counts_for_nothing_but_its_kind_does(package: Path
 
 
 def test_a_default_concerns_the_stages_that_read_its_section(package: Path) -> None:
-    edit(package / "config" / "segmentation.py", "num_steps: Positive = 600", "num_steps: int = 7")
+    edit(package / "config" / "segmenter.py", "num_steps: Positive = 600", "num_steps: int = 7")
     assert changed(package) == {"train_seg"}
 
 
@@ -142,3 +154,56 @@ def test_the_digest_of_a_stage_is_of_its_modules_alone() -> None:
     assert code_digest("masksyn") == code_digest("masksyn") != code_digest("imgsyn")
     with pytest.raises(ModuleNotFoundError, match=r"stages\.nothing has no source"):
         code_digest("nothing")
+
+
+def sections_of(stage: str) -> set[type[Section]]:
+    """The classes of the sections of params.yaml that dvc.yaml lets a stage depend on."""
+    reached: set[type[Section]] = set()
+    pending = [
+        SegGenConfig.model_fields[key.partition(".")[0]].annotation
+        for key in PARAMS[stage]
+        if key.partition(".")[0] in SegGenConfig.model_fields
+    ]
+    while pending:
+        annotation = pending.pop()
+        pending += [part for part in get_args(annotation) if not isinstance(part, str)]
+        is_section = isinstance(annotation, type) and issubclass(annotation, Section)
+        if is_section and annotation not in reached:
+            reached.add(annotation)
+            pending += [field.annotation for field in annotation.model_fields.values()]
+    return reached
+
+
+def defaults(section: type[Section]) -> Iterator[tuple[str, int]]:
+    """Class and position in it of each default of a section, also of those that it inherits."""
+    for owner in section.__mro__:
+        body = TREE._definitions[owner.__name__].body if owner.__name__ in TREE._definitions else []
+        for k, statement in enumerate(body):
+            if isinstance(statement, ast.AnnAssign) and statement.value is not None:
+                yield owner.__name__, k
+
+
+def test_a_changed_default_concerns_every_stage_that_may_use_it() -> None:
+    """params.yaml need not name a key, so its default is a number that results depend on."""
+    changes_digest: set[tuple[str, int]] = set()
+    for stage in STAGES:
+        listed = set(TREE._sections(PARAMS[stage]))
+        for owner, k in {d for section in sections_of(stage) for d in defaults(section)}:
+            assert owner in listed and f"seggen_core.config: {owner}" in CODE[stage], (stage, owner)
+            if (owner, k) not in changes_digest:
+                other = copy.deepcopy(TREE._definitions[owner])
+                other.body[k].value = ast.Constant("another default")
+                assert _digest_tree(other) != CODE[stage][f"seggen_core.config: {owner}"]
+                changes_digest.add((owner, k))
+    assert len(changes_digest) > 100
+
+
+def test_a_default_and_a_constant_behind_one_make_their_stages_stale(package: Path) -> None:
+    edit(package / "config" / "segmenter.py", "p_aug: Probability = 0.6", "p_aug: Probability = 1")
+    assert changed(package) == {"train_seg"}
+    file = package / "config" / "segmenter.py"
+    edit(file, "p_aug: Probability = 1", "p_aug: Probability = SHARE")
+    append(file, "\nSHARE = 0.6\n")
+    before = SourceTree(package).stage_code("train_seg", params=PARAMS["train_seg"])
+    edit(file, "SHARE = 0.6", "SHARE = 0.7")
+    assert SourceTree(package).stage_code("train_seg", params=PARAMS["train_seg"]) != before

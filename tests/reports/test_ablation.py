@@ -221,13 +221,15 @@ def test_scores_of_several_scales_get_a_column_if_there_are_any():
 
 
 REAL = ["data/real/train/index.parquet", "data/real/val/index.parquet"]
+PLAIN = {"model": "hrnet", "strategy": "plain"}
+REPLACE = {"model": "hrnet", "strategy": "replace"}
 VARIANTS = {
-    "baseline": {"reads": REAL},
-    "masksyn": {"reads": ["data/synthetic/masksyn", REAL[0]]},
-    "shuffled": {"reads": ["data/synthetic/masksyn", REAL[0]], "shuffle_masks": True},
-    "full_real": {"reads": REAL, "real": "all"},
-    "m2f": {"reads": REAL, "model": "mask2former"},
-    "m2f_masksyn": {"reads": ["data/synthetic/masksyn", REAL[0]], "model": "mask2former"},
+    "baseline": PLAIN | {"reads": REAL},
+    "masksyn": REPLACE | {"reads": ["data/synthetic/masksyn", REAL[0]]},
+    "shuffled": REPLACE | {"reads": ["data/synthetic/masksyn", REAL[0]], "shuffle_masks": True},
+    "full_real": PLAIN | {"reads": REAL, "real": "all"},
+    "m2f": PLAIN | {"reads": REAL, "model": "mask2former"},
+    "m2f_masksyn": REPLACE | {"reads": ["data/synthetic/masksyn", REAL[0]], "model": "mask2former"},
 }
 
 
@@ -282,7 +284,15 @@ def test_the_stage_writes_tables_charts_and_what_dvc_shows(config, project):
         "seeds.csv",
         "judge.csv",
     }
-    assert {p.name for p in project.ablation.iterdir()} == names | {"metrics.json", "plots.csv"}
+    names |= {"metrics.json", "plots.csv", "arms", "methods"}
+    assert {p.name for p in project.ablation.iterdir()} == names
+    shown = {p.stem: json.loads(p.read_text()) for p in (project.ablation / "arms").iterdir()}
+    assert set(shown) == set(VARIANTS)
+    assert shown["masksyn"]["miou"] == 58.0 and shown["masksyn"]["delta"] == 10.5
+    assert set(shown["masksyn"]) <= {"miou", "std", "delta", "things", "stuff"}
+    assert "delta" not in shown["baseline"], "it is compared with no arm"
+    judged = json.loads((project.ablation / "methods" / "masksyn.json").read_text())
+    assert judged == {"judge_miou": 61.25}
     with (project.ablation / "ablation.csv").open() as handle:
         rows = {row["variant"]: row for row in csv.DictReader(handle)}
     assert list(rows) == list(VARIANTS)
@@ -294,9 +304,9 @@ def test_the_stage_writes_tables_charts_and_what_dvc_shows(config, project):
     logged = run_files(project.metrics_log, "ablation")[0].read_text()
     assert '"masksyn/miou":58.0' in logged and '"status":"FINISHED"' in logged
 
-    before = {p.name: p.read_bytes() for p in project.ablation.iterdir()}
+    before = {p: p.read_bytes() for p in project.ablation.rglob("*") if p.is_file()}
     ablation.run(config, paths=project, item=None)
-    assert {p.name: p.read_bytes() for p in project.ablation.iterdir()} == before
+    assert {p: p.read_bytes() for p in project.ablation.rglob("*") if p.is_file()} == before
 
 
 def test_files_of_a_killed_run_are_not_published(config, project, monkeypatch):

@@ -63,6 +63,12 @@ def project(tmp_path: Path) -> ProjectPaths:
     MaskSyn and ImgSyn have two samples a source, SeeDiff two a class.
     """
     paths = ProjectPaths(tmp_path)
+    write_project(paths)
+    return paths
+
+
+def write_project(paths: ProjectPaths) -> None:
+    """Write the project of the fixture `project` to an empty folder."""
     paths.data.mkdir()
     for stream, (split, keys) in enumerate(
         {
@@ -89,4 +95,3 @@ def project(tmp_path: Path) -> ProjectPaths:
             stream=40 + c.train_id,
             ignore_others_than=c.train_id,
         )
-    return paths

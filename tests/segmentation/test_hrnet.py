@@ -126,7 +126,7 @@ def test_pretrained_weights_are_taken_from_safetensors(tmp_path: Path) -> None:
             classifier.stage4[0].fuse_layers[3][0][0][0].weight,
         )
     with pytest.raises(
-        FoundationError, match=r"doesn't fit train_seg\.backbone: .* e\.g\. conv1\.weight"
+        FoundationError, match=r"doesn't fit the backbone of train_seg: .* e\.g\. conv1\.weight"
     ):
         tiny(backbone_source=str(tmp_path))
 

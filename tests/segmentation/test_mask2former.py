@@ -16,7 +16,7 @@ from tests.segmentation.tiny import ID2LABEL, TINY_MASK2FORMER
 def tiny(**changes: object) -> Mask2FormerSegmenter:
     torch.manual_seed(0)
     config = SegmenterConfig.model_validate(
-        {"model": "mask2former", "mask2former": TINY_MASK2FORMER} | changes
+        {"model": "mask2former", "architecture": TINY_MASK2FORMER} | changes
     )
     segmenter = build_segmenter(config, id2label=ID2LABEL)
     assert isinstance(segmenter, Mask2FormerSegmenter)
@@ -96,8 +96,8 @@ def test_pretrained_weights_get_a_head_for_the_new_classes(tmp_path: Path) -> No
     torch.manual_seed(9)
     config = SegmenterConfig(
         model="mask2former",
-        mask2former_source=str(tmp_path / "model"),
-        mask2former={"train_num_points": 16},
+        source=str(tmp_path / "model"),
+        architecture={"train_num_points": 16},
     )
     segmenter = build_segmenter(config, id2label={0: "road", 1: "bus"})
     assert isinstance(segmenter, Mask2FormerSegmenter)
@@ -122,7 +122,7 @@ def test_the_backbone_may_come_from_a_classifier(tmp_path: Path) -> None:
         "out_features": ["stage1", "stage2", "stage3", "stage4"],
     }
     segmenter = tiny(
-        mask2former=TINY_MASK2FORMER | {"backbone_config": backbone}, backbone_source=str(tmp_path)
+        architecture=TINY_MASK2FORMER | {"backbone_config": backbone}, backbone_source=str(tmp_path)
     )
     wanted = classifier.resnet.state_dict()
     found = {
@@ -133,7 +133,7 @@ def test_the_backbone_may_come_from_a_classifier(tmp_path: Path) -> None:
     assert found.keys() == wanted.keys() and all(
         torch.equal(found[name], wanted[name]) for name in wanted
     )
-    with pytest.raises(FoundationError, match=r"doesn't fit train_seg\.backbone"):
+    with pytest.raises(FoundationError, match=r"doesn't fit the backbone of train_seg"):
         tiny(backbone_source=str(tmp_path))  # a Swin
 
 
@@ -143,7 +143,7 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         FoundationError,
         match=r"doesn't fill this Mask2Former: \d+ parameters are missing or of another shape",
     ):
-        tiny(mask2former_source=str(tmp_path / "model"), mask2former={"num_queries": 7})
+        tiny(source=str(tmp_path / "model"), architecture={"num_queries": 7})
 
 
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -156,25 +156,25 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     }
     resnet["out_features"] = TINY_MASK2FORMER["backbone_config"]["out_features"]
     save_segmenter(
-        tiny(mask2former=TINY_MASK2FORMER | {"backbone_config": resnet}), folder=tmp_path / "model"
+        tiny(architecture=TINY_MASK2FORMER | {"backbone_config": resnet}), folder=tmp_path / "model"
     )
     load_segmenter(tmp_path / "model")
     assert capfd.readouterr() == ("", "")
 
 
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="can't build a Mask2Former"):
-        tiny(mask2former=TINY_MASK2FORMER | {"feature_size": 30})
+    with pytest.raises(ConfigError, match="can't build train_seg.mask2former.architecture"):
+        tiny(architecture=TINY_MASK2FORMER | {"feature_size": 30})
     with pytest.raises(ValueError, match="num_queries"):
-        tiny(mask2former=TINY_MASK2FORMER | {"num_queries": "many"})
+        tiny(architecture=TINY_MASK2FORMER | {"num_queries": "many"})
     for revision in (None, "main"):
         with pytest.raises(FoundationError, match="pinned by commit"):
             tiny(
-                mask2former_source="facebook/mask2former-swin-tiny-ade-semantic",
-                mask2former_revision=revision,
+                source="facebook/mask2former-swin-tiny-ade-semantic",
+                revision=revision,
             )
     with pytest.raises(FoundationError, match="can't load a Mask2Former"):
-        tiny(mask2former_source=str(tmp_path))
+        tiny(source=str(tmp_path))
 
 
 def test_the_backbone_may_come_from_a_swin_classifier(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_the_backbone_may_come_from_a_swin_classifier(tmp_path: Path) -> None:
         assert torch.equal(loaded[name], wanted[name]), name
     with pytest.raises(FoundationError, match=r"\d+ of \d+ parameters are missing"):
         tiny(
-            mask2former=TINY_MASK2FORMER
+            architecture=TINY_MASK2FORMER
             | {"backbone_config": TINY_MASK2FORMER["backbone_config"] | {"embed_dim": 16}},
             backbone_source=str(tmp_path),
         )

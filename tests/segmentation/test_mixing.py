@@ -189,7 +189,9 @@ def arm(
 ) -> Arm:
     real = "data/real/train/index.parquet"
     folders = [f"data/synthetic/{method}" for method in reads] + [real, real]
-    variant = VariantConfig.model_validate({"reads": folders[:2]} | changes)
+    variant = VariantConfig.model_validate(
+        {"model": "hrnet", "strategy": "replace", "reads": folders[:2]} | changes
+    )
     partitions = {method: open_partitions(paths.synthetic(method)) for method in variant.methods}
     return open_arm(
         variant,

@@ -12,7 +12,7 @@ from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.stages import train_seg
 from seggen_core.taxonomy import IGNORE_INDEX
-from tests.segmentation.test_stages import REAL, settings
+from tests.segmentation.test_stages import PLAIN, REAL, REPLACE, settings
 
 
 class Channels(Segmenter):
@@ -120,9 +120,9 @@ def test_ignored_pixels_have_no_loss(segmenter: Segmenter) -> None:
 def test_an_arm_with_a_filter_ignores_nothing_or_everything(project: ProjectPaths) -> None:
     reads = ["data/synthetic/masksyn", "data/synthetic/imgsyn"]
     arms = {
-        "plain": {"reads": reads},
-        "lenient": {"reads": reads, "noise_filter": {"tolerance": 1e9}},
-        "strict": {"reads": reads, "noise_filter": {"tolerance": 1e-9}},
+        "plain": REPLACE | {"reads": reads},
+        "lenient": REPLACE | {"reads": reads, "noise_filter": {"tolerance": 1e9}},
+        "strict": REPLACE | {"reads": reads, "noise_filter": {"tolerance": 1e-9}},
     }
     losses = {}
     for arm in arms:
@@ -139,7 +139,7 @@ def test_an_arm_with_a_filter_that_was_killed_goes_on_to_the_same_weights(
 ) -> None:
     reads = ["data/synthetic/masksyn", "data/synthetic/imgsyn"]
     config = settings(
-        variants={"arm": {"reads": reads, "noise_filter": {"tolerance": 1.0}}},
+        variants={"arm": REPLACE | {"reads": reads, "noise_filter": {"tolerance": 1.0}}},
         ablation={"baseline": "arm"},
     )
     train_seg.run(config, paths=project, item="arm")
@@ -171,7 +171,10 @@ def test_an_arm_with_a_filter_that_was_killed_goes_on_to_the_same_weights(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"real": "none", "reads": ("data/synthetic/masksyn", REAL)}, {"reads": (REAL, REAL)}],
+    [
+        PLAIN | {"real": "none", "reads": ("data/synthetic/masksyn", REAL)},
+        PLAIN | {"reads": (REAL, REAL)},
+    ],
 )
 def test_a_filter_needs_real_and_synthetic_samples(changes: dict) -> None:
     with pytest.raises(ValueError, match="noise_filter"):

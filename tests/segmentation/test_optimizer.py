@@ -28,7 +28,7 @@ def groups_by_name(segmenter: Segmenter, **changes: object) -> dict[str, tuple[f
 
 
 def mask2former(backbone: dict) -> Segmenter:
-    config = settings("mask2former", mask2former=TINY_MASK2FORMER | {"backbone_config": backbone})
+    config = settings("mask2former", architecture=TINY_MASK2FORMER | {"backbone_config": backbone})
     return build_segmenter(config, id2label=ID2LABEL)
 
 

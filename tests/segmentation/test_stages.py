@@ -28,33 +28,41 @@ from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY, TRAIN_KEYS, wri
 from tests.segmentation.tiny import TINY_HRNET, TINY_MASK2FORMER
 
 REAL = "data/real/train/index.parquet"
+PLAIN = {"model": "hrnet", "strategy": "plain"}
+REPLACE = {"model": "hrnet", "strategy": "replace"}
 
 
 def settings(**sections: Any) -> SegGenConfig:
     tree = {
         "classes": TAXONOMY.slugs,
         "train_seg": {
-            "num_steps": 6,
-            "batch_size": 4,
-            "learning_rate": 1e-2,
-            "checkpoint_every": 2,
-            "backbone_kwargs": TINY_HRNET,
-            "stem_stride": 2,
-            "mask2former": TINY_MASK2FORMER,
-            "overrides": {"mask2former": {"num_steps": 2, "learning_rate": 1e-4}},
+            "common": {
+                "num_steps": 6,
+                "batch_size": 4,
+                "checkpoint_every": 2,
+                "validate_every": 4,
+            },
+            "hrnet": {"learning_rate": 1e-2, "backbone_kwargs": TINY_HRNET, "stem_stride": 2},
+            "mask2former": {
+                "learning_rate": 1e-4,
+                "architecture": TINY_MASK2FORMER,
+                "overrides": {"num_steps": 2},
+            },
         },
         "variants": {
-            "baseline": {"reads": [REAL, REAL]},
-            "shuffled": {
+            "baseline": PLAIN | {"reads": [REAL, REAL]},
+            "shuffled": REPLACE
+            | {
                 "reads": ["data/synthetic/masksyn", "data/synthetic/imgsyn"],
                 "shuffle_masks": True,
             },
-            "synthetic_only": {
+            "synthetic_only": PLAIN
+            | {
                 "reads": ["data/synthetic/masksyn", "data/synthetic/seediff"],
                 "real": "none",
             },
-            "full_real": {"reads": [REAL, REAL], "real": "all"},
-            "mask2former": {"reads": [REAL, REAL], "model": "mask2former"},
+            "full_real": PLAIN | {"reads": [REAL, REAL], "real": "all"},
+            "mask2former": PLAIN | {"reads": [REAL, REAL], "model": "mask2former"},
         },
         "evaluate": {"num_pictures": 2},
     }
@@ -188,9 +196,9 @@ def test_arms_start_from_the_same_weights(
 def test_an_arm_may_replace_more_or_less_often_than_the_others(project: ProjectPaths) -> None:
     reads = ["data/synthetic/masksyn", "data/synthetic/imgsyn"]
     arms = {
-        "baseline": {"reads": [REAL, REAL]},
-        "never": {"reads": reads, "p_aug": 0.0},
-        "always": {"reads": reads, "p_aug": 1.0},
+        "baseline": PLAIN | {"reads": [REAL, REAL]},
+        "never": REPLACE | {"reads": reads, "p_aug": 0.0},
+        "always": REPLACE | {"reads": reads, "p_aug": 1.0},
     }
     losses = {}
     for arm in arms:
@@ -200,23 +208,26 @@ def test_an_arm_may_replace_more_or_less_often_than_the_others(project: ProjectP
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "changes, words",
     [
-        {"real": "none", "reads": ("data/synthetic/masksyn", REAL)},
-        {"reads": (REAL, REAL)},
-        {"reads": ("data/synthetic/masksyn", REAL), "strategy": "pretrain"},
+        ({"strategy": "replace", "reads": (REAL, REAL)}, "strategy: plain"),
+        (
+            {"strategy": "replace", "reads": ("data/synthetic/masksyn", REAL), "real": "none"},
+            "strategy: plain",
+        ),
+        ({"strategy": "plain", "reads": ("data/synthetic/masksyn", REAL)}, "strategy: replace"),
+        ({"strategy": "plain", "reads": (REAL, REAL), "p_aug": 0.2}, "p_aug"),
+        (
+            {"strategy": "pretrain", "reads": ("data/synthetic/masksyn", REAL), "p_aug": 0.2},
+            "p_aug",
+        ),
     ],
 )
-def test_a_replacement_probability_that_has_no_effect_is_refused(changes: dict) -> None:
-    with pytest.raises(ValueError, match="p_aug"):
-        VariantConfig.model_validate(changes | {"p_aug": 0.2})
-
-
-def test_a_replacement_probability_under_the_strategy_of_all_arms(project: ProjectPaths) -> None:
-    arms = {"baseline": {"reads": ["data/synthetic/masksyn", REAL], "p_aug": 0.2}}
-    config = settings(variants=arms, train_seg={"num_steps": 1, "strategy": "pretrain"})
-    with pytest.raises(ConfigError, match="p_aug has no effect under strategy pretrain"):
-        train_seg.run(config, paths=project, item="baseline")
+def test_a_strategy_that_does_not_fit_the_samples_of_an_arm_is_refused(
+    changes: dict, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        VariantConfig.model_validate({"model": "hrnet"} | changes)
 
 
 def test_evaluate_scores_the_test_split_for_each_seed(project: ProjectPaths) -> None:

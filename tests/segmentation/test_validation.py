@@ -90,7 +90,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_a_killed_stage_that_validates_goes_on_to_the_same_bytes(
     project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = project_settings().train_seg.model_dump() | {"validate_every": 1}
+    changes = project_settings().train_seg.model_dump()
+    changes["common"]["validate_every"] = 1
     config = project_settings(train_seg=changes)
     train_seg.run(config, paths=project, item="baseline")
     out = project.checkpoint("baseline")
@@ -100,7 +101,7 @@ def test_a_killed_stage_that_validates_goes_on_to_the_same_bytes(
     assert metrics["validations"]["6"] == metrics["val_miou"] and metrics["steps_done"] == 6
     best = max(metrics["validations"].values())
     assert metrics["best_val_miou"] == metrics["validations"][str(metrics["best_step"])] == best
-    table = pd.read_csv(out / "validations.csv")
+    table = pd.read_csv(out / "history.csv").dropna(subset="val_miou")
     assert table[["seed", "step"]].to_numpy().tolist() == [
         [s, t] for s in (0, 1) for t in range(1, 7)
     ]
@@ -136,15 +137,17 @@ def test_a_killed_stage_that_validates_goes_on_to_the_same_bytes(
 def test_validation_changes_nothing_in_the_training(project: ProjectPaths) -> None:
     weights = []
     for every in (None, 2):
-        changes = project_settings().train_seg.model_dump() | {"validate_every": every}
+        changes = project_settings().train_seg.model_dump()
+        changes["common"]["validate_every"] = every
         train_seg.run(project_settings(train_seg=changes), paths=project, item="mask2former")
         weights.append((project.checkpoint("mask2former") / "seed0/model.safetensors").read_bytes())
     assert weights[0] == weights[1]
 
 
 def test_an_early_end_writes_what_there_is(project: ProjectPaths) -> None:
-    base = project_settings().train_seg.model_dump()
-    stuck = base | {"learning_rate": 1e-12, "validate_every": 1, "patience": 2, "num_steps": 500}
+    stuck = project_settings().train_seg.model_dump()
+    stuck["common"] |= {"validate_every": 1, "patience": 2, "num_steps": 500}
+    stuck["hrnet"]["learning_rate"] = 1e-12
     train_seg.run(project_settings(train_seg=stuck), paths=project, item="baseline")
     out = project.checkpoint("baseline")
     metrics = json.loads((out / "metrics.json").read_text())["seeds"]["0"]
@@ -154,7 +157,11 @@ def test_an_early_end_writes_what_there_is(project: ProjectPaths) -> None:
 
 
 def test_the_best_model_of_an_arm_that_was_not_validated(project: ProjectPaths) -> None:
-    train_seg.run(project_settings(), paths=project, item="baseline")
+    never = project_settings().train_seg.model_dump()
+    never["common"]["validate_every"] = None
+    train_seg.run(project_settings(train_seg=never), paths=project, item="baseline")
     picked = project_settings(evaluate={"checkpoint": "best"})
-    with pytest.raises(FoundationError, match=r"trained without validation; set train_seg\.val"):
+    with pytest.raises(
+        FoundationError, match=r"trained without validation; set train_seg\.common\.val"
+    ):
         evaluate.run(picked, paths=project, item="baseline")

@@ -8,6 +8,7 @@ from typing import Any
 from seggen_core.config import SegGenConfig
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.taxonomy import Taxonomy
+from tests.minimal_config import BASELINE
 
 TAXONOMY = Taxonomy.from_names(stuff=["grass"], things=["car", "bus"])
 
@@ -27,7 +28,9 @@ def make_config(**sections: Any) -> SegGenConfig:
         "masksyn": synthesis,
         "imgsyn": synthesis,
         "seediff": {"samples_per_class": 1},
-        "variants": {"baseline": {"reads": ["data/real/subsets.json", "data/real/train"]}},
+        "variants": {
+            "baseline": BASELINE | {"reads": ["data/real/subsets.json", "data/real/train"]}
+        },
     }
     return SegGenConfig.model_validate(tree | sections)
 
