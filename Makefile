@@ -67,8 +67,6 @@ demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and pri
 	wait $$follower || python -m seggen_core track || true
 	[[ $$status == 0 ]] || exit $$status
 	python -m seggen_core report
-	@echo
-	echo "Every stage's parameters, metrics and pictures: make ui"
 
 test: setup ## Run the tests
 	pytest --numprocesses $(JOBS) --dist loadfile

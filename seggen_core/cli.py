@@ -19,6 +19,7 @@ from seggen_core.commands import (
     captions_import,
     code,
     init,
+    lineage,
     plan,
     pretrain,
     report,
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Any] = {
     "captions-import": captions_import,
     "pretrain": pretrain,
     "report": report,
+    "lineage": lineage,
     "track": track,
     "code": code,
 }

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from seggen_core.config import SegGenConfig
+from seggen_core.config import SYNTHESIS_METHODS, SegGenConfig
 from seggen_core.datasets.identity import check_real_stores
+from seggen_core.errors import ConfigError
 from seggen_core.project.code import code_digest
 from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
@@ -138,6 +139,7 @@ class Stage:
         """
         for finished, out in outs.items():
             publish(finished, out)
+            self.run.log_output(out)
         shutil.rmtree(self._scratch_family, ignore_errors=True)
 
     @property
@@ -168,9 +170,12 @@ def open_stage(
     Raises:
         DatasetError: data/real holds the samples of another dataset than params.yaml names.
         StorageError: the disk is full, not writable or failing, whatever library met it.
+        ConfigError: the stage makes a class partition, and there is no such class.
     """
     if name != "dataset":
         check_real_stores(paths, dataset=config.dataset.name)
+    if name in SYNTHESIS_METHODS:
+        check_class(item, config=config, paths=paths)
     if params is None:
         params = getattr(config, name).model_dump(mode="json")
     with (
@@ -178,3 +183,26 @@ def open_stage(
         disk_errors(paths.root),
     ):
         yield Stage(name=name, item=item, config=config, paths=paths, run=run)
+
+
+def check_class(slug: str | None, *, config: SegGenConfig, paths: ProjectPaths) -> None:
+    """Check that a class partition can be made.
+
+    Args:
+        slug: of the class.
+        config: its `classes` have to list the class.
+        paths: if data/real has a taxonomy, this has to have the class.
+
+    Raises:
+        ConfigError: the class is not among them.
+    """
+    if slug not in config.classes:
+        known = ", ".join(config.classes)
+        raise ConfigError(f"there is no class partition {slug!r}; params.yaml has: {known}")
+    if paths.taxonomy.is_file():
+        slugs = Taxonomy.read(paths.taxonomy).slugs
+        if slug not in slugs:
+            raise ConfigError(
+                f"the dataset has no class {slug!r}, which 'classes' in params.yaml lists; it has: "
+                f"{', '.join(slugs)}"
+            )

@@ -238,7 +238,10 @@ def test_the_dataset_stage_runs_and_report_prints_the_table(
     table.parent.mkdir(parents=True)
     table.write_text("| arm | mIoU |\n", encoding="utf-8")
     assert main(["--params", str(params), "report"]) == 0
-    assert "| arm | mIoU |" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "| arm | mIoU |" in text and "make ui" in text
+    assert "git add dvc.lock params.yaml && git commit" in text
+    assert "dvc exp run --set-param train_seg.replace.p_aug=0.4 && dvc metrics diff" in text
 
 
 def test_replay_without_a_store_is_a_user_error(

@@ -7,7 +7,18 @@ if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
     from seggen_core.project.paths import ProjectPaths
 
-SUMMARY = "print the ablation table"
+SUMMARY = "print the ablation table, and what to try next"
+
+_NEXT = """\
+Try next:
+
+1. Look at every stage, arm and sample in a browser:
+     make ui
+2. Record this result, so that later ones are compared with it:
+     git add dvc.lock params.yaml && git commit --message "First result"
+3. Try another setting; only the arms that use it run again:
+     dvc exp run --set-param {setting} && dvc metrics diff
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,11 +26,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:  # noqa: ARG001 (a command's signature)
-    """Print the table; ConfigError if there is none yet."""
+    """Print the table and three commands; ConfigError if there is no table yet."""
     from seggen_core.errors import ConfigError
 
     table = paths.ablation / "ablation.md"
     if not table.is_file():
         raise ConfigError(f"there is no {table}; run the pipeline first (make demo, or: dvc repro)")
     print(table.read_text(encoding="utf-8"))
+    print(_NEXT.format(setting=_other_setting(config)))
     return 0
+
+
+def _other_setting(config: "SegGenConfig") -> str:
+    """Return a parameter that some arm depends on, with another value: "<key>=<value>"."""
+    strategies = {variant.strategy for variant in config.variants.values()}
+    settings = config.train_seg
+    if "replace" in strategies:
+        key, value = "replace.p_aug", settings.replace.p_aug
+    elif "pretrain" in strategies:
+        key, value = "pretrain.pretrain_share", settings.pretrain.pretrain_share
+    else:
+        return f"train_seg.common.num_steps={2 * settings.common.num_steps}"
+    return f"train_seg.{key}={0.4 if value != 0.4 else 0.6}"

@@ -59,7 +59,7 @@ class ArmEvaluation:
         confusion.json has the confusion matrix of each seed, confusion.csv their sum.
 
         Returns:
-            the single figures in `metrics`, and "iou/<slug>" of each class.
+            no figure: the run of an arm gets its scores from `arm_run.log_arm`.
         """
         matrices = {seed: confusion.tolist() for seed, confusion in self.confusions.items()}
         self.confusion_table().to_csv(folder / "confusion.csv", index=False)
@@ -71,9 +71,7 @@ class ArmEvaluation:
             scale=picture_scale(rows, side=_PICTURE_SIDE),
             labels=["image", "truth", "prediction"],
         ).save(folder / "predictions.png")
-        figures = {name: v for name, v in self.metrics.items() if isinstance(v, float)}
-        per_class = self.metrics["per_class_iou"].items()
-        return figures | {f"iou/{slug}": v for slug, v in per_class if v is not None}
+        return {}
 
     def confusion_table(self) -> pd.DataFrame:
         """Return the sum of the confusion matrices, a row for each pair of classes.

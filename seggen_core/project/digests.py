@@ -43,6 +43,28 @@ def content_digest(path: Path, *, cache: Path | None = None) -> str:
     return hashlib.md5("".join(lines).encode(), usedforsecurity=False).hexdigest()
 
 
+def dvc_digest(path: Path, *, cache: Path | None = None) -> str:
+    """Return the md5 that DVC records for a file or folder; that of a folder ends in ".dir".
+
+    DVC hashes the sorted list of a folder's files with their md5s, as JSON.
+
+    Args:
+        path: file or folder.
+        cache: as of `content_digest`.
+
+    Raises:
+        FileNotFoundError: `path` does not exist.
+    """
+    if not path.is_dir():
+        return _file_digest(path, cache=cache)
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    rows = [
+        {"md5": _file_digest(files[name], cache=cache), "relpath": name} for name in sorted(files)
+    ]
+    text = json.dumps(rows, sort_keys=True).encode()
+    return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
+
+
 def _file_digest(path: Path, *, cache: Path | None) -> str:
     stat = path.stat()
     note = None

@@ -2,6 +2,7 @@
 
 from seggen_core.config import SegGenConfig
 from seggen_core.evaluation.arm import evaluate_arm
+from seggen_core.evaluation.arm_run import log_arm
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.arms import TrainedArm, find_variant
 from seggen_core.stage import open_stage
@@ -21,15 +22,17 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     find_variant(config, item)
     assert item is not None
     settings = config.evaluate
-    with open_stage("evaluate", item=item, config=config, paths=paths) as stage:
+    with open_stage("evaluate", item=item, config=config, paths=paths, params={}) as stage:
+        arm = TrainedArm.read(paths, variant=item)
         test = SampleStore(paths.real("test"))
         stage.run.log_input(name="real_test", path=test.folder)
         report = evaluate_arm(
-            TrainedArm.read(paths, variant=item),
+            arm,
             test=test,
             taxonomy=stage.taxonomy,
             settings=settings,
             unseen=config.zero_shot.unseen,
             device=stage.device,
         )
+        log_arm(stage, arm=arm, report=report)
         stage.publish_report(report, paths.report("evaluate", item))

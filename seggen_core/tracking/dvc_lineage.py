@@ -6,12 +6,12 @@ stages run. A read in such a moment is repeated a few times. Then tags may lack 
 never hold a part of one.
 """
 
-import hashlib
 import re
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,30 @@ class DvcLock:
     """The md5s in dvc.lock.
 
     Attributes:
-        outputs: path (relative to the project root) to md5, of every stage's outputs.
-        dependencies: stage name ("masksyn@car") to the paths and md5s that its last run read.
+        stages: stage name ("masksyn@car") to path (relative to the project root) and md5 of its
+            outputs.
+        dependencies: stage name to the paths and md5s that its last run read.
     """
 
-    outputs: Mapping[str, str]
+    stages: Mapping[str, Mapping[str, str]]
     dependencies: Mapping[str, Mapping[str, str]]
 
-    def digest(self, path: str) -> str | None:
-        """Return the md5 of the output at or above `path`, else one over the outputs below it."""
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        """Path to md5, of the outputs of all stages."""
+        return {path: md5 for outs in self.stages.values() for path, md5 in outs.items()}
+
+    def find(self, path: str) -> dict[str, str]:
+        """Return the outputs with md5s that make up `path`.
+
+        That is the output at or above `path`, else all outputs below it: data/synthetic/masksyn
+        has one for each class.
+        """
         parts = Path(path).parts
         for length in range(len(parts), 0, -1):
-            if (md5 := self.outputs.get("/".join(parts[:length]))) is not None:
-                return md5
-        below = [f"{p} {md5}\n" for p, md5 in self.outputs.items() if p.startswith(f"{path}/")]
-        text = "".join(sorted(below)).encode()
-        return hashlib.md5(text, usedforsecurity=False).hexdigest() if below else None
+            if (md5 := self.outputs.get(place := "/".join(parts[:length]))) is not None:
+                return {place: md5}
+        return {p: md5 for p, md5 in sorted(self.outputs.items()) if p.startswith(f"{path}/")}
 
     def current_dependencies(self, stage: str) -> dict[str, str]:
         """Return the dependencies of `stage` with the hashes that upstream stages recorded."""
@@ -65,8 +73,10 @@ def read_dvc_lock(path: Path, *, attempts: int = 3) -> DvcLock:
         except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
             time.sleep(0.05 if attempt + 1 < attempts else 0.0)
             continue
-        outputs = {k: v for stage in stages.values() for k, v in _hashes(stage.get("outs")).items()}
-        return DvcLock(outputs, {name: _hashes(s.get("deps")) for name, s in stages.items()})
+        return DvcLock(
+            {name: _hashes(stage.get("outs")) for name, stage in stages.items()},
+            {name: _hashes(stage.get("deps")) for name, stage in stages.items()},
+        )
     return DvcLock({}, {})
 
 

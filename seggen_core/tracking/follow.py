@@ -21,6 +21,7 @@ from seggen_core.errors import SegGenError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking import log
 from seggen_core.tracking.run import sigterm_exits
+from seggen_core.tracking.run_description import RunDescription
 from seggen_core.tracking.target import DISK_ONLY, TrackingTarget, describe, resolve_target
 
 if TYPE_CHECKING:
@@ -49,11 +50,14 @@ class Delivery:
         run_id: the store's id of the run.
         offset: number of bytes of the run's file that the store has.
         is_ended: whether the store has the end of the run.
+        is_described: whether the store has what is known after the end: descriptions with links
+            to other runs, and an arm's model.
     """
 
     run_id: str
     offset: int = 0
     is_ended: bool = False
+    is_described: bool = False
 
 
 _DELIVERY = TypeAdapter(Delivery)
@@ -97,6 +101,7 @@ class Follower:
         self._store: MlflowStore | None = None
         self._located: set[Path] = set()
         self._complete: set[Path] = set()
+        self._described: set[Path] = set()
         self._problems: dict[str, str] = {}
         self._retry_at: dict[Path, float] = {}
 
@@ -126,7 +131,41 @@ class Follower:
                 self._problems.pop(path.stem, None)
                 report.num_runs += num_sent > 0
                 report.num_events += num_sent
+        self._describe_runs()
         return report
+
+    def _describe_runs(self) -> None:
+        """Describe the runs that ended, the oldest first: later ones are made from them."""
+        for path in reversed(log.run_files(self._folder)):
+            is_waiting = time.monotonic() < self._retry_at.get(path, 0.0)
+            if path in self._described or path not in self._complete or is_waiting:
+                continue
+            started = time.monotonic()
+            try:
+                self._describe_run(path)
+            except Exception as error:  # noqa: BLE001 (a client library may raise anything)
+                self._problems[path.stem] = describe(error)
+                self._retry_at[path] = time.monotonic() + RETRY_SECONDS
+                if time.monotonic() - started > SLOW_FAILURE_SECONDS:
+                    break
+            else:
+                self._problems.pop(path.stem, None)
+                self._described.add(path)
+
+    def _describe_run(self, path: Path) -> None:
+        with log.file_lock(self._notes / ".lock", timeout=LOCK_SECONDS):
+            note = self._note(path)
+            delivery = _read_note(note)
+            if delivery is None or delivery.is_described:
+                return
+            RunDescription(log.read_events(path), folder=self._folder).send(
+                self._connect(), run_id=delivery.run_id
+            )
+            delivery.is_described = True
+            _write_note(note, delivery)
+
+    def _note(self, path: Path) -> Path:
+        return self._notes / f"{path.name.rsplit('.', 2)[1]}.json"
 
     def _connect(self) -> "MlflowStore":
         """Import MLflow (2.5 s of CPU) with its telemetry off, and open the store, once."""
@@ -150,7 +189,7 @@ class Follower:
         is_running = log.is_being_written(path)
         num_sent = 0
         with log.file_lock(self._notes / ".lock", timeout=LOCK_SECONDS):
-            note = self._notes / f"{path.name.rsplit('.', 2)[1]}.json"
+            note = self._note(path)
             delivery = self._delivery(path, note=note)
             if delivery is None:
                 report.num_damaged += not is_running
@@ -174,11 +213,20 @@ class Follower:
         start = next((e for e in log.read_chunk(path).events if isinstance(e, log.Start)), None)
         if start is None:
             return None
-        run_id, is_deleted = self._connect().find_or_create(start)
+        parent_id = self._parent_id(start)
+        run_id, is_deleted = self._connect().find_or_create(start, parent_id=parent_id)
         self._located.add(path)
         if is_deleted:  # a user deleted it; it stays deleted
-            return Delivery(run_id, offset=path.stat().st_size, is_ended=True)
+            size = path.stat().st_size
+            return Delivery(run_id, offset=size, is_ended=True, is_described=True)
         return delivery if delivery and delivery.run_id == run_id else Delivery(run_id)
+
+    def _parent_id(self, start: log.Start) -> str | None:
+        """Return the store's id of the run that this one is a part of; create it if need be."""
+        if start.parent is None or (file := log.find_run(self._folder, start.parent)) is None:
+            return None
+        parent = next((e for e in log.read_chunk(file).events if isinstance(e, log.Start)), None)
+        return None if parent is None else self._connect().find_or_create(parent)[0]
 
     def _deliver(self, path: Path, delivery: Delivery, *, note: Path, report: Report) -> int:
         """Send the events after `delivery.offset`; an artifact that fails is tried again later."""

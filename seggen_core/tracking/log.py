@@ -74,6 +74,17 @@ class Start(_Event):
     experiment: Text
     params: dict[Text, Text]
     tags: dict[Text, Text]
+    kind: Literal["stage", "arm", "seed"] = "stage"
+    """"arm" is the run of an ablation arm, and "seed" one of its segmenters."""
+    parent: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    """The uid of the run that this one is a part of."""
+
+
+class Params(_Event):
+    """Parameters that were known after the start."""
+
+    event: Literal["params"] = "params"
+    params: dict[Text, Text]
 
 
 class Metrics(_Event):
@@ -101,6 +112,27 @@ class Input(_Event):
     digest_from: Literal["dvc", "content"]
 
 
+class Output(_Event):
+    """An artifact that the run made, with the md5 that DVC records for it."""
+
+    event: Literal["output"] = "output"
+    path: Text
+    digest: str
+
+
+class Model(_Event):
+    """A segmenter to be logged and registered in MLflow; `files` are its copies below artifacts/.
+
+    `name` is that of the registered model, `tags` those of its version.
+    """
+
+    event: Literal["model"] = "model"
+    name: Text
+    architecture: Literal["hrnet", "mask2former"]
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}/[^/]*[^/.][^/]*$")]]
+    tags: dict[Text, Text]
+
+
 class Artifact(_Event):
     """A picture or table; `file` is its copy below artifacts/."""
 
@@ -116,7 +148,7 @@ class End(_Event):
     status: Literal["FINISHED", "FAILED", "KILLED"]
 
 
-Event = Start | Metrics | Tags | Input | Artifact | End
+Event = Start | Params | Metrics | Tags | Input | Output | Artifact | Model | End
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
@@ -151,15 +183,20 @@ class RunLog:
         except OSError as error:
             self._warn(f"metrics of {self._path.stem}", error)
 
-    def copy_artifact(self, source: Path) -> str | None:
-        """Copy a file below artifacts/; return its path there, or None if the disk is full."""
+    def copy_artifact(self, source: Path, *, link: bool = False) -> str | None:
+        """Copy a file below artifacts/; return its path there, or None if the disk is full.
+
+        Args:
+            source: the file.
+            link: whether a hard link will do, because nobody writes into `source` again.
+        """
         try:
             file = f"{content_digest(source)}/{_as_unicode(source.name)}"
             copy = self._folder / "artifacts" / file
             if not copy.is_file():
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 unfinished = copy.with_name(f"{self.uid}.unfinished")
-                shutil.copyfile(source, unfinished)
+                _copy(source, unfinished, link=link)
                 unfinished.replace(copy)
         except OSError as error:
             self._warn(str(source), error)
@@ -190,6 +227,14 @@ class RunLog:
                 error.strerror,
             )
         self._is_warned = True
+
+
+def _copy(source: Path, copy: Path, *, link: bool) -> None:
+    if link:
+        with suppress(OSError):  # another file system, or one without links
+            copy.hardlink_to(source.resolve())
+            return
+    shutil.copyfile(source, copy)
 
 
 class Chunk(NamedTuple):
@@ -245,6 +290,21 @@ def run_files(folder: Path, name: str | None = None) -> list[Path]:
     if name is None:
         return files
     return [file for file in files if file.name.split(".", 1)[1].rsplit(".", 2)[0] == name]
+
+
+def find_run(folder: Path, uid: str) -> Path | None:
+    """Return the file of the run with this uid."""
+    return next((folder / "runs").glob(f"*.{uid}.jsonl"), None)
+
+
+def read_events(path: Path) -> list[Event]:
+    """Return all events of a run."""
+    events: list[Event] = []
+    offset = 0
+    while (chunk := read_chunk(path, offset)).offset > offset:
+        events += chunk.events
+        offset = chunk.offset
+    return events
 
 
 @contextmanager

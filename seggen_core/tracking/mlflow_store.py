@@ -1,4 +1,4 @@
-"""Writes runs to MLflow. The only importer of mlflow, and only `follow` imports it.
+"""Writes runs to MLflow. Only `follow` imports it; `mlflow_registry` registers models.
 
 It uses only MLflow's public client and command line. Every call ends in bounded time. MLflow's
 timeouts count from byte to byte, so a slow server could hold a call for ever.
@@ -15,13 +15,55 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from seggen_core.tracking.log import End, Event, Input, Metrics, Start, Tags, file_lock
+from seggen_core.tracking.log import (
+    End,
+    Event,
+    Input,
+    Metrics,
+    Model,
+    Output,
+    Params,
+    Start,
+    Tags,
+    file_lock,
+)
+from seggen_core.tracking.relocate import relocate
 from seggen_core.tracking.target import TrackingTarget
+
+logger = logging.getLogger(__name__)
+
+MLFLOW_PARENT_RUN_ID, MLFLOW_NOTE = "mlflow.parentRunId", "mlflow.note.content"
+"""MLflow's tags of a child run, and of a description."""
+
+MAX_NOTE = 8000
+"""Most characters of a description: MLflow refuses longer tags."""
+
+_OUTPUT = "dvc.out."
+"""Beginning of the tags with the md5s of a run's outputs."""
+
+_ARMS_VIEW = {
+    "searchFilter": "tags.`seggen.kind` = 'arm'",
+    "orderByKey": "metrics.`miou`",
+    "orderByAsc": False,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "modelVersionFilter": "All Runs",
+    "datasetsFilter": [],
+    "selectedColumns": [
+        *(f"metrics.`{name}`" for name in ("miou", "miou_std", "val_miou")),
+        *(
+            f"params.`{name}`"
+            for name in ("model", "strategy", "synthetic", "num_real", "num_synthetic")
+        ),
+    ],
+}
+"""State of MLflow's list of runs, as its own pages write it when a view is shared."""
 
 UID_TAG = "seggen.run"
 """The tag that identifies a run of the log in the store."""
@@ -39,6 +81,7 @@ _CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the follower itself tries again, later
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -52,8 +95,8 @@ class MlflowStore:
         """
         for name, value in _CLIENT_SETTINGS.items():
             os.environ.setdefault(name, value)
-        for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
-            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        for noisy in ("mlflow", "alembic", "urllib3.connectionpool"):
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
         self._target = target
         if target.sqlite_file is None:
             with _bounded(CALL_SECONDS):
@@ -65,25 +108,110 @@ class MlflowStore:
         with _bounded(CALL_SECONDS):  # fails at once if nothing answers
             self._client.search_experiments(max_results=1)
 
-    def find_or_create(self, start: Start) -> tuple[str, bool]:
-        """Return the store's id of the run that begins with `start`, and whether it was deleted."""
-        name, query = start.experiment, f"tags.`{UID_TAG}` = '{start.run}'"
+    def find_or_create(self, start: Start, *, parent_id: str | None = None) -> tuple[str, bool]:
+        """Return the store's id of the run that begins with `start`, and whether it was deleted.
+
+        Args:
+            start: the first event of the run.
+            parent_id: the store's id of the run that it is a part of.
+        """
+        query = f"tags.`{UID_TAG}` = '{start.run}'"
+        parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
         with _bounded(CALL_SECONDS):
-            known = self._client.get_experiment_by_name(name)
-            experiment_id = (
-                self._client.create_experiment(name, self._target.artifact_root)
-                if known is None
-                else known.experiment_id
-            )
+            experiment_id = self._experiment_id(start.experiment)
             for run in self._client.search_runs([experiment_id], query, ViewType.ALL):
                 return str(run.info.run_id), run.info.lifecycle_stage == "deleted"
             run = self._client.create_run(
                 experiment_id,
                 start_time=start.time,
-                tags=start.tags | {UID_TAG: start.run},
+                tags=start.tags | {UID_TAG: start.run, "seggen.kind": start.kind} | parent,
                 run_name=start.name,
             )
         return str(run.info.run_id), False
+
+    def find_output(self, experiment: str, *, path: str, digest: str) -> str | None:
+        """Return the address of the newest run that made an artifact; None if there is none.
+
+        It is the address that MLflow's own pages use.
+        """
+        query = f"tags.`{_OUTPUT}{path}` = '{digest}'"
+        with _bounded(CALL_SECONDS):
+            known = self._client.get_experiment_by_name(experiment)
+            if known is None:
+                return None
+            runs = self._client.search_runs([known.experiment_id], query, max_results=1)
+            return next(
+                (f"#/experiments/{r.info.experiment_id}/runs/{r.info.run_id}" for r in runs), None
+            )
+
+    def arm_pages(self, experiment: str) -> tuple[str, str]:
+        """Return the addresses of two pages: the arms with their scores, and their comparison.
+
+        The first is a view that MLflow's pages read from a tag of the experiment. Both have the
+        newest run of each arm, without those of DVC's experiments.
+        """
+        with _bounded(CALL_SECONDS):
+            experiment_id = self._experiment_id(experiment)
+            self._client.set_experiment_tag(
+                experiment_id, "mlflow.sharedViewState.arms", json.dumps(_ARMS_VIEW)
+            )
+            runs = self._client.search_runs(
+                [experiment_id], "tags.`seggen.kind` = 'arm'", max_results=1000
+            )
+        newest: dict[str, str] = {}
+        for run in runs:
+            if "dvc.exp" not in run.data.tags and run.info.status == "FINISHED":
+                newest.setdefault(run.data.tags.get("seggen.arm", ""), str(run.info.run_id))
+        chosen = quote(json.dumps([*newest.values()][::-1]))
+        within = quote(json.dumps([experiment_id]))
+        return (
+            f"#/experiments/{experiment_id}/runs?viewStateShareKey=arms",
+            f"#/compare-runs?runs={chosen}&experiments={within}",
+        )
+
+    def describe_run(self, run_id: str, text: str) -> None:
+        """Set the description of a run."""
+        with _bounded(CALL_SECONDS):
+            self._client.set_tag(run_id, MLFLOW_NOTE, _short(text))
+
+    def describe_experiment(self, name: str, text: str) -> None:
+        """Set the description of an experiment, which is made if there is none."""
+        with _bounded(CALL_SECONDS):
+            experiment_id = self._experiment_id(name)
+            self._client.set_experiment_tag(experiment_id, MLFLOW_NOTE, _short(text))
+
+    def register(self, run_id: str, model: Model, *, folder: Path, experiment: str | None) -> None:
+        """Log and register the segmenter of an arm's run, unless that was done.
+
+        Args:
+            run_id: the run of the arm.
+            model: the segmenter.
+            folder: holds the copies that `model` names.
+            experiment: DVC's name of the experiment that made it.
+        """
+        with warnings.catch_warnings(action="ignore"):
+            from seggen_core.tracking.mlflow_registry import ModelRegistry
+
+        registry = ModelRegistry(self._client, uri=self._target.uri)
+        num_bytes = sum((folder / file).stat().st_size for file in model.files.values())
+        with _bounded(SETUP_SECONDS + num_bytes / UPLOAD_BYTES_PER_SECOND):
+            if registry.find(model.name, run_id=run_id) is None:
+                model_id = registry.log(run_id, model, folder=folder)
+                text = f"mIoU {model.tags.get('miou')} on the test split, seed {{seed}}"
+                registry.register(
+                    run_id,
+                    model,
+                    model_id=model_id,
+                    experiment=experiment,
+                    description=text.format(seed=model.tags.get("seed")),
+                )
+
+    def _experiment_id(self, name: str) -> str:
+        known = self._client.get_experiment_by_name(name)
+        if known is not None:
+            return str(known.experiment_id)
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # else pages are for chatbots
+        return str(self._client.create_experiment(name, self._target.artifact_root, tags))
 
     def send(self, run_id: str, events: Sequence[Event]) -> None:
         """Write the events of a run, without its artifacts. Writing them again changes nothing.
@@ -94,13 +222,15 @@ class MlflowStore:
         tags: dict[str, str] = {}
         for event in events:
             match event:
-                case Start():
+                case Start() | Params():
                     params += [Param(key, value) for key, value in event.params.items()]
                 case Metrics():
                     values = event.metrics.items()
                     metrics += [Metric(key, value, event.time, event.step) for key, value in values]
                 case Tags():
                     tags |= event.tags
+                case Output():
+                    tags[f"{_OUTPUT}{event.path}"[:250]] = event.digest
                 case Input():
                     inputs.append(_dataset_input(event))
         with _bounded(CALL_SECONDS):
@@ -135,6 +265,8 @@ class MlflowStore:
             raise OSError(f"{file} is not a file")
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
             database.execute("PRAGMA schema_version").fetchone()
+        if self._target.is_own and relocate(file, folder=self._target.root / "mlruns"):
+            logger.info("%s was moved or copied here; its artifacts are found again", file)
         try:
             with _bounded(CALL_SECONDS):
                 return MlflowClient(self._target.uri)
@@ -168,6 +300,10 @@ def _dataset_input(event: Input) -> DatasetInput:
     source = json.dumps({"uri": event.path})
     dataset = Dataset(event.name, event.digest, source_type="local", source=source)
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", event.digest_from)])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_NOTE else f"{text[: MAX_NOTE - 4]}\n..."
 
 
 class _OutOfTimeError(BaseException):

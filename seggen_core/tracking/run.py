@@ -15,10 +15,21 @@ from typing import Any, Literal
 from seggen_core.config import RuntimeConfig
 from seggen_core.config.params_file import read_params
 from seggen_core.errors import ConfigError
-from seggen_core.project.digests import content_digest
+from seggen_core.project.digests import content_digest, dvc_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking.dvc_lineage import git_tags, read_dvc_lock
-from seggen_core.tracking.log import Artifact, End, Input, Metrics, RunLog, Start, Tags
+from seggen_core.tracking.log import (
+    Artifact,
+    End,
+    Input,
+    Metrics,
+    Model,
+    Output,
+    Params,
+    RunLog,
+    Start,
+    Tags,
+)
 
 _KEY = re.compile(r"[\w\-./: ]{1,250}")
 
@@ -42,37 +53,102 @@ class StageRun:
         self._digests = folder / "digests"
         self._lock = read_dvc_lock(paths.root / "dvc.lock")
         name = self.name if experiment is None else f"{self.name} ({experiment})"
-        self._log = RunLog(folder.resolve(), name=re.sub(r"[^\w@.() -]", "_", name))
-        self._log.append(
-            Start(
-                run=self._log.uid,
-                name=name,
-                stage=stage,
-                item=item,
-                experiment=experiment_name(paths),
-                params=flatten_params(params),
-                tags=self._start_tags(stage, item, runtime),
-            )
+        self._folder = folder.resolve()
+        self._log = RunLog(self._folder, name=_file_name(name))
+        # The run of `evaluate` is that of the arm: it knows the checkpoint and the scores.
+        is_arm = stage == "evaluate"
+        project = experiment_name(paths)
+        self._start = Start(
+            run=self._log.uid,
+            name=name.replace(self.name, str(item), 1) if is_arm else name,
+            stage=stage,
+            item=item,
+            experiment=project if is_arm else f"{project}/stages",
+            params=flatten_params(params),
+            tags=self._start_tags(stage, item, runtime),
+            kind="arm" if is_arm else "stage",
         )
+        self._log.append(self._start)
+
+    @contextmanager
+    def child(self, name: str, *, params: Mapping[str, Any]) -> "Iterator[ChildRun]":
+        """Yield a run that is a part of this one, such as the one of a seed.
+
+        It ends FINISHED, or FAILED on an exception.
+        """
+        log = RunLog(self._folder, name=_file_name(f"{self._start.name} {name}"))
+        start = self._start.model_copy(
+            update={
+                "run": log.uid,
+                "time": Params(params={}).time,
+                "name": f"{self._start.name} {name}",
+                "params": flatten_params(params),
+                "kind": "seed",
+                "parent": self._log.uid,
+            }
+        )
+        log.append(start)
+        try:
+            yield ChildRun(log)
+        except BaseException:
+            log.append(End(status="FAILED"))
+            raise
+        else:
+            log.append(End(status="FINISHED"))
+        finally:
+            log.close()
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record parameters that were not known at the start."""
+        self._log.append(Params(params=flatten_params(params)))
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Record values at `step`: anything that `float` accepts, also NaN and infinities."""
-        bad = [key for key in metrics if not _KEY.fullmatch(key)]
-        assert not bad, f"metric names hold letters, digits and _-./: and spaces only, got {bad}"
-        values = {key: float(value) for key, value in metrics.items()}
-        self._log.append(Metrics(step=int(step), metrics=values))
+        _append_metrics(self._log, metrics, step=step)
 
     def log_input(self, *, name: str, path: Path) -> None:
-        """Record the artifact at `path` as an input.
+        """Record the artifact at `path` as an input, with DVC's md5 if dvc.lock has one.
 
-        Its digest is DVC's md5 if dvc.lock has one, else a hash of its content.
+        A folder of several outputs is recorded as these outputs: "masksyn" as "masksyn@car", ...
+        What dvc.lock does not know is hashed.
         """
         relative = self._relative(path)
-        dvc_digest = self._lock.digest(relative)
-        digest = dvc_digest or content_digest(path, cache=self._digests)
-        origin: Literal["dvc", "content"] = "dvc" if dvc_digest else "content"
-        self._log.append(Input(name=name, path=relative, digest=digest, digest_from=origin))
-        self.set_tags({f"dvc.dep.{relative}": dvc_digest} if dvc_digest else {})
+        outputs = self._lock.find(relative)
+        for place, md5 in outputs.items():
+            below = place.removeprefix(f"{relative}/")
+            part = name if below == place else f"{name}@{below}"
+            self._log.append(Input(name=part, path=place, digest=md5, digest_from="dvc"))
+        if not outputs:
+            digest = content_digest(path, cache=self._digests)
+            self._log.append(Input(name=name, path=relative, digest=digest, digest_from="content"))
+        self.set_tags({f"dvc.dep.{place}": md5 for place, md5 in outputs.items()})
+
+    def log_output(self, path: Path) -> None:
+        """Record a finished artifact with the md5 that DVC records for it."""
+        digest = dvc_digest(path, cache=self._digests)
+        self._log.append(Output(path=self._relative(path), digest=digest))
+
+    def log_model(
+        self,
+        name: str,
+        *,
+        architecture: Literal["hrnet", "mask2former"],
+        files: Mapping[str, Path],
+        tags: Mapping[str, str],
+    ) -> None:
+        """Record copies of a segmenter's files, for MLflow's registry.
+
+        Args:
+            name: of the registered model.
+            architecture: of the segmenter.
+            files: by the name that `tracking.segmenter_pyfunc` knows them by.
+            tags: of the model's version.
+        """
+        copies = {key: self._log.copy_artifact(file, link=True) for key, file in files.items()}
+        known = {key: copy for key, copy in copies.items() if copy is not None}
+        if len(known) == len(files):
+            texts = {key: str(value) for key, value in tags.items()}
+            self._log.append(Model(name=name, architecture=architecture, files=known, tags=texts))
 
     def log_artifact(self, path: Path) -> None:
         """Record a copy of a file (picture, table); the file may be moved or deleted afterwards.
@@ -118,6 +194,28 @@ class StageRun:
         dependencies = self._lock.current_dependencies(self.name)
         tags |= {_tag_key(f"dvc.dep.{path}"): md5 for path, md5 in dependencies.items()}
         return tags | git_tags(self._root)
+
+
+class ChildRun:
+    """A part of a run that `StageRun.child` yields."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Record values at `step`; see `StageRun.log_metrics`."""
+        _append_metrics(self._log, metrics, step=step)
+
+
+def _append_metrics(log: RunLog, metrics: Mapping[str, float], *, step: int) -> None:
+    bad = [key for key in metrics if not _KEY.fullmatch(key)]
+    assert not bad, f"metric names hold letters, digits and _-./: and spaces only, got {bad}"
+    values = {key: float(value) for key, value in metrics.items()}
+    log.append(Metrics(step=int(step), metrics=values))
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w@.() -]", "_", name)
 
 
 def log_folder(paths: ProjectPaths) -> tuple[Path, str | None]:

@@ -61,7 +61,7 @@ def tracked(project):
     return run
 
 
-def runs_in(paths, uri=None, experiment="seggen/tiny"):
+def runs_in(paths, uri=None, experiment="seggen/tiny/stages"):
     """A client of a store and the runs there, newest first."""
     from mlflow.tracking import MlflowClient
 

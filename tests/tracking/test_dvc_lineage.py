@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from seggen_core.project.digests import content_digest
+from seggen_core.project.digests import content_digest, dvc_digest
 from seggen_core.tracking.dvc_lineage import git_tags, read_dvc_lock
 
 A, B, C = (hashlib.md5(name.encode()).hexdigest() for name in "abc")
@@ -35,14 +35,15 @@ stages:
 """
 
 
-def test_digest_of_an_output_of_what_lies_in_it_and_of_outputs_below(tmp_path):
+def test_outputs_at_above_and_below_a_path_have_the_md5s_of_dvc(tmp_path):
     (tmp_path / "dvc.lock").write_text(LOCK)
     lock = read_dvc_lock(tmp_path / "dvc.lock")
-    assert lock.digest("data/real") == lock.digest("data/real/train") == f"{A}.dir"
-    lines = f"data/synthetic/masksyn/bus {C}.dir\ndata/synthetic/masksyn/car {B}.dir\n"
-    assert lock.digest("data/synthetic/masksyn") == hashlib.md5(lines.encode()).hexdigest()
-    assert lock.digest("data/realistic") is None
-    assert lock.digest("seggen_core/stages/dataset.py") is None
+    assert lock.find("data/real") == lock.find("data/real/train") == {"data/real": f"{A}.dir"}
+    assert lock.find("data/synthetic/masksyn") == {
+        "data/synthetic/masksyn/bus": f"{C}.dir",
+        "data/synthetic/masksyn/car": f"{B}.dir",
+    }
+    assert lock.find("data/realistic") == lock.find("seggen_core/stages/dataset.py") == {}
 
 
 def test_dependencies_take_the_hash_that_the_producing_stage_recorded(tmp_path):
@@ -114,3 +115,17 @@ def test_git_tags_name_the_commit_and_say_whether_the_code_differs(tmp_path):
     assert git_tags(tmp_path) == {"mlflow.source.git.commit": commit, "git.dirty": "false"}
     (tmp_path / "code.py").write_text("2")
     assert git_tags(tmp_path)["git.dirty"] == "true"
+
+
+def test_digests_of_files_and_folders_are_those_of_dvc(tmp_path):
+    from dvc.repo import Repo
+
+    (tmp_path / "out" / "sub").mkdir(parents=True)
+    for name, content in (("b", b"2"), ("a", b"1"), ("sub/\u00fc.txt", b""), ("sub.txt", b"x")):
+        (tmp_path / "out" / name).write_bytes(content)
+    (tmp_path / "file").write_bytes(b"content")
+    Repo.init(str(tmp_path), no_scm=True).close()
+    with Repo(str(tmp_path)) as repo:
+        for name in ("out", "file"):
+            (stage,) = repo.add(str(tmp_path / name))
+            assert dvc_digest(tmp_path / name) == stage.outs[0].hash_info.value

@@ -332,13 +332,13 @@ def test_the_command_follows_until_it_is_told_to_end(prepared, tracked, started)
     process = started()
     with tracked() as run:
         run.log_metrics({"loss": 1}, step=1)
-        wait_until(lambda: runs_in(prepared, experiment="seggen/scenes")[1])
-        _, (stored,) = runs_in(prepared, experiment="seggen/scenes")
+        wait_until(lambda: runs_in(prepared, experiment="seggen/scenes/stages")[1])
+        _, (stored,) = runs_in(prepared, experiment="seggen/scenes/stages")
         assert stored.info.status == "RUNNING"
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, "")
-    _, (stored,) = runs_in(prepared, experiment="seggen/scenes")
+    _, (stored,) = runs_in(prepared, experiment="seggen/scenes/stages")
     assert stored.info.status == "FINISHED", "the last pass sends what came meanwhile"
 
 
@@ -352,7 +352,7 @@ def test_a_server_that_is_down_is_said_once_and_gets_everything_when_it_is_back(
     said = process.stderr.readline()
     assert "Connection refused" in said and "//***@127.0.0.1" in said
     tracking_server.start()
-    uri, experiment = tracking_server.uri, "seggen/scenes"
+    uri, experiment = tracking_server.uri, "seggen/scenes/stages"
     wait_until(
         lambda: [r for r in runs_in(project, uri, experiment)[1] if r.info.status == "FINISHED"]
     )

@@ -59,7 +59,7 @@ def test_everything_that_a_stage_reports_is_on_disk(project, tracked, monkeypatc
 
     (start,) = events_of(project, Start)
     assert (start.name, start.stage, start.item) == ("masksyn@car", "masksyn", "car")
-    assert start.experiment == "seggen/tiny"
+    assert start.experiment == "seggen/tiny/stages"
     assert start.params == {"sampling.steps": "20", "root": "None"}
     assert start.tags["dvc.stage"] == "masksyn@car" and start.tags["seggen.stage"] == "masksyn"
     assert start.tags["seggen.item"] == "car" and start.tags["seggen.device"] == "auto"
@@ -68,11 +68,11 @@ def test_everything_that_a_stage_reports_is_on_disk(project, tracked, monkeypatc
     assert [e.metrics for e in events_of(project, Metrics)] == [{"val/miou": 1.0}]
     digests = {e.name: (e.path, e.digest, e.digest_from) for e in events_of(project, Input)}
     assert digests == {
-        "captions": ("data/captions/captions.parquet", f"{md5}.dir", "dvc"),
+        "captions": ("data/captions", f"{md5}.dir", "dvc"),
         "loose": ("loose.csv", "0cc175b9c0f1b6a831c399e269772661", "content"),
     }
     assert [e.tags for e in events_of(project, Tags)] == [
-        {"dvc.dep.data/captions/captions.parquet": f"{md5}.dir"},
+        {"dvc.dep.data/captions": f"{md5}.dir"},
         {"quality_5": "high"},
     ]
     (artifact,) = events_of(project, Artifact)
@@ -84,7 +84,7 @@ def test_the_experiment_is_that_of_the_run(project, tracked, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     with tracked():
         pass
-    assert events_of(project, Start)[0].experiment == "mine"
+    assert events_of(project, Start)[0].experiment == "mine/stages"
 
 
 @pytest.mark.parametrize("text", ["a: [", "- profile", "", "\udcff"])
@@ -92,7 +92,7 @@ def test_params_that_name_no_profile_stop_nothing(project, tracked, text):
     (project.root / "params.yaml").write_bytes(text.encode(errors="surrogateescape"))
     with tracked():
         pass
-    assert events_of(project, Start)[0].experiment == "seggen"
+    assert events_of(project, Start)[0].experiment == "seggen/stages"
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_an_experiment_in_a_copy_is_recorded_in_the_project(project, monkeypatch
     assert not (project.root / "out").exists(), "the workspace is as it was"
     (start,) = events_of(project, Start)
     assert start.name == "captions (other-a)" and start.tags["dvc.exp"] == "other-a"
-    assert start.experiment == "seggen/tiny"
+    assert start.experiment == "seggen/tiny/stages"
     (end,) = events_of(project, End)
     assert end.status == "FINISHED"
     assert run_files(project.metrics_log, "captions") == [], "no run of the workspace's stage"

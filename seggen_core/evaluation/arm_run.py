@@ -1,0 +1,180 @@
+"""What MLflow shows of an ablation arm: one run with its settings, curves, scores and sources.
+
+The run is that of `evaluate`, and a child run has the figures of each seed. Everything comes from
+files that DVC tracks. So a project that pulled its checkpoints gets the same runs.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from seggen_core.config import SegGenConfig
+from seggen_core.evaluation.arm import ArmEvaluation
+from seggen_core.segmentation.arms import TrainedArm
+from seggen_core.stage import Stage
+
+_SETTINGS = ("num_steps", "batch_size", "learning_rate", "weight_decay", "lr_scheduler")
+"""Settings of the training that are parameters of the run, as "train.<name>".
+
+MLflow's page of a comparison begins with the first three parameters, by name, that differ. These
+names let model, num_real and num_synthetic be the first.
+"""
+
+_SCORES = ("miou", "miou_things", "miou_stuff", "pixel_accuracy")
+_ZERO_SHOT = ("miou_seen", "miou_unseen", "miou_harmonic")
+
+
+def log_arm(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation) -> None:
+    """Record an arm in the run of `evaluate`.
+
+    Args:
+        stage: "evaluate" of the arm.
+        arm: its checkpoints.
+        report: its scores.
+    """
+    assert stage.item is not None
+    history = pd.read_csv(arm.folder / "history.csv")
+    stage.run.log_params(arm_params(stage.config, stage.item, arm=arm))
+    stage.run.set_tags({"seggen.arm": stage.item})
+    stage.run.log_metrics(arm_metrics(report.metrics))
+    _log_curves(stage, history=history)
+    stage.run.log_metrics(arm_metrics(report.metrics))
+    for seed, scores in report.metrics["seeds"].items():
+        params = {"seed": seed, **_sample_counts(arm.facts["seeds"][seed])}
+        with stage.run.child(f"seed {seed}", params=params) as run:
+            for step, values in _curve(history[history["seed"] == int(seed)]):
+                run.log_metrics(values, step=step)
+            run.log_metrics(_scores(scores))
+            classes = scores["per_class_iou"].items()
+            run.log_metrics({f"iou/{slug}": v for slug, v in classes if v is not None})
+    _log_sources(stage)
+    _log_best_segmenter(stage, arm=arm, report=report)
+
+
+def arm_params(config: SegGenConfig, name: str, *, arm: TrainedArm) -> dict[str, Any]:
+    """Return the parameters of an arm's run: what arms differ in, and what they share.
+
+    `synthetic_share` is the expected share of synthetic samples among those of all steps. Every arm
+    has it, so it can be an axis of a chart. Numbers of samples are means over the seeds.
+    """
+    variant = config.variants[name]
+    settings = config.train_seg.for_arm(variant)
+    own = settings.own()
+    shares = {"replace": settings.p_aug, "pretrain": settings.pretrain_share, "plain": 0.0}
+    share = 1.0 if variant.real == "none" else shares[settings.strategy] if variant.methods else 0.0
+    counts = pd.DataFrame([_sample_counts(facts) for facts in arm.facts["seeds"].values()])
+    means = {str(key): float(value) for key, value in counts.mean().round(1).items()}
+    return {
+        "variant": name,
+        "model": variant.model,
+        "task": "semantic",
+        "strategy": variant.strategy,
+        **{key: own[key] for key in ("p_aug", "pretrain_share") if key in own},
+        "synthetic_share": share,
+        "real": variant.real,
+        "synthetic": "+".join(variant.methods) or "none",
+        **{key: int(value) if value == int(value) else value for key, value in means.items()},
+        "shuffle_masks": variant.shuffle_masks,
+        "noise_filter": variant.noise_filter is not None,
+        "synthetic_augment": variant.synthetic_augment is not None,
+        **({"hidden_classes": list(variant.hidden_classes)} if variant.hidden_classes else {}),
+        "subset_size": "all" if variant.real == "all" else config.dataset.subset_size or "all",
+        "num_seeds": len(arm.seeds),
+        "seeds": ",".join(arm.seeds),
+        **{f"train.{key}": own[key] for key in _SETTINGS if key in own},
+        "dataset": config.dataset.name,
+        "image_size": config.dataset.image_size,
+    }
+
+
+def arm_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the test scores of an arm: means over its seeds, and "<score>_std" of each.
+
+    A standard deviation is that of a sample; one seed has none.
+    """
+    seeds = pd.DataFrame([_scores(scores) for scores in metrics["seeds"].values()], dtype=float)
+    values = {str(name): float(seeds[name].mean()) for name in seeds}
+    if len(seeds) > 1:
+        values |= {f"{name}_std": float(seeds[name].std(ddof=1)) for name in seeds}
+    return {name: round(value, 4) for name, value in values.items() if not np.isnan(value)}
+
+
+def _log_best_segmenter(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation) -> None:
+    """Record the arm's segmenter with the highest validation mIoU as a model for the registry.
+
+    The test split decides nothing: it only measures.
+    """
+    scores = {seed: facts["val_miou"] or 0.0 for seed, facts in arm.facts["seeds"].items()}
+    best = max(scores, key=lambda seed: scores[seed])
+    with TemporaryDirectory() as folder:
+        example = Path(folder, "example.png")
+        Image.fromarray(report.shown[0].image).save(example)
+        stage.run.log_model(
+            f"seggen-{stage.config.profile}",
+            architecture=arm.model,
+            files={
+                "config.json": arm.folder / f"seed{best}" / "config.json",
+                "model.safetensors": arm.folder / f"seed{best}" / "model.safetensors",
+                "classes.json": stage.paths.taxonomy,
+                "example.png": example,
+            },
+            tags={
+                "arm": str(stage.item),
+                "seed": best,
+                "val_miou": str(arm.facts["val_miou"] or 0.0),
+                "miou": str(report.metrics["miou"]),
+            },
+        )
+
+
+def _scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    return {n: scores[n] for n in (*_SCORES, *_ZERO_SHOT) if scores.get(n) is not None}
+
+
+def _sample_counts(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Return the numbers of real and synthetic samples that a segmenter was trained on."""
+    by_method = facts["num_synthetic"]
+    counts = {"num_real": facts["num_real"], "num_synthetic": sum(by_method.values())}
+    return counts | {f"synthetic.{method}": count for method, count in by_method.items()}
+
+
+def _curve(history: pd.DataFrame) -> list[tuple[int, dict[str, float]]]:
+    """Return (step, {"train_loss", "val_miou"}) for each step that has a value."""
+    named = history.rename(columns={"loss": "train_loss"})
+    means = named.groupby("step")[["train_loss", "val_miou"]].mean()
+    return [
+        (int(step), {str(k): round(float(v), 4) for k, v in row.items() if not np.isnan(v)})
+        for step, row in zip(means.index.tolist(), means.to_dict("records"), strict=True)
+    ]
+
+
+def _log_curves(stage: Stage, *, history: pd.DataFrame) -> None:
+    """Record the means over the seeds, step by step."""
+    for step, values in _curve(history):
+        stage.run.log_metrics(values, step=step)
+    last = history.groupby("seed")["val_miou"].last().dropna()
+    if len(last) > 1:
+        step = int(history["step"].max())
+        stage.run.log_metrics({"val_miou_std": round(float(last.std(ddof=1)), 4)}, step=step)
+
+
+def _log_sources(stage: Stage) -> None:
+    """Record everything that the arm was made from as an input, with DVC's md5 of each."""
+    assert stage.item is not None
+    paths, variant = stage.paths, stage.config.variants[stage.item]
+    sources = {"checkpoint": paths.checkpoint(stage.item)}
+    sources |= {f"real_{split}": paths.real(split) for split in ("train", "val")}
+    sources |= {"subsets": paths.subsets, "taxonomy": paths.taxonomy}
+    sources |= {method: paths.synthetic(method) for method in variant.methods}
+    if variant.methods:
+        needed = {"masksyn": ("text2mask", "mask2img"), "imgsyn": ("mask2img",)}
+        models = {name for method in variant.methods for name in needed.get(method, ())}
+        sources |= {name: paths.model(name) for name in ("foundation", *sorted(models))}
+    for name, path in sources.items():
+        if path.exists():
+            stage.run.log_input(name=name, path=path)

@@ -1,0 +1,192 @@
+"""Logs segmenters as models of MLflow and registers them. Beside `mlflow_store`, it imports mlflow.
+
+A logged model has the copied code of `segmenter_pyfunc`, safetensors weights, a signature, an
+example and the exact versions of the packages that it needs. It holds no pickle.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow
+import mlflow.pyfunc
+import numpy as np
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model as MlflowModel
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import Schema, TensorSpec
+from PIL import Image
+
+from seggen_core.tracking.log import Model
+
+CODE = Path(__file__).with_name("segmenter_pyfunc.py")
+"""The code that each logged model gets a copy of."""
+
+REQUIREMENTS = {
+    "hrnet": ("mlflow", "numpy", "safetensors", "timm", "torch"),
+    "mask2former": ("mlflow", "numpy", "safetensors", "scipy", "torch", "transformers"),
+}
+"""Packages that a model of each architecture needs, with the packages that these need."""
+
+BEST, ARM = "best", "arm-"
+"""The alias of the best arm's model, and the beginning of the alias of each arm's model."""
+
+_EXAMPLE_SIDE = 64
+"""Side of the example; MLflow stores it as numbers in JSON."""
+
+_DESCRIPTION = """\
+Segmenters of the ablation arms: each version is the seed of an arm with the highest validation
+mIoU. `@best` is the arm with the highest mean validation mIoU over its seeds, and `@arm-<name>` the
+newest version of an arm.
+
+```python
+model = mlflow.pyfunc.load_model("models:/{name}@best")
+ids = model.predict(images)  # uint8 [B, H, W, 3] to train ids, uint8 [B, H, W]
+classes = model.unwrap_python_model().classes
+```
+"""
+
+
+class ModelRegistry:
+    """The registered models of a store."""
+
+    def __init__(self, client: MlflowClient, *, uri: str) -> None:
+        """Use the store of `client`, at `uri`."""
+        self._client, self._uri = client, uri
+
+    def find(self, name: str, *, run_id: str) -> str | None:
+        """Return the version of the model that a run registered."""
+        versions = self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        return next((str(v.version) for v in versions), None)
+
+    def log(self, run_id: str, model: Model, *, folder: Path) -> str:
+        """Log a run's segmenter as a model of the run, unless it has one; return its id.
+
+        Args:
+            run_id: the run of the arm.
+            model: the segmenter.
+            folder: holds the copies that `model` names.
+        """
+        run = self._client.get_run(run_id)
+        if run.outputs is not None and run.outputs.model_outputs:
+            return str(run.outputs.model_outputs[0].model_id)
+        logged = self._client.create_logged_model(
+            run.info.experiment_id,
+            name=model.tags.get("arm", model.name),
+            source_run_id=run_id,
+            tags=model.tags,
+            params={"architecture": model.architecture, "seed": model.tags.get("seed", "")},
+            model_type="segmenter",
+        )
+        with TemporaryDirectory() as work:
+            saved = Path(work, "model")
+            description = MlflowModel(run_id=run_id, model_id=logged.model_id)
+            _save(model, description, folder=folder, work=Path(work), saved=saved)
+            self._client.log_model_artifacts(logged.model_id, str(saved))
+        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        self._client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        return str(logged.model_id)
+
+    def register(
+        self, run_id: str, model: Model, *, model_id: str, experiment: str | None, description: str
+    ) -> str:
+        """Register a logged model as a new version; return the version.
+
+        Args:
+            run_id: the run of the arm.
+            model: the segmenter.
+            model_id: what `log` returned.
+            experiment: DVC's name of the experiment that made it. Such a version gets no alias.
+            description: of the version.
+        """
+        with suppress(MlflowException):  # it is there already
+            self._client.create_registered_model(
+                model.name, description=_DESCRIPTION.format(name=model.name)
+            )
+        tags = model.tags | ({"dvc.exp": experiment} if experiment else {})
+        with _default_store(self._uri):  # MLflow looks for the logged model in this one
+            made = self._client.create_model_version(
+                model.name,
+                source=f"models:/{model_id}",
+                run_id=run_id,
+                tags=tags,
+                description=description,
+                model_id=model_id,
+            )
+        if experiment is None:
+            self._client.set_registered_model_alias(
+                model.name, f"{ARM}{model.tags['arm']}", str(made.version)
+            )
+            self._choose_best(model.name)
+        return str(made.version)
+
+    def _choose_best(self, name: str) -> None:
+        """Give the alias to the arm whose newest version has the highest validation mIoU."""
+        aliases = self._client.get_registered_model(name).aliases
+        newest = [
+            self._client.get_model_version(name, number)
+            for alias, number in aliases.items()
+            if alias.startswith(ARM)
+        ]
+        best = max(newest, key=_validation_miou)
+        self._client.set_registered_model_alias(name, BEST, str(best.version))
+
+
+@contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """Let MLflow's own calls use the store at `uri` for a while."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def _validation_miou(made: ModelVersion) -> float:
+    return float(made.tags.get("val_miou", 0.0))
+
+
+def _save(model: Model, description: MlflowModel, *, folder: Path, work: Path, saved: Path) -> None:
+    """Write the folder of a logged model.
+
+    Args:
+        model: the segmenter.
+        description: MLflow's description of the logged model, which is completed.
+        folder: holds the copies that `model` names.
+        work: an empty folder.
+        saved: the folder to make.
+    """
+    segmenter = work / "segmenter"
+    segmenter.mkdir()
+    for name, file in model.files.items():
+        shutil.copyfile(folder / file, segmenter / name)
+    image = Image.open(segmenter / "example.png").convert("RGB")
+    side = _EXAMPLE_SIDE
+    pixels = np.asarray(image.crop((0, 0, min(side, image.width), min(side, image.height))))
+    byte = np.dtype(np.uint8)
+    arguments: dict[str, Any] = {
+        "mlflow_model": description,
+        "python_model": str(CODE),
+        "artifacts": {"segmenter": str(segmenter)},
+        "signature": ModelSignature(
+            inputs=Schema([TensorSpec(byte, (-1, -1, -1, 3))]),
+            outputs=Schema([TensorSpec(byte, (-1, -1, -1))]),
+        ),
+        "input_example": pixels[None],
+        "pip_requirements": requirements(model.architecture),
+        "metadata": dict(model.tags),
+    }
+    mlflow.pyfunc.save_model(str(saved), **arguments)
+
+
+def requirements(architecture: str) -> list[str]:
+    """Return the packages that a model needs, with the versions of this environment."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS[architecture]]
