@@ -6,6 +6,7 @@ upstream wrote something new.
 """
 
 import argparse
+import errno
 import logging
 import shutil
 import signal
@@ -30,7 +31,8 @@ from dagster_dvc.runner import Runner, StageRun, first_hidden_stages
 from dagster_dvc.schedule import Schedule
 from dagster_dvc.status import stage_changes
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_STORAGE, EXIT_INTERRUPTED = 1, 2, 3, 130
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 REFRESH_SECONDS = 1.0
 SHOWN_LINES = 12
 
@@ -243,9 +245,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         return repro(options)
-    except (DagsterDvcError, OSError) as error:  # OSError: most likely a full disk; it names a file
+    except DagsterDvcError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL_DISK:
+            raise
+        print(
+            f"error: can't use {error.filename or root}: {error.strerror or error}. Finished "
+            "stages are kept; free some space or make it writable, then run this again",
+            file=sys.stderr,
+        )
+        return EXIT_STORAGE
     except KeyboardInterrupt:
         print(
             "\nStopped; finished stages are kept, and running this again goes on from here.",
