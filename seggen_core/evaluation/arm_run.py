@@ -15,7 +15,7 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig
 from seggen_core.evaluation.arm import ArmEvaluation
-from seggen_core.segmentation.arms import TrainedArm
+from seggen_core.segmentation.arms import BEST, TrainedArm
 from seggen_core.stage import Stage
 
 _SETTINGS = ("num_steps", "batch_size", "learning_rate", "weight_decay", "lr_scheduler")
@@ -111,15 +111,18 @@ def _log_best_segmenter(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation)
     """
     scores = {seed: facts["val_miou"] or 0.0 for seed, facts in arm.facts["seeds"].items()}
     best = max(scores, key=lambda seed: scores[seed])
+    checkpoint = arm.folder / f"seed{best}"
+    if stage.config.evaluate.checkpoint == "best":
+        checkpoint /= BEST
     with TemporaryDirectory() as folder:
         example = Path(folder, "example.png")
-        Image.fromarray(report.shown[0].image).save(example)
+        Image.fromarray(report.predictions[0].image).save(example)
         stage.run.log_model(
             f"seggen-{stage.config.profile}",
             architecture=arm.model,
             files={
-                "config.json": arm.folder / f"seed{best}" / "config.json",
-                "model.safetensors": arm.folder / f"seed{best}" / "model.safetensors",
+                "config.json": checkpoint / "config.json",
+                "model.safetensors": checkpoint / "model.safetensors",
                 "classes.json": stage.paths.taxonomy,
                 "example.png": example,
             },
