@@ -87,8 +87,13 @@ class Outcome:
     text: str
 
 
-def run_campaign(campaign: Campaign, *, in_subprocess: bool = False) -> list[Outcome]:
-    """Run all cases in the order they are listed."""
+def run_campaign(
+    campaign: Campaign,
+    *,
+    in_subprocess: bool = False,
+    report: Callable[[Outcome], object] = lambda _: None,
+) -> list[Outcome]:
+    """Run all cases in the order they are listed; `report` is given each outcome at once."""
     for module in campaign.imports:
         __import__(module)
     outcomes = []
@@ -101,6 +106,7 @@ def run_campaign(campaign: Campaign, *, in_subprocess: bool = False) -> list[Out
             shutil.copytree(sound, folder, symlinks=True)
             case.damage(folder)
             outcomes.append(_run_case(case, campaign, folder, in_subprocess=in_subprocess))
+            report(outcomes[-1])
             shutil.rmtree(folder)
     return outcomes
 
@@ -126,7 +132,9 @@ def _run_case(case: Case, campaign: Campaign, folder: Path, *, in_subprocess: bo
         kind = "accepted"
     else:
         kind = "harmless"
-    return Outcome(case.name, kind, text[-1500:])
+    note = folder / "damaged"  # what a case chose once it saw the files
+    name = f"{case.name}: {note.read_text(encoding='utf-8')}" if note.is_file() else case.name
+    return Outcome(name, kind, text[-1500:])
 
 
 def _fork(command: Sequence[str], folder: Path, log: Path, seconds: int) -> tuple[int, float]:
@@ -156,7 +164,7 @@ def _main(command: Sequence[str]) -> int:
         code = main(list(command))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (a case may end in any way)
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
@@ -209,9 +217,12 @@ def run_tool(
     chosen = [case for case in campaign.cases if arguments.only in case.name]
     campaign = Campaign(**{**vars(campaign), "cases": chosen})
     start = time.monotonic()
-    outcomes = run_campaign(campaign, in_subprocess=arguments.subprocess)
-    for outcome in outcomes:
+
+    def report(outcome: Outcome) -> None:
         if arguments.verbose or outcome.kind not in FINE:
-            print(f"{outcome.kind}: {outcome.case}\n    {outcome.text.strip()[-700:]}")
+            text = f"{outcome.kind}: {outcome.case}\n    {outcome.text.strip()[-700:]}"
+            print(text.encode(errors="replace").decode(), flush=True)
+
+    outcomes = run_campaign(campaign, in_subprocess=arguments.subprocess, report=report)
     print(table(campaign.title, outcomes, seconds=time.monotonic() - start))
     return 0 if all(outcome.kind in FINE for outcome in outcomes) else 1

@@ -8,7 +8,6 @@ The datasets are the tiny ones of the tests.
 import random
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from tools.campaign import Campaign, Case, run_tool
 from tools.damage import FILES, JSON, VALUES, change_json, drop_key, flip_bit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from seggen_core.config import DatasetConfig
 
 ROOT = Path(__file__).parent.parent
@@ -70,8 +71,7 @@ def _case(layout: str, number: int, rng: random.Random) -> Case:
         (folder / "damaged").write_text(f"{file.relative_to(folder)}: {choices[suffix]}")
 
     # Not every file is read, and a changed value may be as good as the one before.
-    name = f"{number} {layout}: {choices['.json' if is_table else '']}"
-    return Case(name, damage, False)
+    return Case(f"{number} {layout}", damage, False)
 
 
 def _choose(folder: Path, layout: str) -> None:

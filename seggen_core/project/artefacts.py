@@ -5,6 +5,7 @@ file that was damaged after DVC looked at it, are not covered by that; here the 
 checked whenever it is read. Values of the right form that are other values only DVC's hashes find.
 """
 
+import stat
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -34,13 +35,26 @@ def read_artefact(path: Path, kind: Any, *, stage: str) -> Any:
         FileNotFoundError: there is no such file.
     """
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
-        return parse_typed(path.read_bytes(), kind)
+        return parse_typed(read_regular(path, max_bytes=MAX_JSON_BYTES), kind)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise damaged(path, str(error), stage=stage) from None
+
+
+def read_regular(path: Path, *, max_bytes: int) -> bytes:
+    """Read a regular file.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is a folder, FIFO or device, or has more than `max_bytes`.
+    """
+    status = path.stat()  # opening a FIFO would wait for somebody who writes to it
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no regular file")
+    if status.st_size > max_bytes:
+        raise ValueError(f"it has more than {max_bytes} bytes")
+    return path.read_bytes()
 
 
 def parse_typed(data: bytes, kind: Any) -> Any:
@@ -72,11 +86,13 @@ def read_table(path: Path, *, text_columns: Sequence[str], stage: str) -> "pd.Da
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not path.exists():
-        raise FileNotFoundError(2, "No such file or directory", str(path))
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise damaged(path, "it is no regular file", stage=stage)
         # Pages have checksums: a bit that flipped is found.
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (ArtefactError, FileNotFoundError):
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise damaged(path, " ".join(str(error).split())[:300], stage=stage) from None
     for name in text_columns:
@@ -95,7 +111,7 @@ def damaged(path: Path, problem: str, *, stage: str) -> ArtefactError:
     """Return the error for a damaged file: what is wrong, and what brings it back."""
     return ArtefactError(
         f"{path} is damaged: {problem}; the stage {stage} made it: run: dvc checkout --force "
-        f"{_place(path)}, or dvc repro -f -s {stage}"
+        f"{place(path)}, or dvc repro -f -s {stage}"
     )
 
 
@@ -106,7 +122,15 @@ def stage_of(path: Path) -> str:
     return f"train_seg@{rest[0]}" if kind == "checkpoints" else f"{rest[0]}@{rest[1]}"
 
 
-def _place(path: Path) -> str:
+def is_there(path: Path) -> bool:
+    """Return whether there is anything at a path, if only a link to nothing.
+
+    Optional inputs are left out only where there is nothing.
+    """
+    return path.is_symlink() or path.exists()
+
+
+def place(path: Path) -> str:
     """Return the path from the project's folder, where `data` lies."""
     parts = path.parts
     return (

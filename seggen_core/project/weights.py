@@ -38,7 +38,7 @@ def read_json_object(path: Path, *, cure: str) -> dict[str, Any]:
         FoundationError: it is missing, no JSON object, or names code of the repository (auto_map).
     """
     try:
-        if not path.is_file():
+        if not path.is_file():  # neither is a FIFO
             raise FoundationError(f"there is no file {path}; expected a configuration: {cure}")
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise FoundationError(f"{path} is too large for a configuration: {cure}")

@@ -9,7 +9,7 @@ from seggen_core.config import PretrainConfig, SegGenConfig
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, DatasetError
-from seggen_core.project.artefacts import read_artefact
+from seggen_core.project.artefacts import is_there, read_artefact
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.weights import read_json_object
 from seggen_core.store.format import MANIFEST, read_manifest
@@ -183,7 +183,7 @@ def num_sources(
         train: training samples.
         use_results: count the subsets that the project has drawn, if there are any.
     """
-    if use_results and paths.subsets.is_file():
+    if use_results and is_there(paths.subsets):
         subsets: dict[str, Sequence[str]] = read_artefact(
             paths.subsets, dict[str, list[str]], stage="dataset"
         )

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seggen_core.config import SYNTHESIS_METHODS, SegGenConfig
 from seggen_core.errors import SegGenError
-from seggen_core.project.artefacts import damaged, read_artefact
+from seggen_core.project.artefacts import damaged, is_there, read_artefact
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.memorization import MemorizationScores
 from seggen_core.reports.tables import Score
@@ -105,7 +105,7 @@ def read_judges(*, paths: ProjectPaths, taxonomy: Taxonomy) -> list[JudgeScores]
     judges = []
     for method in SYNTHESIS_METHODS:
         file = paths.report("judge", method) / "metrics.json"
-        if not file.is_file():
+        if not is_there(file):
             continue
         stage = f"judge@{method}"
         tree = _read_json(file, stage=stage)
@@ -134,7 +134,7 @@ def read_memorization(*, paths: ProjectPaths) -> list[MemorizationScores]:
             stage=f"memorization@{method}",
         )
         for method, file in files.items()
-        if file.is_file()
+        if is_there(file)
     ]
 
 

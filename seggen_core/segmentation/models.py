@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import FoundationError
+from seggen_core.project.artefacts import place
 from seggen_core.project.weights import (
     check_floats,
     check_weights,
@@ -69,7 +70,8 @@ def load_segmenter(folder: Path) -> Segmenter:
     Raises:
         FoundationError: `folder` holds no segmenter, or a damaged one.
     """
-    cure = f"run: dvc checkout {folder.parent}, or dvc repro -f -s train_seg@{folder.parent.name}"
+    arm = folder.parent
+    cure = f"run: dvc checkout {place(arm)}, or dvc repro -f -s train_seg@{arm.name}"
     config = read_json_object(folder / CONFIG_FILE, cure=cure)
     models = {"mask2former": "mask2former", "seggen_hrnet": "hrnet"}
     model_type = config.get("model_type")

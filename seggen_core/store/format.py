@@ -27,7 +27,7 @@ from pydantic import ConfigDict, StringConstraints, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from seggen_core.errors import SampleStoreError
-from seggen_core.project.artefacts import parse_typed
+from seggen_core.project.artefacts import MAX_JSON_BYTES, parse_typed, read_regular
 from seggen_core.taxonomy import IGNORE_INDEX
 
 ImageFormat = Literal["png", "jpg"]
@@ -323,7 +323,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
         raise SampleStoreError(f"{folder} {state}; run: {remake_command(folder)}")
     try:
-        manifest = parse_typed(path.read_bytes(), _Manifest)
+        manifest = parse_typed(read_regular(path, max_bytes=MAX_JSON_BYTES), _Manifest)
         missing = _STORE_SECTION - set(manifest["store"])
     except (OSError, ValueError) as error:
         raise SampleStoreError(
@@ -342,6 +342,8 @@ def read_index(folder: Path) -> pa.Table:
     """Return index.parquet of a finished store; SampleStoreError where it is missing or corrupt."""
     path = folder / INDEX
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
         return pq.ParquetFile(path, page_checksum_verification=True).read()
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())  # Arrow writes several lines
