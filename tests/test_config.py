@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from seggen_core.config import SegGenConfig, TrainSegConfig, VariantConfig, load_config
 from seggen_core.errors import ConfigError
+from tests.minimal_config import minimal_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -383,3 +384,16 @@ def test_the_sections_are_the_stages() -> None:
     from seggen_core.cli import STAGES
 
     assert set(STAGES) <= set(SegGenConfig.model_fields)
+
+
+def test_samples_of_any_size_need_a_resize_that_takes_them() -> None:
+    native = {"name": "camvid", "root": "camvid", "reads": "camvid", "fit": "native"}
+    published = {"resize": "short_side", "short_side": 512, "crop_size": 512}
+    with pytest.raises(ValueError, match=r"train_seg\.resize is 'zoom' for hrnet; set it to short"):
+        minimal_config(native)
+    assert minimal_config(native, train_seg=published).dataset.fit == "native"
+    overrides = {"mask2former": published}
+    with pytest.raises(ValueError, match="'zoom' for hrnet"):
+        minimal_config(native, train_seg={"overrides": overrides})
+    arm = {"reads": ["data/real/train", "data/real/val"], "model": "mask2former"}
+    minimal_config(native, train_seg={"overrides": overrides}, variants={"baseline": arm})

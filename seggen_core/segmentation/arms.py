@@ -332,8 +332,9 @@ def open_arm(
         },
         "unmatched_sources": count_unmatched(synthetic, real_keys=samples.real_keys),
     }
-    pool = PairPool(real=real, synthetic=pairs)
     crop = None if config.resize == "zoom" else RandomCrop(config)
+    as_pictures = crop is not None and variant.synthetic_augment is None
+    pool = PairPool(real=real, synthetic=pairs, as_pictures=as_pictures)
     part_size = config.micro_batch_size or config.batch_size
     return Arm(plan, pool, seed, variant.synthetic_augment, crop, part_size, facts)
 

@@ -80,21 +80,23 @@ class RandomCrop:
         assert config.crop_shape is not None
         self._config, self._crop = config, config.crop_shape
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, *, rng: np.random.Generator) -> Crop:
+    def __call__(
+        self, image: np.ndarray | Image.Image, mask: np.ndarray, *, rng: np.random.Generator
+    ) -> Crop:
         """Resize, crop, mirror and pad a sample."""
         mirrored = rng.random() < 0.5 and self._config.random_flip
         size = self._draw_size(mask.shape, rng)
         filled = min(size[0], self._crop[0]), min(size[1], self._crop[1])
-        resized = resize_nearest(mask, size)
-        top, left = self._draw_window(resized, filled, rng)
-        ids = resized[top : top + filled[0], left : left + filled[1]]
-        picture = _resized_window(image, size=size, corner=(top, left), window=filled)
+        corner = self._draw_window(mask, size, filled, rng)
+        picture = _resized_window(image, size=size, corner=corner, window=filled)
+        ids = _nearest_window(mask, size=size, corner=corner, window=filled)
         if mirrored:
-            picture, ids = picture[:, ::-1], ids[:, ::-1]
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            ids = ids[:, ::-1]
         if filled == self._crop:
-            return Crop(np.ascontiguousarray(picture), np.ascontiguousarray(ids), filled)
+            return Crop(np.asarray(picture), ids, filled)
         canvas = np.full((*self._crop, 3), PADDING, np.uint8)
-        canvas[: filled[0], : filled[1]] = picture
+        canvas[: filled[0], : filled[1]] = np.asarray(picture)
         labels = np.full(self._crop, IGNORE_INDEX, np.uint8)
         labels[: filled[0], : filled[1]] = ids
         return Crop(canvas, labels, filled)
@@ -116,38 +118,55 @@ class RandomCrop:
         short_side = max(1, int(config.short_side * (low + (high - low) * factor) + 1e-6))
         return short_side_size(size, short_side=short_side, max_side=config.max_side)
 
-    def _draw_window(self, mask: np.ndarray, window: Size, rng: np.random.Generator) -> Size:
-        """Return the top left corner of a window of a resized mask."""
-        free = mask.shape[0] - window[0], mask.shape[1] - window[1]
+    def _draw_window(
+        self, mask: np.ndarray, size: Size, window: Size, rng: np.random.Generator
+    ) -> Size:
+        """Return the top left corner of a window of a mask that is resized to `size`."""
+        free = size[0] - window[0], size[1] - window[1]
         limit = self._config.max_category_share
         if self._config.resize == "scale_jitter":
             # One number for both directions, as in large-scale jitter.
             place = rng.random()
             return round(free[0] * place), round(free[1] * place)
         for _ in range(_MAX_TRIES if limit < 1 else 1):
-            top, left = int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1))
+            corner = int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1))
             if limit == 1:
                 break
-            counts = np.bincount(
-                mask[top : top + window[0], left : left + window[1]].ravel(), minlength=256
-            )
+            ids = _nearest_window(mask, size=size, corner=corner, window=window)
+            counts = np.bincount(ids.ravel(), minlength=256)
             counts[IGNORE_INDEX] = 0
             if np.count_nonzero(counts) > 1 and counts.max() < limit * counts.sum():
                 break
-        return top, left
+        return corner
 
 
-def _resized_window(image: np.ndarray, *, size: Size, corner: Size, window: Size) -> np.ndarray:
+def _resized_window(
+    image: np.ndarray | Image.Image, *, size: Size, corner: Size, window: Size
+) -> Image.Image:
     """Return a window of an image that is resized to `size`, without resizing the rest."""
-    if image.shape[:2] == size:
-        return image[corner[0] : corner[0] + window[0], corner[1] : corner[1] + window[1]]
-    down, across = image.shape[0] / size[0], image.shape[1] / size[1]
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    if (picture.height, picture.width) == size:
+        return picture.crop((corner[1], corner[0], corner[1] + window[1], corner[0] + window[0]))
+    down, across = picture.height / size[0], picture.width / size[1]
     box = (
         corner[1] * across,
         corner[0] * down,
-        min((corner[1] + window[1]) * across, image.shape[1]),
-        min((corner[0] + window[0]) * down, image.shape[0]),
+        min((corner[1] + window[1]) * across, picture.width),
+        min((corner[0] + window[0]) * down, picture.height),
     )
     # Pillow's filter reaches over the edges of the box, so the window has the pixels of the whole.
-    picture = Image.fromarray(image).resize(window[::-1], Image.Resampling.BILINEAR, box=box)
-    return np.asarray(picture)
+    return picture.resize(window[::-1], Image.Resampling.BILINEAR, box=box)
+
+
+def _nearest_window(mask: np.ndarray, *, size: Size, corner: Size, window: Size) -> np.ndarray:
+    """Return a window of a mask that is resized to `size` by nearest neighbour.
+
+    It is that of `resize_nearest`, but where the middle of a pixel lies between two source pixels:
+    Pillow's rounding decides there, and whole numbers here.
+    """
+    rows, columns = (
+        # The source pixel below the middle of each pixel, in whole numbers.
+        (2 * np.arange(corner[k], corner[k] + window[k]) + 1) * mask.shape[k] // (2 * size[k])
+        for k in (0, 1)
+    )
+    return mask[rows][:, columns]

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from seggen_core.taxonomy import IGNORE_INDEX
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """An image, uint8 [H, W, 3], and its mask, uint8 [H, W]."""
+
+Read = tuple[Any, np.ndarray]
+"""The same, or with the image as Pillow's."""
 
 CACHE_BYTES = 2 * 1024**3
 """Decoded pairs that a `PairPool` keeps in memory."""
@@ -31,11 +35,21 @@ class Pair:
     mask: tuple[SampleStore, str]
     hidden_ids: tuple[int, ...] = ()
 
-    def read(self) -> Arrays:
-        """Return image and mask; the mask of another sample takes the image's size."""
+    def read(self, *, as_pictures: bool = False) -> Read:
+        """Return image and mask; the mask of another sample takes the image's size.
+
+        Args:
+            as_pictures: return the image as Pillow's, which is resized without a copy.
+        """
         (image_store, image_key), (mask_store, mask_key) = self.image, self.mask
-        image, mask = image_store.read_image(image_key), mask_store.read_mask(mask_key)
-        mask = resize_nearest(mask, image.shape[:2])
+        image: Any
+        if as_pictures:
+            image = image_store.open_image(image_key)
+            size = image.height, image.width
+        else:
+            image = image_store.read_image(image_key)
+            size = image.shape[:2]
+        mask = resize_nearest(mask_store.read_mask(mask_key), size)
         if self.hidden_ids:
             mask = np.where(np.isin(mask, self.hidden_ids), np.uint8(IGNORE_INDEX), mask)
         return image, mask
@@ -57,22 +71,24 @@ class PairPool:
         real: Mapping[str, Pair],
         synthetic: Sequence[Pair] = (),
         cache_bytes: int = CACHE_BYTES,
+        as_pictures: bool = False,
     ) -> None:
-        """Take pairs; none is read yet."""
+        """Take pairs; none is read yet. See `Pair.read`."""
         self._real, self._synthetic = real, synthetic
-        self._decoded: dict[Pair, Arrays] = {}
+        self._decoded: dict[Pair, Read] = {}
+        self._as_pictures = as_pictures
         self._lock = threading.Lock()
         self.cache_bytes = cache_bytes
 
-    def read_real(self, keys: Iterable[str]) -> list[Arrays]:
+    def read_real(self, keys: Iterable[str]) -> list[Read]:
         """Return images and masks of real samples."""
         return [self._read(self._real[key]) for key in keys]
 
-    def read_synthetic(self, positions: Iterable[int]) -> list[Arrays]:
+    def read_synthetic(self, positions: Iterable[int]) -> list[Read]:
         """Return images and masks of synthetic samples."""
         return [self._read(self._synthetic[position]) for position in positions]
 
-    def read_slots(self, slots: Iterable[Slot]) -> list[Arrays]:
+    def read_slots(self, slots: Iterable[Slot]) -> list[Read]:
         """Return images and masks of a step's slots."""
         return [
             self._read(
@@ -81,11 +97,12 @@ class PairPool:
             for s in slots
         ]
 
-    def _read(self, pair: Pair) -> Arrays:
+    def _read(self, pair: Pair) -> Read:
         if pair in self._decoded:
             return self._decoded[pair]
-        image, mask = pair.read()
-        size = image.nbytes + mask.nbytes
+        image, mask = pair.read(as_pictures=self._as_pictures)
+        # Pillow keeps four bytes a pixel.
+        size = (4 * mask.size if self._as_pictures else image.nbytes) + mask.nbytes
         with self._lock:
             if pair not in self._decoded and size <= self.cache_bytes:
                 self.cache_bytes -= size

@@ -10,7 +10,8 @@ from seggen_core.stage import open_stage
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """Write data/checkpoints/<variant>.
 
-    It has a segmenter in seed<k> for each subset seed, metrics.json and history.csv. metrics.json
+    It has a segmenter in seed<k> for each subset seed, metrics.json and history.csv, and with
+    validation while training the best segmenter in seed<k>/best. metrics.json
     has mIoU (percent) on the validation split, the one to tune on; the test split is read by
     `evaluate` alone. An interrupted run goes on from the last finished seed, and within a seed from
     its last saved state.

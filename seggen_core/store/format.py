@@ -271,7 +271,12 @@ def tar_member(name: str, data: bytes) -> bytes:
 
 
 def decode_picture(data: bytes, *, mode: str) -> np.ndarray:
-    """Return the pixels of a PNG or JPEG file.
+    """Return the pixels of a PNG or JPEG file, as `open_picture` checks them."""
+    return np.array(open_picture(data, mode=mode))
+
+
+def open_picture(data: bytes, *, mode: str) -> Image.Image:
+    """Return a PNG or JPEG file as Pillow's image, decoded.
 
     Args:
         data: the file.
@@ -292,7 +297,8 @@ def decode_picture(data: bytes, *, mode: str) -> np.ndarray:
         )
     if picture.mode != mode:
         raise ValueError(f"a picture of mode {picture.mode}, not {mode}")
-    return np.array(picture)
+    picture.load()
+    return picture
 
 
 def remake_command(folder: Path) -> str:

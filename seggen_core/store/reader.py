@@ -9,6 +9,7 @@ import operator
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from seggen_core.store.format import (
     Sample,
     decode_picture,
     member_name,
+    open_picture,
     read_index,
     read_manifest,
     remake_command,
@@ -34,6 +36,7 @@ from seggen_core.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL import Image
 
 __all__ = ["Sample", "SampleStore", "SampleStoreWriter", "open_partitions"]
 
@@ -173,6 +176,13 @@ class SampleStore:
         """Return the image alone, uint8 [H, W, 3]."""
         return self._read_picture(key_or_position, "image")
 
+    def open_image(self, key_or_position: str | int) -> "Image.Image":
+        """Return the image alone as Pillow's, for what resizes it at once."""
+        position = self._position(key_or_position)
+        data = self._read(position, "image")["image"]
+        with self._decoding(position, "image"):
+            return open_picture(data, mode=_MODES["image"])
+
     def read_mask(self, key_or_position: str | int) -> np.ndarray:
         """Return the segmentation map alone, uint8 [H, W]: train ids or IGNORE_INDEX."""
         return self._read_picture(key_or_position, "mask")
@@ -262,10 +272,16 @@ class SampleStore:
         """
         if member == "instances" and not data:
             return None
-        try:
+        with self._decoding(position, member):
             return (
                 json.loads(data) if member == "json" else decode_picture(data, mode=_MODES[member])
             )
+
+    @contextmanager
+    def _decoding(self, position: int, member: str) -> Iterator[None]:
+        """Turn what decoding a member raises into SampleStoreError."""
+        try:
+            yield
         except (OSError, ValueError, SyntaxError) as error:
             raise self._corrupt(position, member, f"can't be decoded: {error}") from error
 

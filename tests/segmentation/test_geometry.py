@@ -80,9 +80,9 @@ def test_image_and_mask_stay_aligned_and_keep_their_aspect() -> None:
     for made in crops(random_flip=True):
         height, width = made.filled
         image, mask = made.image[:height, :width], made.mask[:height, :width]
-        lower, right = image[..., 0] > 128, image[..., 1] > 128
+        lower, right = image[..., 0] >= 127, image[..., 1] >= 127
         agree = mask == lower * 2 + right
-        assert agree.mean() > 0.9  # one line of pixels at each border is blurred
+        assert agree.mean() > 0.9  # up to a line of pixels at each border
         slopes = [np.abs(np.diff(image[..., c].astype(int), axis=c)).mean() for c in (0, 1)]
         # 255 levels over 40 rows and over 60 columns.
         assert slopes[0] / slopes[1] == pytest.approx(60 / 40, rel=0.05)

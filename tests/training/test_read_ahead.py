@@ -98,3 +98,15 @@ def test_the_last_read_is_waited_for_when_the_loop_stops() -> None:
         assert begun.wait(10)
         finish.set()
     assert finished.is_set()
+
+
+def test_several_readers_keep_the_order_and_work_side_by_side() -> None:
+    together = threading.Barrier(3)
+
+    def read(step: int) -> int:
+        if step < 3:
+            together.wait(10)  # breaks unless three calls are under way at once
+        return step * step
+
+    with read_ahead(read, steps=range(20), num_readers=3) as values:
+        assert list(values) == [step * step for step in range(20)]
