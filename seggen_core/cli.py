@@ -47,6 +47,9 @@ STAGES = {
     "judge": "score one method's pairs by the segmenter trained on all real samples",
     "memorization": "measure how near one method's samples come to the real training samples",
     "ablation": "compare all arms in one table",
+    "check_dataset": "check the real samples; what reads them is run only if they pass",
+    "check_captions": "check the captions; what is trained on them is run only if they pass",
+    "check_synthetic": "check one method's samples; what reads them is run only if they pass",
 }
 """Names of the stages, as in dvc.yaml, params.yaml and `seggen_core.stages`, with a summary each.
 """
@@ -81,6 +84,7 @@ _ITEMS = {
     "evaluate": "variant",
     "judge": "method",
     "memorization": "method",
+    "check_synthetic": "method",
 }
 
 

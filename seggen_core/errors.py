@@ -9,6 +9,7 @@
     ├── AttentionError     attention maps can't be captured or hold no usable signal
     ├── ArtefactError      a file that an earlier stage made is damaged
     ├── SampleStoreError   a shard or its index is missing, corrupt or inconsistent
+    ├── CheckError         a blocking check of the data fails
     └── StorageError       the disk is full or not writable
 
 StorageError is an OSError too, all others are ValueErrors.
@@ -54,6 +55,10 @@ class ArtefactError(SegGenError, ValueError):
 
 class SampleStoreError(SegGenError, ValueError):
     """A shard or its index is missing, corrupt or inconsistent."""
+
+
+class CheckError(SegGenError, ValueError):
+    """A blocking check fails on data that a stage was going to read."""
 
 
 class StorageError(SegGenError, OSError):

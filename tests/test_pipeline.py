@@ -9,8 +9,21 @@ import pandas as pd
 import pytest
 import yaml
 
+from seggen_core.checks.registry import checks_of
+from seggen_core.checks.results import Checked, recall
+from seggen_core.config import load_config
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import open_partitions
-from tools.smoke_project import VARIANTS, make_project, repro_command, run_program, smoke_params
+from tools.smoke_project import (
+    METHODS,
+    VARIANTS,
+    environment,
+    make_project,
+    repro_command,
+    run_program,
+    smoke_params,
+    write_params,
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +32,21 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_project(tmp_path_factory.mktemp("workspace"))
 
 
+def dvc(workspace: Path, *arguments: str) -> str:
+    """Run a `dvc` command and return what it printed."""
+    done = run_program([sys.executable, "-m", "dvc", *arguments], workspace)
+    done.check_returncode()
+    return done.stdout
+
+
+def run_repro(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the pipeline two stages at a time."""
+    return run_program(repro_command(*arguments), workspace)
+
+
 def repro(workspace: Path, *arguments: str) -> str:
     """Run the pipeline two stages at a time and return what it printed."""
-    done = run_program(repro_command(*arguments), workspace)
+    done = run_repro(workspace, *arguments)
     logs = sorted((workspace / ".seggen" / "logs").glob("*.log"), key=lambda p: p.stat().st_mtime)
     tail = logs[-1].read_text(encoding="utf-8")[-3000:] if logs else ""
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{tail}"
@@ -47,7 +72,7 @@ def test_the_whole_graph_runs_and_ends_in_a_table(
     table = pd.read_csv(workspace / "data" / "reports" / "ablation" / "ablation.csv")
     assert set(table["variant"]) == set(VARIANTS)
     assert table["miou"].between(0, 100).all()
-    for method in ("masksyn", "imgsyn", "seediff", "diffumask"):
+    for method in METHODS:
         partitions = open_partitions(workspace / "data" / "synthetic" / method)
         assert {p.folder.name for p in partitions} == {"car", "person"}
         assert sum(len(p) for p in partitions) > 0
@@ -61,18 +86,58 @@ def test_the_whole_graph_runs_and_ends_in_a_table(
     assert manifest["method"] == "masksyn"
 
 
+def test_every_check_ran_and_its_results_are_known(
+    workspace: Path, first_run: dict[str, str]
+) -> None:
+    """As the sensor asks for them: nothing is evaluated that reads samples."""
+    config = load_config(workspace / "params.yaml").checks
+    paths = ProjectPaths(workspace)
+    outputs = [("dataset", None), ("captions", None)]
+    outputs += [(method, slug) for method in METHODS for slug in ("car", "person")]
+    outputs += [("train_seg", variant) for variant in VARIANTS]
+    outputs += [("judge", method) for method in METHODS]
+    for stage, item in outputs:
+        findings = recall(Checked(stage, item, paths, config))
+        assert [*findings] == [check.name for check in checks_of(stage)], (stage, item)
+        assert all(finding.passed for finding in findings.values()), findings
+
+
+def test_a_failed_check_stops_what_reads_the_samples_and_a_changed_limit_makes_none_anew(
+    workspace: Path, first_run: dict[str, str]
+) -> None:
+    params = smoke_params()
+    params["checks"]["overrides"] = {"seediff/car": {"min_edge_agreement": 1000}}
+    write_params(workspace, params)
+    try:
+        done = run_repro(workspace)
+        assert done.returncode == 1
+        assert "check image_mask_agreement of seediff@car" in done.stderr
+        assert "checks.overrides.seediff/car.min_edge_agreement in params.yaml" in done.stderr
+        stale = json.loads(dvc(workspace, "status", "--json"))
+        assert "check_synthetic@seediff" in stale
+        assert {"train_seg@seediff", "judge@seediff", "memorization@seediff"} <= set(stale)
+        assert "seediff@car" not in stale and "train_seg@shuffled" not in stale
+        # DVC alone stops at the same place.
+        shell = subprocess.run(
+            [sys.executable, "-m", "dvc", "repro", "train_seg@seediff"],
+            cwd=workspace,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert shell.returncode != 0 and "image_mask_agreement" in shell.stderr
+    finally:
+        write_params(workspace, smoke_params())
+    repro(workspace)
+    assert digests(workspace) == first_run
+
+
 def test_a_second_run_does_nothing(workspace: Path, first_run: dict[str, str]) -> None:
     before = (workspace / "dvc.lock").read_bytes()
     repro(workspace)
     assert (workspace / "dvc.lock").read_bytes() == before
-    status = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"],
-        cwd=workspace,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(status.stdout) == {}
+    assert json.loads(dvc(workspace, "status", "--json")) == {}
 
 
 def test_p_aug_concerns_training_evaluation_and_the_table_only(
@@ -80,15 +145,11 @@ def test_p_aug_concerns_training_evaluation_and_the_table_only(
 ) -> None:
     params = smoke_params()
     params["train_seg"]["replace"]["p_aug"] = 0.5
-    (workspace / "params.yaml").write_text(
-        yaml.safe_dump(params, sort_keys=False), encoding="utf-8"
-    )
+    write_params(workspace, params)
     try:
         planned = repro(workspace, "--dry")
     finally:
-        (workspace / "params.yaml").write_text(
-            yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8"
-        )
+        write_params(workspace, smoke_params())
     named = {word.partition("@")[0] for word in planned.replace(",", " ").split()}
     stages = {
         "dataset",
@@ -116,15 +177,11 @@ def test_a_new_class_concerns_what_depends_on_it_only(
 ) -> None:
     params = smoke_params()
     params["classes"].append("tree")
-    (workspace / "params.yaml").write_text(
-        yaml.safe_dump(params, sort_keys=False), encoding="utf-8"
-    )
+    write_params(workspace, params)
     try:
         planned = repro(workspace, "--dry")
     finally:
-        (workspace / "params.yaml").write_text(
-            yaml.safe_dump(smoke_params(), sort_keys=False), encoding="utf-8"
-        )
+        write_params(workspace, smoke_params())
     words = set(planned.replace(",", " ").split())
     assert {"masksyn@tree", "imgsyn@tree", "seediff@tree"} <= words
     assert not words & {

@@ -203,6 +203,9 @@ def run_graph(config: SegGenConfig, *, paths: ProjectPaths) -> str:
     slug = next(
         (s for s in config.classes if len(pd.read_parquet(paths.prompts(s)))), config.classes[0]
     )
+    # Only this class is made, and random networks reach no limit.
+    limits = config.checks.model_copy(update={"min_val_miou": 0.0, "min_judge_miou": 0.0})
+    config = config.model_copy(update={"classes": (slug,), "checks": limits})
     graph = [(method, slug) for method in ("masksyn", "imgsyn", "seediff")]
     graph += [(stage, arm) for arm in config.variants for stage in ("train_seg", "evaluate")]
     graph += [("judge", method) for method in config.methods]

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent
+METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 VARIANTS = ("baseline", "masksyn_imgsyn", "seediff", "shuffled", "full_real", "mask2former")
 FOLDERS = ("seggen_core", "dagster_dvc", "dagster_project", "profiles")
 _FILES = ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config")
@@ -52,6 +53,16 @@ def smoke_params() -> dict[str, Any]:
     }
     params["train_seg"]["common"] |= {"num_steps": 2, "batch_size": 4, "validate_every": 1}
     params["variants"] = {name: params["variants"][name] for name in VARIANTS}
+    # Two steps teach nothing: every check runs, and none may ask for quality.
+    params["checks"] |= {
+        "min_edge_agreement": 0,
+        "max_histogram_distance": 1,
+        "min_class_share": 0,
+        "max_class_share": 1,
+        "min_val_miou": 0,
+        "min_judge_miou": 0,
+        "overrides": {},
+    }
     return params
 
 
@@ -67,10 +78,15 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Path:
     for name in _FILES:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    text = yaml.safe_dump(smoke_params() if params is None else dict(params), sort_keys=False)
-    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    write_params(folder, smoke_params() if params is None else params)
     run_program(["git", "init", "--quiet"], folder).check_returncode()
     return folder
+
+
+def write_params(folder: Path, params: Mapping[str, Any]) -> None:
+    """Write the params.yaml of a project."""
+    text = yaml.safe_dump(dict(params), sort_keys=False)
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
 
 
 def environment(**others: str) -> dict[str, str]:

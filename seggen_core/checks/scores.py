@@ -5,6 +5,7 @@ from typing import Any
 
 from seggen_core.checks.finding import Finding
 from seggen_core.config import ChecksConfig
+from seggen_core.errors import CheckError
 from seggen_core.project.artefacts import read_artefact, read_table, stage_of
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
@@ -36,16 +37,21 @@ def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig)
     """Every segmenter of an arm reaches the limit on the validation split."""
     metrics = _read(folder / "metrics.json")
     scores = {
-        f"seed{seed}": float(summary["val_miou"]) for seed, summary in metrics["seeds"].items()
+        f"seed{seed}": float(summary["val_miou"])
+        for seed, summary in metrics["seeds"].items()
+        if summary["val_miou"] is not None
     }
+    if not scores:
+        summary = "no validation sample has a labelled pixel, so there is no score to look at"
+        return Finding(False, summary, {"min_val_miou": checks.min_val_miou}, blocks=False)
     name, lowest = min(scores.items(), key=lambda item: item[1])
     numbers = {
-        "val_miou": float(metrics["val_miou"]),
+        "val_miou": sum(scores.values()) / len(scores),
         "min_val_miou": checks.min_val_miou,
         **scores,
     }
     summary = (
-        f"validation mIoU {metrics['val_miou']:.1f}, lowest {lowest:.1f} ({name}); expected "
+        f"validation mIoU {numbers['val_miou']:.1f}, lowest {lowest:.1f} ({name}); expected "
         f"{checks.min_val_miou}"
     )
     passed = lowest >= checks.min_val_miou
@@ -53,13 +59,21 @@ def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig)
 
 
 def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
-    """The judge's predictions agree with the masks of a method."""
+    """The judge's predictions agree with the masks of a method.
+
+    A failure is a warning: nothing is computed from the judge's scores. The table of the ablation
+    shows them, and is what people look at when a method doesn't help.
+    """
     metrics = _read(folder / "metrics.json")
-    score = float(metrics.get("mask_iou", metrics["miou"]))
+    measured = metrics.get("mask_iou", metrics["miou"])
+    if measured is None:
+        summary = "no sample has a labelled pixel that the judge could agree with"
+        return Finding(False, summary, {"min_judge_miou": checks.min_judge_miou}, blocks=False)
+    score = float(measured)
     mious = {slug: part.get("miou") for slug, part in metrics["partitions"].items()}
     scores = metrics.get("per_class_mask_iou") or mious
     partitions = {slug: float(value) for slug, value in scores.items() if value is not None}
-    slug, lowest = min(partitions.items(), key=lambda item: item[1])
+    slug, lowest = min(partitions.items(), key=lambda item: item[1], default=("", score))
     numbers = {"judge_miou": score, "min_judge_miou": checks.min_judge_miou}
     numbers |= {f"partition/{name}": value for name, value in partitions.items()}
     summary = (
@@ -67,7 +81,43 @@ def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
         f"{slug} with {lowest:.1f}"
     )
     passed = score >= checks.min_judge_miou
-    return Finding(passed, summary, numbers, example=None if passed else f"{folder.name}/{slug}")
+    example = None if passed else f"{folder.name}/{slug}"
+    return Finding(passed, summary, numbers, example=example, blocks=False)
+
+
+def require_checkpoint(variant: str, *, paths: ProjectPaths, checks: ChecksConfig) -> None:
+    """Stop a stage that reads an arm whose segmenters are below the limit.
+
+    A stage that reads a checkpoint calls this first, so that every door stops here.
+
+    Raises:
+        CheckError: it says the number, the limit and its key.
+    """
+    folder = paths.checkpoint(variant)
+    if not (folder / "metrics.json").is_file():
+        return  # the stage itself says what to run
+    finding = check_checkpoint(folder, paths=paths, checks=checks)
+    if not finding.passed and finding.blocks:
+        raise CheckError(
+            f"check validation_floor of train_seg@{variant}: {finding.summary} (limit: "
+            "checks.min_val_miou in params.yaml). Its segmenters have learnt too little to be "
+            "scored: look at data/checkpoints/"
+            f"{variant}/history.csv, or lower the limit"
+        )
+
+
+def judge_warning(method: str, *, paths: ProjectPaths, checks: ChecksConfig) -> str | None:
+    """Return what to say of a method whose masks the judge doesn't agree with; None if it does."""
+    folder = paths.report("judge", method)
+    if not (folder / "metrics.json").is_file():
+        return None
+    finding = check_judgement(folder, paths=paths, checks=checks)
+    if finding.passed:
+        return None
+    return (
+        f"check judge_floor of judge@{method}: {finding.summary} (limit: checks.min_judge_miou in "
+        "params.yaml). Its masks don't show what is in its images"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

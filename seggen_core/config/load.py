@@ -41,7 +41,9 @@ class SegGenConfig(Section):
     """Slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
     """
     methods: tuple[Slug, ...] = SYNTHESIS_METHODS
-    """Synthetic methods that are judged and compared with the training set."""
+    """Synthetic methods that are checked, judged and compared with the training set: those that
+    arms read, and others.
+    """
     runtime: RuntimeConfig = RuntimeConfig()
     """How to compute."""
     dataset: DatasetConfig
@@ -106,6 +108,12 @@ class SegGenConfig(Section):
         ):
             if len(set(values)) != len(values):
                 raise ValueError(f"{key!r} repeats a value: {list(values)}")
+        for name, variant in self.variants.items():
+            if unchecked := set(variant.methods) - set(self.methods):
+                raise ValueError(
+                    f"variants.{name} reads {', '.join(sorted(unchecked))}, which 'methods' lacks: "
+                    "only the samples of the methods listed there are checked (add it)"
+                )
         if self.ablation.baseline not in self.variants:
             raise ValueError(
                 f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants"

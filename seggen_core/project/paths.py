@@ -69,6 +69,27 @@ class ProjectPaths:
         """The comparison of all arms."""
         return self.data / "reports" / "ablation"
 
+    def passed(self, path: Path) -> Path:
+        """File that opens the gate to an artifact: it is there if the artifact's checks pass.
+
+        Args:
+            path: the artifact, below the project root.
+        """
+        relative = path.relative_to(self.root).as_posix()
+        return self.data / "passed" / f"{relative}.json"
+
+    def check_report(self, name: str) -> Path:
+        """Results of the checks of a stage's outputs, or of all partitions of a method.
+
+        Args:
+            name: "dataset", "captions" or the method.
+        """
+        return self.data / "reports" / "checks" / f"{name}.json"
+
+    def check_results(self, name: str) -> Path:
+        """Results of the checks of one output ("seediff@road"); never tracked."""
+        return self.root / ".seggen" / "checks" / f"{name}.json"
+
     @property
     def scratch(self) -> Path:
         """Unfinished work, from which an interrupted stage resumes; never tracked."""

@@ -1,9 +1,14 @@
 """Stage `ablation`: one comparison over all arms."""
 
+import logging
+
+from seggen_core.checks.scores import judge_warning
 from seggen_core.config import SegGenConfig
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.comparison import Comparison
 from seggen_core.stage import open_stage
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
@@ -22,4 +27,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         for kind in ("evaluate", "judge", "memorization"):
             if (reports := paths.ablation.parent / kind).is_dir():
                 stage.run.log_input(name=kind, path=reports)
+        for method in config.methods:
+            if warning := judge_warning(method, paths=paths, checks=config.checks):
+                logger.warning(warning)
         stage.publish_report(comparison, paths.ablation)

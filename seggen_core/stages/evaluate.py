@@ -1,5 +1,6 @@
 """Stage `evaluate`: one arm's segmenters on the held-out test split, which no other stage reads."""
 
+from seggen_core.checks.scores import require_checkpoint
 from seggen_core.config import SegGenConfig
 from seggen_core.evaluation.arm import evaluate_arm
 from seggen_core.evaluation.arm_run import log_arm
@@ -17,10 +18,12 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
 
     Raises:
         ConfigError: there is no such arm.
+        CheckError: a segmenter of the arm is below `checks.min_val_miou`.
         FoundationError: the arm hasn't been trained.
     """
     find_variant(config, item)
     assert item is not None
+    require_checkpoint(item, paths=paths, checks=config.checks)
     settings = config.evaluate
     with open_stage("evaluate", item=item, config=config, paths=paths, params={}) as stage:
         arm = TrainedArm.read(paths, variant=item)

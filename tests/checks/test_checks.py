@@ -3,8 +3,8 @@
 What is sound passes; what a check is for fails with numbers and an example.
 """
 
+import importlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,57 +12,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seggen_core import checks
-from seggen_core.checks.synthesis import edge_agreement
+from seggen_core.checks.registry import PARTITION_CHECKS, STAGE_CHECKS
+from seggen_core.checks.samples import check_held_out, check_samples
+from seggen_core.checks.scores import (
+    check_captions,
+    check_checkpoint,
+    check_judgement,
+    judge_warning,
+    require_checkpoint,
+)
+from seggen_core.checks.synthesis import (
+    check_agreement,
+    check_classes,
+    check_histogram,
+    check_sources,
+    edge_agreement,
+)
 from seggen_core.config import ChecksConfig
+from seggen_core.errors import CheckError
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
-from seggen_core.taxonomy import Taxonomy
+from seggen_core.store.reader import Sample, SampleStore
+from tests.checks.conftest import SIZE, mask_of, partition, sample, write_store
 
 FLOORS = ChecksConfig()
-SIZE = 16
-TAXONOMY = Taxonomy.from_names(stuff=["sky", "road"], things=["car"])
-
-
-def mask_of(*rows: int) -> np.ndarray:
-    """A mask of horizontal stripes of these classes, uint8 [16, 16]."""
-    return np.repeat(np.array(rows, np.uint8), SIZE // len(rows))[:, None].repeat(SIZE, 1)
-
-
-def sample(key: str, mask: np.ndarray, *, shade: int = 0, source: str | None = None) -> Sample:
-    """A sample whose image shows its mask: one grey per class."""
-    image = (mask[..., None] * 60 + shade).astype(np.uint8).repeat(3, 2)
-    return Sample(key, image, mask, None, {"source_key": source} if source else {})
-
-
-def write_store(folder: Path, samples: list[Sample], **manifest: Any) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    with SampleStoreWriter(folder, num_classes=len(TAXONOMY)) as writer:
-        for one in samples:
-            writer.add(one)
-        writer.finish(manifest=manifest)
-    return folder
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> ProjectPaths:
-    """Real splits of stripes in all classes; sources of "car" are the samples with a car."""
-    paths = ProjectPaths(tmp_path)
-    for number, split in enumerate(("train", "val", "test")):
-        stripes = [
-            sample(f"{split}{i}", mask_of(0, 1, 2, i % 2), shade=10 * number + i) for i in range(4)
-        ]
-        write_store(paths.real(split), stripes)
-    paths.taxonomy.write_text(json.dumps(TAXONOMY.to_json()))
-    paths.subsets.write_text(json.dumps({"0": [f"train{i}" for i in range(4)]}))
-    return paths
-
-
-def partition(
-    paths: ProjectPaths, *samples: Sample, slug: str = "car", method: str = "masksyn"
-) -> Path:
-    params = {"samples_per_source": 1} if method == "masksyn" else {}
-    return write_store(paths.synthetic(method, slug), list(samples), params=params)
 
 
 def test_sound_data_passes_all(paths: ProjectPaths) -> None:
@@ -73,14 +45,14 @@ def test_sound_data_passes_all(paths: ProjectPaths) -> None:
         _parent(paths.captions)
     )
     for check, folder in (
-        (checks.check_samples, paths.real("train")),
-        (checks.check_held_out, paths.real("train")),
-        (checks.check_captions, paths.captions.parent),
-        (checks.check_samples, made),
-        (checks.check_classes, made),
-        (checks.check_histogram, made),
-        (checks.check_agreement, made),
-        (checks.check_sources, made),
+        (check_samples, paths.real("train")),
+        (check_held_out, paths.real("train")),
+        (check_captions, paths.captions.parent),
+        (check_samples, made),
+        (check_classes, made),
+        (check_histogram, made),
+        (check_agreement, made),
+        (check_sources, made),
     ):
         finding = check(folder, paths=paths, checks=FLOORS)
         assert finding.passed, (check.__name__, finding)
@@ -100,7 +72,7 @@ def test_a_sample_that_cant_be_decoded(paths: ProjectPaths) -> None:
     with (folder / row["shard"]).open("r+b") as shard:
         shard.seek(row["image_offset"] + 20)
         shard.write(b"\0\0\0\0")
-    finding = checks.check_samples(folder, paths=paths, checks=FLOORS)
+    finding = check_samples(folder, paths=paths, checks=FLOORS)
     assert not finding.passed and finding.blocks
     assert finding.numbers == {"samples": 2, "bad": 1}
     assert finding.example is not None and finding.example.startswith(
@@ -115,10 +87,12 @@ def test_a_test_image_among_the_training_images(paths: ProjectPaths) -> None:
         Sample("renamed", leaked.image, leaked.segmentation_map, None, {}),
     ]
     write_store(paths.real("train"), train)
-    finding = checks.check_held_out(paths.real("train"), paths=paths, checks=FLOORS)
+    finding = check_held_out(paths.real("train"), paths=paths, checks=FLOORS)
     assert not finding.passed
     assert finding.example == "train/renamed is the image test/test1"
     assert finding.numbers["shared"] == 1
+    accepted = ChecksConfig(max_shared_images=1)
+    assert check_held_out(paths.real("train"), paths=paths, checks=accepted).passed
 
 
 def test_captions_are_missing(paths: ProjectPaths) -> None:
@@ -126,21 +100,23 @@ def test_captions_are_missing(paths: ProjectPaths) -> None:
         {"sample_key": ["train0", "train1", "train2"], "caption": ["a car", " ", "a road"]}
     )
     table.to_parquet(_parent(paths.captions))
-    finding = checks.check_captions(paths.captions.parent, paths=paths, checks=FLOORS)
+    finding = check_captions(paths.captions.parent, paths=paths, checks=FLOORS)
     assert (finding.passed, finding.numbers["coverage"], finding.example) == (False, 0.5, "train1")
-    relaxed = checks.check_captions(
+    relaxed = check_captions(
         paths.captions.parent, paths=paths, checks=ChecksConfig(min_caption_coverage=0.5)
     )
     assert relaxed.passed
 
 
 def test_an_empty_partition(paths: ProjectPaths) -> None:
-    finding = checks.check_classes(partition(paths), paths=paths, checks=FLOORS)
+    finding = check_classes(partition(paths), paths=paths, checks=FLOORS)
     assert (finding.passed, finding.blocks) == (False, True)
-    # Nothing to make it from: no real sample has the sky as its rarest class.
-    finding = checks.check_classes(partition(paths, slug="sky"), paths=paths, checks=FLOORS)
+    # Nothing to make it from: one source, which has a rarer class than the sky.
+    paths.subsets.write_text(json.dumps({"0": ["train0"]}))
+    finding = check_classes(partition(paths, slug="sky"), paths=paths, checks=FLOORS)
     assert (finding.passed, finding.blocks) == (False, False)
-    finding = checks.check_classes(
+    assert "1 of the 1 real samples that samples are made from show sky" in finding.summary
+    finding = check_classes(
         partition(paths, slug="sky", method="seediff"), paths=paths, checks=FLOORS
     )
     assert (finding.passed, finding.blocks) == (False, True)
@@ -148,18 +124,18 @@ def test_an_empty_partition(paths: ProjectPaths) -> None:
 
 def test_a_partition_of_one_class(paths: ProjectPaths) -> None:
     folder = partition(paths, *(sample(f"m{i}", mask_of(1), source="train0") for i in range(2)))
-    finding = checks.check_classes(folder, paths=paths, checks=FLOORS)
+    finding = check_classes(folder, paths=paths, checks=FLOORS)
     assert not finding.passed and "show road and no other class" in finding.summary
     assert finding.picture == (folder, "m0")
 
 
 def test_a_method_of_one_class_that_shows_another(paths: ProjectPaths) -> None:
     folder = partition(paths, sample("s0", mask_of(255, 1)), method="seediff")
-    assert not checks.check_classes(folder, paths=paths, checks=FLOORS).passed
-    assert not checks.check_histogram(folder, paths=paths, checks=FLOORS).passed
+    assert not check_classes(folder, paths=paths, checks=FLOORS).passed
+    assert not check_histogram(folder, paths=paths, checks=FLOORS).passed
     folder = partition(paths, sample("s0", mask_of(255, 2)), method="seediff")
-    assert checks.check_classes(folder, paths=paths, checks=FLOORS).passed
-    assert checks.check_histogram(folder, paths=paths, checks=FLOORS).numbers["class_share"] == 0.5
+    assert check_classes(folder, paths=paths, checks=FLOORS).passed
+    assert check_histogram(folder, paths=paths, checks=FLOORS).numbers["class_share"] == 0.5
 
 
 def test_a_collapsed_histogram(paths: ProjectPaths) -> None:
@@ -167,11 +143,11 @@ def test_a_collapsed_histogram(paths: ProjectPaths) -> None:
     mask = np.full((SIZE, SIZE), 2, np.uint8)
     mask[0] = 1
     folder = partition(paths, sample("m0", mask, source="train0"))
-    finding = checks.check_histogram(folder, paths=paths, checks=FLOORS)
+    finding = check_histogram(folder, paths=paths, checks=FLOORS)
     assert not finding.passed
     assert finding.numbers["distance"] == pytest.approx(11 / 16)
     assert "most shifted: car, 93.8% of pixels where the real ones have 25.0%" in finding.summary
-    assert checks.check_histogram(
+    assert check_histogram(
         folder, paths=paths, checks=ChecksConfig(max_histogram_distance=0.7)
     ).passed
 
@@ -189,7 +165,7 @@ def test_masks_that_have_nothing_to_do_with_their_images(paths: ProjectPaths) ->
         for i in range(8)
     ]
     folder = partition(paths, *unrelated)
-    finding = checks.check_agreement(folder, paths=paths, checks=FLOORS)
+    finding = check_agreement(folder, paths=paths, checks=FLOORS)
     assert not finding.passed
     assert finding.numbers["edge_agreement"] == pytest.approx(1, abs=0.15)
     assert finding.picture == (folder, finding.example)
@@ -212,7 +188,7 @@ def test_samples_with_a_held_out_source(paths: ProjectPaths) -> None:
         sample("m0", mask_of(0, 2), source="train0"),
         sample("m1", mask_of(0, 2), source="test3"),
     )
-    finding = checks.check_sources(folder, paths=paths, checks=FLOORS)
+    finding = check_sources(folder, paths=paths, checks=FLOORS)
     assert not finding.passed and "the source of m1 is test3 of the test split" in finding.summary
 
 
@@ -222,9 +198,14 @@ def test_the_floor_of_a_checkpoint(paths: ProjectPaths, lowest: float, passes: b
     folder = paths.checkpoint("baseline")
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    finding = checks.check_checkpoint(folder, paths=paths, checks=FLOORS)
+    finding = check_checkpoint(folder, paths=paths, checks=FLOORS)
     assert finding.passed is passes
     assert finding.example == (None if passes else "seed1")
+    if passes:
+        require_checkpoint("baseline", paths=paths, checks=FLOORS)
+    else:
+        with pytest.raises(CheckError, match=r"baseline: .*lowest 9\.9.*checks\.min_val_miou"):
+            require_checkpoint("baseline", paths=paths, checks=FLOORS)
 
 
 @pytest.mark.parametrize(
@@ -249,14 +230,29 @@ def test_the_floor_of_a_method(
     folder = paths.report("judge", "masksyn")
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    finding = checks.check_judgement(folder, paths=paths, checks=FLOORS)
-    assert (finding.passed, finding.example) == (passes, example)
+    finding = check_judgement(folder, paths=paths, checks=FLOORS)
+    assert (finding.passed, finding.example, finding.blocks) == (passes, example, False)
+    warning = judge_warning("masksyn", paths=paths, checks=FLOORS)
+    assert warning is None if passes else "checks.min_judge_miou" in str(warning)
+
+
+def test_scores_without_a_labelled_pixel_are_warnings(paths: ProjectPaths) -> None:
+    metrics = {"val_miou": None, "seeds": {"0": {"val_miou": None}}}
+    for folder, tree, check in (
+        (paths.checkpoint("baseline"), metrics, check_checkpoint),
+        (paths.report("judge", "masksyn"), {"miou": None, "partitions": {}}, check_judgement),
+    ):
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(tree))
+        finding = check(folder, paths=paths, checks=FLOORS)
+        assert (finding.passed, finding.blocks) == (False, False)
+    require_checkpoint("baseline", paths=paths, checks=FLOORS)
 
 
 def test_every_check_takes_the_same_arguments() -> None:
-    functions = [getattr(checks, name) for name in checks.__all__ if name.startswith("check_")]
-    assert len(functions) == 9
-    for function in functions:
-        assert [*function.__annotations__] == ["folder", "paths", "checks", "return"], (
-            function.__name__
-        )
+    listed = [*PARTITION_CHECKS, *(check for checks in STAGE_CHECKS.values() for check in checks)]
+    assert len({check.name for check in listed}) == 9
+    for check in listed:
+        function = getattr(importlib.import_module(check.module), check.function)
+        assert [*function.__annotations__] == ["folder", "paths", "checks", "return"], check.name
+        assert all(limit in ChecksConfig.model_fields for limit in check.limits), check.name

@@ -1,0 +1,84 @@
+"""Gates: what reads some data is run only after the checks of these data have passed.
+
+A gate is a stage of dvc.yaml (`check_dataset`, `check_captions`, `check_synthetic`). It writes two
+outs: a report with the results, and a file that says "passed", which the stages behind the gate
+have among their dependencies. If a blocking check fails, the second file isn't written, and DVC
+runs nothing that needs it. The file holds no number, so a changed limit runs the gate again and
+nothing behind it.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seggen_core.checks.finding import Finding
+from seggen_core.checks.registry import checks_of
+from seggen_core.checks.results import Checked, look, results_tree
+from seggen_core.errors import CheckError
+
+logger = logging.getLogger(__name__)
+
+
+def pass_gate(
+    outputs: Sequence[Checked], *, report: Path, passed: Mapping[Path, Any]
+) -> dict[str, dict[str, Finding]]:
+    """Look at outputs, write the report, and open the gate if no blocking check fails.
+
+    Args:
+        outputs: what to look at.
+        report: gets the results by output and check.
+        passed: files that open the gate, with their JSON-ready contents.
+
+    Returns:
+        The findings by output and check.
+
+    Raises:
+        CheckError: blocking checks fail; the message has a line for each.
+    """
+    for file in passed:
+        file.unlink(missing_ok=True)
+    findings = {checked.name: look(checked) for checked in outputs}
+    _write(report, {c.name: results_tree(c, findings[c.name]) for c in outputs})
+    failures = [line for c in outputs for line in failure_lines(c, findings[c.name])]
+    if failures:
+        raise CheckError(
+            "\n  ".join([f"{len(failures)} blocking checks fail:", *failures])
+            + "\nMend the data and run again; or, if the data are as you want them, change the "
+            f"limit. All results: {report}"
+        )
+    for checked in outputs:
+        for line in warning_lines(checked, findings[checked.name]):
+            logger.warning(line)
+    for file, content in passed.items():
+        _write(file, content)
+    num_checks = sum(map(len, findings.values()))
+    logger.info("%d checks of %d outputs let the next stages run", num_checks, len(outputs))
+    return findings
+
+
+def failure_lines(checked: Checked, findings: Mapping[str, Finding]) -> list[str]:
+    """Return a line for each blocking check that fails: number, limit and the limit's key."""
+    lines = []
+    for check in checks_of(checked.stage):
+        finding = findings[check.name]
+        if not finding.passed and finding.blocks:
+            keys = checked.limit_keys(check)
+            limit = f" (limit: {' or '.join(keys)} in params.yaml)" if keys else ""
+            lines.append(f"check {check.name} of {checked.name}: {finding.summary}{limit}")
+    return lines
+
+
+def warning_lines(checked: Checked, findings: Mapping[str, Finding]) -> list[str]:
+    """Return a line for each check that fails and stops nothing."""
+    return [
+        f"check {name} of {checked.name}: {finding.summary}"
+        for name, finding in findings.items()
+        if not finding.passed and not finding.blocks
+    ]
+
+
+def _write(file: Path, tree: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
