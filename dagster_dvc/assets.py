@@ -7,9 +7,16 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_dvc.blueprint import Blueprint
+from dagster_dvc.checks import failed_inputs
 from dagster_dvc.durations import note_durations
 from dagster_dvc.errors import ParamsError
-from dagster_dvc.events import StageReader, may_pass_next_time, stage_failure, stage_metadata
+from dagster_dvc.events import (
+    StageReader,
+    cancelled,
+    may_pass_next_time,
+    stage_failure,
+    stage_metadata,
+)
 from dagster_dvc.experiment import experiment_outputs, run_experiment
 from dagster_dvc.follow import StageLog, follow
 from dagster_dvc.graph import StageNode
@@ -48,7 +55,6 @@ def _build_asset(blueprint: Blueprint, group: str) -> dg.AssetsDefinition:
     # Skippable: a run as an experiment says nothing about the asset's own state.
     spec = translator.get_asset_spec(manifest, group).replace_attributes(skippable=True)
     stages = {manifest.stages[name].key: manifest.stages[name] for name in manifest.groups[group]}
-    blocking = {check.name for check in blueprint.checks if check.blocking}
 
     @dg.multi_asset(
         name=spec.key.to_python_identifier(),
@@ -67,8 +73,7 @@ def _build_asset(blueprint: Blueprint, group: str) -> dg.AssetsDefinition:
                 allow_retries=False,
             )
         node = stages[key]
-        verdicts = dvc.verdicts()
-        if failed := verdicts.failed_inputs(manifest, node, root=dvc.root, checks=blocking):
+        if failed := failed_inputs(blueprint, node, dvc=dvc):
             advice = "mend the data, then materialise it again or run its checks"
             raise dg.Failure(
                 f"{node.name} isn't run: {'; '.join(failed)} ({advice})", allow_retries=False
@@ -78,7 +83,10 @@ def _build_asset(blueprint: Blueprint, group: str) -> dg.AssetsDefinition:
                 context, node, dvc=dvc, reader=blueprint.reader, params=config.params
             )
             return
-        result = _run(context, node, dvc=dvc, reader=blueprint.reader)
+        try:
+            result = _run(context, node, dvc=dvc, reader=blueprint.reader)
+        except dg.DagsterExecutionInterruptedError:
+            raise cancelled(node.name) from None
         if not result.ok:
             policy = translator.get_retry_policy(manifest, group)
             raise _failure(result, policy=policy, attempt=context.retry_number + 1)

@@ -43,14 +43,27 @@ class StageCheck:
         description: what has to hold.
         blocking: whether a failure holds up what is downstream.
         applies: whether a group of stages has this check.
-        evaluate: looks at what one stage made; gets the project folder and the stage.
+        evaluate: looks at what one stage made; gets the project folder and the stage. None: the
+            project keeps the result itself, and `Blueprint.book` has it.
     """
 
     name: str
     description: str
     blocking: bool
     applies: Callable[[str], bool]
-    evaluate: Callable[[Path, StageNode], CheckOutcome]
+    evaluate: Callable[[Path, StageNode], CheckOutcome] | None
+
+
+class CheckBook:
+    """The results of a project's own checks, for a project that also checks without Dagster."""
+
+    def look(self, root: Path, node: StageNode) -> Mapping[str, CheckOutcome]:
+        """What the checks of a stage find, by name; what isn't known yet is evaluated."""
+        return self.recall(root, node)
+
+    def recall(self, root: Path, node: StageNode) -> Mapping[str, CheckOutcome]:  # noqa: ARG002 (for subclasses)
+        """What is known of a stage as it is now, by name; nothing is evaluated that takes long."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -62,12 +75,14 @@ class Blueprint:
         checks: of what stages made.
         translator: derives the properties of assets.
         reader: reads metadata and progress from the files of stages.
+        book: has the results of the checks that have no `evaluate`.
     """
 
     manifest: DvcManifest
     checks: Sequence[StageCheck] = ()
     translator: DvcTranslator = field(default_factory=DvcTranslator)
     reader: StageReader = field(default_factory=StageReader)
+    book: CheckBook = field(default_factory=CheckBook)
 
     def key(self, group: str) -> dg.AssetKey:
         """The asset of a group of stages."""

@@ -77,3 +77,10 @@ def format_table(rows: list[dict[str, Any]]) -> str:
         numbers = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
         lines.append("  ".join([first.ljust(widths[0]), *numbers]))
     return "\n".join(lines)
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people: "45 s", "12 min", "3.5 h"."""
+    if seconds <= 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,16 @@ OUTCOME_TEXTS: dict[Outcome | None, str] = {
     "ran": "ran",
     "restored": "restored: DVC had it in its cache, nothing was computed",
     "unchanged": "unchanged: it was up to date, nothing was done",
-    None: "run outside of Dagster",
+    None: "run outside of Dagster, which noticed it later",
 }
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 MAX_PICTURE_BYTES = 400_000
 """A larger picture is made smaller: Dagster's event log keeps it, once a materialization."""
 SMALL_PICTURE_SIDE = 1200
-MAX_METRICS = 40
+MAX_ENTRIES = 12
+"""More numbers than these are a table: a list of many entries can't be read."""
+MAX_NESTED = 4
+"""The same for a tree with nested numbers, whose names are long."""
 
 _MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|MemoryError|exited with (-9|137)\b", re.IGNORECASE
@@ -57,41 +60,56 @@ class StageReader:
         return None
 
 
-def metrics_metadata(tree: Any, *, prefix: str = "metrics/") -> dict[str, float]:
-    """Nested numbers as flat metadata, which Dagster plots over time: {"metrics/miou": 50.7}.
+def metrics_metadata(tree: Any) -> dict[str, Any]:
+    """Numbers of a tree as metadata: nothing is left out.
 
-    There are at most `MAX_METRICS`.
+    Those on the top level are entries of their own ("miou"), which Dagster plots over time; so are
+    all of a small tree ("train.loss"). A larger tree becomes a table besides, "all_metrics".
     """
-    flat: dict[str, float] = {}
+    flat = dict(_leaves(tree, ""))
+    if len(flat) <= MAX_NESTED or (len(flat) <= MAX_ENTRIES and flat.keys() <= tree.keys()):
+        return flat
+    top = {name: value for name, value in flat.items() if name in tree}
+    rows = [
+        dg.TableRecord({"metric": name, "value": float(f"{value:.6g}")})
+        for name, value in flat.items()
+    ]
+    table = {"all_metrics": dg.MetadataValue.table(rows)}
+    return (top if len(top) <= MAX_ENTRIES else {}) | table
 
-    def visit(value: Any, name: str) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                visit(inner, f"{name}.{key}" if name else str(key))
-        elif (
-            isinstance(value, (int, float))
-            and not isinstance(value, bool)
-            and len(flat) < MAX_METRICS
-        ):
-            flat[prefix + name] = value
 
-    visit(tree, "")
-    return flat
+def _leaves(tree: Any, name: str) -> Iterator[tuple[str, float]]:
+    if isinstance(tree, Mapping):
+        for key, inner in tree.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(tree, (int, float)) and not isinstance(tree, bool):
+        yield name, tree
 
 
 def picture_metadata(path: Path) -> dg.MetadataValue:
     """A PNG or JPEG as Markdown that holds it whole, so that every page can show it."""
-    data, kind = path.read_bytes(), PICTURES[path.suffix]
+    return encoded_picture(path.name, path.read_bytes(), suffix=path.suffix)
+
+
+def encoded_picture(name: str, data: bytes, *, suffix: str) -> dg.MetadataValue:
+    """An encoded picture as Markdown; one that is too large is made smaller.
+
+    Args:
+        name: shown where the picture can't be.
+        data: the file's bytes.
+        suffix: one of `PICTURES`.
+    """
+    kind = PICTURES[suffix]
     if len(data) > MAX_PICTURE_BYTES:
         from PIL import Image
 
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(data)) as picture:
             small = picture.convert("RGB")
         small.thumbnail((SMALL_PICTURE_SIDE, SMALL_PICTURE_SIDE))
         buffer = io.BytesIO()
         small.save(buffer, format="JPEG", quality=85)
         data, kind = buffer.getvalue(), "image/jpeg"
-    return markdown_picture(path.name, data, kind=kind)
+    return markdown_picture(name, data, kind=kind)
 
 
 def markdown_picture(name: str, data: bytes, *, kind: str) -> dg.MetadataValue:
@@ -113,9 +131,20 @@ def stage_metadata(
     locked: LockedStage,
     reader: StageReader,
     result: StageResult | None = None,
+    seconds: float | None = None,
 ) -> dict[str, Any]:
-    """All metadata of a finished stage; `result` is None where it was run outside of Dagster."""
-    metadata: dict[str, Any] = {
+    """All metadata of a finished stage, the reader's first.
+
+    Args:
+        root: the folder that the paths of `node` start from.
+        node: the stage.
+        locked: what DVC recorded of it.
+        reader: reads the stage's own files.
+        result: how it ended; None where it was run outside of Dagster.
+        seconds: how long it took, where there is no result; None where nobody knows.
+    """
+    metadata: dict[str, Any] = dict(reader.metadata(root, node))
+    metadata |= {
         "dvc/stage": node.name,
         "dvc/outcome": OUTCOME_TEXTS[result.outcome if result else None],
     }
@@ -126,7 +155,8 @@ def stage_metadata(
         }
         if result.command_cpu_seconds is not None:
             metadata["dvc/command_cpu_seconds"] = result.command_cpu_seconds
-    metadata |= reader.metadata(root, node)
+    elif seconds is not None and "took" not in metadata:
+        metadata["dvc/seconds"] = seconds
     outs = [
         dg.TableRecord(
             {"path": path, "md5": out.md5, "bytes": out.size, "files": out.num_files or 1}
@@ -169,3 +199,11 @@ def stage_failure(result: StageResult, *, advice: str = "") -> dg.Failure:
     }
     text = f"stage {result.name} {result.outcome}{advice and f'; {advice}'}"
     return dg.Failure(text, metadata=metadata, allow_retries=False)
+
+
+def cancelled(what: str) -> dg.DagsterExecutionInterruptedError:
+    """What a cancelled run says; raise it `from None`, and no other stack trace is shown."""
+    return dg.DagsterExecutionInterruptedError(
+        f"{what} was cancelled. Its processes have ended; what was finished is kept, and "
+        "materialising it again, or `dvc repro`, goes on from there"
+    )

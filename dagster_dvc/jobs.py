@@ -12,11 +12,11 @@ from typing import TypeAlias
 import dagster as dg
 from pydantic import Field
 
-from dagster_dvc.blueprint import Blueprint
+from dagster_dvc.blueprint import Blueprint, CheckOutcome
 from dagster_dvc.cache import due_changes
-from dagster_dvc.checks import evaluate_stage
+from dagster_dvc.checks import check_evaluation, evaluate_stage, group_outcomes
 from dagster_dvc.durations import note_durations, read_durations
-from dagster_dvc.events import materialization, stage_failure, stage_metadata
+from dagster_dvc.events import cancelled, materialization, stage_failure, stage_metadata
 from dagster_dvc.follow import StageLog, follow
 from dagster_dvc.lock import read_lock
 from dagster_dvc.resource import DvcProject
@@ -64,7 +64,10 @@ def build_dvc_job(
     def run_stages(
         context: dg.OpExecutionContext, config: PipelineConfig, dvc: dg.ResourceParam[DvcProject]
     ) -> Iterator[Event]:
-        yield from Pipeline(context, dvc, blueprint).run(targets, jobs=config.jobs)
+        try:
+            yield from Pipeline(context, dvc, blueprint).run(targets, jobs=config.jobs)
+        except dg.DagsterExecutionInterruptedError:
+            raise cancelled(name) from None
 
     @dg.job(
         name=name,
@@ -92,7 +95,10 @@ class Pipeline:
         self._log = StageLog(context.log, with_names=True)
         env = dvc.environment(context.run_id)
         self._runner = Runner(dvc.root, env=env, say=context.log.warning)
-        self._sound: dict[str, bool] = {}
+        self._found: dict[str, dict[str, dict[str, CheckOutcome]]] = {}
+        """What was found, by group, stage and check."""
+        self._problems: dict[str, list[str]] = {}
+        """Of each stage that was looked at: a line for each blocking check that failed."""
         self._events: list[Event] = []
 
     def run(self, targets: Sequence[str], *, jobs: int) -> Iterator[Event]:
@@ -116,9 +122,10 @@ class Pipeline:
             failed = yield from self._run_all(schedule, jobs=jobs)
         if failed:
             raise stage_failure(failed[0])
-        if unsound := [name for name, is_sound in self._sound.items() if not is_sound]:
+        if problems := [line for lines in self._problems.values() for line in lines]:
             raise dg.Failure(
-                f"blocking checks of {', '.join(unsound)} failed; nothing that reads them was run",
+                "blocking checks failed, and nothing that reads these data was run: "
+                + "; ".join(problems),
                 allow_retries=False,
             )
 
@@ -140,7 +147,7 @@ class Pipeline:
             self._context.log.info(f"{run.name} {result.outcome} in {result.seconds:.1f} s")
             if result.ok and not run.node.is_hidden:
                 self._note_materialization(result)
-                self._sound[run.name] = self._check(run.name)
+                self._problems[run.name] = self._check(run.name)
             yield from self._take_events()
         yield from self._take_events()
         results = schedule.results.values()
@@ -180,28 +187,31 @@ class Pipeline:
         """
         parents = self._blueprint.manifest.visible_upstream(name)
         for parent in parents:
-            if parent not in self._sound:
-                self._sound[parent] = self._check(parent)
-        return all(self._sound[parent] for parent in parents)
+            if parent not in self._problems:
+                self._problems[parent] = self._check(parent)
+        return not any(self._problems[parent] for parent in parents)
 
-    def _check(self, name: str) -> bool:
-        """Note what the checks of a stage find; returns whether no blocking one failed."""
+    def _check(self, name: str) -> list[str]:
+        """Note what the checks of a stage find; returns a line for each failed blocking one."""
         node = self._blueprint.manifest.stages[name]
         checks = self._blueprint.checks_of(node.group)
-        outcomes = evaluate_stage(checks.values(), dvc=self._dvc, node=node)
+        outcomes = evaluate_stage(
+            checks.values(), dvc=self._dvc, node=node, book=self._blueprint.book
+        )
+        self._found.setdefault(node.group, {})[name] = outcomes
+        lock = read_lock(self._dvc.root, only=self._blueprint.manifest.groups[node.group])
+        summaries = group_outcomes(
+            self._blueprint, node.group, dvc=self._dvc, lock=lock, fresh=self._found[node.group]
+        )
+        key = self._blueprint.key(node.group)
         self._events += [
-            dg.AssetCheckEvaluation(
-                asset_key=self._blueprint.key(node.group),
-                check_name=check,
-                passed=outcome.passed,
-                metadata=outcome.metadata,
-                severity=outcome.severity,
-                description=outcome.description,
-                partition=node.key,
-            )
-            for check, outcome in outcomes.items()
+            check_evaluation(key, check, summary) for check, summary in summaries.items()
         ]
-        return not any(checks[c].blocking and outcome.is_error for c, outcome in outcomes.items())
+        return [
+            f"check {check} of {name}: {outcome.description}"
+            for check, outcome in outcomes.items()
+            if checks[check].blocking and outcome.is_error
+        ]
 
 
 def pool_limits(instance: dg.DagsterInstance) -> dict[str, int]:

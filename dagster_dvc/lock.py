@@ -64,25 +64,30 @@ def digest_of(tree: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def read_lock(root: Path, *, only: Collection[str] | None = None) -> dict[str, LockedStage]:
+def read_lock(
+    root: Path, *, only: Collection[str] | None = None, patience: float | None = None
+) -> dict[str, LockedStage]:
     """Return every stage in dvc.lock by name, or those in `only`; none where nothing ever ran.
 
-    It reads while holding DVC's own lock: DVC rewrites the file in place, and most beginnings of it
-    are YAML too.
+    DVC rewrites the file in place, and most beginnings of it are YAML too. So the bytes are copied
+    while DVC's own lock is held, which takes milliseconds, and parsed after that.
+
+    Args:
+        root: the folder that holds dvc.yaml.
+        only: names of stages; None takes all.
+        patience: seconds to wait for a DVC command that holds the lock; None waits for ever.
 
     Raises:
+        DvcBusyError: another process held the lock for all that time.
         DvcProjectError: `root` holds no DVC project, or its dvc.lock is damaged.
     """
-    with hold_dvc_lock(root):
-        return read_held_lock(root, only=only)
-
-
-def read_held_lock(root: Path, *, only: Collection[str] | None = None) -> dict[str, LockedStage]:
-    """`read_lock` for a caller who holds DVC's lock."""
     path = root / "dvc.lock"
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
+    with hold_dvc_lock(root, patience=patience):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return {}
+    text = content.decode("utf-8", errors="replace")
     if text.strip() and only is not None:
         text = _cut_out(text, only)
     return parse_lock(text, where=str(path))

@@ -34,10 +34,15 @@ OPTIONS = f"--{_QUOTED}(?: {_QUOTED})*"
 """What DVC makes of a mapping: options with quoted values. It splits commands at line ends."""
 
 
-def load_manifest(root: Path) -> DvcManifest:
+def load_manifest(root: Path, *, patience: float | None = None) -> DvcManifest:
     """Return the manifest of the project in `root`, the cached one if its sources are unchanged.
 
+    Args:
+        root: the folder that holds dvc.yaml.
+        patience: seconds to wait for a DVC command that holds DVC's lock; None waits for ever.
+
     Raises:
+        DvcBusyError: another process held the lock for all that time.
         DvcProjectError: `root` holds no DVC project, DVC can't read it, or it has no stages.
     """
     cached = read_object(root / CACHE_FILE)
@@ -46,7 +51,7 @@ def load_manifest(root: Path) -> DvcManifest:
             return DvcManifest.from_json(cached["manifest"])
     except (AttributeError, KeyError, TypeError, ValueError):
         pass  # none, or a damaged one
-    manifest, made_from, watched = _build(root)
+    manifest, made_from, watched = _build(root, patience=patience)
     cached = {
         "fingerprint": _fingerprint(root, made_from, watched),
         "made_from": made_from,
@@ -57,9 +62,9 @@ def load_manifest(root: Path) -> DvcManifest:
     return manifest
 
 
-def _build(root: Path) -> tuple[DvcManifest, list[str], list[str]]:
+def _build(root: Path, *, patience: float | None) -> tuple[DvcManifest, list[str], list[str]]:
     """Return the manifest, the files that define its stages, and the sources that they read."""
-    with open_stages(root) as (repo, stages):
+    with open_stages(root, patience=patience) as (repo, stages):
         graph = repo.index.graph
         names = {stage.name for stage in stages}
         params = _ParamsFiles()

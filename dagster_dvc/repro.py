@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from dagster_dvc.cache import due_changes
-from dagster_dvc.durations import duration_table, format_table, note_durations, read_durations
+from dagster_dvc.durations import (
+    duration_table,
+    format_seconds,
+    format_table,
+    note_durations,
+    read_durations,
+)
 from dagster_dvc.errors import DagsterDvcError
 from dagster_dvc.files import STATE_FOLDER
 from dagster_dvc.lock import read_lock
@@ -284,8 +290,7 @@ def _warn_of_lost_stages(root: Path) -> None:
 def _about(seconds: float | None) -> str:
     if not seconds:
         return ""
-    left = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
-    return f" (about {left} left)"
+    return f" (about {format_seconds(seconds)} left)"
 
 
 def _count(number: int, noun: str) -> str:

@@ -28,13 +28,16 @@ class DvcProject:
         env: environment variables that stages get on top of this process's own.
         validate_params: checks params.yaml as a launch would have it; None takes every value for
             the parameters that it has.
-        state_folder: folder of durations and results of checks, from `project_dir`.
+        state_folder: folder of durations and verdicts, from `project_dir`.
+        checks: folder where the project keeps the results of its own checks, one JSON file a stage,
+            from `project_dir`; the sensor looks again when a file changes.
     """
 
     project_dir: str
     env: Mapping[str, str] = field(default_factory=dict)
     validate_params: ParamsValidator | None = None
     state_folder: str = str(STATE_FOLDER)
+    checks: str = str(STATE_FOLDER / "checks")
 
     def as_resource(self) -> dg.ResourceDefinition:
         """The project as a resource that takes no configuration."""
@@ -51,13 +54,13 @@ class DvcProject:
         """`state_folder` as an absolute path."""
         return self.root / self.state_folder
 
-    def manifest(self) -> DvcManifest:
-        """The project's stages as they are defined now."""
-        return load_manifest(self.root)
+    def manifest(self, *, patience: float | None = None) -> DvcManifest:
+        """The project's stages as they are defined now; `load_manifest` explains `patience`."""
+        return load_manifest(self.root, patience=patience)
 
     def verdicts(self) -> Verdicts:
         """Results of blocking checks."""
-        return Verdicts(self.state / "checks")
+        return Verdicts(self.state / "verdicts")
 
     def environment(self, run_id: str) -> dict[str, str]:
         """The environment of stages; they find the Dagster run as DAGSTER_RUN_ID."""

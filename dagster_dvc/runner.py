@@ -14,7 +14,7 @@ from pathlib import Path
 from dagster_dvc.busy import Claim, describe, find_conflict, hold_dvc_lock, read_claims
 from dagster_dvc.errors import DagsterDvcError
 from dagster_dvc.graph import DvcManifest, StageNode
-from dagster_dvc.lock import LockedStage, read_held_lock, read_lock
+from dagster_dvc.lock import LockedStage, read_lock
 from dagster_dvc.manifest import load_manifest
 from dagster_dvc.process import POLL_SECONDS, DvcProcess, kill, stop
 from dagster_dvc.result import Outcome, StageResult
@@ -227,7 +227,10 @@ def single_stage(root: Path, name: str) -> Schedule:
     """
     manifest = load_manifest(root)
     hidden = manifest.hidden_upstream(name)
-    changed = {name} | _changed(root, manifest, hidden)
+    # A hidden stage behind visible ones may read a folder of many outputs, of which dvc.lock alone
+    # doesn't tell whether it has changed: DVC is asked.
+    behind = {parent for parent in hidden if manifest.visible_upstream(parent)}
+    changed = {name} | behind | _changed(root, manifest, hidden - behind)
     return Schedule(manifest, selected={name, *hidden}, changed=changed)
 
 
@@ -253,8 +256,7 @@ def _look(
     root: Path, node: StageNode
 ) -> tuple[LockedStage | None, list[tuple[int, int, int] | None]]:
     """Return what dvc.lock says of a stage, and which files its outputs are."""
-    with hold_dvc_lock(root):
-        locked = read_held_lock(root, only={node.name}).get(node.name)
+    locked = read_lock(root, only={node.name}).get(node.name)
     return locked, [_identity(root / out) for out in node.outs]
 
 

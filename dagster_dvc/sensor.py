@@ -1,8 +1,11 @@
 """A sensor that brings into Dagster what was run in a shell, or came by `git pull && dvc pull`.
 
 For each stage whose record in dvc.lock isn't the one that Dagster heard of last, a materialization
-is reported with DVC's data version, upstream stages first. And it reports what `dvc status` says of
-each asset, whenever that has changed.
+is reported with DVC's data version, upstream stages first. And for each asset it reports what `dvc
+status` says of it, and the results of the project's own checks, whenever they have changed.
+
+It runs nothing, evaluates no check, and holds DVC's lock for milliseconds. If a DVC command holds
+it, the sensor looks again later.
 """
 
 import hashlib
@@ -13,8 +16,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_dvc.blueprint import Blueprint
-from dagster_dvc.checks import DVC_STATUS, dvc_status_outcome
+from dagster_dvc.blueprint import Blueprint, CheckOutcome
+from dagster_dvc.checks import DVC_STATUS, check_evaluation, group_outcomes, group_status
+from dagster_dvc.durations import read_durations
+from dagster_dvc.errors import DvcBusyError
 from dagster_dvc.events import materialization, stage_metadata
 from dagster_dvc.graph import DvcManifest, StageNode
 from dagster_dvc.lock import LockedStage, digest_of, read_lock
@@ -25,6 +30,8 @@ from dagster_dvc.versions import RECORD_TAG
 
 MAX_EVENTS_PER_TICK = 200
 """So that a tick ends before Dagster gives up on it; the next one goes on."""
+PATIENCE_SECONDS = 0.0
+"""How long a tick waits for a DVC command that holds DVC's lock, beyond the 3 s of one attempt."""
 PIPELINE_TAG = "dvc/pipeline"
 """Tag of a run that may run any stage."""
 
@@ -36,7 +43,7 @@ class Cursor:
     Attributes:
         state: of the workspace; None where there is more to do in it.
         records: the record in dvc.lock that Dagster knows of each stage.
-        verdicts: a digest of what was reported of each asset's `dvc_status`.
+        verdicts: a digest of what was reported of each check of each asset.
     """
 
     state: str | None = None
@@ -75,16 +82,25 @@ def build_outside_runs_sensor(
         context: dg.SensorEvaluationContext, dvc: dg.ResourceParam[DvcProject]
     ) -> dg.SkipReason:
         cursor = Cursor.parse(context.cursor)
-        manifest = dvc.manifest()
-        state = _workspace_state(dvc.root, manifest)
-        if state == cursor.state:
-            return dg.SkipReason("nothing has changed")
-        # Stages that were added since the definitions were loaded wait until they are loaded again.
-        repository = context.repository_def
-        loaded = repository.asset_graph.get_all_asset_keys() if repository else None
-        look = Look(context.instance, dvc.root, blueprint.renewed(manifest), loaded=loaded)
+        try:
+            manifest = dvc.manifest(patience=PATIENCE_SECONDS)
+            state = _workspace_state(dvc.root, manifest, checks=dvc.root / dvc.checks)
+            if state == cursor.state:
+                return dg.SkipReason("nothing has changed")
+            # Stages that were added since the definitions were loaded wait until they are loaded
+            # again.
+            repository = context.repository_def
+            loaded = repository.asset_graph.get_all_asset_keys() if repository else None
+            look = Look(
+                context.instance,
+                dvc,
+                blueprint.renewed(manifest),
+                loaded=loaded,
+            )
+        except DvcBusyError as error:
+            return dg.SkipReason(f"looks again later: {error}")
         num_reported, is_complete = look.report_runs(cursor.records)
-        look.report_status(cursor.verdicts)
+        look.report_checks(cursor.verdicts)
         # What a run is still at, or what didn't fit into this tick, is looked at again.
         cursor.state = state if is_complete else None
         context.update_cursor(cursor.dump())
@@ -100,7 +116,7 @@ class Look:
 
     Args:
         instance: what to tell.
-        root: the folder that holds dvc.yaml.
+        dvc: the project.
         blueprint: the project's stages.
         loaded: keys of the assets that are loaded; None takes all.
     """
@@ -108,19 +124,29 @@ class Look:
     def __init__(
         self,
         instance: dg.DagsterInstance,
-        root: Path,
+        dvc: DvcProject,
         blueprint: Blueprint,
         *,
         loaded: Collection[dg.AssetKey] | None = None,
     ) -> None:
-        """Ask DVC what has changed."""
+        """Ask DVC what has changed.
+
+        Raises:
+            DvcBusyError: a DVC command holds its lock.
+        """
         self._instance = instance
-        self._root = root
+        self._dvc = dvc
+        self._root = dvc.root
         self._manifest = blueprint.manifest
-        self._reader = blueprint.reader
+        self._blueprint = blueprint
         keys = {group: blueprint.key(group) for group in blueprint.manifest.assets}
         self._keys = {g: key for g, key in keys.items() if loaded is None or key in loaded}
-        self._changed = stage_changes(blueprint.manifest, root=root)
+        self._durations = read_durations(dvc.state)
+        self._lock = read_lock(dvc.root, patience=PATIENCE_SECONDS)
+        self._changed = stage_changes(blueprint.manifest, root=dvc.root, patience=PATIENCE_SECONDS)
+        # Asked after dvc.lock was read: a run that ends meanwhile is still among the busy ones, or
+        # its own report is in the event log already.
+        self._busy = self._busy_stages()
 
     def report_runs(self, records: dict[str, str]) -> tuple[int, bool]:
         """Report every stage that DVC knows more of than Dagster.
@@ -131,14 +157,10 @@ class Look:
         Returns:
             How many were reported, and whether there is no need to look again.
         """
-        # In this order: a run that ends meanwhile is still among the busy ones, or its own report
-        # is in the event log already.
-        lock = read_lock(self._root)
-        busy = self._busy_stages()
         num_reported = 0
         for name in self._manifest.topological_order():
-            node, locked = self._manifest.stages[name], lock.get(name)
-            if locked is None or node.group not in self._keys or name in busy:
+            node, locked = self._manifest.stages[name], self._lock.get(name)
+            if locked is None or node.group not in self._keys or name in self._busy:
                 continue
             # Outputs that aren't what dvc.lock says (pulled by git alone, altered by hand) were not
             # made by the run it records.
@@ -148,36 +170,55 @@ class Look:
             if not self._is_known(node, locked):
                 if num_reported == MAX_EVENTS_PER_TICK:
                     return num_reported, False
-                metadata = stage_metadata(self._root, node, locked=locked, reader=self._reader)
+                metadata = stage_metadata(
+                    self._root,
+                    node,
+                    locked=locked,
+                    reader=self._blueprint.reader,
+                    seconds=self._durations.get(name),
+                )
                 key = self._keys[node.group]
                 event = materialization(key, node, locked=locked, metadata=metadata)
                 self._instance.report_runless_asset_event(event)
                 num_reported += 1
             records[name] = locked.digest
-        return num_reported, not busy
+        return num_reported, not self._busy
 
-    def report_status(self, verdicts: dict[str, str]) -> None:
-        """Report the check `dvc_status` of each asset whose verdict is another one than before.
+    def report_checks(self, verdicts: dict[str, str]) -> None:
+        """Report each check of each asset whose result is another one than before.
 
         Args:
-            verdicts: what was reported before, by group; it is brought up to date.
+            verdicts: what was reported before, by asset and check; it is brought up to date.
         """
         for group, key in self._keys.items():
-            outcome = dvc_status_outcome(self._manifest, group, changed=self._changed)
-            verdict = digest_of([outcome.passed, outcome.description])
-            if verdicts.get(group) == verdict:
-                continue
-            self._instance.report_runless_asset_event(
-                dg.AssetCheckEvaluation(
-                    asset_key=key,
-                    check_name=DVC_STATUS,
-                    passed=outcome.passed,
-                    metadata=outcome.metadata,
-                    severity=outcome.severity,
-                    description=outcome.description,
+            status = group_status(self._manifest, group, changed=self._changed, lock=self._lock)
+            outcomes = {DVC_STATUS: status}
+            if not self._busy.intersection(self._manifest.groups[group]):
+                outcomes |= group_outcomes(
+                    self._blueprint, group, dvc=self._dvc, lock=self._lock, fresh={}
                 )
-            )
-            verdicts[group] = verdict
+            for check, outcome in outcomes.items():
+                label = f"{group} {check}"
+                said = [outcome.passed, outcome.description, outcome.severity.value]
+                if verdicts.get(label) == digest_of(said):
+                    continue
+                if not self._is_shown(key, check, outcome):
+                    event = check_evaluation(key, check, outcome)
+                    self._instance.report_runless_asset_event(event)
+                verdicts[label] = digest_of(said)
+
+    def _is_shown(self, key: dg.AssetKey, check: str, outcome: CheckOutcome) -> bool:
+        """Whether Dagster's last evaluation of a check says this already, as after its own run."""
+        record = self._instance.get_latest_asset_check_evaluation_record(
+            dg.AssetCheckKey(key, check)
+        )
+        shown = None if record is None else record.evaluation
+        return (
+            shown is not None
+            and shown.passed == outcome.passed
+            and shown.severity == outcome.severity
+            and shown.description == outcome.description
+        )
 
     def _is_known(self, node: StageNode, locked: LockedStage) -> bool:
         """Whether Dagster's last materialization of a stage is of this record."""
@@ -205,11 +246,18 @@ class Look:
         return busy
 
 
-def _workspace_state(root: Path, manifest: DvcManifest) -> str:
-    """A cheap hash of what the sensor's findings rest on: what defines, records and is made."""
+def _workspace_state(root: Path, manifest: DvcManifest, *, checks: Path) -> str:
+    """A cheap hash of what the sensor's findings rest on: what defines, records and is made.
+
+    Args:
+        root: the folder that holds dvc.yaml.
+        manifest: its stages.
+        checks: folder of the results of the project's own checks.
+    """
     digest = hashlib.sha256()
     outs = (Path(out) for node in manifest.stages.values() for out in node.outs)
-    for path in (Path("dvc.lock"), CACHE_FILE, *outs):
+    results = sorted(checks.glob("*.json"))
+    for path in (Path("dvc.lock"), CACHE_FILE, *outs, *results):
         try:
             state = (root / path).stat()
         except FileNotFoundError:

@@ -7,28 +7,34 @@ from typing import Any
 from dagster_dvc.errors import DvcBusyError
 from dagster_dvc.graph import DvcManifest, StageNode
 from dagster_dvc.lock import LockedStage, digest_of, read_lock
-from dagster_dvc.repo import open_stages
+from dagster_dvc.repo import stage_reasons
 
 
-def changed_stages(root: Path) -> dict[str, list[Any]]:
+def changed_stages(root: Path, *, patience: float | None = None) -> dict[str, list[Any]]:
     """What `dvc status` says: the changed stages, each with the reasons.
 
     A stage that isn't named is up to date as long as everything upstream of it is.
 
+    Args:
+        root: the folder that holds dvc.yaml.
+        patience: seconds to wait for a DVC command that holds DVC's lock; None waits for ever.
+
     Raises:
-        DvcBusyError: a stage is being run by another DVC process.
+        DvcBusyError: a stage is being run by another DVC process, or the lock was held for too
+            long.
         DvcProjectError: `root` holds no DVC project, or DVC can't read it.
     """
-    with open_stages(root) as (_, stages):
-        return {stage.name: why for stage in stages for why in stage.status().values()}
+    return stage_reasons(root, patience=patience)
 
 
-def stage_changes(manifest: DvcManifest, *, root: Path) -> dict[str, list[Any]]:
+def stage_changes(
+    manifest: DvcManifest, *, root: Path, patience: float | None = None
+) -> dict[str, list[Any]]:
     """`changed_stages`; while a running stage keeps DVC from answering, `lock_status`."""
     try:
-        return changed_stages(root)
+        return changed_stages(root, patience=patience)
     except DvcBusyError:
-        return lock_status(manifest, read_lock(root), root=root)
+        return lock_status(manifest, read_lock(root, patience=patience), root=root)
 
 
 def lock_status(
@@ -98,3 +104,27 @@ def changed_paths(reasons: Iterable[Any], *, kind: str) -> dict[str, str]:
         if isinstance(reason, Mapping)
         for path, state in (reason.get(kind) or {}).items()
     }
+
+
+_MAX_REASONS = 4
+_STATES = {"modified": "changed", "new": "is new"}
+_SINGLE_REASONS = {"changed command": "its command changed", "changed checksum": "it changed"}
+
+
+def in_words(reasons: Iterable[Any]) -> str:
+    """Say in one line why a stage is changed, from the reasons of `changed_stages`.
+
+    "data/synthetic/masksyn/car deleted; train_seg.p_aug changed"
+    """
+    parts: list[str] = []
+    for reason in reasons:
+        if not isinstance(reason, Mapping):
+            parts.append(_SINGLE_REASONS.get(str(reason), str(reason)))
+            continue
+        for paths in reason.values():
+            for path, state in (paths or {}).items():
+                # Of a file of parameters DVC lists the keys.
+                states = state.items() if isinstance(state, Mapping) else [(path, state)]
+                parts += [f"{name} {_STATES.get(str(what), str(what))}" for name, what in states]
+    shown = "; ".join(parts[:_MAX_REASONS])
+    return shown + (f"; and {len(parts) - _MAX_REASONS} more" if len(parts) > _MAX_REASONS else "")

@@ -37,10 +37,8 @@ class DvcTranslator:
         return dg.AssetKey(group)
 
     def get_description(self, manifest: DvcManifest, group: str) -> str:
-        """`desc` in dvc.yaml, and the command."""
-        node = _first(manifest, group)
-        described = node.desc or f"Stage {group} of dvc.yaml"
-        return described + "\n\n```sh\n" + "\n".join(node.template) + "\n```"
+        """`desc` in dvc.yaml."""
+        return _first(manifest, group).desc or f"Stage {group} of dvc.yaml"
 
     def get_group_name(self, manifest: DvcManifest, group: str) -> str | None:
         """`meta.dagster.group`; None is Dagster's default group."""
@@ -59,11 +57,12 @@ class DvcTranslator:
         return {"dvc/stage": group, **self.get_meta(manifest, group).get("tags", {})}
 
     def get_metadata(self, manifest: DvcManifest, group: str) -> Mapping[str, Any]:
-        """What the stage reads and writes, as dvc.yaml states it."""
+        """What the stage reads and writes, and its command, as dvc.yaml states them."""
         node = _first(manifest, group)
         params = [f"{file}:{key}" for file, keys in node.params.items() for key in keys]
         listed = {"dvc/deps": node.deps, "dvc/params": params, "dvc/outs": node.outs}
-        return {
+        command = {"dvc/cmd": "; ".join(node.template)}
+        return command | {
             name: dg.MetadataValue.json(list(values)) for name, values in listed.items() if values
         }
 

@@ -21,7 +21,7 @@ class Verdicts:
     A failure belongs to one record in dvc.lock. It doesn't count for another content.
 
     Attributes:
-        folder: `checks` in the project's state folder.
+        folder: `verdicts` in the project's state folder.
     """
 
     folder: Path

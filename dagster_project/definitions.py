@@ -6,7 +6,8 @@ import dagster as dg
 
 from dagster_dvc.blueprint import Blueprint
 from dagster_dvc.manifest import load_manifest
-from dagster_project.defs import data, evaluation, pipeline, synthesis
+from dagster_project.defs import evaluation, pipeline, synthesis
+from dagster_project.findings import FindingBook, build_checks
 from dagster_project.reader import SegGenReader
 from dagster_project.resources import build_resources, dvc_project, project_root
 
@@ -24,8 +25,9 @@ def build_definitions(root: Path) -> dg.Definitions:
         DagsterDvcError: the project can't be read.
     """
     manifest = load_manifest(root)
-    checks = [*data.CHECKS, *synthesis.build_checks(manifest), *evaluation.CHECKS]
-    blueprint = Blueprint(manifest, checks=checks, reader=SegGenReader())
+    checks = build_checks(manifest, methods=synthesis.synthetic_groups(manifest))
+    book = FindingBook(lambda group: any(check.applies(group) for check in checks))
+    blueprint = Blueprint(manifest, checks=checks, reader=SegGenReader(), book=book)
     return dg.Definitions.merge(
         pipeline.build_definitions(dvc_project(root), blueprint),
         synthesis.build_definitions(manifest),

@@ -83,6 +83,7 @@ def dvc_project(root: Path) -> DvcProject:
         env=mlflow_client().environment,
         validate_params=check_params,
         state_folder=STATE_FOLDER,
+        checks=f"{STATE_FOLDER}/checks",
     )
 
 

@@ -1,35 +1,20 @@
-"""Training and evaluation: floors, jobs, a nightly schedule, more samples for weak classes."""
+"""Training and evaluation: jobs, a nightly schedule, more samples for weak classes."""
 
 import json
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from dagster_dvc.blueprint import Blueprint, StageCheck
+from dagster_dvc.blueprint import Blueprint
 from dagster_dvc.graph import DvcManifest
 from dagster_dvc.jobs import build_dvc_job
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.translator import DvcTranslator
 from dagster_project.defs.synthesis import synthetic_groups
-from dagster_project.findings import finding_check
 from dagster_project.resources import WeakClassPolicy
 
 EVALUATION = ("evaluate", "judge", "memorization")
 ABLATION = "ablation"
-CHECKS: list[StageCheck] = [
-    finding_check(
-        "validation_floor",
-        "check_checkpoint",
-        "Validation mIoU of every seed is above its floor",
-        groups={"train_seg"},
-    ),
-    finding_check(
-        "judge_floor",
-        "check_judgement",
-        "The judge sees in the images what their masks say",
-        groups={"judge"},
-    ),
-]
 JOBS = {
     "full_ablation": ((ABLATION,), "Every arm of the ablation, and all that it is made from"),
     "evaluation": (

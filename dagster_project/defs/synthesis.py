@@ -1,30 +1,15 @@
-"""Synthetic samples: checks of each class partition, and a job that makes one class."""
+"""Synthetic samples: which stages make class partitions, and a job that makes one class."""
 
 from pathlib import PurePosixPath
 
 import dagster as dg
 
-from dagster_dvc.blueprint import StageCheck
 from dagster_dvc.graph import DvcManifest, StageNode
 from dagster_dvc.translator import DvcTranslator
-from dagster_project.defs.data import SAMPLES_SOUND
-from dagster_project.findings import finding_check
 
 SYNTHETIC = PurePosixPath("data", "synthetic")
 """A stage that writes <method>/<class> below it makes one class partition of a method, and is
 checked as one: a new method needs no word here."""
-
-CHECKS = (
-    SAMPLES_SOUND,
-    ("classes_present", "check_classes", "The partition is neither empty nor of one class"),
-    (
-        "class_histogram",
-        "check_histogram",
-        "The class histogram hasn't collapsed against the real one",
-    ),
-    ("image_mask_agreement", "check_agreement", "Images change where their masks do"),
-    ("sources_not_held_out", "check_sources", "No sample was made from a held-out one"),
-)
 
 
 def synthetic_groups(manifest: DvcManifest) -> list[str]:
@@ -39,11 +24,6 @@ def is_synthetic(node: StageNode) -> bool:
     return any(
         len(out.parents) == 4 and SYNTHETIC in out.parents for out in map(PurePosixPath, node.outs)
     )
-
-
-def build_checks(manifest: DvcManifest) -> list[StageCheck]:
-    """The checks of all class partitions."""
-    return [finding_check(*row, groups=set(synthetic_groups(manifest))) for row in CHECKS]
 
 
 def build_definitions(manifest: DvcManifest) -> dg.Definitions:

@@ -1,6 +1,9 @@
 """The toy project as assets, materialised in this process."""
 
+import os
+import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from dagster_dvc.resource import DvcProject
 from dagster_dvc.status import changed_stages, lock_status
 from dagster_dvc.translator import DvcTranslator
 from dagster_dvc.versions import RECORD_TAG
-from tests.dagster_dvc.conftest import dvc, edit
+from tests.dagster_dvc.conftest import dvc, edit, is_alive, wait_for_file
 from tests.dagster_dvc.test_manifest import HIDDEN
 
 
@@ -203,3 +206,28 @@ def test_other_parameters_make_an_experiment_and_leave_the_workspace_alone(
     assert instance.get_run_by_id(result.run_id).tags["dvc/experiment"] == name
     dvc(project, "exp", "apply", name)
     assert "seed: 7" in (project / "params.yaml").read_text()
+
+
+def test_a_cancelled_run_says_so_with_one_stack_trace(
+    project: Path, instance: dg.DagsterInstance
+) -> None:
+    (project / "trace" / "masksyn@car.hang").touch()
+    (project / "trace" / "masksyn@car.pid").unlink(missing_ok=True)
+    edit(project / "stage.sh", "name=$1; shift", "name=$1; shift # changed")
+
+    def cancel() -> None:
+        wait_for_file(project / "trace" / "masksyn@car.pid")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    with pytest.raises(dg.DagsterExecutionInterruptedError, match="masksyn@car was cancelled"):
+        materialize(project, instance, "masksyn", partition="car")
+    canceller.join()
+    (run,) = instance.get_runs()
+    (event,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    assert event.dagster_event is not None
+    error = event.dagster_event.step_failure_data.error
+    assert error is not None and error.cause is None and error.context is None
+    assert "what was finished is kept" in error.message
+    assert not is_alive(int((project / "trace" / "masksyn@car.pid").read_text()))

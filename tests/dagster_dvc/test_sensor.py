@@ -1,19 +1,22 @@
 """What is run outside of Dagster arrives in it once, and `dvc_status` says what DVC says."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
+from dagster_dvc.blueprint import Blueprint, CheckBook, CheckOutcome, StageCheck
+from dagster_dvc.busy import hold_dvc_lock
 from dagster_dvc.checks import DVC_STATUS
 from dagster_dvc.definitions import build_dvc_definitions
+from dagster_dvc.graph import StageNode
 from dagster_dvc.lock import read_lock
 from dagster_dvc.manifest import load_manifest
 from dagster_dvc.resource import DvcProject
 from dagster_dvc.status import changed_stages
-from tests.dagster_dvc.conftest import edit, run_stage
+from tests.dagster_dvc.conftest import dvc, edit, run_stage
 
 
 def definitions(root: Path) -> dg.Definitions:
@@ -31,8 +34,11 @@ class Dagster:
         self.root = root
         self.cursor: str | None = None
 
+    def definitions(self) -> dg.Definitions:
+        return definitions(self.root)
+
     def tick(self) -> str:
-        defs = definitions(self.root)
+        defs = self.definitions()
         with dg.build_sensor_context(
             instance=self.instance,
             cursor=self.cursor,
@@ -44,17 +50,42 @@ class Dagster:
         assert isinstance(answer, dg.SkipReason)
         return answer.skip_message or ""
 
+    def evaluations(self, asset: str, check: str = DVC_STATUS) -> list[dg.AssetCheckEvaluation]:
+        """All evaluations of a check of an asset, the newest first."""
+        records = self.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey(asset), check), limit=100
+        )
+        return [record.evaluation for record in records if record.evaluation is not None]
+
     def status(self, asset: str) -> str:
         """What the last evaluation of dvc_status says of an asset."""
-        key = dg.AssetCheckKey(dg.AssetKey(asset), DVC_STATUS)
-        record = self.instance.get_latest_asset_check_evaluation_record(key)
-        assert record is not None and record.evaluation is not None
-        return record.evaluation.description or ""
+        return self.evaluations(asset)[0].description or ""
 
     def stale(self) -> set[str]:
-        """Assets that dvc_status warns of."""
-        assets = load_manifest(self.root).assets
-        return {asset for asset in assets if not self.status(asset).startswith("up to date")}
+        """Stages that dvc_status warns of."""
+        found = set()
+        for asset, names in load_manifest(self.root).groups.items():
+            newest = self.evaluations(asset)[0]
+            if len(names) == 1:
+                found |= set() if newest.passed else set(names)
+                continue
+            table = newest.metadata["partitions"]
+            assert isinstance(table, dg.TableMetadataValue)
+            rows = [row.data for row in table.records]
+            failed = {f"{asset}@{row['partition']}" for row in rows if row["result"] == "failed"}
+            assert bool(failed) is not newest.passed
+            found |= failed
+        return found
+
+    def materializations(self) -> list[dg.EventLogRecord]:
+        """All materializations of all assets."""
+        return [
+            record
+            for asset in load_manifest(self.root).assets
+            for record in self.instance.fetch_materializations(
+                dg.AssetKey(asset), limit=100
+            ).records
+        ]
 
     def versions(self) -> dict[str, str]:
         """The data version of each stage in its last materialization, by Dagster."""
@@ -74,14 +105,10 @@ def dagster(project: Path) -> Iterator[Dagster]:
         yield Dagster(instance, project)
 
 
-def groups(stages: Any) -> set[str]:
-    return {name.partition("@")[0] for name in stages}
-
-
 def test_what_ran_in_a_shell_arrives_once_and_dvc_status_agrees(dagster: Dagster) -> None:
     root = dagster.root
     assert dagster.tick() == "reported 6 materializations"
-    assert dagster.stale() == set() == groups(changed_stages(root))
+    assert dagster.stale() == set() == set(changed_stages(root))
     assert dagster.tick() == "nothing has changed"
     versions = dagster.versions()
     for name, locked in read_lock(root).items():
@@ -91,12 +118,12 @@ def test_what_ran_in_a_shell_arrives_once_and_dvc_status_agrees(dagster: Dagster
     # A parameter was changed and nothing ran: there is nothing to report.
     edit(root / "params.yaml", "seed: 0", "seed: 1")
     assert dagster.tick() == "reported 0 materializations"
-    assert dagster.stale() == {"dataset", "masksyn"} == groups(changed_stages(root))
+    assert dagster.stale() == {"dataset", "masksyn@car", "masksyn@bus"} == set(changed_stages(root))
     edit(root / "stage.sh", 'echo "{}" > $out', 'echo "{$name}" > $out')
     for name in ("dataset", "masksyn@car"):
         assert run_stage(root, name)[0].ok
     assert dagster.tick() == "reported 2 materializations"
-    assert dagster.stale() == groups(changed_stages(root))
+    assert dagster.stale() == set(changed_stages(root))
     assert dagster.versions()["masksyn@car"] != versions["masksyn@car"]
     assert dagster.versions()["masksyn@bus"] == versions["masksyn@bus"]
 
@@ -114,6 +141,35 @@ def test_outputs_that_were_altered_are_not_reported(dagster: Dagster) -> None:
     path.unlink()
     path.write_text("altered by hand")
     assert dagster.tick() == "reported 5 materializations"
+    (status,) = dagster.evaluations("masksyn")
+    assert (status.passed, status.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "1 of 2 partitions are changed: car: data/synthetic/masksyn/car changed" in str(
+        status.description
+    )
+
+
+def test_a_deleted_output_and_stale_stages_are_named_and_nothing_is_materialized(
+    dagster: Dagster,
+) -> None:
+    dagster.tick()
+    (dagster.root / "data/synthetic/masksyn/car").unlink()
+    edit(dagster.root / "params.yaml", "p_aug: 0.6", "p_aug: 0.5")
+    num_materializations = len(dagster.materializations())
+    assert dagster.tick() == "reported 0 materializations"
+    assert len(dagster.materializations()) == num_materializations
+    deleted, stale = (dagster.evaluations(asset)[0] for asset in ("masksyn", "train_seg"))
+    assert deleted.severity == dg.AssetCheckSeverity.ERROR
+    assert deleted.description == (
+        "1 of 2 partitions are changed: car: data/synthetic/masksyn/car deleted (materialise it, "
+        "or run: dvc repro masksyn@car)"
+    )
+    assert stale.severity == dg.AssetCheckSeverity.WARN
+    assert str(stale.description).startswith(
+        "2 of 2 partitions are changed: baseline: p_aug changed (materialise it, or run: dvc repro "
+        "train_seg@baseline); masksyn: data/synthetic/masksyn changed; p_aug changed"
+    )
+    assert dagster.status("dataset") == "up to date"
+    assert len(dagster.evaluations("dataset")) == 1, "what didn't change isn't said again"
 
 
 def test_the_pipeline_job_brings_everything_up_to_date(dagster: Dagster) -> None:
@@ -134,10 +190,95 @@ def test_the_pipeline_job_brings_everything_up_to_date(dagster: Dagster) -> None
 
 def test_dvc_status_is_told_when_it_changes(dagster: Dagster) -> None:
     dagster.tick()
-    assert dagster.status("train_seg") == "up to date"
+    assert dagster.status("train_seg") == "2 of 2 partitions are up to date"
     edit(dagster.root / "params.yaml", "p_aug: 0.6", "p_aug: 0.5")
     dagster.tick()
     assert dagster.status("train_seg").startswith(
-        "2 of 2 stages changed: train_seg@baseline, train_seg@masksyn"
+        "2 of 2 partitions are changed: baseline: p_aug changed"
     )
     assert dagster.status("ablation").startswith("up to date with its inputs, but")
+    edit(dagster.root / "params.yaml", "p_aug: 0.5", "p_aug: 0.6")
+    dagster.tick()
+    assert dagster.status("train_seg") == "2 of 2 partitions are up to date"
+
+
+def test_results_of_the_projects_own_checks_arrive_without_being_evaluated(
+    project: Path,
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        dagster = BookedDagster(instance, project)
+        dagster.tick()
+        assert dagster.evaluations("masksyn", "sound") == []
+        note = project / ".dvc/tmp/dagster_dvc/checks/masksyn@car.json"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text("broken")
+        assert dagster.tick() == "reported 0 materializations"
+        (found,) = dagster.evaluations("masksyn", "sound")
+        assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+        assert found.description == (
+            "1 of 2 partitions fail: car: it is broken; nothing is known of the other 1"
+        )
+        note.write_text("sound as can be")
+        dagster.tick()
+        assert [e.passed for e in dagster.evaluations("masksyn", "sound")] == [True, False]
+        dagster.cursor = None  # a lost cursor repeats nothing that Dagster shows
+        dagster.tick()
+        assert len(dagster.evaluations("masksyn", "sound")) == 2
+
+
+class NoteBook(CheckBook):
+    """Results in the files of the folder `checks`; a text without "broken" is a pass."""
+
+    def recall(self, root: Path, node: StageNode) -> dict[str, CheckOutcome]:
+        note = root / ".dvc/tmp/dagster_dvc/checks" / f"{node.name}.json"
+        if not note.is_file():
+            return {}
+        text = note.read_text()
+        return {"sound": CheckOutcome("broken" not in text, f"it is {text}")}
+
+
+class BookedDagster(Dagster):
+    """With a check whose results the project keeps itself."""
+
+    def definitions(self) -> dg.Definitions:
+        check = StageCheck(
+            "sound",
+            "Nothing is broken",
+            blocking=True,
+            applies=lambda group: group == "masksyn",
+            evaluate=None,
+        )
+        blueprint = Blueprint(load_manifest(self.root), [check], book=NoteBook())
+        return build_dvc_definitions(DvcProject(str(self.root)), blueprint=blueprint)
+
+
+def test_the_sensor_gives_way_to_a_dvc_command(dagster: Dagster) -> None:
+    with hold_dvc_lock(dagster.root):
+        assert dagster.tick().startswith("looks again later: process ")
+    assert dagster.cursor is None
+    assert dagster.tick() == "reported 6 materializations"
+
+
+def test_a_dvc_command_in_a_shell_never_fails_because_of_the_sensor(project: Path) -> None:
+    """The sensor looks again and again while a user types `dvc status` and `dvc repro`."""
+    is_done = threading.Event()
+    ticks: list[str] = []
+
+    def look() -> None:
+        with dg.DagsterInstance.ephemeral() as instance:
+            while not is_done.is_set():
+                dagster = Dagster(instance, project)  # without a cursor: it looks at everything
+                ticks.append(dagster.tick())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for number in range(3):
+            edit(project / "params.yaml", f"seed: {number}", f"seed: {number + 1}")
+            dvc(project, "status")
+            dvc(project, "repro", "--single-item", "dataset")
+    finally:
+        is_done.set()
+        thread.join()
+    assert len(ticks) > 1
+    assert all(tick.startswith(("reported", "looks again later")) for tick in ticks), ticks

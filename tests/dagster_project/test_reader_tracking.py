@@ -1,5 +1,6 @@
 """What Dagster shows of a stage's log: how far it is, and its page in MLflow."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,23 @@ def test_progress_and_the_page_of_the_newest_run(
     assert reader.progress(tmp_path, node) is None
     for loss in (2.0, 1.0):
         with track_stage(
-            "text2mask", item=None, params={}, runtime=RuntimeConfig(), paths=paths
+            "text2mask",
+            item=None,
+            params={"num_steps": 40, "decoder_steps": 90},
+            runtime=RuntimeConfig(),
+            paths=paths,
         ) as run:
             run.log_metrics({"train/loss": loss}, step=10)
-            assert reader.progress(tmp_path, node) == f"text2mask: step 10, train/loss {loss:.4g}"
+            line = f"text2mask: step 10 of 40, train/loss {loss:.4g}"
+            assert reader.progress(tmp_path, node) == line
+            assert "took" not in reader.metadata(tmp_path, node) or loss == 1.0
+            run.log_metrics({"train/loss": loss}, step=30)
+            line = str(reader.progress(tmp_path, node))
+            pattern = r"text2mask: step 30 of 40, about \d+ s left, train/loss [12]"
+            assert re.fullmatch(pattern, line), line
+            run.log_metrics({"decoder/loss": loss}, step=10)
+            assert "step 10 of 90, decoder/loss" in str(reader.progress(tmp_path, node))
             assert "mlflow_run" not in reader.metadata(tmp_path, node)
+    assert {"finished", "took"} <= reader.metadata(tmp_path, node).keys()
     assert not replay(paths, RuntimeConfig()).problems
     assert "/#/runs/" in str(reader.metadata(tmp_path, node)["mlflow_run"].value)
