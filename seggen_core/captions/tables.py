@@ -1,6 +1,6 @@
 """The captions that generators are trained on, and the prompts that they are sampled with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from seggen_core.captions.table import (
     sample_names,
 )
 from seggen_core.config import CaptionsConfig
-from seggen_core.datasets.subset import rarest_class_partition
+from seggen_core.datasets.subset import class_partitions, subset_union
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
 
@@ -29,8 +29,9 @@ class CaptionTables:
 
     Attributes:
         captions: sample_key, caption, captioner, revision; one row a sample, in the store's order.
-        prompts: by class slug: sample_key, caption, for the samples whose rarest class it is. A
-            table a class, so that an edit leaves the partitions of all other classes alone.
+        prompts: by class slug: sample_key, caption, for the sources of its partition
+            (`class_partitions`). A table a class, so that an edit leaves the partitions of all
+            other classes alone.
         num_edits: number of the prompts that stand in place of a caption.
     """
 
@@ -80,7 +81,12 @@ def read_edits(settings: CaptionsConfig, *, base: Path, store: SampleStore) -> d
 
 
 def caption_store(
-    store: SampleStore, *, captioner: Captioner, taxonomy: Taxonomy, edits: Mapping[str, str]
+    store: SampleStore,
+    *,
+    captioner: Captioner,
+    taxonomy: Taxonomy,
+    subsets: Mapping[str, Sequence[str]],
+    edits: Mapping[str, str],
 ) -> CaptionTables:
     """Caption every sample of a store.
 
@@ -88,6 +94,7 @@ def caption_store(
         store: the real training samples.
         captioner: writes the captions.
         taxonomy: the classes.
+        subsets: keys of the real samples by subset; sampling starts from these samples alone.
         edits: what stands in place of captions in sampling.
 
     Raises:
@@ -107,10 +114,13 @@ def caption_store(
         }
     )
     prompt_of = dict(zip(keys, captions, strict=True)) | dict(edits)
+    partition = class_partitions(
+        store.class_pixel_counts(), taxonomy, sources=subset_union(subsets)
+    )
     prompts = {
         slug: pd.DataFrame(
             {"sample_key": members, "caption": [prompt_of[key] for key in members]}, dtype=str
         )
-        for slug, members in rarest_class_partition(store.class_pixel_counts(), taxonomy).items()
+        for slug, members in partition.items()
     }
     return CaptionTables(table, prompts, len(edits))

@@ -6,7 +6,7 @@ import numpy as np
 
 from seggen_core.checks.finding import Finding
 from seggen_core.config import ChecksConfig
-from seggen_core.datasets.subset import rarest_class_partition
+from seggen_core.datasets.subset import class_partitions, subset_union
 from seggen_core.project.artefacts import read_artefact
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.format import SIZE_COLUMNS, read_manifest
@@ -53,11 +53,7 @@ def _too_few_samples(
     num_sources = _num_sources(paths, slug=slug)
     numbers = numbers | {"sources": float(num_sources)}
     if not len(store) and not num_sources and _is_sourced(folder):
-        summary = (
-            f"no real sample of the subsets has {slug} as its rarest class, so the partition "
-            "has no sources"
-        )
-        return Finding(False, summary, numbers, blocks=False)
+        return Finding(False, why_empty(paths, slug=slug), numbers, blocks=False)
     summary = f"{len(store)} samples, expected at least {numbers['min_samples']:.0f}"
     example = f"{folder.parent.name}/{slug} is short of samples"
     return Finding(False, summary, numbers, example=example)
@@ -219,11 +215,32 @@ def _is_sourced(folder: Path) -> bool:
     return "samples_per_source" in manifest.get("params", {})
 
 
+def why_empty(paths: ProjectPaths, *, slug: str) -> str:
+    """Return why a partition of MaskSyn or ImgSyn that has no sources has none."""
+    counts, sources = _sources(paths)
+    class_id = Taxonomy.read(paths.taxonomy).by_slug(slug).train_id
+    num_showing = sum(counts[key][class_id] > 0 for key in sources)
+    if not num_showing:
+        return (
+            f"the partition is empty: none of the {len(sources)} real samples that samples are "
+            f"made from shows {slug}"
+        )
+    return (
+        f"the partition is empty: {num_showing} of the {len(sources)} real samples that samples "
+        f"are made from show {slug}, and all went to rarer classes (there are fewer samples than "
+        "classes in them; raise dataset.subset_size)"
+    )
+
+
 def _num_sources(paths: ProjectPaths, *, slug: str) -> int:
-    """Count the real samples of the subsets that belong to the partition of this class."""
+    """Count the real samples that belong to the partition of this class."""
+    counts, sources = _sources(paths)
+    return len(class_partitions(counts, Taxonomy.read(paths.taxonomy), sources=sources)[slug])
+
+
+def _sources(paths: ProjectPaths) -> tuple[dict[str, list[int]], set[str]]:
+    """Return the pixels per class of all training samples, and the keys of the sources."""
     index = SampleStore(paths.real("train")).index
     counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
     subsets = read_artefact(paths.subsets, dict[str, list[str]], stage="dataset")
-    in_subsets = {key for keys in subsets.values() for key in keys}
-    taxonomy = Taxonomy.read(paths.taxonomy)
-    return sum(key in in_subsets for key in rarest_class_partition(counts, taxonomy)[slug])
+    return counts, subset_union(subsets)

@@ -13,7 +13,7 @@ from seggen_core.datasets.fit import fit_sample
 from seggen_core.datasets.label_checks import SplitLabels, label_faults
 from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
-from seggen_core.datasets.subset import draw_subset, rarest_class_partition
+from seggen_core.datasets.subset import class_partitions, draw_subset, subset_union
 from seggen_core.errors import DatasetError
 from seggen_core.project.publish import write_json
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
@@ -64,10 +64,11 @@ def build_dataset(
             | {f"{split}/share_{slug}": float(s) for slug, s in zip(slugs, shares, strict=True)}
         )
     counts = SampleStore(folder / "train").class_pixel_counts()
-    partition = rarest_class_partition(counts, reader.taxonomy)
+    subsets = _subsets(counts, dataset=config.dataset, seed=config.seed)
+    partition = class_partitions(counts, reader.taxonomy, sources=subset_union(subsets))
     log_metrics({f"partition/{slug}": float(len(keys)) for slug, keys in partition.items()})
     write_json(folder / "taxonomy.json", reader.taxonomy.to_json())
-    write_json(folder / "subsets.json", _subsets(counts, dataset=config.dataset, seed=config.seed))
+    write_json(folder / "subsets.json", subsets)
 
 
 def _subsets(

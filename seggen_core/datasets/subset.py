@@ -1,6 +1,7 @@
 """Which samples: limits, held-out stretches, low-data subsets and class partitions."""
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -103,23 +104,39 @@ def draw_subset(
     return sorted(keys[i] for i in chosen)
 
 
-def rarest_class_partition(
-    counts_per_sample: Mapping[str, Sequence[int]], taxonomy: Taxonomy
-) -> dict[str, list[str]]:
-    """Assign every training sample to the rarest class present in it.
-
-    Rarity is the class's share of the labelled pixels of all the samples given (the training
-    split); one pixel is presence; equally rare classes are taken in train-id order. The partitions
-    are disjoint and their union is complete, so MaskSyn and ImgSyn over all classes make exactly
-    the papers' set.
+def subset_union(subsets: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return the keys that are in any subset: the real samples that MaskSyn and ImgSyn start from.
 
     Args:
-        counts_per_sample: pixels per train id, by sample key.
+        subsets: the sample keys of each subset, as subsets.json has them.
+    """
+    return {key for keys in subsets.values() for key in keys}
+
+
+def class_partitions(
+    counts_per_sample: Mapping[str, Sequence[int]],
+    taxonomy: Taxonomy,
+    *,
+    sources: Collection[str] | None = None,
+) -> dict[str, list[str]]:
+    """Assign every source to one class that it shows: the rarest, unless another class is short.
+
+    Rarity is the class's share of the labelled pixels of all the samples given (the training
+    split); one pixel is presence; equally rare classes are taken in train-id order. By this rule
+    alone a class that is in nearly every sample (sky) gets none. So `_fill_short_classes` then
+    moves samples to the classes that have fewer than half of an equal share.
+
+    The partitions are disjoint, and their union is `sources`. So MaskSyn and ImgSyn over all
+    classes make exactly the papers' set, whoever gets which sample.
+
+    Args:
+        counts_per_sample: pixels per train id of every training sample, by sample key.
         taxonomy: the classes.
+        sources: keys of the samples to assign (`subset_union`); None takes all.
 
     Returns:
-        Sorted keys by class slug, in train-id order; empty for a class that is the rarest of no
-        sample.
+        Sorted keys by class slug, in train-id order. A class gets none if no source shows it, or
+        if there are fewer sources than classes in them and it is the rarest of none.
 
     Raises:
         DatasetError: a sample has no labelled pixel.
@@ -137,7 +154,78 @@ def rarest_class_partition(
             "least one (run: seggen validate)"
         )
     by_rarity = np.argsort(counts.sum(axis=0), kind="stable")
-    rarest = by_rarity[(counts[:, by_rarity] > 0).argmax(axis=1)]
-    for key, class_id in zip(keys, rarest, strict=True):
+    if sources is not None:
+        wanted = [i for i, key in enumerate(keys) if key in sources]
+        keys, counts = [keys[i] for i in wanted], counts[wanted]
+    if not keys:
+        return partition
+    assigned = by_rarity[(counts[:, by_rarity] > 0).argmax(axis=1)]
+    _fill_short_classes(assigned, counts=counts, by_rarity=by_rarity)
+    for key, class_id in zip(keys, assigned, strict=True):
         partition[taxonomy[int(class_id)].slug].append(key)
     return partition
+
+
+def _fill_short_classes(assigned: np.ndarray, *, counts: np.ndarray, by_rarity: np.ndarray) -> None:
+    """Move samples to classes that have few, until each has its least number if that is possible.
+
+    The least number is half of an equal share of the samples, or 1 where that is less than one, but
+    no more than the samples that show the class. With fewer samples than classes nothing is moved.
+    Rarer classes are served first, one sample each in turn. A class takes the sample that it covers
+    the largest part of, from a class that has more than it needs; if only classes that can spare
+    none show it, one of those takes another sample in exchange, and so on.
+
+    Args:
+        assigned: int [N], the class of each sample; changed in place.
+        counts: int [N, num_classes], pixels of each class.
+        by_rarity: int [num_classes], train ids, the rarest first.
+    """
+    present = counts > 0
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    num_samples, num_showing = len(assigned), present.sum(axis=0)
+    num_classes = int((num_showing > 0).sum())
+    if num_samples < num_classes:
+        return
+    for level in range(1, max(num_samples // (2 * num_classes), 1) + 1):
+        least = np.minimum(num_showing, level)
+        for class_id in by_rarity:
+            sizes = np.bincount(assigned, minlength=len(least))
+            if sizes[class_id] < least[class_id]:
+                spare = sizes > least
+                for sample, taker in _exchange(int(class_id), assigned, present, shares, spare):
+                    assigned[sample] = taker
+
+
+def _exchange(
+    class_id: int,
+    assigned: np.ndarray,
+    present: np.ndarray,
+    shares: np.ndarray,
+    spare: np.ndarray,
+) -> list[tuple[int, int]]:
+    """Find the shortest chain of moves that gives a class one more sample.
+
+    Returns:
+        (sample, the class that takes it) for each move; none where no chain ends at a class that
+        can spare a sample (`spare`, bool [num_classes]).
+    """
+    taken_by: dict[int, tuple[int, int]] = {}
+    """Of each class that may give: the sample that it gives, and the class that takes it."""
+    pending = deque([class_id])
+    while pending:
+        taker = pending.popleft()
+        showing = np.flatnonzero(present[:, taker] & (assigned != taker))
+        best_first = showing[np.argsort(-shares[showing, taker], kind="stable")]
+        givers = {int(assigned[i]): int(i) for i in best_first[::-1]}  # the best one stays
+        for giver in sorted(givers, key=lambda g: (-shares[givers[g], taker], g)):
+            if giver in taken_by or giver == class_id:
+                continue
+            taken_by[giver] = givers[giver], taker
+            if spare[giver]:
+                chain, link = [], giver
+                while link != class_id:
+                    chain.append(taken_by[link])
+                    link = taken_by[link][1]
+                return chain
+            pending.append(giver)
+    return []

@@ -1,5 +1,6 @@
 """The synthetic samples of a method, opened for what scores them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seggen_core.config import SYNTHESIS_METHODS
@@ -22,15 +23,16 @@ class MethodSamples:
     partitions: dict[str, SampleStore]
 
     @classmethod
-    def open(cls, paths: ProjectPaths, *, method: str) -> "MethodSamples":
-        """Open the class partitions of `method`.
+    def open(cls, paths: ProjectPaths, *, method: str, classes: Sequence[str]) -> "MethodSamples":
+        """Open the partitions of `method` of these classes.
 
         Raises:
-            SampleStoreError: the method has no sample, or a partition isn't finished or is of
-                another dataset.
+            SampleStoreError: the method has no sample, or a partition is missing, isn't finished or
+                is of another dataset.
         """
         folder = paths.synthetic(method)
-        partitions = open_partitions(folder, taxonomy=Taxonomy.read(paths.taxonomy))
+        taxonomy = Taxonomy.read(paths.taxonomy)
+        partitions = open_partitions(folder, classes=classes, taxonomy=taxonomy)
         stores = {store.folder.name: store for store in partitions if len(store)}
         if not stores:
             raise SampleStoreError(

@@ -1,7 +1,7 @@
 """The training of an ablation arm: a segmenter for each subset seed, and their metrics."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,18 +55,20 @@ class ArmStores:
     subsets: dict[str, list[str]]
 
     @classmethod
-    def open(cls, paths: ProjectPaths, *, variant: VariantConfig) -> "ArmStores":
-        """Open what `variant` reads.
+    def open(
+        cls, paths: ProjectPaths, *, variant: VariantConfig, classes: Sequence[str]
+    ) -> "ArmStores":
+        """Open what `variant` reads; of its synthetic methods, the partitions of `classes`.
 
         Raises:
-            SampleStoreError: a store isn't finished, or is of another dataset.
+            SampleStoreError: a store is missing, isn't finished, or is of another dataset.
         """
         taxonomy = Taxonomy.read(paths.taxonomy)
         return cls(
             SampleStore(paths.real("train")),
             SampleStore(paths.real("val")),
             {
-                method: open_partitions(paths.synthetic(method), taxonomy=taxonomy)
+                method: open_partitions(paths.synthetic(method), classes=classes, taxonomy=taxonomy)
                 for method in variant.methods
             },
             read_artefact(paths.subsets, dict[str, list[str]], stage="dataset"),
@@ -85,7 +87,7 @@ def train_arm(stage: Stage, config: ArmConfig) -> Path:
     Raises:
         SampleStoreError: the arm's samples aren't there.
     """
-    stores = ArmStores.open(stage.paths, variant=config.variant)
+    stores = ArmStores.open(stage.paths, variant=config.variant, classes=stage.config.classes)
     stage.run.log_input(name="real_train", path=stage.paths.real("train"))
     for method in stores.partitions:
         stage.run.log_input(name=method, path=stage.paths.synthetic(method))

@@ -6,6 +6,7 @@ Held-out samples get none; only `evaluate` reads them.
 from seggen_core.captions.captioner import make_captioner
 from seggen_core.captions.tables import caption_store, read_edits
 from seggen_core.config import SegGenConfig
+from seggen_core.project.artefacts import read_artefact
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stage import open_stage
 from seggen_core.store.reader import SampleStore
@@ -31,7 +32,13 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             base=paths.root,
             cache=paths.caption_cache,
         )
-        tables = caption_store(store, captioner=captioner, taxonomy=stage.taxonomy, edits=edits)
+        tables = caption_store(
+            store,
+            captioner=captioner,
+            taxonomy=stage.taxonomy,
+            subsets=read_artefact(paths.subsets, dict[str, list[str]], stage="dataset"),
+            edits=edits,
+        )
         folder = stage.empty_scratch()
         tables.write(folder)
         stage.publish_all({out: paths.data / out.name for out in sorted(folder.iterdir())})

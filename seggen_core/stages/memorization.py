@@ -20,7 +20,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """
     method, settings = check_method(item), config.memorization
     with open_stage("memorization", item=item, config=config, paths=paths) as stage:
-        samples = MethodSamples.open(paths, method=method)
+        samples = MethodSamples.open(paths, method=method, classes=config.classes)
         train, validation = SampleStore(paths.real("train")), SampleStore(paths.real("val"))
         inputs = {method: paths.synthetic(method), "real_train": train.folder}
         for name, path in (inputs | {"real_val": validation.folder}).items():

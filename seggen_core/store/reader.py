@@ -5,10 +5,11 @@ WebDataset tool reads the shards in order.
 """
 
 import json
+import logging
 import operator
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["Sample", "SampleStore", "SampleStoreWriter", "open_partitions"]
+
+logger = logging.getLogger(__name__)
 
 _MODES = {"image": "RGB", "mask": "L", "instances": "I;16"}
 
@@ -295,21 +298,28 @@ class SampleStore:
         )
 
 
-def open_partitions(folder: Path, *, taxonomy: Taxonomy | None = None) -> list[SampleStore]:
-    """Return the store of every class partition of a method, in the order of their slugs.
+def open_partitions(
+    folder: Path, *, classes: Collection[str] | None = None, taxonomy: Taxonomy | None = None
+) -> list[SampleStore]:
+    """Return the stores of the class partitions of a method, in the order of their slugs.
 
     Args:
         folder: data/synthetic/<method>.
+        classes: slugs of the partitions to open, as `classes` in params.yaml lists them. The
+            others in the folder were made for classes that are listed no more; a warning names
+            them. None opens every partition in the folder.
         taxonomy: the classes that masks have to show; None takes any.
 
     Raises:
-        SampleStoreError: there is none, one of the folders isn't a finished store, or one is of
-            another dataset.
+        SampleStoreError: there is none, a listed one is missing or isn't a finished store, or one
+            is of another dataset.
     """
     folder = Path(folder)
     partitions = (
         sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     )
+    if classes is not None:
+        partitions = _listed_partitions(folder, partitions, classes=classes)
     if not partitions:
         raise SampleStoreError(f"{folder} holds no class partition; run: dvc repro {folder.name}")
     stores = [SampleStore(path) for path in partitions]
@@ -323,3 +333,24 @@ def open_partitions(folder: Path, *, taxonomy: Taxonomy | None = None) -> list[S
                 f"run: dvc repro (or delete {folder})"
             )
     return stores
+
+
+def _listed_partitions(
+    folder: Path, partitions: Sequence[Path], *, classes: Collection[str]
+) -> list[Path]:
+    """Return the listed ones of the partitions in a folder; a warning names the others."""
+    missing = sorted(set(classes) - {path.name for path in partitions})
+    if missing and len(missing) < len(classes):
+        raise SampleStoreError(
+            f"{folder} lacks {len(missing)} of the {len(classes)} partitions that `classes` in "
+            f"params.yaml lists: {', '.join(missing[:5])}; run: dvc repro {folder.name}"
+        )
+    unlisted = [path.name for path in partitions if path.name not in classes]
+    if unlisted:
+        logger.warning(
+            "%s also holds partitions of classes that params.yaml doesn't list; they are ignored: "
+            "%s. Delete their folders if you don't want them back",
+            folder,
+            ", ".join(unlisted),
+        )
+    return [path for path in partitions if path.name in classes]

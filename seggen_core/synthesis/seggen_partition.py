@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from seggen_core.attention.masks import ACCEPTED
 from seggen_core.colors.code import ColorCode
-from seggen_core.datasets.subset import rarest_class_partition
+from seggen_core.datasets.subset import class_partitions, subset_union
 from seggen_core.errors import CaptionError
 from seggen_core.generators.foundation import load_mask2img
 from seggen_core.project.artefacts import read_artefact, read_table
@@ -48,18 +48,16 @@ def list_tasks(
 ) -> list[SynthesisTask]:
     """List the samples to make for one class.
 
-    There are `per_source` for each real sample of the subsets whose rarest class it is. A class
-    partition is the same whatever other partitions exist, so adding a class makes new partitions
-    only.
+    There are `per_source` for each real sample of the subsets in its partition. A class partition
+    is the same whatever other partitions exist, so adding a class makes new partitions only.
 
     Raises:
         ConfigError: the taxonomy has no class with this slug.
         CaptionError: a source has no caption.
     """
     taxonomy.by_slug(class_slug)
-    in_subsets = {key for keys in subsets.values() for key in keys}
-    partition = rarest_class_partition(store.class_pixel_counts(), taxonomy)[class_slug]
-    sources = [key for key in partition if key in in_subsets]
+    counts = store.class_pixel_counts()
+    sources = class_partitions(counts, taxonomy, sources=subset_union(subsets))[class_slug]
     prompts = dict(zip(captions["sample_key"], captions["caption"], strict=True))
     missing = [key for key in sources if key not in prompts]
     if missing:

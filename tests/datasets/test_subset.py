@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seggen_core.datasets.subset import draw_subset, hold_out, limit, rarest_class_partition
+from seggen_core.datasets.subset import class_partitions, draw_subset, hold_out, limit
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import Taxonomy
 
@@ -25,7 +25,7 @@ def test_partition_takes_the_rarest_class_present() -> None:
         "d": [100, 0, 0, 0],
         "e": [0, 0, 11, 0],
     }  # totals: sky 240, road 70, car 100, person 1
-    assert rarest_class_partition(counts, TAXONOMY) == {
+    assert class_partitions(counts, TAXONOMY) == {
         "sky": ["d"],
         "road": ["a", "c"],
         "car": ["e"],
@@ -36,41 +36,83 @@ def test_partition_takes_the_rarest_class_present() -> None:
 def test_rarity_is_pixels_not_samples() -> None:
     counts = {
         "a": [1, 50, 0, 0],
-        "b": [1, 0, 0, 0],
+        "b": [1, 49, 0, 0],
         "c": [1, 0, 0, 0],
     }  # sky is in all samples, with the fewest pixels
-    assert rarest_class_partition(counts, TAXONOMY)["sky"] == ["a", "b", "c"]
+    assert class_partitions(counts, TAXONOMY, sources={"b"})["sky"] == ["b"]
+    # Of all three, half of an equal share goes to the road: the sample that shows most of it.
+    assert class_partitions(counts, TAXONOMY)["road"] == ["a"]
 
 
-def test_partition_breaks_ties_by_train_id_and_keeps_empty_classes() -> None:
+def test_partition_breaks_ties_by_train_id_and_keeps_classes_that_nothing_shows_empty() -> None:
     counts = {"a": [5, 5, 0, 0], "b": [5, 5, 0, 0]}
-    assert rarest_class_partition(counts, TAXONOMY) == {
-        "sky": ["a", "b"],
-        "road": [],
+    assert class_partitions(counts, TAXONOMY) == {
+        "sky": ["b"],
+        "road": ["a"],
         "car": [],
         "person": [],
     }
+    assert class_partitions({"a": counts["a"]}, TAXONOMY)["sky"] == ["a"]  # fewer than classes
+
+
+def test_a_class_gets_its_sample_through_others_that_have_none_to_spare() -> None:
+    # By rarity a and b go to the road, c to the car, and the sky gets none. Only c shows the sky,
+    # so the car takes b from the road.
+    counts = {"a": [0, 9, 0, 0], "b": [0, 8, 1, 0], "c": [97, 0, 3, 0]}
+    assert class_partitions(counts, TAXONOMY) == {
+        "sky": ["c"],
+        "road": ["a"],
+        "car": ["b"],
+        "person": [],
+    }
+
+
+def test_classes_have_half_of_an_equal_share_if_so_many_samples_show_them() -> None:
+    # The sky is in all 64 samples and never the rarest class in one.
+    counts = {f"{i:02d}": [100 + i, 10, 0, 1] for i in range(60)}
+    counts |= {f"{i:02d}": [100, 10, 1, 0] for i in range(60, 64)}
+    sizes = {slug: len(keys) for slug, keys in class_partitions(counts, TAXONOMY).items()}
+    assert sizes == {"sky": 8, "road": 8, "car": 4, "person": 44}
+    assert class_partitions(counts, TAXONOMY)["sky"] == [f"{i}" for i in range(52, 60)]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_partition_is_disjoint_complete_and_independent_of_order(seed: int) -> None:
     counts = _random_counts(200, seed=seed)
-    partition = rarest_class_partition(counts, TAXONOMY)
+    sources = set(list(counts)[:: seed + 1])
+    partition = class_partitions(counts, TAXONOMY, sources=sources)
     everything = [k for keys in partition.values() for k in keys]
-    assert sorted(everything) == sorted(counts)
+    assert sorted(everything) == sorted(sources)
     assert len(everything) == len(set(everything))
     totals = np.sum(list(counts.values()), axis=0)
+    num_moved = 0
     for c in TAXONOMY:
+        num_showing = sum(counts[key][c.train_id] > 0 for key in sources)
+        assert len(partition[c.slug]) >= min(len(sources) // 8, num_showing)
         for key in partition[c.slug]:
             present = np.flatnonzero(counts[key])
             assert c.train_id in present
-            assert totals[c.train_id] == totals[present].min()
-    assert rarest_class_partition(dict(reversed(counts.items())), TAXONOMY) == partition
+            num_moved += totals[c.train_id] != totals[present].min()
+    assert num_moved <= len(sources) // 2, "most samples stay with their rarest class"
+    assert class_partitions(dict(reversed(counts.items())), TAXONOMY, sources=sources) == partition
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_class_is_without_a_sample_if_that_can_be(seed: int) -> None:
+    """As many samples as classes: each class gets one exactly if a matching exists."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(12)
+    names = [f"c{i}" for i in range(12)]
+    taxonomy = Taxonomy.from_names(stuff=names, things=[])
+    present = rng.random((12, 12)) < 0.15
+    present[np.arange(12), order] = True  # so that there is one
+    counts = {f"{i:02d}": (row * rng.integers(1, 50, 12)).tolist() for i, row in enumerate(present)}
+    assert [len(keys) for keys in class_partitions(counts, taxonomy).values()] == [1] * 12
 
 
 def test_partition_refuses_a_sample_without_labels() -> None:
     with pytest.raises(DatasetError, match=r"1 samples have no labelled pixel \(b\)"):
-        rarest_class_partition({"a": [1, 0, 0, 0], "b": [0, 0, 0, 0]}, TAXONOMY)
+        class_partitions({"a": [1, 0, 0, 0], "b": [0, 0, 0, 0]}, TAXONOMY)
 
 
 def test_subset_is_a_deterministic_draw_that_depends_on_both_seeds() -> None:

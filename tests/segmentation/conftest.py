@@ -87,6 +87,7 @@ def write_project(paths: ProjectPaths) -> None:
                 (f"{key}-{method}-{n}", key) for key in TRAIN_KEYS[half::2] for n in range(2)
             ]
             write_store(paths.synthetic(method, slug), samples, stream=2 * stream + half)
+        write_store(paths.synthetic(method, "sky"), [], stream=0)
     for c in TAXONOMY:
         samples = [(f"seediff-{c.slug}-{n:06d}", None) for n in range(2)]
         write_store(

@@ -65,6 +65,7 @@ def settings(**sections: Any) -> SegGenConfig:
             "mask2former": PLAIN | {"reads": [REAL, REAL], "model": "mask2former"},
         },
         "evaluate": {"num_pictures": 2},
+        "checks": {"min_val_miou": 0},
     }
     dataset = {"name": "scenes", "image_size": SIZE, "subset_seeds": [0, 1]}
     return minimal_config(dataset, **(tree | sections))
@@ -361,6 +362,20 @@ def test_judge_compares_the_masks_of_attention_methods_over_full_images(
         assert metrics["mask_iou"] == pytest.approx(
             np.mean(list(metrics["per_class_mask_iou"].values())), abs=1e-3
         )
+
+
+def test_a_class_that_is_no_longer_listed_is_not_trained_on(project: ProjectPaths) -> None:
+    """Its partitions stay on the disk, and whoever clones the project has none."""
+    clone = ProjectPaths(project.root.parent / "clone")
+    shutil.copytree(project.root, clone.root)
+    shutil.rmtree(clone.synthetic("masksyn", "grass"))
+    shutil.rmtree(clone.synthetic("seediff", "grass"))
+    metrics = []
+    for paths in (project, clone):
+        config = settings(classes=["sky", "car"])
+        train_seg.run(config, paths=paths, item="synthetic_only")
+        metrics.append(read(paths.checkpoint("synthetic_only") / "metrics.json"))
+    assert metrics[0] == metrics[1]
 
 
 @pytest.mark.parametrize("stage", [train_seg, evaluate])

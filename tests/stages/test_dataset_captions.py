@@ -14,7 +14,7 @@ from seggen_core.datasets.fit import fit_sample
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.datasets.same_images import image_digests
-from seggen_core.datasets.subset import draw_subset, rarest_class_partition
+from seggen_core.datasets.subset import class_partitions, draw_subset
 from seggen_core.errors import CaptionError, ConfigError, DatasetError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.scenes.layout import SCENES_TAXONOMY
@@ -93,7 +93,7 @@ def test_scenes_become_stores_taxonomy_and_subsets(paths: ProjectPaths) -> None:
     assert subsets == {str(s): draw_subset(counts, size=5, seed=3, subset_seed=s) for s in (0, 1)}
     assert subsets["0"] != subsets["1"]
     assert sorted(
-        k for keys in rarest_class_partition(counts, SCENES_TAXONOMY).values() for k in keys
+        k for keys in class_partitions(counts, SCENES_TAXONOMY).values() for k in keys
     ) == sorted(counts)
     assert not list(paths.scratch.rglob("*.tar")), "nothing unfinished is left"
     assert list(paths.metrics_log.rglob("samples.png")), "a preview is logged"

@@ -162,6 +162,7 @@ def test_masks_that_are_real_by_design_are_left_out(project: ProjectPaths) -> No
     image = picture(300)[0]
     samples = {"own-image": (image, picture(3)[1])}
     write(project.synthetic("imgsyn", "car"), samples, sources={"own-image": "train-3"})
+    write(project.synthetic("imgsyn", "grass"), {})
     memorization.run(settings(), paths=project, item="imgsyn")
     metrics, table, reference = read(project, "imgsyn")
     assert metrics["masks"] == "real" and not any("mask" in name for name in [*table, *reference])
@@ -178,6 +179,7 @@ def test_masks_of_one_class_are_left_out(project: ProjectPaths) -> None:
         project.synthetic("seediff", "car"),
         {"one": (image, np.where(mask == 2, mask, IGNORE_INDEX).astype(np.uint8))},
     )
+    write(project.synthetic("seediff", "grass"), {})
     memorization.run(settings(), paths=project, item="seediff")
     metrics, table, _ = read(project, "seediff")
     assert (
@@ -209,7 +211,8 @@ def test_what_is_missing_is_named(project: ProjectPaths) -> None:
         SampleStoreError, match="holds no class partition; run: dvc repro diffumask"
     ):
         memorization.run(settings(), paths=project, item="diffumask")
-    write(project.synthetic("seediff", "car"), {})
+    for slug in ("car", "grass"):
+        write(project.synthetic("seediff", slug), {})
     with pytest.raises(
         SampleStoreError, match="holds no sample in any class partition; run: dvc repro seediff"
     ):

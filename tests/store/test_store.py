@@ -200,6 +200,21 @@ def test_empty_store(tmp_path: Path) -> None:
     assert "seed" in store.index
 
 
+def test_only_the_listed_partitions_are_opened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for slug in ("tree", "bus", "sky"):
+        with SampleStoreWriter(tmp_path / "masksyn" / slug, num_classes=3) as writer:
+            writer.finish(manifest={"class": slug})
+    opened = open_partitions(tmp_path / "masksyn", classes=["tree", "bus"])
+    assert [store.folder.name for store in opened] == ["bus", "tree"]
+    assert "they are ignored: sky" in caplog.text
+    with pytest.raises(SampleStoreError, match=r"lacks 1 of the 2 .*: car; run: dvc repro"):
+        open_partitions(tmp_path / "masksyn", classes=["tree", "car"])
+    with pytest.raises(SampleStoreError, match="no class partition; run: dvc repro masksyn"):
+        open_partitions(tmp_path / "masksyn", classes=["car"])
+
+
 def test_open_partitions_in_order_of_slugs(tmp_path: Path) -> None:
     for slug in ("tree", "bus"):
         with SampleStoreWriter(tmp_path / "masksyn" / slug, num_classes=3) as writer:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from seggen_core.datasets.subset import rarest_class_partition
+from seggen_core.datasets.subset import class_partitions
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.scenes.layout import SCENES_TAXONOMY
 from seggen_core.store.reader import SampleStore
@@ -17,11 +17,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def sources_of(paths: ProjectPaths) -> dict[str, list[str]]:
-    """Sources of each class: samples of the subset whose rarest class it is."""
+    """Sources of each class."""
     index = SampleStore(paths.real("train")).index
     counts = dict(zip(index["key"], index["class_pixel_counts"], strict=True))
     wanted = set(json.loads(paths.subsets.read_text())["0"])
-    return {
-        c: [k for k in keys if k in wanted]
-        for c, keys in rarest_class_partition(counts, SCENES_TAXONOMY).items()
-    }
+    return class_partitions(counts, SCENES_TAXONOMY, sources=wanted)

@@ -20,7 +20,9 @@ def test_a_class_without_sources_is_an_empty_partition(
     make_project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = make_project("empty")
-    assert sources_of(paths)["sky"] == []  # every scene has sky, so it is the rarest class of none
+    # Every scene has sky, so it is the rarest class of none; and there is one source alone.
+    paths.subsets.write_text(json.dumps({"0": sources_of(paths)["car"][:1]}))
+    assert sources_of(paths)["sky"] == []
     monkeypatch.setattr(seggen_partition, "load_mask2img", None)  # no model is loaded for nothing
     masksyn.run(write_config(paths), paths=paths, item="sky")
     store = SampleStore(paths.synthetic("masksyn", "sky"))
