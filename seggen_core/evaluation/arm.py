@@ -110,16 +110,7 @@ def evaluate_arm(
         device: where to compute.
     """
     arm, protocol = replace(arm, checkpoint=settings.checkpoint), _protocol(arm, settings)
-    confusions = {
-        seed: score_store(
-            arm.load(seed, device=device),
-            store=test,
-            batch_size=settings.batch_size,
-            description=f"evaluate {arm.folder.name} seed {seed}",
-            protocol=protocol,
-        )
-        for seed in arm.seeds
-    }
+    confusions = _score(arm, test, settings, protocol, device=device)
     things = [c.is_thing for c in taxonomy]
     seeds = {s: summarize(c, slugs=taxonomy.slugs, things=things) for s, c in confusions.items()}
     if unseen:
@@ -128,14 +119,7 @@ def evaluate_arm(
         }
     if settings.multi_scale is not None:
         several = replace(protocol, multi_scale=settings.multi_scale)
-        for seed in arm.seeds:
-            confusion = score_store(
-                arm.load(seed, device=device),
-                store=test,
-                batch_size=settings.batch_size,
-                description=f"evaluate {arm.folder.name} seed {seed}: several scales",
-                protocol=several,
-            )
+        for seed, confusion in _score(arm, test, settings, several, device=device).items():
             seeds[seed] |= {"miou_ms": rounded(mean_iou(confusion))}
     scores = [summary["miou"] for summary in seeds.values() if summary["miou"] is not None]
     metrics: dict[str, Any] = {
@@ -156,6 +140,28 @@ def evaluate_arm(
         protocol=protocol,
     )
     return ArmEvaluation(metrics, confusions, taxonomy, list(predictions))
+
+
+def _score(
+    arm: TrainedArm,
+    test: SampleStore,
+    settings: EvaluateConfig,
+    protocol: TestProtocol,
+    *,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    """Return the confusion matrix of each of an arm's segmenters."""
+    several = " at several scales" if protocol.multi_scale else ""
+    return {
+        seed: score_store(
+            arm.load(seed, device=device),
+            store=test,
+            batch_size=settings.batch_size,
+            description=f"evaluate {arm.folder.name} seed {seed}{several}",
+            protocol=protocol,
+        )
+        for seed in arm.seeds
+    }
 
 
 def _protocol(arm: TrainedArm, settings: EvaluateConfig) -> TestProtocol:

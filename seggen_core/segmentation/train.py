@@ -94,14 +94,7 @@ def train_segmenter(
         error=ConfigError,
         advice=f"lower train_seg.{config.model}.learning_rate",
     )
-    settings = LoopSettings(
-        num_steps=config.num_steps,
-        max_grad_norm=config.max_grad_norm,
-        dtype=resolve_precision(config.precision, device),
-        checkpoint_every=config.checkpoint_every,
-        replay_losses=True,
-        num_readers=config.num_readers,
-    )
+    settings = _loop_settings(config, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         return train(
             training,
@@ -111,6 +104,17 @@ def train_segmenter(
             on_step=on_step,
             watch=validation,
         )
+
+
+def _loop_settings(config: SegmenterConfig, device: torch.device) -> LoopSettings:
+    return LoopSettings(
+        num_steps=config.num_steps,
+        max_grad_norm=config.max_grad_norm,
+        dtype=resolve_precision(config.precision, device),
+        checkpoint_every=config.checkpoint_every,
+        replay_losses=True,
+        num_readers=config.num_readers,
+    )
 
 
 class _StepLoss:
