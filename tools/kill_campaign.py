@@ -227,29 +227,33 @@ def campaign(
     say: Callable[[str], None] = print,
 ) -> Counter[str]:
     """Kill each stage in each mode; return how many iterations, kills and problems there were."""
-    total: Counter[str] = Counter()
     by_mode: dict[str, Counter[str]] = {mode: Counter() for mode in modes}
-    for stage in stages:
-        killer = Campaign(project, stage=stage)
-        for mode in modes:
-            for number in range(num_iterations):
-                done = killer.iterate(mode, random.Random(f"{seed}/{stage}/{mode}/{number}"))
-                counts = by_mode[mode]
-                counts += Counter(
-                    iterations=1, kills=done.num_kills, sound=not done.problems, problems=0
-                )
-                if done.problems:
-                    say(f"WRONG {stage}, killed {mode}: {'; '.join(done.problems)}\n{done.output}")
-    say("| killed | runs | kills | same bytes, nothing left | wrong |")
-    say("|---|---:|---:|---:|---:|")
-    for mode, counts in [*by_mode.items(), ("all", total)]:
-        if mode != "all":
+    try:
+        for stage in stages:
+            killer = Campaign(project, stage=stage)
+            for mode in modes:
+                for number in range(num_iterations):
+                    done = killer.iterate(mode, random.Random(f"{seed}/{stage}/{mode}/{number}"))
+                    by_mode[mode].update(
+                        iterations=1, kills=done.num_kills, sound=not done.problems
+                    )
+                    if done.problems:
+                        problems = "; ".join(done.problems)
+                        say(f"WRONG {stage}, killed {mode}: {problems}\n{done.output}")
+    finally:  # after Ctrl-C too: what was done counts
+        total = Counter[str]()
+        say("| killed | runs | kills | same bytes, nothing left | wrong |")
+        say("|---|---:|---:|---:|---:|")
+        for mode, counts in by_mode.items():
             total.update(counts)
-        wrong = counts["iterations"] - counts["sound"]
-        say(
-            f"| {mode} | {counts['iterations']} | {counts['kills']} | {counts['sound']} | {wrong} |"
-        )
+            say(f"| {mode} | {_cells(counts)} |")
+        say(f"| all | {_cells(total)} |")
     return total
+
+
+def _cells(counts: Counter[str]) -> str:
+    wrong = counts["iterations"] - counts["sound"]
+    return f"{counts['iterations']} | {counts['kills']} | {counts['sound']} | {wrong}"
 
 
 def main() -> int:
