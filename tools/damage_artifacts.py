@@ -79,7 +79,7 @@ def make_campaign(project: Path, count: int, rng: random.Random) -> Campaign:
             "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
             "transformers.models.clip.modeling_clip",
         ),
-        seconds=180,
+        seconds=600,
     )
 
 

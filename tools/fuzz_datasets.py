@@ -54,8 +54,13 @@ def _case(layout: str, number: int, rng: random.Random) -> Case:
     where, is_table = rng.random(), rng.random() < 0.6
     value = rng.choice(VALUES)
     by_suffix: dict[str, dict[str, Callable[[Path], object]]] = {
-        ".json": {**FILES, **JSON, "a key less": drop_key(rng), "a bit": flip_bit(rng)}
-        | {f"{value!r} somewhere": change_json(rng, value=value)},
+        ".json": {
+            **FILES,
+            **JSON,
+            "a key less": drop_key(rng),
+            "a bit": flip_bit(rng),
+            f"{value!r} somewhere": change_json(rng, value=value),
+        },
         "": {**FILES, "a bit": flip_bit(rng)},
     }
     choices = {suffix: rng.choice(sorted(kinds)) for suffix, kinds in by_suffix.items()}

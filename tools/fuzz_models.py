@@ -150,11 +150,12 @@ def make_campaign(count: int, rng: random.Random) -> Campaign:
         for name, damage in FILES.items()
     ]
     # A changed key may be a sound model of another kind, a flipped bit another number.
+    strange: tuple[Any, ...] = (-1, "x", None, [], 10**9)
     loose = [Case(f"{file}: a key less", _at(file, drop_key(rng)), False) for file in CONFIGS]
     loose += [
         Case(f"{file}: {value!r} somewhere", _at(file, change_json(rng, value=value)), False)
         for file in CONFIGS
-        for value in (-1, "x", None, [], 10**9)
+        for value in strange
     ]
     loose += [Case(f"{part}: a bit", _at(WEIGHTS[part], flip_bit(rng)), False) for part in WEIGHTS]
     rest = max(0, count - len(cases))

@@ -95,6 +95,10 @@ def _write(folder: Path, content: bytes) -> None:
     (folder / "params.yaml").write_bytes(content)
 
 
+def _rewrite(content: bytes) -> Callable[[Path], object]:
+    return lambda folder: _write(folder, content)
+
+
 def _replace_file(make: Callable[[Path], object]) -> Callable[[Path], object]:
     def damage(folder: Path) -> None:
         (folder / "params.yaml").unlink()
@@ -129,14 +133,8 @@ def _flip(rng: random.Random) -> Callable[[Path], object]:
 def make_campaign(count: int, rng: random.Random) -> Campaign:
     """Return `count` cases: every kind of broken text, then single values, then characters."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    cases = [
-        Case(name, lambda f, c=change: _write(f, c(text).encode()))
-        for name, change in TEXT_CASES.items()
-    ]
-    cases += [
-        Case(name, lambda f, c=change: _write(f, c(text.encode())))
-        for name, change in BYTES.items()
-    ]
+    cases = [Case(name, _rewrite(change(text).encode())) for name, change in TEXT_CASES.items()]
+    cases += [Case(name, _rewrite(convert(text.encode()))) for name, convert in BYTES.items()]
     cases += [
         Case("a FIFO", _replace_file(os.mkfifo)),
         Case("a folder", _replace_file(Path.mkdir)),

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from seggen_core.errors import ArtefactError
+
 LARGE_BYTES = 1 << 24
 """Digests of files of at least this size are cached, because hashing them takes long."""
 
@@ -33,10 +35,16 @@ def content_digest(path: Path, *, cache: Path | None = None) -> str:
         cache: folder with cached md5s of large files, by place, size and time; None caches none.
 
     Raises:
+        ArtefactError: it is a FIFO or a device.
         FileNotFoundError: `path` does not exist.
     """
     if path.is_file():
         return _file_digest(path, cache=cache)
+    if path.exists() and not path.is_dir():
+        raise ArtefactError(
+            f"{path} is neither a file nor a folder but a device, FIFO or socket; run: dvc "
+            "checkout --force"
+        )
     manifest = path / "manifest.json"
     members = [manifest, path / "index.parquet"] if manifest.is_file() else sorted(path.iterdir())
     lines = [f"{m.name} {content_digest(m, cache=cache)}\n" for m in members if m.exists()]

@@ -119,6 +119,7 @@ def draw_sheet(
     class_names: Sequence[str],
     palette: np.ndarray,
     heading: str,
+    height: int = _SHEET_HEIGHT,
 ) -> Image.Image:
     """Draw a sheet: one row for each sample, and the legend at the right.
 
@@ -127,9 +128,10 @@ def draw_sheet(
         class_names: by train id.
         palette: uint8 [num_classes, 3].
         heading: written on top.
+        height: of the pictures, in pixels.
     """
     font = ImageFont.load_default(_TEXT)
-    rows = [sheet_panels(s, palette=palette, height=_SHEET_HEIGHT) for s in samples]
+    rows = [sheet_panels(s, palette=palette, height=height) for s in samples]
     entries = legend(samples, class_names=class_names, palette=palette)
     widths = [max(row[i].width for row in rows) for i in range(len(PANELS))]
     left = _GAP + sum(w + _GAP for w in widths)
@@ -138,7 +140,7 @@ def draw_sheet(
         for s in samples
     ]
     top = 2 * _GAP + 2 * _LINE
-    total = top + sum(len(t) * _LINE + _SHEET_HEIGHT + _GAP for t in titles)
+    total = top + sum(len(t) * _LINE + height + _GAP for t in titles)
     total = max(total, top + len(entries) * _LINE + _GAP)
     sheet = Image.new("RGB", (left + _LEGEND_WIDTH, total), "white")
     pencil = ImageDraw.Draw(sheet)
@@ -157,7 +159,7 @@ def draw_sheet(
             y += _LINE
         for panel, x in zip(row, columns, strict=True):
             sheet.paste(panel, (x, y))
-        y += _SHEET_HEIGHT + _GAP
+        y += height + _GAP
 
     # 3. Legend.
     for position, entry in enumerate(entries):
