@@ -97,6 +97,16 @@ def test_a_changed_prompt_file_concerns_the_partitions_that_read_it(project: Pat
     assert stale() == {"seediff@car", "seediff@person"}
 
 
+def test_the_card_of_a_method_concerns_no_stage(project: Path) -> None:
+    shutil.copy(ROOT / ".dvcignore", project / ".dvcignore")
+    method = project / "data" / "synthetic" / "masksyn"
+    for name in ("README.md", ".README.md.car"):
+        (method / name).write_text("a card that one partition wrote, and another hasn't yet\n")
+    assert stale() == set()
+    (method / "notes.txt").write_text("anything else in the folder counts\n")
+    assert "judge@masksyn" in stale()
+
+
 def replace_class_list(pictures: Path) -> None:
     (pictures / "classes.csv").write_text("id,name\n1,crack\n")
 

@@ -87,6 +87,11 @@ class DatasetConfig(ImageStorageConfig):
     """
     files: dict[Split, SplitFiles] = Field(default_factory=dict)
     """Places of the files of each published split, for datasets whose files were moved."""
+    license: str | None = None
+    """Licence of the images and masks ("cc-by-4.0"), for manifests and dataset cards; None is what
+    is known of the published dataset. It is part of the stores: a change makes every stage run
+    again, so set it first.
+    """
     classes_file: str | None = None
     """The class list, relative to `root`; for "folder", "mapillary" and COCO's formats, where it
     has to agree with the files' own categories.

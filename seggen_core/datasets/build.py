@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
+from seggen_core.colors.class_colors import colored_classes
 from seggen_core.config import DatasetConfig, SegGenConfig, Split
 from seggen_core.datasets.bad_samples import attempt_all
 from seggen_core.datasets.fit import fit_sample
 from seggen_core.datasets.label_checks import SplitLabels, label_faults
+from seggen_core.datasets.licenses import license_of
 from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
 from seggen_core.datasets.subset import class_partitions, draw_subset, subset_union
 from seggen_core.errors import DatasetError
 from seggen_core.project.publish import write_json
+from seggen_core.store.card import describe_classes
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 
 logger = logging.getLogger(__name__)
@@ -67,7 +70,7 @@ def build_dataset(
     subsets = _subsets(counts, dataset=config.dataset, seed=config.seed)
     partition = class_partitions(counts, reader.taxonomy, sources=subset_union(subsets))
     log_metrics({f"partition/{slug}": float(len(keys)) for slug, keys in partition.items()})
-    write_json(folder / "taxonomy.json", reader.taxonomy.to_json())
+    write_json(folder / "taxonomy.json", colored_classes(reader.taxonomy, reader.palette))
     write_json(folder / "subsets.json", subsets)
 
 
@@ -138,7 +141,9 @@ def _write_split(
         writer.finish(
             manifest={
                 "dataset": settings.name,
-                "taxonomy": reader.taxonomy.digest,
+                **describe_classes(
+                    reader.taxonomy, colors=reader.palette, license_text=license_of(settings)
+                ),
                 "split": split,
                 "num_listed": len(keys),
                 "dropped": dropped,

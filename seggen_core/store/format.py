@@ -4,7 +4,9 @@
                           side by side
     index.parquet         one row a sample: where its members lie, their checksums, and what is
                           known about it
-    manifest.json         how the store was made; written last, so a folder that has it is finished
+    README.md             dataset card: what pixels of masks mean, and how the shards are read
+    manifest.json         the classes of the masks, and how the store was made; written last, so a
+                          folder that has it is finished
     rows.jsonl            only while the store is written: the rows of the index to be
 
 Each sample has a size of its own: nothing in a store says or supposes that all have one size.

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from seggen_core.errors import SampleStoreError
 from seggen_core.project.storage import storage_errors
+from seggen_core.store.card import CARD, samples_digest, store_card
 from seggen_core.store.files import open_locked, replace_file, sync_folder, write_at
 from seggen_core.store.format import (
     END_OF_ARCHIVE,
@@ -156,10 +157,11 @@ class SampleStoreWriter:
         self._quality_columns |= {c for c in sample.columns if c.startswith(QUALITY_PREFIX)}
 
     def finish(self, *, manifest: dict[str, Any]) -> None:
-        """End the last shard, write index and manifest, and close; all of it is on disk then.
+        """End the last shard, write index, card and manifest, and close; all is on disk then.
 
         Args:
             manifest: JSON-ready; kept as it is, beside a section "store" that the reader needs.
+                `describe_classes` (`store.card`) says what masks hold.
 
         Raises:
             StorageError: the disk is full or not writable.
@@ -169,7 +171,8 @@ class SampleStoreWriter:
         with self._storage_errors():
             if self._shard is not None:
                 self._end_shard()
-            replace_file(self.folder / INDEX, self._index())
+            index = self._index()
+            replace_file(self.folder / INDEX, index)
             (self.folder / ROWS).unlink()
             store = {
                 "format_version": FORMAT_VERSION,
@@ -179,8 +182,12 @@ class SampleStoreWriter:
                 "num_samples": len(self._keys),
                 "shards": self._shards,
             }
+            whole = manifest | {"store": store}
+            replace_file(
+                self.folder / CARD, store_card(whole, digest=samples_digest(index)).encode()
+            )
             document = json.dumps(
-                manifest | {"store": store},
+                whole,
                 sort_keys=True,
                 indent=1,
                 ensure_ascii=False,

@@ -15,7 +15,7 @@ from seggen_core.store.reader import SampleStore, SampleStoreWriter
 from seggen_core.synthesis.attention_method import AttentionMethod, Settings
 from seggen_core.synthesis.attention_previews import NUM_PICTURES, draw_previews
 from seggen_core.synthesis.outcomes import summarize, write_attempts
-from seggen_core.synthesis.partition import FinishedPartition
+from seggen_core.synthesis.partition import FinishedPartition, describe_origin
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _write_store(
         about = {
             "method": method.name,
             "class_slug": method.target.slug,
-            "taxonomy": method.stage.taxonomy.digest,
+            **describe_origin(method.stage, trained_on_real=False),
             "params": settings.model_dump(mode="json", exclude=settings.encoding_fields),
             "seed": method.seed,
             "model_hash": method.model_hash,

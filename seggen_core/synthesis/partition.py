@@ -1,13 +1,18 @@
 """One class partition of a method: how it is made, kept in a cache and published."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from seggen_core.colors.class_colors import read_class_colors
 from seggen_core.project.storage import storage_errors
 from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
+from seggen_core.store.card import CARD, describe_classes, method_card, samples_digest
+from seggen_core.store.format import INDEX, MANIFEST, read_manifest
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,29 @@ class FinishedPartition:
     metrics: Mapping[str, float]
     digests: Mapping[str, str]
     others: Sequence[str] = ()
+
+
+def describe_origin(stage: Stage, *, trained_on_real: bool) -> dict[str, Any]:
+    """Return what a partition's manifest says about its classes, its licence and its foundation.
+
+    Args:
+        stage: the method and the class.
+        trained_on_real: the method's models or masks come from the real training samples, so that
+            their licence counts; else nothing of the real dataset is in the samples.
+    """
+    paths, foundation = stage.paths, stage.config.foundation
+    license_text = None
+    if trained_on_real and (paths.real("train") / MANIFEST).is_file():
+        license_text = read_manifest(paths.real("train")).get("license")
+    source = foundation.source if foundation.mode == "pretrained" else "pretrained by this project"
+    if source is not None and Path(source).is_absolute():
+        source = Path(source).name  # a machine's own folders concern nobody else
+    return {
+        **describe_classes(
+            stage.taxonomy, colors=read_class_colors(paths.taxonomy), license_text=license_text
+        ),
+        "models": {"foundation": {"source": source, "revision": foundation.revision}},
+    }
 
 
 def code_identity(stage: Stage) -> list[str]:
@@ -54,6 +82,28 @@ def make_partition(
         stage.run.log_metrics(partition.metrics)
         with storage_errors(out, kept=f"All that was made is kept in {cache.folder}."):
             stage.publish(partition.folder, out)
+            _write_method_card(out)
             cache.keep(out, digests=partition.digests, others=partition.others)
     for picture in sorted(out.glob("*.png")):
         stage.run.log_artifact(picture)
+
+
+def _write_method_card(partition: Path) -> None:
+    """Write README.md beside a method's class partitions, so that the whole folder can be loaded.
+
+    It is no stage's output: .dvcignore hides it from the stages that read the method's folder.
+    Of partitions that are finished at the same time, each looks again after it has written.
+    """
+    card, manifest = partition.with_name(CARD), read_manifest(partition)
+
+    def text() -> str:
+        indices = []
+        for index in sorted(partition.parent.glob(f"*/{INDEX}")):
+            with suppress(FileNotFoundError):  # another partition is being replaced
+                indices.append(index.read_bytes())
+        return method_card(manifest, digest=samples_digest(*indices))
+
+    while not card.is_file() or card.read_text(encoding="utf-8") != text():
+        unfinished = partition.with_name(f".{CARD}.{partition.name}")
+        unfinished.write_text(text(), encoding="utf-8")
+        unfinished.replace(card)

@@ -26,7 +26,7 @@ from seggen_core.store.cache import RecordCache
 from seggen_core.store.format import encode_sample
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.synthesis.outcomes import Outcome
-from seggen_core.synthesis.partition import FinishedPartition, code_identity
+from seggen_core.synthesis.partition import FinishedPartition, code_identity, describe_origin
 from seggen_core.synthesis.seggen import PairRecipe, SynthesisTask, draw_images
 from seggen_core.synthesis.seggen_methods import SegGenMethod
 from seggen_core.taxonomy import Taxonomy
@@ -246,7 +246,7 @@ def _write_store(
         manifest: dict[str, Any] = {
             "method": maker.method.name,
             "class_slug": stage.class_slug,
-            "taxonomy": stage.taxonomy.digest,
+            **describe_origin(stage, trained_on_real=True),
             "params": settings.model_dump(mode="json", exclude=settings.encoding_fields),
             "seed": stage.config.seed,
             "model_hashes": maker.model_hashes,

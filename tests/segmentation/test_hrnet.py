@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.nn import functional as F
 

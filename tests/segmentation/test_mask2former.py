@@ -3,7 +3,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
 
 from seggen_core.config import SegmenterConfig
