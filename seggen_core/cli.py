@@ -18,6 +18,7 @@ from seggen_core.commands import (
     captions_export,
     captions_import,
     code,
+    export,
     init,
     lineage,
     plan,
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Any] = {
     "validate": validate,
     "show": show,
     "plan": plan,
+    "export": export,
     "captions-export": captions_export,
     "captions-import": captions_import,
     "pretrain": pretrain,
@@ -72,7 +74,7 @@ COMMANDS: dict[str, Any] = {
 _EXIT_BROKEN_PIPE = 141
 """What a shell says of a program that SIGPIPE ended."""
 
-_WITHOUT_PARAMS = {"code", "init"}
+_WITHOUT_PARAMS = {"code", "export", "init"}
 """Commands that get no configuration, since they do not read params.yaml."""
 
 _ITEMS = {

@@ -10,6 +10,7 @@
     ├── ArtefactError      a file that an earlier stage made is damaged
     ├── SampleStoreError   a shard or its index is missing, corrupt or inconsistent
     ├── CheckError         a blocking check of the data fails
+    ├── ExportError        a format can't hold the samples, or the Hub doesn't take them
     └── StorageError       the disk is full or not writable
 
 StorageError is an OSError too, all others are ValueErrors.
@@ -59,6 +60,10 @@ class SampleStoreError(SegGenError, ValueError):
 
 class CheckError(SegGenError, ValueError):
     """A blocking check fails on data that a stage was going to read."""
+
+
+class ExportError(SegGenError, ValueError):
+    """A format can't hold the samples, or the Hub doesn't take them."""
 
 
 class StorageError(SegGenError, OSError):
