@@ -44,7 +44,9 @@ def push(folder: Path, *, repo: str, token: str, public: bool) -> str:
             is off. The export itself is finished.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError  # that of its HTTP client, and base of its own
+
+    # That of its HTTP client, and base of its own ones.
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     api: Any = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     try:

@@ -8,18 +8,21 @@ repository of the Hugging Face Hub.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from seggen_core.colors.class_colors import colored_classes
+from seggen_core.store.format import METADATA_COLUMNS, QUALITY_PREFIX
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
 CARD = "README.md"
 
 _HUB_LICENSES = re.compile(
-    r"(apache-2\.0|mit|bsd(-[23]-clause)?|cc0-1\.0|cc-by(-(nc|sa|nd|nc-sa|nc-nd))?-[234]\.[05]|"
+    r"(apache-2\.0|mit|bsd(-[23]-clause)?|cc0-1\.0|cc-by(-nc)?(-[sn][ad])?-[234]\.[05]|"
     r"(creativeml-|bigscience-)?openrail(\+\+|-m)?|odc-by|pddl|odbl|c-uda)"
 )
 """Licences as the Hub's cards name them; every other one is "other" there."""
@@ -51,7 +54,13 @@ def samples_digest(*indices: bytes) -> str:
     return digest.hexdigest()[:16]
 
 
-def front_matter(license_text: str | None, *, data_files: Mapping[str, str], digest: str) -> str:
+def front_matter(
+    license_text: str | None,
+    *,
+    data_files: Mapping[str, str],
+    digest: str,
+    features: Sequence[str] = (),
+) -> str:
     """Return the YAML at the head of a card.
 
     Args:
@@ -60,16 +69,49 @@ def front_matter(license_text: str | None, *, data_files: Mapping[str, str], dig
         digest: of the samples. `datasets` keeps what it has read under the name of the folder and
             the front matter: without a digest, other samples in a folder of the same name would
             come from its cache.
+        features: lines of YAML that type the columns.
     """
     hub = (license_text or "unknown").strip().lower()
     known = hub == "unknown" or _HUB_LICENSES.fullmatch(hub)
     lines = ["---", f"license: {hub if known else 'other'}"]
     lines += ["task_categories:", "- image-segmentation", "tags:", "- seggen"]
+    lines += ["dataset_info:", *(f"  {line}" for line in features)] if features else []
     lines += ["configs:", "- config_name: default"]
     lines += [f"  description: {json.dumps(f'samples {digest}')}", "  data_files:"]
     for split, pattern in data_files.items():
         lines += [f"  - split: {json.dumps(split)}", f"    path: {json.dumps(pattern)}"]
     return "\n".join([*lines, "---", ""])
+
+
+def _features(indices: Sequence[bytes], *, image_format: str) -> list[str]:
+    """Return the columns that `datasets` makes of shards, in YAML.
+
+    Without them, it guesses them from the first five samples. An instance map or a score that
+    comes later is then dropped, fails, or is cut to a whole number.
+
+    Args:
+        indices: index.parquet of each store.
+        image_format: suffix of the images.
+    """
+    columns = {
+        str(name)
+        for index in indices
+        for name in pq.ParquetFile(pa.BufferReader(index)).schema_arrow.names
+    }
+    lines = ["features:"]
+    for name in (image_format, "mask.png", "instances.png"):
+        lines += [f"- name: {name}", "  dtype: image"]
+    lines += ["- name: json", "  struct:"]
+    for name, kind in METADATA_COLUMNS.items():
+        lines += [f"  - name: {name}", f"    dtype: {'string' if kind is str else 'int64'}"]
+    scores = sorted(c.removeprefix(QUALITY_PREFIX) for c in columns if c.startswith(QUALITY_PREFIX))
+    if scores:
+        lines += ["  - name: quality", "    struct:"]
+        for name in scores:
+            lines += [f"    - name: {json.dumps(name)}", "      dtype: float64"]
+    for name in ("__key__", "__url__"):
+        lines += [f"- name: {name}", "  dtype: string"]
+    return lines
 
 
 def class_table(classes: list[dict[str, Any]]) -> str:
@@ -87,16 +129,15 @@ def escape(text: object) -> str:
     return re.sub(r"([|\\`*_<>\[\]])", r"\\\1", " ".join(str(text).split()))
 
 
-def store_card(manifest: Mapping[str, Any], *, digest: str) -> str:
+def store_card(manifest: Mapping[str, Any], *, index: bytes) -> str:
     """Return README.md of a store.
 
     Args:
         manifest: all of it.
-        digest: of the samples.
+        index: its index.parquet.
     """
-    store = manifest["store"]
-    split = manifest.get("split", "train")
-    card = front_matter(manifest.get("license"), data_files={split: "shard-*.tar"}, digest=digest)
+    store, split = manifest["store"], manifest.get("split", "train")
+    card = _head(manifest, [index], split=split, pattern="shard-*.tar")
     title = " ".join(
         str(manifest[name])
         for name in ("dataset", "method", "class_slug", "split")
@@ -106,24 +147,35 @@ def store_card(manifest: Mapping[str, Any], *, digest: str) -> str:
     card += f"{store['num_samples']} images with masks of {store['num_classes']} classes.\n"
     if not store["num_samples"]:
         card += "There is no shard, because no sample belongs to this partition.\n"
-    return card + _body(manifest, pattern="shard-*.tar", image_format=store["image_format"])
+    return card + _body(manifest, split=split)
 
 
-def method_card(manifest: Mapping[str, Any], *, digest: str) -> str:
+def method_card(manifest: Mapping[str, Any], *, indices: Sequence[bytes]) -> str:
     """Return README.md of the folder of a method's class partitions.
 
     Args:
         manifest: of one partition; any of them gives the same text.
-        digest: of the samples of all partitions.
+        indices: index.parquet of all partitions, in the order of their names.
     """
     pattern = "*/shard-*.tar"
-    card = front_matter(manifest.get("license"), data_files={"train": pattern}, digest=digest)
+    card = _head(manifest, indices, split="train", pattern=pattern)
     card += f"\n# {escape(manifest['method'])}\n\n"
     card += "Synthetic images with masks, a folder for each class partition.\n"
-    return card + _body(manifest, pattern=pattern, image_format=manifest["store"]["image_format"])
+    return card + _body(manifest, split="train")
 
 
-def _body(manifest: Mapping[str, Any], *, pattern: str, image_format: str) -> str:
+def _head(
+    manifest: Mapping[str, Any], indices: Sequence[bytes], *, split: str, pattern: str
+) -> str:
+    return front_matter(
+        manifest.get("license"),
+        data_files={split: pattern},
+        digest=samples_digest(*indices),
+        features=_features(indices, image_format=manifest["store"]["image_format"]),
+    )
+
+
+def _body(manifest: Mapping[str, Any], *, split: str) -> str:
     text = _models(manifest.get("models", {}))
     classes = manifest.get("classes")
     ignored = manifest.get("ignore_index", IGNORE_INDEX)
@@ -131,7 +183,7 @@ def _body(manifest: Mapping[str, Any], *, pattern: str, image_format: str) -> st
         text += f"\n## Classes\n\nMasks hold the id; {ignored} is ignored.\n\n"
         text += class_table(classes)
         text += f"\n## Licence\n\n{license_sentence(manifest.get('license'))}\n"
-    return text + _READING.format(pattern=pattern, image=image_format)
+    return text + _READING.format(split=split, image=manifest["store"]["image_format"])
 
 
 def license_sentence(license_text: str | None) -> str:
@@ -157,12 +209,11 @@ _READING = """
 ```python
 import datasets
 
-samples = datasets.load_dataset("webdataset", data_files="{pattern}", split="train")
+samples = datasets.load_dataset("<this folder>", split="{split}")
 ```
 
-or `datasets.load_dataset` with this folder, which keeps a copy in its cache as long as this card
-stays the same. In the columns `mask.png` and `instances.png`, pixels
-are ids.
+`datasets` takes the types of the columns from this card, and keeps a copy in its cache as long as
+the card stays the same. In the columns `mask.png` and `instances.png`, pixels are ids.
 
 WebDataset's own image decoders ("pil", "rgb8", "torchrgb") turn masks into RGB pictures, scale ids
 and cut instance ids above 255. So name a decoder for the masks before the one for images:

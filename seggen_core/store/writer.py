@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from seggen_core.errors import SampleStoreError
 from seggen_core.project.storage import storage_errors
-from seggen_core.store.card import CARD, samples_digest, store_card
+from seggen_core.store.card import CARD, store_card
 from seggen_core.store.files import open_locked, replace_file, sync_folder, write_at
 from seggen_core.store.format import (
     END_OF_ARCHIVE,
@@ -183,9 +183,7 @@ class SampleStoreWriter:
                 "shards": self._shards,
             }
             whole = manifest | {"store": store}
-            replace_file(
-                self.folder / CARD, store_card(whole, digest=samples_digest(index)).encode()
-            )
+            replace_file(self.folder / CARD, store_card(whole, index=index).encode())
             document = json.dumps(
                 whole,
                 sort_keys=True,

@@ -11,7 +11,7 @@ from seggen_core.colors.class_colors import read_class_colors
 from seggen_core.project.storage import storage_errors
 from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
-from seggen_core.store.card import CARD, describe_classes, method_card, samples_digest
+from seggen_core.store.card import CARD, describe_classes, method_card
 from seggen_core.store.format import INDEX, MANIFEST, read_manifest
 
 
@@ -101,7 +101,7 @@ def _write_method_card(partition: Path) -> None:
         for index in sorted(partition.parent.glob(f"*/{INDEX}")):
             with suppress(FileNotFoundError):  # another partition is being replaced
                 indices.append(index.read_bytes())
-        return method_card(manifest, digest=samples_digest(*indices))
+        return method_card(manifest, indices=indices)
 
     while not card.is_file() or card.read_text(encoding="utf-8") != text():
         unfinished = partition.with_name(f".{CARD}.{partition.name}")

@@ -18,12 +18,12 @@ LICENSE = "cc-by-4.0"
 THINGS = (2, 3)
 
 
-def make_sample(key: str, seed: int, *, instances: bool = True, **metadata: Any) -> Sample:
+def make_sample(key: str, number: int, *, instances: bool = True, **metadata: Any) -> Sample:
     """A sample with a ring, an object in two parts, a crowd, a speck and ignored pixels.
 
-    The map is cut to another size for each seed, so objects may miss parts.
+    The map is cut to another size for each number, so objects may miss parts.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(number)
     height, width = int(rng.integers(24, 40)), int(rng.integers(24, 50))
     mask = np.zeros((height, width), np.uint8)
     ids = np.zeros((height, width), np.uint16)
@@ -74,7 +74,9 @@ def make_project(root: Path) -> ProjectPaths:
     about = {"method": "masksyn", "models": models, "model_hashes": {"mask2img": "1234"}}
     write_store(paths.synthetic("masksyn", "car"), synthetic, class_slug="car", **about)
     write_store(paths.synthetic("masksyn", "sky"), [], class_slug="sky", **about)
-    card = method_card(SampleStore(paths.synthetic("masksyn", "sky")).manifest, digest="0")
+    indices = [paths.synthetic("masksyn", c) / "index.parquet" for c in ("car", "sky")]
+    manifest = SampleStore(paths.synthetic("masksyn", "sky")).manifest
+    card = method_card(manifest, indices=[index.read_bytes() for index in indices])
     (paths.synthetic("masksyn") / "README.md").write_text(card)
     plain = [make_sample(f"seediff-car-{i}", 70 + i, instances=False) for i in range(3)]
     write_store(

@@ -56,7 +56,7 @@ def test_sources(sources: list[str], counts: dict[str, int], paths: ProjectPaths
     "source, message",
     [
         ("masksin", "did you mean masksyn?"),
-        ("real/trian", "did you mean real/train?"),
+        ("real/trai", "did you mean real/train?"),
         ("masksyn/dog", "dvc repro -f -s masksyn@dog"),
         ("imgsyn", "dvc repro imgsyn"),
         ("masksyn/sky", "there is no sample to export"),

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from seggen_core.colors.class_colors import read_class_colors
 from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.fit import fit_sample
 from seggen_core.datasets.open import open_dataset
@@ -80,6 +81,9 @@ def test_scenes_become_stores_taxonomy_and_subsets(paths: ProjectPaths) -> None:
         store = SampleStore(paths.real(split))
         assert store.keys() == [f"{split}-{i:05d}" for i in range(count)]
         assert store.manifest["dropped"] == {}
+        assert store.manifest["license"] == "apache-2.0"
+        assert Taxonomy.from_json(store.manifest["classes"]) == SCENES_TAXONOMY
+        assert "license: apache-2.0" in (store.folder / "README.md").read_text()
         for i in (0, count - 1):
             raw, sample = reader.read(split, f"{i:05d}"), store[f"{split}-{i:05d}"]
             np.testing.assert_array_equal(sample.image, raw.image)
@@ -124,6 +128,10 @@ def test_camvid_is_resized_and_its_held_out_split_is_the_val_folder(
     assert [len(SampleStore(paths.real(s))) for s in SPLITS] == [14, 2, 3]
     assert Taxonomy.from_json(json.loads(paths.taxonomy.read_text())) == CAMVID_TAXONOMY
     reader = open_dataset(config.dataset, seed=0, base=paths.root)
+    manifest = SampleStore(paths.real("test")).manifest
+    assert [row["color"] for row in manifest["classes"]] == reader.palette.tolist()
+    assert read_class_colors(paths.taxonomy).tolist() == reader.palette.tolist()
+    assert manifest["license"] is None  # nobody states one
     sample = SampleStore(paths.real("test"))["test-00001"]
     assert sample.metadata == {
         "source_key": "0001TP_000030",

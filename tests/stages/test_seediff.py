@@ -103,6 +103,11 @@ def test_a_partition_is_written(whole, picky):
             picture.width > 4 * 128 and picture.height > 7 * 128
         )  # image, attention, two scales, background, soft mask, mask
     assert not (paths.scratch / "seediff" / "car").exists()
+    assert [row["name"] for row in store.manifest["classes"]] == [c.name for c in TAXONOMY]
+    assert store.manifest["license"] is None  # nothing of the real dataset is in it
+    for card in (out / "README.md", out.parent / "README.md"):
+        assert "| car | thing |" in card.read_text()
+    assert not list(out.parent.glob(".README*"))
 
 
 @pytest.fixture

@@ -10,7 +10,15 @@ import yaml
 
 from seggen_core.store.card import front_matter, store_card
 from seggen_core.store.reader import SampleStore
-from tests.exports.project import COLORS, LICENSE, TAXONOMY, make_project, stored
+from tests.exports.project import (
+    COLORS,
+    LICENSE,
+    TAXONOMY,
+    make_project,
+    make_sample,
+    stored,
+    write_store,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +57,29 @@ def test_load_dataset_takes_a_store_and_a_method_by_their_folders(
             np.testing.assert_array_equal(np.array(row["mask.png"]), sample.segmentation_map)
             if sample.instance_map is not None:
                 np.testing.assert_array_equal(np.array(row["instances.png"]), sample.instance_map)
+
+
+def test_types_do_not_depend_on_the_first_samples(tmp_path: Path) -> None:
+    """Left to itself, `datasets` drops late instances, cuts scores, and fails for late lists."""
+    datasets = pytest.importorskip("datasets")
+    late = [
+        make_sample(
+            f"s{i}",
+            i,
+            instances=i > 6,
+            instance_ids=[] if i < 7 else [2**40],
+            seed=2**62 + i,
+            quality={"whole": 1 if i < 7 else 0.5, "missing": None if i < 7 else 0.25},
+        )
+        for i in range(9)
+    ]
+    folder = write_store(tmp_path / "late", late)
+    loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["instances.png"] is None for row in loaded] == [True] * 7 + [False] * 2
+    np.testing.assert_array_equal(np.array(loaded[8]["instances.png"]), late[8].instance_map)
+    assert loaded[8]["json"]["quality"] == {"whole": 0.5, "missing": 0.25}
+    assert loaded[8]["json"]["seed"] == 2**62 + 8
+    assert loaded[0]["json"]["prompt"] is None
 
 
 def code_of_card(folder: Path) -> str:
@@ -100,4 +131,6 @@ def test_front_matter_is_yaml_whatever_the_licence(text: str | None, license_nam
 
 def test_an_empty_store_says_so(paths: Any) -> None:
     store = SampleStore(paths.synthetic("masksyn", "sky"))
-    assert "no shard" in store_card(store.manifest, digest="ab")
+    assert "no shard" in store_card(
+        store.manifest, index=(store.folder / "index.parquet").read_bytes()
+    )

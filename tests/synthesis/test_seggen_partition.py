@@ -84,6 +84,9 @@ def test_a_partition_holds_so_many_samples_of_each_source(
             else {"foundation", "mask2img"}
         )
         assert store.manifest["model_hashes"].keys() == models
+        assert store.manifest["models"].keys() == {"foundation"}
+        assert store.manifest["license"] == SampleStore(whole.real("train")).manifest["license"]
+        assert f"# {method}\n" in whole.synthetic(method).joinpath("README.md").read_text()
         for sample in store:
             assert sample.image.shape == (32, 32, 3) and sample.instance_map is None
             source = sample.metadata["source_key"]
