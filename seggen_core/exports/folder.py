@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from seggen_core.errors import ConfigError
-from seggen_core.store.files import open_locked, storage_errors, sync_folder
+from seggen_core.project.storage import storage_errors
+from seggen_core.store.files import open_locked, sync_folder
 
 ABOUT = "seggen_export.json"
 """What an export says about itself; a folder that has it may be replaced."""
