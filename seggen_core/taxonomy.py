@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from pydantic import BaseModel
 
 from seggen_core.errors import ConfigError
 from seggen_core.project.artefacts import damaged, read_artefact
@@ -50,7 +50,7 @@ class SegmentationClass:
         return slugify(self.name) or f"class_{self.train_id}"
 
 
-class _Row(TypedDict):
+class _Row(BaseModel):
     """One class as `Taxonomy.to_json` writes it."""
 
     train_id: int
@@ -89,7 +89,7 @@ class Taxonomy(Sequence[SegmentationClass]):
         """
         rows = read_artefact(path, list[_Row], stage="dataset")
         try:
-            return cls.from_json([dict(row) for row in rows])
+            return cls.from_json([row.model_dump() for row in rows])
         except ConfigError as error:
             raise damaged(path, str(error), stage="dataset") from None
 

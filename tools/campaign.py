@@ -149,6 +149,7 @@ def _fork(command: Sequence[str], folder: Path, log: Path, seconds: int) -> tupl
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # not those of a test
         os.chdir(folder)
         os._exit(_main(command))
     _, status, usage = os.wait4(child, 0)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal
 
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from pydantic import BaseModel
 
 from seggen_core.config import SegGenConfig
 from seggen_core.errors import ConfigError
@@ -65,31 +65,31 @@ class Plan:
         return "\n".join([f"plan of the profile {self.profile}", "", *table, "", *notes])
 
 
-class _Network(TypedDict):
+class _Network(BaseModel):
     image_size: float
     unet_s: float
     vae_s: float
     gigabytes: float
-    basis: NotRequired[str]
-    train_passes: NotRequired[float]
-    mask2img_training: NotRequired[float]
+    basis: str | None = None
+    train_passes: float | None = None
+    mask2img_training: float | None = None
 
 
-class _SegmenterRates(TypedDict):
+class _SegmenterRates(BaseModel):
     image_size: float
     train_s: float
     predict_s: float
     gigabytes: float
 
 
-class _NearestRates(TypedDict):
+class _NearestRates(BaseModel):
     image_size: float
     read_s: float
     image_pair_s: float
     mask_pair_s: float
 
 
-class Rates(TypedDict):
+class Rates(BaseModel):
     """Throughputs of one device, as plan_rates.json has them."""
 
     basis: str
@@ -102,7 +102,7 @@ class Rates(TypedDict):
     nearest: _NearestRates
 
 
-class _Durations(TypedDict):
+class _Durations(BaseModel):
     stages: dict[str, float]
 
 
@@ -120,7 +120,9 @@ def load_rates(path: Path | None, *, device: str) -> dict[str, Any]:
         table = resources.files("seggen_core.reports") / "plan_rates.json" if path is None else path
         if path is not None and path.exists() and not path.is_file():
             raise ValueError("it is no regular file")
-        return parse_typed(table.read_bytes(), dict[str, Rates])[device]
+        return parse_typed(table.read_bytes(), dict[str, Rates])[device].model_dump(
+            exclude_unset=True
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"no throughputs of {device!r} can be read from {path}: {error!r}; see docs/datasets.md"
@@ -172,7 +174,7 @@ def _with_durations(stages: list[StagePlan], *, paths: ProjectPaths) -> list[Sta
     """Replace the hours of each stage whose items all ran here by those of the last run."""
     file = paths.root / ".seggen" / "durations.json"
     try:
-        durations = parse_typed(file.read_bytes(), _Durations)["stages"] if file.is_file() else {}
+        durations = parse_typed(file.read_bytes(), _Durations).stages if file.is_file() else {}
     except (OSError, ValueError, KeyError):
         return stages  # a broken file of durations is no reason not to plan
     plans = []

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from pydantic import BaseModel
 
 from seggen_core.config import SegGenConfig, SegmenterConfig, SyntheticAugmentConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
@@ -36,19 +36,19 @@ def find_variant(config: SegGenConfig, name: str | None) -> VariantConfig:
     return config.variants[name]
 
 
-class PredictedAt(TypedDict):
+class PredictedAt(BaseModel):
     """Short and largest long side that an arm is tested at (`predict.TestProtocol`)."""
 
-    short_side: int | None
-    max_side: int | None
+    short_side: int | None = None
+    max_side: int | None = None
 
 
-class ArmMetrics(TypedDict):
+class ArmMetrics(BaseModel):
     """What is read of an arm's metrics.json."""
 
     model: Literal["hrnet", "mask2former"]
     seeds: dict[str, dict[str, Any]]
-    tested_at: NotRequired[PredictedAt]
+    tested_at: PredictedAt | None = None
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,12 @@ class TrainedArm:
             )
         stage = f"train_seg@{variant}"
         metrics = read_artefact(file, ArmMetrics, stage=stage)
-        if not metrics["seeds"] or not all(seed.isdecimal() for seed in metrics["seeds"]):
+        if not metrics.seeds or not all(seed.isdecimal() for seed in metrics.seeds):
             raise damaged(file, "seeds names no subset seeds", stage=stage)
-        protocol = TestProtocol(**metrics.get("tested_at", {}))
+        tested_at = metrics.tested_at or PredictedAt()
+        protocol = TestProtocol(tested_at.short_side, tested_at.max_side)
         facts = read_artefact(file, dict[str, Any], stage=stage)
-        return cls(folder, metrics["model"], tuple(metrics["seeds"]), protocol, facts)
+        return cls(folder, metrics.model, tuple(metrics.seeds), protocol, facts)
 
     def load(self, seed: str, *, device: torch.device) -> Segmenter:
         """Load the segmenter of a subset seed, in evaluation mode, to `device`.

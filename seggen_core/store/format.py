@@ -25,8 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from pydantic import ConfigDict, StringConstraints, with_config
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from seggen_core.errors import SampleStoreError
 from seggen_core.project.artefacts import MAX_JSON_BYTES, parse_typed, read_regular
@@ -55,19 +54,20 @@ TAR_BLOCK = tarfile.BLOCKSIZE
 END_OF_ARCHIVE = bytes(2 * TAR_BLOCK)
 
 
-class _StoreSection(TypedDict, total=False):
+class _StoreSection(BaseModel):
     """What the manifest says of the store; `_STORE_SECTION` names what has to be there."""
 
-    format_version: int
-    num_classes: int
-    shard_bytes: int
-    image_format: str
-    num_samples: int
-    shards: dict[Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")], int]
+    model_config = ConfigDict(extra="allow")
+    format_version: int | None = None
+    num_classes: int = 0
+    shard_bytes: int = 0
+    image_format: str = ""
+    num_samples: int = 0
+    shards: dict[Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")], int] = {}
 
 
-@with_config(ConfigDict(extra="allow"))
-class _Manifest(TypedDict):
+class _Manifest(BaseModel):
+    model_config = ConfigDict(extra="allow")
     store: _StoreSection
 
 
@@ -331,7 +331,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
         raise SampleStoreError(f"{folder} {state}; run: {remake_command(folder)}")
     try:
-        manifest = parse_typed(read_regular(path, max_bytes=MAX_JSON_BYTES), _Manifest)
+        read = parse_typed(read_regular(path, max_bytes=MAX_JSON_BYTES), _Manifest)
+        manifest: dict[str, Any] = read.model_dump(exclude_unset=True)
         missing = _STORE_SECTION - set(manifest["store"])
     except (OSError, ValueError) as error:
         raise SampleStoreError(
