@@ -22,6 +22,8 @@ BATCH_SIZE = 8
 """Images of one call of the network."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_DIVISOR = 32
+"""Mask2Former sees images padded to a multiple of this."""
 _STEM_STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
 
 
@@ -79,15 +81,17 @@ def _load_mask2former(folder: Path) -> Any:
     ).eval()
 
     def scores(images: Any) -> Any:
-        output = network(pixel_values=images)
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, -width % _DIVISOR, 0, -height % _DIVISOR))
+        output = network(pixel_values=padded)
         masks = F.interpolate(
             output.masks_queries_logits,
-            size=tuple(images.shape[-2:]),
+            size=tuple(padded.shape[-2:]),
             mode="bilinear",
             align_corners=False,
         ).sigmoid()
         classes = output.class_queries_logits.softmax(-1)[..., :-1]
-        return einsum("bqc,bqhw->bchw", classes, masks)
+        return einsum("bqc,bqhw->bchw", classes, masks)[..., :height, :width]
 
     return scores
 

@@ -318,7 +318,13 @@ def make_config(**changes: Any) -> SegGenConfig:
             "samples_per_class": 1,
             "sampling": {"num_inference_steps": 1, "micro_batch_size": 2},
         },
-        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
+        "variants": {
+            "baseline": {
+                "model": "hrnet",
+                "strategy": "plain",
+                "reads": ["data/real/train", "data/real/val"],
+            }
+        },
     }
     return SegGenConfig.model_validate(tree | changes)
 

@@ -49,7 +49,13 @@ def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_pat
             "samples_per_class": 1,
             "sampling": {"num_inference_steps": 1, "micro_batch_size": 2},
         },
-        "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
+        "variants": {
+            "baseline": {
+                "model": "hrnet",
+                "strategy": "plain",
+                "reads": ["data/real/train", "data/real/val"],
+            }
+        },
     }
     wider = tree | {
         "foundation": {"mode": "pretrain", "pretrain": settings | {"unet_channels": [32, 32]}}

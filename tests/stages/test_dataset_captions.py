@@ -217,7 +217,7 @@ def test_samples_at_their_own_aspect(paths: ProjectPaths, camvid: dict[str, Any]
     native |= {"keep_val_in_train": True}
     config = minimal_config(
         native,
-        train_seg={"resize": "short_side", "short_side": 16, "crop_size": 16},
+        train_seg={"common": {"resize": "short_side", "short_side": 16, "crop_size": 16}},
     )
     dataset.run(config, paths=paths, item=None)
     train, val, test = (SampleStore(paths.real(s)) for s in SPLITS)

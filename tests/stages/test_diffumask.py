@@ -159,7 +159,7 @@ def test_listed_prompts_lie_in_the_project(paths):
 def test_what_cannot_be_done_is_named(paths):
     with pytest.raises(ConfigError, match="no section 'diffumask'"):
         stage.run(attention_project.make_config(), paths=paths, item="car")
-    with pytest.raises(ConfigError, match="there is no class 'tram'"):
+    with pytest.raises(ConfigError, match="there is no class partition 'tram'"):
         stage.run(make_config(), paths=paths, item="tram")
     nothing = {
         "samples_per_class": 2,

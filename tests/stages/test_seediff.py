@@ -298,7 +298,7 @@ def test_background_is_a_class_where_the_taxonomy_has_one(project):
 
 def test_bad_input_is_named(project):
     paths = project("bad")
-    with pytest.raises(ConfigError, match="there is no class 'tram'"):
+    with pytest.raises(ConfigError, match="there is no class partition 'tram'"):
         stage.run(make_config(), paths=paths, item="tram")
     paths.synthetic("seediff").parent.mkdir()
     paths.synthetic("seediff").write_text("in the way")

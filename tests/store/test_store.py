@@ -2,7 +2,6 @@ import json
 import os
 import pickle
 import random
-import resource
 import subprocess
 import sys
 import tarfile
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from seggen_core.errors import SampleStoreError, StorageError
+from seggen_core.errors import SampleStoreError
 from seggen_core.store import format as sample_store_format
 from seggen_core.store.reader import SampleStore, SampleStoreWriter, open_partitions
 from tests.store.samples import (
@@ -25,7 +24,6 @@ from tests.store.samples import (
     SHARD_BYTES,
     assert_same,
     make_sample,
-    write_store,
 )
 
 # Reading
@@ -338,18 +336,3 @@ def test_real_splits_are_remade_by_the_dataset_stage(tmp_path: Path) -> None:
 
 
 # Determinism, and what a killed writer leaves
-
-
-# A disk that is full or not writable
-
-
-if __name__ == "__main__":  # the child process of the tests above
-    options = dict(argument.removeprefix("--").split("=") for argument in sys.argv[2:])
-    if "file-limit" in options:
-        limit = int(options["file-limit"])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    try:
-        write_store(Path(sys.argv[1]))
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)

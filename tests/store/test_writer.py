@@ -1,5 +1,7 @@
 """Writing a store: what is refused, and what an interruption leaves."""
 
+import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,3 +173,15 @@ def test_folder_that_cant_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"can't write .*file/store: Not a directory"):
         SampleStoreWriter(tmp_path / "file" / "store", num_classes=3)
+
+
+if __name__ == "__main__":  # the child process of the tests above
+    options = dict(argument.removeprefix("--").split("=") for argument in sys.argv[2:])
+    if "file-limit" in options:
+        limit = int(options["file-limit"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        write_store(Path(sys.argv[1]))
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

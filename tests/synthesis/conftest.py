@@ -41,7 +41,13 @@ PARAMS: dict[str, Any] = {
     },
     "imgsyn": {"samples_per_source": 2, "batch_size": 4, "mask2img": _SAMPLER},
     "seediff": {"samples_per_class": 1},
-    "variants": {"baseline": {"reads": ["data/real/train", "data/real/val"]}},
+    "variants": {
+        "baseline": {
+            "model": "hrnet",
+            "strategy": "plain",
+            "reads": ["data/real/train", "data/real/val"],
+        }
+    },
 }
 
 
