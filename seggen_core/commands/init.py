@@ -179,14 +179,8 @@ def _adapt(
         tree = parse_params(text, name=str(source))
 
     # 1. Where the files of the splits are, and which splits there are.
-    others: dict[str, Any] = {
-        "splits": "published" if settings["name"] == "scenes" else "val_as_test"
-    }
-    others |= {"keep_val_in_train": False, "use_sbd": False}
-    default = {k: v for k, v in others.items() if not is_own and k in tree["dataset"]}
-    if settings["name"] == "folder":
-        default |= _folder_splits(settings, base=paths.root)
-    changes = {**default, **settings}
+    changes = {} if is_own else _default_splits(settings, known=tree["dataset"], paths=paths)
+    changes |= settings
     more, reader = _open_with_splits(tree, changes, settings, source=source, paths=paths)
     changes |= more
     section = tree["dataset"] | changes
@@ -209,6 +203,16 @@ def _adapt(
     text = set_key(text, "classes", reader.taxonomy.slugs)
     _checked(parse_params(text, name=str(source)), source=source)
     return text, reader
+
+
+def _default_splits(
+    settings: Mapping[str, Any], *, known: Mapping[str, Any], paths: "ProjectPaths"
+) -> dict[str, Any]:
+    """Return how a dataset that borrows a profile is split, if the user does not say."""
+    default: dict[str, Any] = dict.fromkeys({"keep_val_in_train", "use_sbd"} & known.keys(), False)
+    if settings["name"] == "folder":
+        return default | _folder_splits(settings, base=paths.root)
+    return default | {"splits": "published" if settings["name"] == "scenes" else "val_as_test"}
 
 
 def _checked(tree: Mapping[str, Any], *, source: Path) -> "SegGenConfig":
@@ -234,16 +238,15 @@ def _has_own_classes(
     tree: Mapping[str, Any], settings: Mapping[str, Any], *, source: Path, paths: "ProjectPaths"
 ) -> bool:
     """Whether the user's files list other classes than the dataset whose format they have."""
-    from seggen_core.errors import DatasetError
+    from seggen_core.errors import SegGenError
 
     if settings["name"] not in ("coco_instance", "coco_panoptic"):
         return False
     train_alone = {"splits": "all_from_train", **settings}
     try:
-        reader = _open(tree, train_alone, source=source, paths=paths)
-    except DatasetError:  # it is said when the dataset is opened in earnest
+        return _open(tree, train_alone, source=source, paths=paths).conventions.has_own_classes
+    except SegGenError:  # it is said when the dataset is opened in earnest
         return False
-    return reader.conventions.has_own_classes
 
 
 def _open_with_splits(
@@ -264,8 +267,7 @@ def _open_with_splits(
         tree: the profile.
         changes: keys of its section `dataset` that are replaced.
         settings: those of them that the user gave, which stay.
-        source: the profile's file, named in errors.
-        paths: the project.
+        source, paths: the profile's file, named in errors; the project.
 
     Returns:
         Keys of the section `dataset` that say so, and the reader, opened without counts.

@@ -1,5 +1,6 @@
 """The files of stage `ablation`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,9 +123,8 @@ class Comparison:
         for arm, figures in arm_figures(table).items():
             write_json(folder / "arms" / f"{arm}.json", figures)
         for judge in judges:
-            write_json(
-                folder / "methods" / f"{judge.method}.json", {"judge_miou": round(judge.miou, 2)}
-            )
+            miou = None if math.isnan(judge.miou) else round(judge.miou, 2)
+            write_json(folder / "methods" / f"{judge.method}.json", {"judge_miou": miou})
         metrics = flat_metrics(table, judges=judges) | flat_memorization(self.memorization)
         write_json(folder / "metrics.json", metrics)
         named = {name.replace(".", "/"): value for name, value in metrics.items()}

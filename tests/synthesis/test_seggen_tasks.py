@@ -50,9 +50,7 @@ def test_a_missing_caption_and_an_unknown_class_are_user_errors(make_project: Pr
         match=rf"1 samples have no caption, e\.g\. {cars[0]} \(run: dvc repro captions\)",
     ):
         imgsyn.run(config, paths=paths, item="car")
-    with pytest.raises(
-        ConfigError, match="there is no class partition 'zebra'"
-    ):
+    with pytest.raises(ConfigError, match="there is no class partition 'zebra'"):
         imgsyn.run(config, paths=paths, item="zebra")
 
 
