@@ -170,6 +170,7 @@ def _path(error: BaseException) -> str | None:
     """Return the file that an error names; of a copy, the one that is written."""
     for name in ("filename2", "filename"):
         place = getattr(error, name, None)
-        if isinstance(place, (str, os.PathLike)) and os.fspath(place):
-            return os.fspath(place)
+        # `shutil.rmtree` names a file without its folder.
+        if isinstance(place, str) and (Path(place).is_absolute() or os.path.lexists(place)):
+            return place
     return None

@@ -3,7 +3,7 @@
 They are drawn without pyplot, so they need no display and change no global state.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ _SATURATED = 85
 Without it, the large difference of the upper bound would make all others pale.
 """
 
+_TITLE: dict[str, Any] = {"fontsize": 12, "fontweight": "bold", "parse_math": False}
 _CLEAR = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}
 _COLORS = {
     "baseline": "#8a94a0",
@@ -160,8 +161,7 @@ def per_class_figure(
     )
     right.set_title("difference to the baseline", loc="left", color=_SOFT, fontsize=10)
     right.tick_params(axis="y", labelleft=False)
-    style = {"fontsize": 12, "fontweight": "bold", "parse_math": False}
-    figure.suptitle(title, x=0.01, ha="left", color=_INK, **style)
+    figure.suptitle(title, x=0.01, ha="left", color=_INK, **_TITLE)
     return figure
 
 

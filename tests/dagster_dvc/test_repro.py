@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,17 @@ def test_an_empty_file_is_one_message(
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1
     assert f"git checkout {file}" in err
+
+
+def test_a_place_that_can_not_be_written_is_one_message_and_exit_code_3(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(project / ".dvc" / "tmp")
+    (project / ".dvc" / "tmp").write_text("in the way")
+    assert main(["--cd", str(project)]) == 3
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: can't use {project}/.dvc/tmp: File exists. Finished stages are")
+    assert err.count("\n") == 1
 
 
 def start(project: Path, *targets: str) -> subprocess.Popen[str]:

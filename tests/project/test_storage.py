@@ -132,15 +132,15 @@ def raise_chain(*errors: Exception, explicit: bool) -> None:
 @pytest.mark.parametrize(
     "errors, explicit, code",
     [
-        ([OSError(errno.EROFS, "read-only", "a/b")], True, errno.EROFS),
-        ([PermissionError(errno.EACCES, "denied", "a/b")], True, errno.EACCES),
-        ([OSError(errno.EIO, "broken", "a/b")], True, errno.EIO),
-        ([RuntimeError("worker died"), OSError(errno.ENOSPC, "full", "a/b")], True, errno.ENOSPC),
-        ([RuntimeError("worker died"), OSError(errno.ENOSPC, "full", "a/b")], False, errno.ENOSPC),
-        ([DatasetError("bad"), OSError(errno.EDQUOT, "quota", "a/b")], True, errno.EDQUOT),
+        ([OSError(errno.EROFS, "read-only", "/a/b")], True, errno.EROFS),
+        ([PermissionError(errno.EACCES, "denied", "/a/b")], True, errno.EACCES),
+        ([OSError(errno.EIO, "broken", "/a/b")], True, errno.EIO),
+        ([RuntimeError("worker died"), OSError(errno.ENOSPC, "full", "/a/b")], True, errno.ENOSPC),
+        ([RuntimeError("worker died"), OSError(errno.ENOSPC, "full", "/a/b")], False, errno.ENOSPC),
+        ([DatasetError("bad"), OSError(errno.EDQUOT, "quota", "/a/b")], True, errno.EDQUOT),
         # What was handled is not why something else went wrong.
-        ([KeyError("x"), PermissionError(errno.EACCES, "denied", "a/b")], False, None),
-        ([FileNotFoundError(errno.ENOENT, "gone", "a/b")], True, None),
+        ([KeyError("x"), PermissionError(errno.EACCES, "denied", "/a/b")], False, None),
+        ([FileNotFoundError(errno.ENOENT, "gone", "/a/b")], True, None),
         ([ValueError("2 requested and 1 written")], True, None),
         ([ValueError("[Errno 2] No such file")], True, None),
     ],
@@ -153,7 +153,12 @@ def test_which_chains_are_the_disks(
     found = find_disk_error(caught.value)
     assert (None if found is None else found.errno) == code
     if found is not None:
-        assert found.filename == "a/b"
+        assert found.filename == "/a/b"
+
+
+def test_a_name_without_its_folder_is_left_out(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=f"can't write below {tmp_path}"), disk_errors(tmp_path):
+        raise OSError(errno.EROFS, "read-only", "x.parquet")
 
 
 def test_an_error_of_another_kind_passes(tmp_path: Path) -> None:
