@@ -44,7 +44,7 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
     from diffusers import DiffusionPipeline
 
     folder = Path(source)
-    _check_source(folder, revision=revision)
+    _check_source(str(source), revision=revision)
     try:
         if not folder.is_dir():
             folder = Path(
@@ -84,14 +84,15 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
     return pipeline
 
 
-def _check_source(source: Path, *, revision: str | None) -> None:
+def _check_source(source: str, *, revision: str | None) -> None:
     """Raise FoundationError where a pipeline is neither a folder nor pinned by commit."""
-    if source.is_dir():
-        if not (source / "model_index.json").is_file():
-            raise FoundationError(f"{source} is no diffusers pipeline: it has no model_index.json")
-    elif source.is_absolute() or str(source).startswith("."):
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise FoundationError(f"{folder} is no diffusers pipeline: it has no model_index.json")
+    elif folder.is_absolute() or source.startswith("."):
         raise FoundationError(
-            f"there is no folder {source}; give a diffusers pipeline folder, or a hub repository "
+            f"there is no folder {folder}; give a diffusers pipeline folder, or a hub repository "
             "and its revision"
         )
     elif revision is None or not _COMMIT.fullmatch(revision):
