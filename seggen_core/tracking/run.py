@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from seggen_core.config import RuntimeConfig
 from seggen_core.config.params_file import read_params
-from seggen_core.errors import ConfigError
+from seggen_core.errors import ArtefactError, ConfigError
 from seggen_core.project.digests import content_digest, dvc_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking.dvc_lineage import git_tags, read_dvc_lock
@@ -111,8 +111,17 @@ class StageRun:
 
         A folder of several outputs is recorded as these outputs: "masksyn" as "masksyn@car", ...
         What dvc.lock does not know is hashed.
+
+        Raises:
+            ArtefactError: it is a link in a circle, a FIFO or a device.
+            FileNotFoundError: there is nothing at `path`.
         """
-        relative = self._relative(path)
+        try:
+            relative = self._relative(path)
+        except (OSError, RuntimeError) as error:  # RuntimeError is Python 3.11's word for a loop
+            raise ArtefactError(
+                f"{path} can't be followed ({error}); run: dvc checkout --force"
+            ) from None
         outputs = self._lock.find(relative)
         for place, md5 in outputs.items():
             below = place.removeprefix(f"{relative}/")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seggen_core.errors import ArtefactError
 from seggen_core.tracking.log import (
     Artifact,
     End,
@@ -241,3 +242,11 @@ def test_an_experiment_in_a_copy_is_recorded_in_the_project(project, monkeypatch
     (end,) = events_of(project, End)
     assert end.status == "FINISHED"
     assert run_files(project.metrics_log, "captions") == [], "no run of the workspace's stage"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.name)])
+def test_an_input_that_can_not_be_read_is_a_users_error(project, tracked, make):
+    path = project.root / "odd"
+    make(path)
+    with tracked("captions") as run, pytest.raises(ArtefactError, match="run: dvc checkout"):
+        run.log_input(name="odd", path=path)
