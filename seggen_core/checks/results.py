@@ -86,10 +86,13 @@ class Checked:
 
     @cached_property
     def _content(self) -> list[Any]:
+        """What tells the data apart that the checks read: nothing that a later stage writes."""
         paths = self.paths
-        real = [paths.real(split) for split in SPLITS]
-        folders = [*real, paths.captions.parent] if self.item is None else [self.folder, *real]
-        files = [paths.taxonomy, paths.subsets]
+        folders = [paths.real(split) for split in SPLITS]
+        files = [paths.taxonomy]
+        if self.stage != "dataset":
+            folders.append(self.folder)
+            files.append(paths.subsets)
         return [list(_states(folder)) for folder in folders] + [_digest(file) for file in files]
 
 

@@ -71,6 +71,14 @@ def test_results_are_stored_and_found_without_reading_samples(
     assert recall(Checked("masksyn", "car", paths, OPEN)) == {}
 
 
+def test_the_results_of_the_dataset_outlive_the_stages_behind_it(paths: ProjectPaths) -> None:
+    """Captions are made after the gate of the dataset: its results don't depend on them."""
+    findings = look(Checked("dataset", None, paths, OPEN))
+    paths.captions.parent.mkdir(parents=True, exist_ok=True)
+    paths.captions.write_bytes(b"captions")
+    assert recall(Checked("dataset", None, paths, OPEN)) == findings
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"samples_sound": 3}'])
 def test_damaged_results_are_worth_nothing(paths: ProjectPaths, text: str) -> None:
     partition(paths, *SOUND)
