@@ -15,6 +15,9 @@ from seggen_core.project.digests import json_digest
 IGNORE_INDEX = 255
 """Mask value of a pixel that belongs to no class: it enters neither losses nor metrics."""
 
+REST = "rest"
+"""Name and slug of the class of all pixels whose class an arm doesn't know (`known_classes`)."""
+
 
 def slugify(name: str) -> str:
     """Return `name` as it keys paths, DVC items and partitions; "" where it has no such letter.

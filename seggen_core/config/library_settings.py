@@ -93,7 +93,9 @@ def first_error(error: ValidationError, *, section: str) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, (section, *first["loc"])))
     message = first["msg"].removeprefix("Value error, ")
-    shown = "" if first["type"] == "missing" else f" (got {_brief(first['input'])})"
+    # A contradiction of several keys has no place, and its input is the whole section.
+    has_value = first["type"] != "missing" and first["loc"]
+    shown = f" (got {_brief(first['input'])})" if has_value else ""
     return f"{key}: {message}{shown}"
 
 

@@ -26,7 +26,7 @@ from seggen_core.config.segmentation import (
     VariantConfig,
     ZeroShotConfig,
 )
-from seggen_core.config.segmenter import TrainSegConfig, keys_of_version_0_1
+from seggen_core.config.segmenter import SegmenterConfig, TrainSegConfig, keys_of_version_0_1
 from seggen_core.errors import ConfigError
 
 
@@ -88,14 +88,14 @@ class SegGenConfig(Section):
                 f"dataset.image_size is {self.dataset.image_size}; expected a multiple of 8: "
                 "diffusion pipelines make images of no other size"
             )
-        if self.dataset.fit == "native" and self.dataset.name != "scenes":
-            models = [self.train_seg.for_arm(arm) for arm in self.variants.values()]
-            if zooming := sorted({m.model for m in models if m.resize == "zoom"}):
-                raise ValueError(
-                    "dataset.fit is 'native', so samples differ in size, but "
-                    f"train_seg.common.resize is 'zoom' for {' and '.join(zooming)}; set it to "
-                    "short_side or scale_jitter"
-                )
+        models = [self._settings_of(name) for name in self.variants]
+        zooming = sorted({m.model for m in models if m.resize == "zoom"})
+        if self.dataset.fit == "native" and self.dataset.name != "scenes" and zooming:
+            raise ValueError(
+                "dataset.fit is 'native', so samples differ in size, but "
+                f"train_seg.common.resize is 'zoom' for {' and '.join(zooming)}; set it to "
+                "short_side or scale_jitter"
+            )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
         if unknown := set(self.methods) - set(SYNTHESIS_METHODS):
@@ -118,7 +118,20 @@ class SegGenConfig(Section):
             raise ValueError(
                 f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants"
             )
+        judge = self.variants.get(self.judge.variant)
+        if judge is not None and judge.known_classes:
+            raise ValueError(
+                f"judge.variant is {self.judge.variant!r}, which knows some classes only "
+                "(known_classes); a judge has to know all"
+            )
         return self
+
+    def _settings_of(self, name: str) -> SegmenterConfig:
+        """Return the settings that an arm is trained by; ValueError names the arm."""
+        try:
+            return self.train_seg.for_arm(self.variants[name])
+        except ValueError as error:
+            raise ValueError(f"variants.{name}.{error}") from None
 
 
 def load_config(path: Path) -> SegGenConfig:
@@ -149,6 +162,9 @@ def _check_files(config: SegGenConfig, *, base: Path, name: str) -> None:
         "diffumask.reads": None if diffumask is None else diffumask.reads,
         "train_seg.hrnet.backbone_source": config.train_seg.hrnet.backbone_source,
         "train_seg.mask2former.backbone_source": config.train_seg.mask2former.backbone_source,
+    } | {
+        f"variants.{name}.overrides.backbone_source": arm.overrides.get("backbone_source")
+        for name, arm in config.variants.items()
     }
     for key, file in files.items():
         path = None if file is None else base / file

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from seggen_core.config.base import (
+    NumSamples,
     Probability,
     Section,
     Size,
@@ -72,7 +73,8 @@ class VariantConfig(Section):
     """One arm of the ablation.
 
     An arm names its model and its strategy. dvc.yaml makes it depend on the sections of `train_seg`
-    that have these names, and on `train_seg.common`; so no other settings make it stale.
+    that have these names, and on `train_seg.common`; so no other settings make it stale. What only
+    this arm has different stands here, so it makes no other arm stale.
     """
 
     model: Literal["hrnet", "mask2former"]
@@ -98,12 +100,34 @@ class VariantConfig(Section):
     """The control: each synthetic image gets the mask of another one."""
     p_aug: Probability | None = None
     """Replace with this probability instead of `train_seg.replace.p_aug`."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the arm's sections of `train_seg` that differ for this arm, whole values each:
+    {"num_steps": 2000, "backbone": "hrnet_w48"}.
+    """
+    subset_size: NumSamples | None = None
+    """N of this arm, instead of `dataset.subset_size`. Its samples are taken from the subset of the
+    seed, or added to it (`segmentation.subsets.arm_subset`); no store is made again.
+    """
+    num_synthetic: NumSamples | None = None
+    """Synthetic samples that the arm reads, in all; None reads every one. They are spread evenly
+    over sources, or over classes where there are none, and a smaller number is a part of a larger.
+    """
     synthetic_augment: SyntheticAugmentConfig | None = None
     """Augmentations of the synthetic pairs of this arm; None uses none."""
     noise_filter: NoiseFilterConfig | None = None
     """Filter that ignores wrong pixels of synthetic pairs; None ignores none."""
     hidden_classes: tuple[Slug, ...] = ()
-    """Slugs of classes whose pixels are ignored in real masks; synthetic masks keep them."""
+    """Slugs of classes whose pixels are ignored in real masks; synthetic masks keep them. To
+    Mask2Former such pixels are then no negatives either (`train_seg.mask2former.ignored_pixels`).
+    """
+    known_classes: tuple[Slug, ...] = ()
+    """Slugs of the classes that the segmenter has; pixels of all others are one more class, "rest".
+    For methods that teach some classes only (SeeDiff on Cityscapes). Empty: all classes.
+    """
+    ignored_is_rest: bool = False
+    """With `known_classes`: pixels that synthetic masks ignore are of the class "rest", too. So the
+    surroundings of an object teach what it isn't.
+    """
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -147,7 +171,37 @@ class VariantConfig(Section):
             raise ValueError(
                 "'noise_filter' needs synthetic samples, and real ones to train the filter on"
             )
+        self._check_sizes()
+        self._check_classes()
         return self
+
+    def _check_sizes(self) -> None:
+        if self.subset_size is not None and self.real == "all":
+            raise ValueError(
+                "'subset_size' has no effect with real: all; remove it, or write real: subset"
+            )
+        if self.num_synthetic is not None and not self.methods:
+            raise ValueError(
+                "'num_synthetic' has no effect: 'reads' names nothing under data/synthetic"
+            )
+        if twice := [key for key in ("p_aug", "model", "strategy") if key in self.overrides]:
+            raise ValueError(f"'overrides' holds {twice[0]!r}, which is a key of the arm itself")
+
+    def _check_classes(self) -> None:
+        for name in ("hidden_classes", "known_classes"):
+            slugs = getattr(self, name)
+            if len(set(slugs)) != len(slugs):
+                raise ValueError(f"{name!r} repeats a class: {list(slugs)}")
+        if "rest" in self.known_classes:
+            raise ValueError(
+                "'known_classes' lists 'rest', the name of the class of all other pixels; remove it"
+            )
+        if self.known_classes and (unknown := set(self.hidden_classes) - set(self.known_classes)):
+            raise ValueError(
+                f"'hidden_classes' has {', '.join(sorted(unknown))}, which 'known_classes' lacks"
+            )
+        if self.ignored_is_rest and not self.known_classes:
+            raise ValueError("'ignored_is_rest' needs 'known_classes': without it nothing is rest")
 
 
 class ZeroShotConfig(Section):
@@ -157,6 +211,27 @@ class ZeroShotConfig(Section):
     """Slugs of those classes. `evaluate` adds mIoU over seen and over unseen classes and their
     harmonic mean. Arms that list them in `hidden_classes` are trained without real labels of them.
     """
+    left_out: tuple[Slug, ...] = ()
+    """Slugs of classes that count as neither seen nor unseen (VOC's background)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ZeroShotConfig":
+        if both := sorted(set(self.unseen) & set(self.left_out)):
+            raise ValueError(f"{', '.join(both)}: both in 'unseen' and in 'left_out'")
+        return self
+
+
+ClassGroups = dict[Slug, tuple[Slug, ...]]
+"""Slugs of classes, by the name of the group that they form."""
+
+
+def check_groups(groups: ClassGroups, *, name: str) -> None:
+    """Raise ValueError for a group without a class, and a class in two groups."""
+    if not groups or not all(groups.values()):
+        raise ValueError(f"{name} has a group without a class; list at least one class in each")
+    listed = [slug for slugs in groups.values() for slug in slugs]
+    if twice := sorted({slug for slug in listed if listed.count(slug) > 1}):
+        raise ValueError(f"{name} lists {', '.join(twice)} more than once")
 
 
 class EvaluateConfig(Section):
@@ -181,8 +256,16 @@ class EvaluateConfig(Section):
     are scales and flips; None scores at one.
     """
 
+    groups: dict[Slug, ClassGroups] = Field(default_factory=dict)
+    """Further scores, by name: {"diffumask": {"vehicle": ["car", "bus"], "person": ["person"]}}.
+    The classes of a group count as one class, all other classes as one more, the rest. The score is
+    the mean IoU of the groups.
+    """
+
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
+        for name, groups in self.groups.items():
+            check_groups(groups, name=f"groups.{name}")
         if self.max_side is not None and self.short_side is None:
             raise ValueError("'max_side' limits images that are resized: it needs 'short_side'")
         return self

@@ -112,6 +112,10 @@ class _Mask2FormerConfig(_ModelConfig):
     """Transformers folder, or hub repository with `revision`; None trains from scratch."""
     revision: str | None = None
     """Commit of a hub repository; required for one."""
+    ignored_pixels: Literal["negatives", "left_out"] = "negatives"
+    """What pixels without a label are in Mask2Former's loss: negatives of every mask, as the
+    authors have it, or "left_out" of it. Arms with `hidden_classes` always leave them out.
+    """
 
     @model_validator(mode="after")
     def _check_architecture(self) -> "_Mask2FormerConfig":
@@ -196,16 +200,31 @@ class TrainSegConfig(Section):
     """The arms with ``strategy: pretrain``."""
 
     def for_arm(self, variant: VariantConfig) -> SegmenterConfig:
-        """Return the settings that an arm is trained by."""
+        """Return the settings that an arm is trained by.
+
+        Raises:
+            ValueError: its `overrides` name unknown keys, or contradict the other settings.
+        """
         model: Section = getattr(self, variant.model)
         strategy: Section = getattr(self, variant.strategy)
         tree = self.common.model_dump(mode="json") | model.model_dump(mode="json")
         tree |= strategy.model_dump(mode="json") | tree.pop("overrides")
+        if unknown := [key for key in variant.overrides if key not in tree]:
+            sections = f"train_seg.common, {variant.model} and {variant.strategy}"
+            raise ValueError(
+                f"overrides: {unknown[0]!r} is no key of {sections}: {', '.join(sorted(tree))}"
+            )
+        tree |= variant.overrides
         tree |= {"model": variant.model, "strategy": variant.strategy}
         if variant.p_aug is not None:
             tree["p_aug"] = variant.p_aug
-        # As JSON, because values are strict there, but a list is a tuple.
-        return SegmenterConfig.model_validate_json(json.dumps(tree), strict=True)
+        if variant.model == "mask2former" and variant.hidden_classes:
+            tree["ignored_pixels"] = "left_out"
+        try:
+            # As JSON, because values are strict there, but a list is a tuple.
+            return SegmenterConfig.model_validate_json(json.dumps(tree), strict=True)
+        except ValidationError as error:
+            raise ValueError(first_error(error, section="overrides")) from None
 
     @model_validator(mode="after")
     def _check_overridden(self) -> "TrainSegConfig":

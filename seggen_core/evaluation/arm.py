@@ -1,6 +1,5 @@
 """The scores of an ablation arm's segmenters on the held-out test split."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from seggen_core.config import EvaluateConfig
+from seggen_core.config import EvaluateConfig, ZeroShotConfig
 from seggen_core.metrics.semantic import (
     average,
+    group_scores,
     mean_iou,
     rounded,
     summarize,
@@ -20,6 +20,7 @@ from seggen_core.metrics.semantic import (
 from seggen_core.project.publish import write_json
 from seggen_core.reports.grids import image_grid, picture_scale
 from seggen_core.segmentation.arms import TrainedArm
+from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.predict import (
     Prediction,
     TestProtocol,
@@ -41,9 +42,9 @@ class ArmEvaluation:
         metrics: JSON-ready. The means over the subset seeds (`semantic.summarize`, percent),
             "miou_std", their sample standard deviation (None for one seed), and "seeds": the same
             for each. With unseen classes also "miou_seen", "miou_unseen" and "miou_harmonic"; if
-            several scales are tested, "miou_ms".
+            several scales are tested, "miou_ms"; with groups of classes "groups", by name.
         confusions: int64 [C, C] by seed: pixels, rows are true classes.
-        taxonomy: the classes.
+        taxonomy: the classes of the arm's segmenters.
         predictions: those of the first seed, at equal distances through the split.
     """
 
@@ -96,7 +97,7 @@ def evaluate_arm(
     test: SampleStore,
     taxonomy: Taxonomy,
     settings: EvaluateConfig,
-    unseen: Sequence[str],
+    zero_shot: ZeroShotConfig,
     device: torch.device,
 ) -> ArmEvaluation:
     """Score each of an arm's segmenters.
@@ -104,22 +105,22 @@ def evaluate_arm(
     Args:
         arm: the checkpoints.
         test: the test split.
-        taxonomy: the classes.
-        settings: batches and pictures.
-        unseen: slugs of the unseen classes of zero-shot segmentation; empty for none.
+        taxonomy: the dataset's classes.
+        settings: batches, pictures and groups of classes.
+        zero_shot: the unseen classes of zero-shot segmentation.
         device: where to compute.
+
+    Raises:
+        ConfigError: a class of `zero_shot` or of a group isn't in the taxonomy.
     """
     arm, protocol = replace(arm, checkpoint=settings.checkpoint), _protocol(arm, settings)
-    confusions = _score(arm, test, settings, protocol, device=device)
-    things = [c.is_thing for c in taxonomy]
-    seeds = {s: summarize(c, slugs=taxonomy.slugs, things=things) for s, c in confusions.items()}
-    if unseen:
-        seeds = {
-            s: summary | zero_shot_scores(summary, unseen=unseen) for s, summary in seeds.items()
-        }
+    labels = LabelSpace(taxonomy, arm.known_classes)
+    testing = _Testing(arm, test, settings, labels, device)
+    confusions = testing.confusions(protocol)
+    seeds = {s: _summary(c, labels, settings, zero_shot) for s, c in confusions.items()}
     if settings.multi_scale is not None:
         several = replace(protocol, multi_scale=settings.multi_scale)
-        for seed, confusion in _score(arm, test, settings, several, device=device).items():
+        for seed, confusion in testing.confusions(several).items():
             seeds[seed] |= {"miou_ms": rounded(mean_iou(confusion))}
     scores = [summary["miou"] for summary in seeds.values() if summary["miou"] is not None]
     metrics: dict[str, Any] = {
@@ -138,30 +139,57 @@ def evaluate_arm(
         batch_size=settings.batch_size,
         description=f"evaluate {arm.folder.name}: pictures",
         protocol=protocol,
+        table=labels.truth_table,
     )
-    return ArmEvaluation(metrics, confusions, taxonomy, list(predictions))
+    return ArmEvaluation(metrics, confusions, labels.taxonomy, list(predictions))
 
 
-def _score(
-    arm: TrainedArm,
-    test: SampleStore,
-    settings: EvaluateConfig,
-    protocol: TestProtocol,
-    *,
-    device: torch.device,
-) -> dict[str, np.ndarray]:
-    """Return the confusion matrix of each of an arm's segmenters."""
-    several = " at several scales" if protocol.multi_scale else ""
-    return {
-        seed: score_store(
-            arm.load(seed, device=device),
-            store=test,
-            batch_size=settings.batch_size,
-            description=f"evaluate {arm.folder.name} seed {seed}{several}",
-            protocol=protocol,
-        )
-        for seed in arm.seeds
+@dataclass(frozen=True, eq=False)
+class _Testing:
+    """The segmenters of an arm on the test split."""
+
+    arm: TrainedArm
+    test: SampleStore
+    settings: EvaluateConfig
+    labels: LabelSpace
+    device: torch.device
+
+    def confusions(self, protocol: TestProtocol) -> dict[str, np.ndarray]:
+        """Return the confusion matrix of each segmenter, by seed."""
+        several = " at several scales" if protocol.multi_scale else ""
+        return {
+            seed: score_store(
+                self.arm.load(seed, device=self.device),
+                store=self.test,
+                batch_size=self.settings.batch_size,
+                description=f"evaluate {self.arm.folder.name} seed {seed}{several}",
+                protocol=protocol,
+                table=self.labels.truth_table,
+            )
+            for seed in self.arm.seeds
+        }
+
+
+def _summary(
+    confusion: np.ndarray, labels: LabelSpace, settings: EvaluateConfig, zero_shot: ZeroShotConfig
+) -> dict[str, Any]:
+    """Return all scores of one segmenter that come from its confusion matrix.
+
+    Scores of classes that the segmenter doesn't know are left out: those of groups that have one,
+    and those of zero-shot segmentation.
+    """
+    taxonomy = labels.taxonomy
+    things = [c.is_thing for c in taxonomy]
+    summary = summarize(confusion, slugs=taxonomy.slugs, things=things)
+    unknown = set(labels.dataset.slugs) - set(taxonomy.slugs)
+    if zero_shot.unseen and not unknown:
+        summary |= zero_shot_scores(summary, unseen=zero_shot.unseen, left_out=zero_shot.left_out)
+    groups = {
+        name: group_scores(confusion, slugs=taxonomy.slugs, groups=members)
+        for name, members in settings.groups.items()
+        if not unknown & {slug for slugs in members.values() for slug in slugs}
     }
+    return summary | ({"groups": groups} if groups else {})
 
 
 def _protocol(arm: TrainedArm, settings: EvaluateConfig) -> TestProtocol:

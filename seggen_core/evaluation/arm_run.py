@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from seggen_core.config import SegGenConfig
+from seggen_core.config import SegGenConfig, VariantConfig
 from seggen_core.evaluation.arm import ArmEvaluation
+from seggen_core.project.publish import write_json
 from seggen_core.segmentation.arms import BEST, TrainedArm
 from seggen_core.stage import Stage
 
@@ -82,14 +83,24 @@ def arm_params(config: SegGenConfig, name: str, *, arm: TrainedArm) -> dict[str,
         "shuffle_masks": variant.shuffle_masks,
         "noise_filter": variant.noise_filter is not None,
         "synthetic_augment": variant.synthetic_augment is not None,
-        **({"hidden_classes": list(variant.hidden_classes)} if variant.hidden_classes else {}),
-        "subset_size": "all" if variant.real == "all" else config.dataset.subset_size or "all",
+        **{
+            name: list(slugs)
+            for name in ("hidden_classes", "known_classes")
+            if (slugs := getattr(variant, name))
+        },
+        "subset_size": _subset_size(config, variant),
         "num_seeds": len(arm.seeds),
         "seeds": ",".join(arm.seeds),
         **{f"train.{key}": own[key] for key in _SETTINGS if key in own},
         "dataset": config.dataset.name,
         "image_size": config.dataset.image_size,
     }
+
+
+def _subset_size(config: SegGenConfig, variant: VariantConfig) -> int | str:
+    if variant.real == "all":
+        return "all"
+    return variant.subset_size or config.dataset.subset_size or "all"
 
 
 def arm_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -117,13 +128,15 @@ def _log_best_segmenter(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation)
     with TemporaryDirectory() as folder:
         example = Path(folder, "example.png")
         Image.fromarray(report.predictions[0].image).save(example)
+        classes = Path(folder, "classes.json")
+        write_json(classes, report.taxonomy.to_json())
         stage.run.log_model(
             f"seggen-{stage.config.profile}",
             architecture=arm.model,
             files={
                 "config.json": checkpoint / "config.json",
                 "model.safetensors": checkpoint / "model.safetensors",
-                "classes.json": stage.paths.taxonomy,
+                "classes.json": classes if arm.known_classes else stage.paths.taxonomy,
                 "example.png": example,
             },
             tags={
@@ -136,7 +149,11 @@ def _log_best_segmenter(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation)
 
 
 def _scores(scores: Mapping[str, Any]) -> dict[str, float]:
-    return {n: scores[n] for n in (*_SCORES, *_ZERO_SHOT) if scores.get(n) is not None}
+    """Return the scores that have a value; those of groups are "<name of the groups>/<group>"."""
+    values = {name: scores.get(name) for name in (*_SCORES, *_ZERO_SHOT)}
+    for name, groups in scores.get("groups", {}).items():
+        values |= {f"{name}/{group}": value for group, value in groups.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _sample_counts(facts: Mapping[str, Any]) -> dict[str, int]:

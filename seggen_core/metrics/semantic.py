@@ -4,7 +4,7 @@ Shares and scores are in percent. The score of several images is computed from t
 counts, as in the ADE20K and Cityscapes benchmarks, never as a mean over images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,12 +112,57 @@ def summarize(
     }
 
 
-def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[str, float | None]:
+def group_iou(confusion: np.ndarray, *, groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the IoU of groups of classes in percent, float64 [G].
+
+    A group counts as one class: to take one of its classes for another is right. All classes in no
+    group are one more class, the rest, whose pixels count where they are taken for a group's.
+
+    Args:
+        confusion: int64 [C, C].
+        groups: train ids of each group.
+    """
+    group_of = np.full(len(confusion), len(groups))
+    for number, ids in enumerate(groups):
+        group_of[list(ids)] = number
+    merged = np.zeros((len(groups) + 1, len(groups) + 1), np.int64)
+    np.add.at(merged, (group_of[:, None], group_of[None]), confusion)
+    return class_iou(merged)[: len(groups)]
+
+
+def group_scores(
+    confusion: np.ndarray, *, slugs: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> dict[str, float | None]:
+    """Return the IoU of each group of classes in percent, and "mean", that of all; None for none.
+
+    Args:
+        confusion: int64 [C, C].
+        slugs: of the classes, in train-id order.
+        groups: slugs by group.
+
+    Raises:
+        ConfigError: one of the slugs isn't a class.
+    """
+    wanted = [slug for members in groups.values() for slug in members]
+    if foreign := sorted(set(wanted) - set(slugs)):
+        raise ConfigError(
+            f"evaluate.groups has {', '.join(foreign)}; the classes are {', '.join(slugs)}"
+        )
+    ids = [[slugs.index(slug) for slug in members] for members in groups.values()]
+    values = group_iou(confusion, groups=ids)
+    scores = {name: rounded(value) for name, value in zip(groups, values, strict=True)}
+    return scores | {"mean": rounded(_mean(values))}
+
+
+def zero_shot_scores(
+    summary: dict[str, Any], *, unseen: Sequence[str], left_out: Sequence[str] = ()
+) -> dict[str, float | None]:
     """Return mIoU over seen and over unseen classes and their harmonic mean.
 
     Args:
         summary: with "per_class_iou".
         unseen: slugs of the unseen classes; the others are seen.
+        left_out: slugs of classes that are neither.
 
     Returns:
         miou_seen, miou_unseen and miou_harmonic in percent; None if no class has a value. If one
@@ -127,14 +172,15 @@ def zero_shot_scores(summary: dict[str, Any], *, unseen: Sequence[str]) -> dict[
         ConfigError: one of the slugs isn't a class.
     """
     iou = summary["per_class_iou"]
-    if foreign := sorted(set(unseen) - set(iou)):
-        raise ConfigError(
-            f"zero_shot.unseen has {', '.join(foreign)}; "
-            f"the taxonomy's classes are {', '.join(iou)}"
-        )
+    for name, slugs in (("unseen", unseen), ("left_out", left_out)):
+        if foreign := sorted(set(slugs) - set(iou)):
+            raise ConfigError(
+                f"zero_shot.{name} has {', '.join(foreign)}; "
+                f"the taxonomy's classes are {', '.join(iou)}"
+            )
+    counted = {slug: v for slug, v in iou.items() if slug not in left_out and v is not None}
     groups = [
-        [v for slug, v in iou.items() if (slug in unseen) == flag and v is not None]
-        for flag in (False, True)
+        [v for slug, v in counted.items() if (slug in unseen) == flag] for flag in (False, True)
     ]
     seen, hidden = (float(np.mean(values)) if values else None for values in groups)
     harmonic = None

@@ -13,15 +13,23 @@ import pandas as pd
 from seggen_core.reports.scores import Arm, JudgeScores
 from seggen_core.taxonomy import Taxonomy
 
-OTHER_MODEL, CONTROL, UPPER_BOUND = "†", "‡", "§"
+OTHER_MODEL, CONTROL, UPPER_BOUND, OTHER_CLASSES = "†", "‡", "§", "¶"
 """Marks of arms that need another reading than the rest."""
+
+FURTHER_SCORES = {
+    "miou_ms": "m.s.",
+    "miou_seen": "Seen",
+    "miou_unseen": "Unseen",
+    "miou_harmonic": "Harmonic",
+}
+"""Headings of the columns of `SeedScores.further`; groups of classes have their own names."""
 
 
 def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
     """Return one row per arm and seed.
 
-    Columns: variant, seed, miou, miou_things, miou_stuff, pixel_accuracy, iou_<slug>; miou_ms, if
-    any was tested at several scales.
+    Columns: variant, seed, miou, miou_things, miou_stuff, pixel_accuracy, those of
+    `SeedScores.further` that any arm has, and iou_<slug>.
     """
     groups = {
         "miou_things": [c.slug for c in taxonomy if c.is_thing],
@@ -40,19 +48,27 @@ def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
                     **means,
                     "pixel_accuracy": scores.pixel_accuracy,
                 }
-                | ({} if scores.miou_ms is None else {"miou_ms": scores.miou_ms})
+                | scores.further
                 | {f"iou_{slug}": value for slug, value in iou.items()}
             )
     return pd.DataFrame(rows)
+
+
+def further_names(arms: Sequence[Arm]) -> list[str]:
+    """Return the columns of scores that not every project has (`SeedScores.further`)."""
+    names = (name for arm in arms for scores in arm.seeds.values() for name in scores.further)
+    return list(dict.fromkeys(names))
 
 
 def comparison_arm(arm: Arm, *, arms: Sequence[Arm], baseline: str) -> str | None:
     """Return the arm that `arm` is compared with; None if there is none, or if it is `arm`.
 
     That is the baseline. An arm with another model is compared with the arm that has this model and
-    the baseline's data.
+    the baseline's data. An arm that knows other classes than the baseline is compared with none.
     """
     reference = next(a for a in arms if a.variant == baseline)
+    if arm.known_classes != reference.known_classes:
+        return None
     wanted = (arm.model, reference.real, reference.methods, reference.shuffle_masks)
     alike = [a.variant for a in arms if (a.model, a.real, a.methods, a.shuffle_masks) == wanted]
     compared = baseline if arm.model == reference.model else next(iter(alike), None)
@@ -65,21 +81,22 @@ def ablation_table(
     """Return one row per arm, in the order of `arms`.
 
     Columns: variant, mark (other model, control, upper bound), model, real, methods, num_seeds;
-    mean and spread of miou, miou_things, miou_stuff and pixel_accuracy, and of miou_ms if any arm
-    was tested at several scales; compared_with, and the
+    mean and spread of miou, miou_things, miou_stuff, pixel_accuracy and of what `further_names`
+    returns; compared_with, and the
     differences of those means (delta_*), with the spread of delta_miou over the seeds that both
     arms have; judge_<method>, the mIoU of the judge on the pairs the arm was trained on.
     """
     by_variant = {str(name): group.set_index("seed") for name, group in seeds.groupby("variant")}
     judged = {judge.method: judge.miou for judge in judges}
     names = ["miou", "miou_things", "miou_stuff", "pixel_accuracy"]
-    names += ["miou_ms"] * ("miou_ms" in seeds)
+    names += further_names(arms)
     baseline_model = next(a.model for a in arms if a.variant == baseline)
     rows = []
     for arm in arms:
         scores = by_variant[arm.variant]
         mark = OTHER_MODEL * (arm.model != baseline_model) + CONTROL * arm.shuffle_masks
         mark += UPPER_BOUND * (arm.real == "all" and not arm.methods)
+        mark += OTHER_CLASSES * bool(arm.known_classes)
         row: dict[str, object] = {
             "variant": arm.variant,
             "mark": mark,

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from seggen_core.reports.ablation import CONTROL, OTHER_MODEL, UPPER_BOUND, judge_table
+from seggen_core.reports.ablation import (
+    CONTROL,
+    FURTHER_SCORES,
+    OTHER_CLASSES,
+    OTHER_MODEL,
+    UPPER_BOUND,
+    judge_table,
+)
 from seggen_core.reports.scores import JudgeScores
 from seggen_core.reports.tables import NO_VALUE, escape_markdown, markdown_table
 from seggen_core.taxonomy import Taxonomy
@@ -40,6 +47,9 @@ def ablation_markdown(
         markdown_table(arms, text_columns=3),
         _notes(table),
         "m.s.: mIoU of several scales and mirrored images." if "miou_ms" in table else "",
+        "Seen, Unseen: mIoU of the classes with and without real labels (`zero_shot`)."
+        if "miou_harmonic" in table
+        else "",
         "## IoU per class",
         markdown_table(per_class_rows),
     ]
@@ -54,14 +64,18 @@ def ablation_markdown(
 def _arm_row(row: "pd.Series", *, judges: Sequence[JudgeScores]) -> dict[str, str]:
     judged = [f"{judge.method} {_number(row[f'judge_{judge.method}'])}" for judge in judges]
     scores = ", ".join(text for text in judged if not text.endswith(NO_VALUE))
-    several = {"m.s.": _with_spread(row["miou_ms"], row["miou_ms_std"])} if "miou_ms" in row else {}
+    further = [name for name in row.index if name in FURTHER_SCORES or "/" in str(name)]
+    further = [name for name in further if not str(name).endswith("_std")]
     return {
         "Arm": f"{row['variant']} {row['mark']}".strip(),
         "Real": row["real"],
         "Synthetic": str(row["methods"]).replace("+", " + ") or NO_VALUE,
         "Seeds": str(row["num_seeds"]),
         "mIoU": _with_spread(row["miou"], row["miou_std"]),
-        **several,
+        **{
+            FURTHER_SCORES.get(name, name): _with_spread(row[name], row[f"{name}_std"])
+            for name in further
+        },
         "Δ": _with_spread(row["delta_miou"], row["delta_miou_std"], sign=True),
         "Things": _with_spread(row["miou_things"], row["miou_things_std"]),
         "Stuff": _with_spread(row["miou_stuff"], row["miou_stuff_std"]),
@@ -73,13 +87,16 @@ def _arm_row(row: "pd.Series", *, judges: Sequence[JudgeScores]) -> dict[str, st
 def _notes(table: pd.DataFrame) -> str:
     """Return the meaning of each mark in the table, one line for each."""
     marks = "".join(table["mark"])
-    is_reference = table["compared_with"].isna() & ~table["mark"].str.contains(OTHER_MODEL)
+    others = table["mark"].str.contains(OTHER_MODEL) | table["mark"].str.contains(OTHER_CLASSES)
+    is_reference = table["compared_with"].isna() & ~others
     model = table.loc[is_reference, "model"].iloc[0]
     notes = {
         OTHER_MODEL: f"trains another model than {model}; Δ is to the same model on the baseline's "
         "data.",
         CONTROL: "the control: synthetic images with the masks of other samples.",
         UPPER_BOUND: "the upper bound: trains on all real samples.",
+        OTHER_CLASSES: "knows some classes only, and one more of all other pixels; its mIoU is "
+        "over these.",
     }
     return "\n".join(f"{mark} {note}  " for mark, note in notes.items() if mark in marks)
 

@@ -1,5 +1,6 @@
 """The scores that `evaluate`, `judge` and `memorization` wrote, read back and checked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from seggen_core.project.artefacts import damaged, is_there, read_artefact
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.memorization import MemorizationScores
 from seggen_core.reports.tables import Score
-from seggen_core.taxonomy import Taxonomy
+from seggen_core.taxonomy import REST, Taxonomy
 
 Report = TypeVar("Report", bound=BaseModel)
 
@@ -25,6 +26,19 @@ class SeedScores(BaseModel):
     miou_ms: Score | None = None
     pixel_accuracy: Score
     per_class_iou: dict[str, Score]
+    miou_seen: Score | None = None
+    miou_unseen: Score | None = None
+    miou_harmonic: Score | None = None
+    groups: dict[str, dict[str, Score]] = {}
+
+    @property
+    def further(self) -> dict[str, float]:
+        """What not every project has, by column: several scales, zero-shot, groups of classes."""
+        names = ("miou_ms", "miou_seen", "miou_unseen", "miou_harmonic")
+        values = {name: getattr(self, name) for name in names}
+        for name, groups in self.groups.items():
+            values |= {f"{name}/{group}": value for group, value in groups.items()}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class Arm(BaseModel):
@@ -36,6 +50,7 @@ class Arm(BaseModel):
         real: its real samples: "subset", "all" or "none".
         methods: the methods of its synthetic samples.
         shuffle_masks: whether each synthetic image has the mask of another one (the control).
+        known_classes: slugs of the classes that its segmenters have besides "rest"; empty for all.
         seeds: scores by seed, at least one.
     """
 
@@ -46,6 +61,7 @@ class Arm(BaseModel):
     real: str
     methods: tuple[str, ...]
     shuffle_masks: bool
+    known_classes: tuple[str, ...] = ()
     seeds: dict[int, SeedScores] = Field(min_length=1)
 
 
@@ -91,11 +107,13 @@ def read_arms(config: SegGenConfig, *, paths: ProjectPaths, taxonomy: Taxonomy) 
             "real": variant.real,
             "methods": variant.methods,
             "shuffle_masks": variant.shuffle_masks,
+            "known_classes": variant.known_classes,
             "seeds": tree.get("seeds"),
         }
         arm = _validate(Arm, known, file=file, stage=stage)
+        slugs = [*arm.known_classes, REST] if arm.known_classes else taxonomy.slugs
         for scores in arm.seeds.values():
-            _check_classes(scores.per_class_iou, taxonomy=taxonomy, file=file, stage=stage)
+            _check_classes(scores.per_class_iou, slugs=slugs, file=file, stage=stage)
         arms.append(arm)
     return arms
 
@@ -115,7 +133,7 @@ def read_judges(*, paths: ProjectPaths, taxonomy: Taxonomy) -> list[JudgeScores]
         }
         known = {k: tree[k] for k in named & tree.keys()} | {"method": method, "further": further}
         judge = _validate(JudgeScores, known, file=file, stage=stage)
-        _check_classes(judge.per_class_iou, taxonomy=taxonomy, file=file, stage=stage)
+        _check_classes(judge.per_class_iou, slugs=taxonomy.slugs, file=file, stage=stage)
         judges.append(judge)
     return judges
 
@@ -151,7 +169,9 @@ def _validate(model: type[Report], tree: dict[str, Any], *, file: Path, stage: s
         raise damaged(file, f"{where}: {first['msg']}", stage=stage) from None
 
 
-def _check_classes(scores: dict[str, float], *, taxonomy: Taxonomy, file: Path, stage: str) -> None:
-    if foreign := sorted(set(scores) ^ set(taxonomy.slugs)):
+def _check_classes(
+    scores: dict[str, float], *, slugs: Sequence[str], file: Path, stage: str
+) -> None:
+    if foreign := sorted(set(scores) ^ set(slugs)):
         classes = ", ".join(foreign)
         raise damaged(file, f"it doesn't fit the taxonomy in classes {classes}", stage=stage)

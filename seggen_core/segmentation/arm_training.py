@@ -20,11 +20,13 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.project.rng import seeded_torch
 from seggen_core.segmentation.arms import BEST, Arm, ArmConfig, ArmSamples, open_arm
+from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.mixing import TrainingSeed
 from seggen_core.segmentation.models import build_segmenter, save_segmenter
 from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
 from seggen_core.segmentation.predict import TestProtocol, score_store
 from seggen_core.segmentation.segmenter import Segmenter
+from seggen_core.segmentation.subsets import arm_subset
 from seggen_core.segmentation.train import balanced_weights, train_segmenter
 from seggen_core.segmentation.validation import Validation
 from seggen_core.stage import Stage
@@ -134,15 +136,7 @@ class ArmTraining:
     def _train_subset(self, subset_seed: int, *, folder: Path, scratch: Path) -> None:
         """Train one segmenter, score it on the validation split and write it to `folder`."""
         seed = TrainingSeed(self.stage.config.seed, subset_seed)
-        stores, trains_on_all = self.stores, self.variant.real == "all"
-        samples = ArmSamples(
-            stores.train,
-            stores.train.keys() if trains_on_all else stores.subsets[str(subset_seed)],
-            stores.partitions,
-            tuple(
-                self.stage.taxonomy.by_slug(slug).train_id for slug in self.variant.hidden_classes
-            ),
-        )
+        samples = self._samples(seed)
         noise_filter = None
         if self.variant.noise_filter is not None:
             noise_filter = self._train_filter(
@@ -160,13 +154,24 @@ class ArmTraining:
             self._log({f"seed{subset_seed}/ignored_share": share})
         self._finish(segmenter, curve=curve, arm=arm, folder=folder, validation=validation)
 
+    def _samples(self, seed: TrainingSeed) -> ArmSamples:
+        """Return what a segmenter may be trained on."""
+        stores = self.stores
+        if self.variant.real == "all":
+            keys = stores.train.keys()
+        else:
+            counts = stores.train.class_pixel_counts()
+            size = self.variant.subset_size
+            keys = arm_subset(stores.subsets, size=size, counts=counts, seed=seed)
+        return ArmSamples(stores.train, keys, stores.partitions, self.labels)
+
     def _train_filter(
         self, samples: ArmSamples, *, seed: TrainingSeed, state_folder: Path
     ) -> NoiseFilter:
         """Train a segmenter on real samples alone, and make FreeMask's filter of it."""
         assert self.variant.noise_filter is not None
         arm = open_arm(
-            self.variant.model_copy(update={"shuffle_masks": False}),
+            self.variant.model_copy(update={"shuffle_masks": False, "num_synthetic": None}),
             config=self.settings,
             samples=replace(samples, partitions={}),
             seed=seed,
@@ -198,7 +203,7 @@ class ArmTraining:
         # The same weights to start from in every arm.
         with seeded_torch(*arm.seed.name("initial weights")):
             segmenter = build_segmenter(
-                self.settings, id2label=self.stage.taxonomy.id2label, base=self.stage.paths.root
+                self.settings, id2label=self.labels.taxonomy.id2label, base=self.stage.paths.root
             ).to(self.stage.device)
         if self._class_weights is not None:
             segmenter.weigh_classes(self._class_weights)
@@ -237,6 +242,7 @@ class ArmTraining:
                 batch_size=self.settings.batch_size,
                 description=f"{self.stage.item} seed {subset_seed}: validation",
                 protocol=self._protocol,
+                table=self.labels.truth_table,
             )
             return rounded(mean_iou(confusion)) or 0.0
 
@@ -244,6 +250,11 @@ class ArmTraining:
             self._log({f"seed{subset_seed}/val_miou": value}, step=step)
 
         return Validation(self.settings, folder, score, report)
+
+    @cached_property
+    def labels(self) -> LabelSpace:
+        """The segmenters' classes; ConfigError where the dataset has no such class."""
+        return LabelSpace.of(self.variant, self.stage.taxonomy)
 
     @property
     def _protocol(self) -> TestProtocol:
@@ -255,7 +266,7 @@ class ArmTraining:
         if not power:
             return None
         counts = np.sum(self.stores.train.index["class_pixel_counts"].tolist(), axis=0)
-        return balanced_weights(counts, power=power)
+        return balanced_weights(self.labels.count(counts), power=power)
 
     def _finish(
         self,
@@ -273,6 +284,7 @@ class ArmTraining:
             batch_size=self.settings.batch_size,
             description=f"{self.stage.item} seed {arm.seed.subset_seed}: validation",
             protocol=self._protocol,
+            table=self.labels.truth_table,
         )
         miou = rounded(mean_iou(confusion))
         self._log({f"seed{arm.seed.subset_seed}/val_miou": miou}, step=int(curve[-1]["step"]))
@@ -313,6 +325,8 @@ class ArmTraining:
             "val_miou": rounded(float(np.mean(scores))) if scores else None,
             "seeds": {str(seed): summary for seed, summary in summaries.items()},
         }
+        if self.variant.known_classes:
+            metrics["known_classes"] = self.labels.taxonomy.slugs[:-1]
         if self.settings.test_short_side is not None:
             sides = {"short_side": self._protocol.short_side, "max_side": self._protocol.max_side}
             metrics["tested_at"] = sides

@@ -14,12 +14,14 @@ from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.project.artefacts import damaged, read_artefact
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.geometry import RandomCrop
+from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.mixing import BatchPlan, SyntheticSample, TrainingSeed
 from seggen_core.segmentation.models import load_segmenter
 from seggen_core.segmentation.pairs import Arrays, Pair, PairPool
 from seggen_core.segmentation.predict import AS_STORED, TestProtocol
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.segmentation.sources import count_unmatched, select_sources, shuffled_masks
+from seggen_core.segmentation.subsets import limit_synthetic
 from seggen_core.segmentation.synthetic_augment import augment_synthetic
 from seggen_core.store.reader import SampleStore
 
@@ -49,6 +51,7 @@ class ArmMetrics(BaseModel):
     model: Literal["hrnet", "mask2former"]
     seeds: dict[str, dict[str, Any]]
     tested_at: PredictedAt | None = None
+    known_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class TrainedArm:
         protocol: at which size it was validated, and is tested.
         facts: the content of metrics.json (`ArmTraining.train`).
         checkpoint: "last", or "best" by the validations during its training.
+        known_classes: slugs of the classes that it has besides "rest"; empty for all.
     """
 
     folder: Path
@@ -105,6 +109,7 @@ class TrainedArm:
     protocol: TestProtocol = AS_STORED
     facts: dict[str, Any] = field(default_factory=dict)
     checkpoint: Literal["last", "best"] = "last"
+    known_classes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, paths: ProjectPaths, *, variant: str) -> "TrainedArm":
@@ -128,7 +133,10 @@ class TrainedArm:
         tested_at = metrics.tested_at or PredictedAt()
         protocol = TestProtocol(tested_at.short_side, tested_at.max_side)
         facts = read_artefact(file, dict[str, Any], stage=stage)
-        return cls(folder, metrics.model, tuple(metrics.seeds), protocol, facts)
+        known = metrics.known_classes
+        return cls(
+            folder, metrics.model, tuple(metrics.seeds), protocol, facts, known_classes=known
+        )
 
     def load(self, seed: str, *, device: torch.device) -> Segmenter:
         """Load the segmenter of a subset seed, in evaluation mode, to `device`.
@@ -156,13 +164,13 @@ class ArmSamples:
         real_keys: the real samples it is given; for ``real: none`` the sources of its synthetic
             ones.
         partitions: by method, the stores of the classes.
-        hidden_ids: train ids whose real labels are ignored.
+        labels: the segmenter's classes.
     """
 
     real: SampleStore
     real_keys: Sequence[str]
     partitions: Mapping[str, Sequence[SampleStore]]
-    hidden_ids: tuple[int, ...] = ()
+    labels: LabelSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +309,7 @@ def open_arm(
         ConfigError: one of the methods has nothing for these real samples.
     """
     # 1. Synthetic samples, without those whose source isn't given to this segmenter.
-    stores, synthetic = _list_synthetic(samples)
+    stores, synthetic = _list_synthetic(samples, number=variant.num_synthetic, seed=seed)
     absent = sorted(set(samples.partitions) - {sample.method for sample in synthetic})
     if absent:
         raise ConfigError(
@@ -314,11 +322,15 @@ def open_arm(
 
     # 2. Where every image and mask is, and which fill a batch.
     real_keys = samples.real_keys if variant.real != "none" else ()
+    labels = samples.labels
     real = {
-        key: Pair((samples.real, key), (samples.real, key), samples.hidden_ids) for key in real_keys
+        key: Pair((samples.real, key), (samples.real, key), labels.real_table) for key in real_keys
     }
     places = [(stores[sample.method, sample.key], sample.key) for sample in synthetic]
-    pairs = [Pair(places[i], places[mask]) for i, mask in zip(positions, masks, strict=True)]
+    pairs = [
+        Pair(places[i], places[mask], labels.synthetic_table)
+        for i, mask in zip(positions, masks, strict=True)
+    ]
     plan = BatchPlan(
         config,
         real_keys=samples.real_keys,
@@ -341,9 +353,9 @@ def open_arm(
 
 
 def _list_synthetic(
-    samples: ArmSamples,
+    samples: ArmSamples, *, number: int | None, seed: TrainingSeed
 ) -> tuple[dict[tuple[str, str], SampleStore], list[SyntheticSample]]:
-    """Return the store of each (method, key), and the samples that the arm may see."""
+    """Return the store of each (method, key), and the samples that the arm reads."""
     stores: dict[tuple[str, str], SampleStore] = {}
     listed: list[SyntheticSample] = []
     for method, group in samples.partitions.items():
@@ -353,4 +365,7 @@ def _list_synthetic(
                 listed.append(
                     SyntheticSample(method, key, source if isinstance(source, str) else None)
                 )
-    return stores, select_sources(listed, real_keys=samples.real_keys)
+    listed = select_sources(listed, real_keys=samples.real_keys)
+    groups = [s.source_key or stores[s.method, s.key].folder.name for s in listed]
+    chosen = limit_synthetic(listed, groups=groups, number=number, seed=seed)
+    return stores, [listed[position] for position in chosen]

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.project.weights import check_finite, check_loading
+from seggen_core.segmentation.left_out import Targets, left_out_loss
 from seggen_core.segmentation.published_init import initialize_as_published
 from seggen_core.segmentation.segmenter import (
     Segmenter,
@@ -49,10 +50,16 @@ class Mask2FormerSegmenter(Segmenter):
     """One mask per class that is present, matched to queries; transformers' own loss.
 
     As in the official implementation, an ignored pixel belongs to no mask: it is a negative of
-    every mask it is sampled for, because the point-sampled loss has no way to leave it out. Masks
-    from attention methods, which are ignored outside of one class, therefore teach Mask2Former that
-    nothing else is there, where they teach HRNet nothing.
+    every mask it is sampled for. Masks from attention methods, which are ignored outside of one
+    class, therefore teach Mask2Former that nothing else is there, where they teach HRNet nothing.
+    With `ignored_pixels: left_out` they teach nothing here, either (`left_out_loss`).
+
+    Attributes:
+        leaves_out: whether ignored pixels are left out of the loss. It isn't a part of what `save`
+            writes.
     """
+
+    leaves_out = False
 
     backbone_prefix = "network.model.pixel_level_module.encoder."
 
@@ -75,8 +82,11 @@ class Mask2FormerSegmenter(Segmenter):
             "label2id": {label: i for i, label in id2label.items()},
             "ignore_value": IGNORE_INDEX,
         }
+        leaves_out = config.ignored_pixels == "left_out"
         if config.source is not None:
-            return cls(_load_pretrained(config, base=base, changes=changes))
+            segmenter = cls(_load_pretrained(config, base=base, changes=changes))
+            segmenter.leaves_out = leaves_out
+            return segmenter
         network = _build_network(changes)
         if config.initialization == "published":
             initialize_as_published(network)
@@ -89,7 +99,9 @@ class Mask2FormerSegmenter(Segmenter):
                 _load_swin(encoder, source)
             else:
                 load_backbone(encoder, source=source, example="microsoft/resnet-50", prefix=_RESNET)
-        return cls(network)
+        segmenter = cls(network)
+        segmenter.leaves_out = leaves_out
+        return segmenter
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return semantic scores, float32 [B, C, H, W].
@@ -127,16 +139,23 @@ class Mask2FormerSegmenter(Segmenter):
             output = self.network(
                 pixel_values=_padded(normalize(images), value=0.0), output_auxiliary_logits=True
             )
+        layers = [
+            {name: value.float() for name, value in layer.items()}
+            for layer in output.auxiliary_logits
+        ]
+        last = {
+            "masks_queries_logits": output.masks_queries_logits.float(),
+            "class_queries_logits": output.class_queries_logits.float(),
+        }
         with torch.autocast(images.device.type, enabled=False):
+            if self.leaves_out:
+                targets = Targets(mask_labels, class_labels, maps == IGNORE_INDEX)
+                return left_out_loss(self.network.criterion, [last, *layers], targets=targets)
             losses = self.network.get_loss_dict(
-                masks_queries_logits=output.masks_queries_logits.float(),
-                class_queries_logits=output.class_queries_logits.float(),
+                **last,
                 mask_labels=mask_labels,
                 class_labels=class_labels,
-                auxiliary_predictions=[
-                    {name: value.float() for name, value in layer.items()}
-                    for layer in output.auxiliary_logits
-                ],
+                auxiliary_predictions=layers,
             )
             return self.network.get_loss(losses)
 

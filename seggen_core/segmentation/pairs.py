@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from seggen_core.segmentation.geometry import resize_nearest
+from seggen_core.segmentation.labels import relabel
 from seggen_core.segmentation.mixing import Slot
 from seggen_core.store.reader import SampleStore
-from seggen_core.taxonomy import IGNORE_INDEX
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """An image, uint8 [H, W, 3], and its mask, uint8 [H, W]."""
@@ -28,12 +28,13 @@ class Pair:
 
     Attributes:
         image, mask: the store of each, and its key there. They differ in the shuffled control.
-        hidden_ids: train ids that are read as IGNORE_INDEX.
+        table: the label of each value of the stored mask, uint8 [256] (`labels.LabelSpace`); None
+            keeps the values.
     """
 
     image: tuple[SampleStore, str]
     mask: tuple[SampleStore, str]
-    hidden_ids: tuple[int, ...] = ()
+    table: np.ndarray | None = None
 
     def read(self, *, as_pictures: bool = False) -> Read:
         """Return image and mask; the mask of another sample takes the image's size.
@@ -50,9 +51,7 @@ class Pair:
             image = image_store.read_image(image_key)
             size = image.shape[:2]
         mask = resize_nearest(mask_store.read_mask(mask_key), size)
-        if self.hidden_ids:
-            mask = np.where(np.isin(mask, self.hidden_ids), np.uint8(IGNORE_INDEX), mask)
-        return image, mask
+        return image, relabel(mask, self.table)
 
 
 class PairPool:

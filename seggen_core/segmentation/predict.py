@@ -20,6 +20,7 @@ from seggen_core.config import MultiScaleConfig
 from seggen_core.metrics.semantic import confusion_matrix
 from seggen_core.reports.grids import colorize
 from seggen_core.segmentation.geometry import resize_bilinear, short_side_size
+from seggen_core.segmentation.labels import relabel
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.store.reader import SampleStore
 
@@ -31,8 +32,8 @@ class Prediction:
     Attributes:
         key: in its store.
         image: uint8 [H, W, 3].
-        truth: uint8 [H, W], the store's mask: train ids or IGNORE_INDEX.
-        predicted: uint8 [H, W], train ids.
+        truth: uint8 [H, W], the store's mask: labels of the model, or IGNORE_INDEX.
+        predicted: uint8 [H, W], labels of the model.
     """
 
     key: str
@@ -173,10 +174,12 @@ def predict_store(
     description: str,
     protocol: TestProtocol = AS_STORED,
     keys: Sequence[str] | None = None,
+    table: np.ndarray | None = None,
 ) -> Iterator[Prediction]:
     """Predict the samples of a store (all, or `keys`), in order, under a progress bar.
 
-    Images of one size that follow each other are predicted together, `batch_size` at most.
+    Images of one size that follow each other are predicted together, `batch_size` at most. `table`
+    is `LabelSpace.truth_table` of the model.
     """
     wanted = store.keys() if keys is None else list(keys)
     with tqdm(total=len(wanted), desc=description, unit="image", disable=None) as progress:
@@ -186,7 +189,7 @@ def predict_store(
                 names, images = zip(*group, strict=True)
                 predicted = predict_maps(segmenter, images=np.stack(images), protocol=protocol)
                 for key, image, ids in zip(names, images, predicted, strict=True):
-                    yield Prediction(key, image, store.read_mask(key), ids)
+                    yield Prediction(key, image, relabel(store.read_mask(key), table), ids)
             progress.update(len(batch))
 
 
@@ -198,6 +201,7 @@ def score_store(
     description: str,
     protocol: TestProtocol = AS_STORED,
     keys: Sequence[str] | None = None,
+    table: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the confusion matrix, int64 [C, C], of a model on samples of a store."""
     confusion = np.zeros((segmenter.num_classes, segmenter.num_classes), np.int64)
@@ -208,6 +212,7 @@ def score_store(
         description=description,
         protocol=protocol,
         keys=keys,
+        table=table,
     )
     for p in predictions:
         confusion += confusion_matrix(p.predicted, truth=p.truth, num_classes=segmenter.num_classes)

@@ -34,7 +34,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
             test=test,
             taxonomy=stage.taxonomy,
             settings=settings,
-            unseen=config.zero_shot.unseen,
+            zero_shot=config.zero_shot,
             device=stage.device,
         )
         log_arm(stage, arm=arm, report=report)

@@ -8,6 +8,8 @@ from seggen_core.metrics.semantic import (
     class_iou,
     confusion_matrix,
     frequency_weighted_iou,
+    group_iou,
+    group_scores,
     mean_iou,
     pixel_accuracy,
     summarize,
@@ -102,6 +104,29 @@ def test_refuses_what_it_cannot_count(
         confusion_matrix(np.array(prediction), truth=np.array(truth), num_classes=4)
 
 
+def test_groups_of_classes_by_hand() -> None:
+    """Confusing two classes of a group is right; a pixel of no group counts where it is taken for
+    one.
+    """
+    confusion = np.array([[4, 2, 0, 1], [1, 3, 0, 0], [0, 0, 5, 5], [2, 0, 3, 7]])
+    scores = group_scores(
+        confusion,
+        slugs=["car", "bus", "person", "sky"],
+        groups={"vehicle": ["bus", "car"], "human": ["person"]},
+    )
+    assert scores == {
+        "vehicle": round(100 * 10 / 13, 4),
+        "human": round(100 * 5 / 13, 4),
+        "mean": round(100 * 15 / 26, 4),
+    }
+    every = group_iou(confusion, groups=[[0], [1], [2], [3]])
+    np.testing.assert_array_equal(every, class_iou(confusion))
+    nothing = np.zeros((2, 2), np.int64)
+    assert group_scores(nothing, slugs=["a", "b"], groups={"g": ["b"]}) == {"g": None, "mean": None}
+    with pytest.raises(ConfigError, match=r"evaluate\.groups has tram"):
+        group_scores(confusion, slugs=["a", "b", "c", "d"], groups={"g": ["tram"]})
+
+
 def test_zero_shot_scores_by_hand() -> None:
     summary = {"per_class_iou": {"car": 80.0, "bus": 60.0, "cow": 30.0, "sofa": None}}
     assert zero_shot_scores(summary, unseen=["cow"]) == {
@@ -116,5 +141,13 @@ def test_zero_shot_scores_by_hand() -> None:
         "miou_unseen": None,
         "miou_harmonic": None,
     }
-    with pytest.raises(ConfigError, match=r"zero_shot\.unseen has tram"):
-        zero_shot_scores(summary, unseen=["tram"])
+    assert (
+        zero_shot_scores(summary, unseen=["cow"], left_out=list(summary["per_class_iou"])[:1])[
+            "miou_seen"
+        ]
+        != zero_shot_scores(summary, unseen=["cow"])["miou_seen"]
+    )
+    for name in ("unseen", "left_out"):
+        wrong = {"unseen": ["cow"]} | {name: ["tram"]}
+        with pytest.raises(ConfigError, match=rf"zero_shot\.{name} has tram"):
+            zero_shot_scores(summary, **wrong)

@@ -8,6 +8,7 @@ from seggen_core.config import SegmenterConfig, VariantConfig
 from seggen_core.errors import ConfigError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.arms import Arm, ArmSamples, open_arm
+from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.mixing import (
     BatchPlan,
     Slot,
@@ -18,6 +19,7 @@ from seggen_core.segmentation.mixing import (
 from seggen_core.segmentation.pairs import Pair, PairPool
 from seggen_core.segmentation.sources import select_sources, shuffled_masks
 from seggen_core.store.reader import SampleStore, open_partitions
+from tests.segmentation.conftest import TAXONOMY
 
 KEYS = [f"train-{i:05d}" for i in range(5)]
 
@@ -184,7 +186,6 @@ def arm(
     *,
     reads: Sequence[str],
     subset: Sequence[str],
-    hidden_ids: tuple[int, ...] = (),
     **changes: object,
 ) -> Arm:
     real = "data/real/train/index.parquet"
@@ -196,7 +197,9 @@ def arm(
     return open_arm(
         variant,
         config=SegmenterConfig(batch_size=4),
-        samples=ArmSamples(SampleStore(paths.real("train")), subset, partitions, hidden_ids),
+        samples=ArmSamples(
+            SampleStore(paths.real("train")), subset, partitions, LabelSpace.of(variant, TAXONOMY)
+        ),
         seed=TrainingSeed(0, 0),
     )
 
@@ -278,7 +281,8 @@ def test_hidden_classes_are_ignored_in_real_masks_alone(project: ProjectPaths) -
     subset = SampleStore(project.real("train")).keys()[:3]
     plain = arm(project, reads=["masksyn"], subset=subset)
     shown = np.unique(np.stack([read_real(plain, key)[1] for key in subset]))
-    hidden = arm(project, reads=["masksyn"], subset=subset, hidden_ids=(int(shown[0]),))
+    slug = TAXONOMY[int(shown[0])].slug
+    hidden = arm(project, reads=["masksyn"], subset=subset, hidden_classes=[slug])
     for key in subset:
         expected = np.where(read_real(plain, key)[1] == shown[0], 255, read_real(plain, key)[1])
         np.testing.assert_array_equal(read_real(hidden, key)[1], expected)

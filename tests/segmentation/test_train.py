@@ -10,6 +10,7 @@ from seggen_core.config import SegmenterConfig, SyntheticAugmentConfig, VariantC
 from seggen_core.errors import ConfigError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.arms import Arm, ArmSamples, open_arm
+from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.mixing import TrainingSeed
 from seggen_core.segmentation.models import build_segmenter
 from seggen_core.segmentation.optimizer import freeze_batch_norm, parameter_groups
@@ -22,7 +23,7 @@ from seggen_core.segmentation.train import (
 )
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter, open_partitions
 from seggen_core.training.read_ahead import read_ahead
-from tests.segmentation.conftest import TRAIN_KEYS
+from tests.segmentation.conftest import TAXONOMY, TRAIN_KEYS
 from tests.segmentation.tiny import ID2LABEL, TINY_HRNET, TINY_MASK2FORMER
 
 
@@ -50,7 +51,7 @@ def masksyn_arm(paths: ProjectPaths, config: SegmenterConfig, **changes: object)
             {"model": "hrnet", "strategy": "replace", "reads": reads} | changes
         ),
         config=config,
-        samples=ArmSamples(real, real.keys()[:3], partitions),
+        samples=ArmSamples(real, real.keys()[:3], partitions, LabelSpace(TAXONOMY)),
         seed=TrainingSeed(0, 0),
     )
 
