@@ -1,8 +1,11 @@
 """The whole graph, run by DVC at smoke size with the shipped foundation and the real stages."""
 
 import json
+import os
+import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +17,12 @@ from seggen_core.checks.results import Checked, recall
 from seggen_core.config import load_config
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import open_partitions
+from tools import damage_artifacts
+from tools.campaign import FINE, run_campaign
 from tools.smoke_project import (
     METHODS,
     VARIANTS,
+    copy_state,
     environment,
     make_project,
     repro_command,
@@ -25,11 +31,19 @@ from tools.smoke_project import (
     write_params,
 )
 
+CHEAP_READERS = (("ablation",), ("plan",), ("check_captions",), ("lineage", "baseline"))
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder of its own, with git and DVC, at smoke size."""
-    return make_project(tmp_path_factory.mktemp("workspace"))
+    """A project folder of its own, with git and DVC, at smoke size.
+
+    SEGGEN_SMOKE_PROJECT names a checkout in which `tools.smoke_project` has run the same code: its
+    outputs are moved here and not made a second time.
+    """
+    folder = make_project(tmp_path_factory.mktemp("workspace"))
+    finished = os.environ.get("SEGGEN_SMOKE_PROJECT")
+    return folder if finished is None else copy_state(Path(finished), folder)
 
 
 def dvc(workspace: Path, *arguments: str) -> str:
@@ -191,3 +205,14 @@ def test_a_new_class_concerns_what_depends_on_it_only(
         "train_seg@baseline",
         "train_seg@full_real",
     }
+
+
+def test_damage_to_what_stages_read_from_each_other_is_refused(
+    workspace: Path, first_run: dict[str, str]
+) -> None:
+    """A short version of the campaign: the readers that need no network."""
+    campaign = damage_artifacts.make_campaign(workspace, 1000, random.Random(1))
+    cheap = [case for case in campaign.cases if case.command in CHEAP_READERS]
+    chosen = random.Random(1).sample(cheap, 24)
+    for outcome in run_campaign(replace(campaign, cases=chosen, imports=())):
+        assert outcome.kind in FINE, f"{outcome.kind}: {outcome.case}\n{outcome.text}"

@@ -4,6 +4,9 @@
 
 PROJECT is a finished project at smoke size; it is copied. `pytest --basetemp DIR
 tests/test_pipeline.py -k ends_in_a_table` makes one in DIR/workspace0.
+
+Bookkeeping (results of checks, logs on their way to MLflow, notes of digests) is worth nothing: its
+readers may refuse damage, or go on without it.
 """
 
 import random
@@ -42,13 +45,28 @@ READERS: dict[str, tuple[str, ...]] = {
     "data/synthetic/masksyn/car/index.parquet": ("judge", "--item", "masksyn"),
 }
 """A cheap reader of each file."""
+BOOKKEEPING: dict[str, tuple[str, ...]] = {
+    "dvc.lock": ("lineage", "baseline"),
+    "data/reports/checks/captions.json": ("check_captions",),
+    ".seggen/checks/captions.json": ("check_captions",),
+    ".seggen/metrics/runs/*evaluate.baseline.*.jsonl": ("track",),
+    ".seggen/metrics/runs/*foundation.*.jsonl": ("plan",),
+    ".seggen/metrics/digests/*": ("evaluate", "--item", "baseline"),
+    ".seggen/metrics/sent/*/*.json": ("track",),
+}
+"""Files, by pattern, that no result depends on, and a cheap reader of each."""
 _OPTIONAL = ("data/real/subsets.json", "data/reports/judge", "data/reports/memorization")
 """Where these are missing, their readers go on without them."""
 
 
 def make_campaign(project: Path, count: int, rng: random.Random) -> Campaign:
     """Return `count` cases, chosen at random from all files and all ways to damage them."""
-    cases = []
+    cases = [
+        Case(f"{file}: {name}", _at(file, damage), False, command)
+        for file, command in BOOKKEEPING.items()
+        if any(project.glob(file))
+        for name, damage in {**FILES, "a bit": flip_bit(rng)}.items()
+    ]
     for file, command in READERS.items():
         ways: dict[str, Callable[[Path], object]] = dict(FILES)
         if file.endswith(".json"):
@@ -84,11 +102,13 @@ def make_campaign(project: Path, count: int, rng: random.Random) -> Campaign:
 
 
 def _at(file: str, damage: Callable[[Path], object]) -> Callable[[Path], object]:
-    return lambda folder: damage(folder / file)
+    """Return what damages the first file that fits a pattern."""
+    return lambda folder: damage(min(path for path in folder.glob(file) if path.is_file()))
 
 
 def _copy(project: Path, folder: Path) -> None:
-    shutil.copytree(project / "data", folder / "data")
+    for name in ("data", ".seggen"):
+        shutil.copytree(project / name, folder / name)
     shutil.copytree(project / "profiles" / "scenes", folder / "profiles" / "scenes")
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
         shutil.copy(project / name, folder)

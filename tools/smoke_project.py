@@ -2,8 +2,15 @@
 
 The campaigns of this folder and `tests/test_pipeline.py` share it. A campaign makes it once and
 copies it.
+
+    python -m tools.smoke_project            # run the pipeline in this checkout, as make demo does
+    python -m tools.smoke_project --digest   # print one digest of all that it left here
+
+`.ci/run` calls both around the tests: tests that pass beside a finished project don't read it, and
+a digest that is the same afterwards says that they don't write to it.
 """
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -20,6 +27,8 @@ METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 VARIANTS = ("baseline", "masksyn_imgsyn", "seediff", "shuffled", "full_real", "mask2former")
 FOLDERS = ("seggen_core", "dagster_dvc", "dagster_project", "profiles")
 _FILES = ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config")
+_STATE = ("data", "dvc.lock", ".seggen", "mlflow.db", "mlruns", "mlartifacts", ".dagster")
+"""What a run leaves in a project, beside DVC's own folder."""
 
 
 def smoke_params() -> dict[str, Any]:
@@ -83,6 +92,16 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Path:
     return folder
 
 
+def copy_state(source: Path, folder: Path) -> Path:
+    """Give a project what a run has left in another one of the same code; return `folder`."""
+    for name in (*_STATE, ".dvc/cache"):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, folder / name, symlinks=True, dirs_exist_ok=True)
+        elif (source / name).is_file():
+            shutil.copy2(source / name, folder / name)
+    return folder
+
+
 def write_params(folder: Path, params: Mapping[str, Any]) -> None:
     """Write the params.yaml of a project."""
     text = yaml.safe_dump(dict(params), sort_keys=False)
@@ -129,6 +148,23 @@ def finish_project(folder: Path, *targets: str, jobs: int = 2) -> Path:
     return folder
 
 
+def finish_in_place(folder: Path) -> None:
+    """Run the whole pipeline at smoke size in a checkout; its params.yaml is as before.
+
+    Raises:
+        RuntimeError: there is a run's result already, or the run failed.
+    """
+    found = [name for name in ("data", "dvc.lock") if (folder / name).exists()]
+    if found:
+        raise RuntimeError(f"{folder} has {' and '.join(found)}: a run has been here before.")
+    params = (folder / "params.yaml").read_bytes()
+    write_params(folder, smoke_params())
+    try:
+        finish_project(folder)
+    finally:
+        (folder / "params.yaml").write_bytes(params)
+
+
 def file_digests(folder: Path, *places: str) -> dict[str, str]:
     """Return the SHA-256 of every file below some places of a project, by path in the project.
 
@@ -150,3 +186,18 @@ def machine_line() -> str:
     commit = run_program(["git", "rev-parse", "--short", "HEAD"], ROOT).stdout.strip() or "unknown"
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     return f"Commit {commit}, Python {platform.python_version()}, {system}."
+
+
+def main() -> None:
+    """Run the pipeline in this checkout, or print what it left."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--digest", action="store_true", help="print a digest of what a run left")
+    if parser.parse_args().digest:
+        digests = file_digests(ROOT, "params.yaml", *_STATE)
+        print(hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest())
+    else:
+        finish_in_place(ROOT)
+
+
+if __name__ == "__main__":
+    main()
