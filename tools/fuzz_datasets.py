@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from seggen_core.config import DatasetConfig
 
 ROOT = Path(__file__).parent.parent
-TABLES = (".json", ".csv", ".txt")
+TABLES = (".json", ".csv", ".txt", ".xml", ".yaml", ".parquet")
 
 
 def make_campaign(count: int, rng: random.Random) -> Campaign:

@@ -60,6 +60,19 @@ class SplitFiles(Section):
     """Likewise of instance maps."""
 
 
+class ColumnNames(Section):
+    """Columns of a dataset of the Hugging Face Hub; None finds a column by its usual names."""
+
+    image: str | None = None
+    """Pictures: "image", "pixel_values"."""
+    mask: str | None = None
+    """Masks of ids: "mask", "label", "annotation"."""
+    instances: str | None = None
+    """Maps of instances, if there are any: "instances"."""
+    key: str | None = None
+    """Names of the samples: "key", "id", "file_name"; else the names of the images' files."""
+
+
 class DatasetConfig(ImageStorageConfig):
     """The real dataset and its low-data subsets (docs/datasets.md: what each reader expects).
 
@@ -74,9 +87,15 @@ class DatasetConfig(ImageStorageConfig):
         "coco_instance",
         "coco_panoptic",
         "coco_stuff",
+        "cvat",
         "folder",
+        "huggingface",
+        "label_studio",
+        "labelme",
         "mapillary",
+        "voc",
         "voc2012",
+        "yolo",
     ]
     """Name of the reader."""
     root: Path | None = None
@@ -93,13 +112,13 @@ class DatasetConfig(ImageStorageConfig):
     again, so set it first.
     """
     classes_file: str | None = None
-    """The class list, relative to `root`; for "folder", "mapillary" and COCO's formats, where it
-    has to agree with the files' own categories.
+    """The class list, relative to `root`, for every dataset with classes of the user's own; it has
+    to agree with what the files themselves list.
     """
     background: str | None = None
-    """For "coco_instance": name of a class for the pixels that no instance covers. For "folder"
-    with masks of one file a class: the listed class of the pixels that no mask covers. None ignores
-    them.
+    """For "coco_instance" and annotation tools' shapes: name of a class for the pixels that nothing
+    covers. For "folder" with masks of one file a class: the listed class of the pixels that no mask
+    covers. None ignores them.
     """
     class_masks: ClassMasks | None = None
     """For "folder": how masks are called if each class has a file of its own; None finds it from
@@ -113,6 +132,13 @@ class DatasetConfig(ImageStorageConfig):
     """For "coco_instance": what annotations with iscrowd are. None ignores them as COCO does, and
     refuses a file with classes of its own in which more than a tenth are such.
     """
+    boxes: Literal["areas", "ignore"] | None = None
+    """For annotation tools' shapes ("cvat", "labelme", "label_studio", "yolo"): what upright
+    rectangles are. None paints them like other shapes, and refuses files in which more than a tenth
+    are such, because boxes around objects are no masks.
+    """
+    columns: ColumnNames = ColumnNames()
+    """For "huggingface": names of the columns."""
     use_sbd: bool = False
     """Train on VOC 2012's 10,582 images with SBD masks ("trainaug") instead of VOC's 1,464."""
     splits: Literal["published", "val_as_test", "val_from_train", "all_from_train"] = "published"

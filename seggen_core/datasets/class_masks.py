@@ -20,6 +20,7 @@ from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.config.data import ClassMasks
 from seggen_core.datasets.class_table import ClassTable
 from seggen_core.datasets.decode import (
+    Picture,
     check_same_size,
     open_picture,
     read_files,
@@ -242,7 +243,7 @@ class ClassMaskReader(IdMapReader):
         )
 
 
-def _read_class_mask(path: Path, *, like: Path, size: tuple[int, int]) -> np.ndarray:
+def _read_class_mask(path: Path, *, like: Picture, size: tuple[int, int]) -> np.ndarray:
     """Return where the class of a mask is, bool [H, W].
 
     Args:

@@ -6,14 +6,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
+from seggen_core.datasets.annotated_files import SPLIT_NAMES
 from seggen_core.datasets.coco_categories import choose_classes
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
+from seggen_core.datasets.decode import Picture
 from seggen_core.datasets.json_stream import check_file
 from seggen_core.datasets.reader import MAX_UNLISTED_SHARE, SPLITS, Conventions
 from seggen_core.datasets.sample import CHECK
 from seggen_core.datasets.splits import places, plan_splits, published_splits
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import Taxonomy
+
+ROBOFLOW_FILE = "_annotations.coco.json"
 
 
 class CocoReader:
@@ -36,7 +40,11 @@ class CocoReader:
     ) -> None:
         """Index the annotation files; DatasetError where one or a folder is missing."""
         self._root, self._config = root, config
-        files = {s: places(config, split=s, layout=layout) for s in published_splits(config)}
+        files = {
+            split: places(config, split=split, layout=layout)
+            for split in published_splits(config)
+            if split in layout or split in config.files
+        }
         for where in files.values():  # all of them before minutes are spent on the first
             assert where.annotations is not None
             check_file(root / where.annotations)
@@ -61,6 +69,7 @@ class CocoReader:
             dataset=self.dataset,
         )
         self._keys = {split: keys for split, (_, keys) in chosen.items()}
+        self._drawn = frozenset(s for s, (source, _) in chosen.items() if source == "train" != s)
         self._indexes = {split: indexes[source] for split, (source, _) in chosen.items()}
         self._files = {split: files[source] for split, (source, _) in chosen.items()}
 
@@ -91,6 +100,11 @@ class CocoReader:
         )
 
     @property
+    def drawn_splits(self) -> frozenset[Split]:
+        """The splits whose samples are taken out of train."""
+        return self._drawn
+
+    @property
     def notes(self) -> list[str]:
         """What the files hold that is no part of the task, and what they don't say."""
         return list(self._notes)
@@ -99,7 +113,7 @@ class CocoReader:
         """Return the stems of the images, sorted."""
         return list(self._keys[split])
 
-    def _metadata(self, path: Path, *, image_id: int, instance_ids: list[int]) -> dict[str, Any]:
+    def _metadata(self, path: Picture, *, image_id: int, instance_ids: list[int]) -> dict[str, Any]:
         return {
             "file": path.relative_to(self._root).as_posix(),
             "image_id": image_id,
@@ -108,7 +122,7 @@ class CocoReader:
 
 
 def check_listed_size(
-    size: tuple[int, int], *, path: Path, entry: CocoImage, listed_in: Path
+    size: tuple[int, int], *, path: Picture, entry: CocoImage, listed_in: Path
 ) -> None:
     """Raise DatasetError where an image isn't of the size that JSON says.
 
@@ -124,15 +138,43 @@ def check_listed_size(
 
 
 def coco_layout(root: Path, **patterns: str) -> dict[Split, SplitFiles]:
-    """Return where COCO's splits of 2017 are.
+    """Return where COCO's splits of 2017 are, or those of a tool that exports COCO's format.
 
     Args:
-        root: of the dataset. Images may lie in it or in root/images.
+        root: of the dataset. COCO's images may lie in it or in root/images.
         patterns: the other fields of `SplitFiles`, with "{split}" for the split's name.
     """
+    layout = _exported_layout(root) if "masks" not in patterns else {}
+    if layout:
+        return layout
     below = "images/" if (root / "images").is_dir() else ""
     patterns["images"] = f"{below}{{split}}2017"
     return {
         split: SplitFiles(**{kind: text.format(split=split) for kind, text in patterns.items()})
         for split in SPLITS
     }
+
+
+def _exported_layout(root: Path) -> dict[Split, SplitFiles]:
+    """Return where the splits of a tool's export are; empty where there is none.
+
+    - Roboflow: train/_annotations.coco.json beside the images, valid, test.
+    - CVAT: annotations/instances_<subset>.json and images/ or images/<subset>; the subset
+      "default" is train.
+    - Label Studio: result.json and images/.
+    """
+    layout: dict[Split, SplitFiles] = {}
+    for split, names in SPLIT_NAMES.items():
+        for name in names:
+            if (root / name / ROBOFLOW_FILE).exists():
+                layout[split] = SplitFiles(images=name, annotations=f"{name}/{ROBOFLOW_FILE}")
+        subsets = [case for name in names for case in (name, name.capitalize())]
+        for subset in [*subsets, *(["default"] if split == "train" else [])]:
+            file = f"annotations/instances_{subset}.json"
+            if split not in layout and (root / file).exists():
+                folder = f"images/{subset}"
+                images = folder if (root / folder).is_dir() else "images"
+                layout[split] = SplitFiles(images=images, annotations=file)
+    if not layout and (root / "result.json").exists():
+        layout["train"] = SplitFiles(images="images", annotations="result.json")
+    return layout if "train" in layout else {}

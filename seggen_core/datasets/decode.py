@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from seggen_core.datasets.files import regular_size
+from seggen_core.datasets.packed import PackedFile
 from seggen_core.datasets.png import check_png
 from seggen_core.datasets.sample import CHECK
 from seggen_core.errors import DatasetError
@@ -35,7 +36,7 @@ IMAGE_MODES = ("RGB", "L", "RGBA", "LA", "P", "CMYK", "I;16", "1")
 
 _FORMATS = ("JPEG", "PNG")
 
-_EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION = 0x0112
 # What Pillow raises on damaged files, by decoder.
 _DECODE_ERRORS = (
     OSError,
@@ -72,13 +73,17 @@ _SIGNATURES = {
 """First bytes of what is often called .jpg or .png."""
 
 
+Picture = Path | PackedFile
+"""A file of one picture, or a part of a larger file."""
+
+
 @dataclass(frozen=True)
 class SampleFiles:
     """Where the parts of one sample are, and which of Pillow's modes they may have."""
 
-    image: Path
-    mask: Path
-    instances: Path | None = None
+    image: Picture
+    mask: Picture
+    instances: Picture | None = None
     mask_modes: Sequence[str] = ("L",)
     instances_modes: Sequence[str] = ("I;16",)
 
@@ -109,7 +114,7 @@ class DecodedFiles:
 
 @contextmanager
 def open_picture(
-    path: Path, *, modes: Sequence[str], header_only: bool = False
+    path: Picture, *, modes: Sequence[str], header_only: bool = False
 ) -> Iterator[Image.Image]:
     """Open a JPEG or PNG file whose header is sound; no pixels are decoded yet.
 
@@ -162,7 +167,7 @@ def open_picture(
         ) from None
 
 
-def _other_format(path: Path) -> str:
+def _other_format(path: Picture) -> str:
     """Say what a file is that is neither JPEG nor PNG; "" where its first bytes don't tell."""
     try:
         with path.open("rb") as file:
@@ -174,7 +179,7 @@ def _other_format(path: Path) -> str:
     return next((what for first, what in _SIGNATURES.items() if start.startswith(first)), "")
 
 
-def _check_grey_bits(image: Image.Image, *, path: Path, modes: Sequence[str]) -> None:
+def _check_grey_bits(image: Image.Image, *, path: Picture, modes: Sequence[str]) -> None:
     """Refuse masks of 2 or 4 bits: Pillow scales their ids to 0-255, and 1 of 3 becomes 85."""
     tiles = getattr(image, "tile", None)  # of the file, before its pixels are decoded
     bits = str(tiles[0][3]).partition(";")[2] if tiles and image.mode == "L" else ""
@@ -185,7 +190,7 @@ def _check_grey_bits(image: Image.Image, *, path: Path, modes: Sequence[str]) ->
         )
 
 
-def to_rgb(image: Image.Image, *, path: Path) -> Image.Image:
+def to_rgb(image: Image.Image, *, path: Picture) -> Image.Image:
     """Return a decoded image of `IMAGE_MODES` as 8-bit RGB.
 
     CMYK is converted without a colour profile. Of 16 bits the high ones are taken.
@@ -233,7 +238,7 @@ def read_files(files: SampleFiles) -> DecodedFiles:
     # 2. The image, at a reduced size where it is huge.
     with open_picture(files.image, modes=IMAGE_MODES) as image:
         stored_size = image.size
-        turned = _is_turned(image, files=files, mask_size=mask.size)
+        turned = is_turned(image, path=files.image, drawn_on=files.mask, size=mask.size)
         factor = 1
         while stored_size[0] * stored_size[1] > DRAFT_PIXELS * factor**2 and factor < 8:
             factor *= 2
@@ -272,7 +277,7 @@ def read_headers(files: SampleFiles) -> tuple[int, int]:
         with open_picture(files.instances, modes=modes, header_only=True) as instances:
             check_same_size(files.instances, instances.size, files.mask, size)
     with open_picture(files.image, modes=IMAGE_MODES, header_only=True) as image:
-        _is_turned(image, files=files, mask_size=size)
+        is_turned(image, path=files.image, drawn_on=files.mask, size=size)
     return size
 
 
@@ -281,29 +286,38 @@ def _palette(mask: Image.Image) -> np.ndarray | None:
     return None if colors is None else np.array(colors, np.uint8).reshape(-1, 3)
 
 
-def _is_turned(image: Image.Image, *, files: SampleFiles, mask_size: tuple[int, int]) -> bool:
-    """Return whether the mask was drawn on the image as its EXIF tag displays it.
+def is_turned(
+    image: Image.Image, *, path: Picture, drawn_on: Picture | str, size: tuple[int, int]
+) -> bool:
+    """Return whether labels were drawn on the image as its EXIF tag displays it.
+
+    Args:
+        image: as opened.
+        path: its file.
+        drawn_on: the file of the labels, named in errors.
+        size: (width, height) of the image that was drawn on.
 
     Raises:
         DatasetError: no size fits, or the sizes can't tell.
     """
-    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     width, height = image.size
     if orientation not in (0, 1):
         if orientation <= 4 or width == height:  # mirrored or turned by half: the size stays
+            name = drawn_on if isinstance(drawn_on, str) else drawn_on.name
             raise DatasetError(
-                f"{files.image} has EXIF orientation {orientation}, and nothing tells whether "
-                f"{files.mask.name} was drawn on the image as stored or as displayed; "
+                f"{path} has EXIF orientation {orientation}, and nothing tells whether "
+                f"{name} was drawn on the image as stored or as displayed; "
                 "expected no orientation tag: save the image upright without it"
             )
-        if mask_size == (height, width):
+        if size == (height, width):
             return True
-    check_same_size(files.image, image.size, files.mask, mask_size)
+    check_same_size(path, image.size, drawn_on, size)
     return False
 
 
 def check_same_size(
-    path: Path, size: tuple[int, int], other: Path, other_size: tuple[int, int]
+    path: Picture, size: tuple[int, int], other: Picture | str, other_size: tuple[int, int]
 ) -> None:
     """Raise DatasetError where two files of a sample differ in size (width, height)."""
     if size != other_size:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from seggen_core.datasets.packed import PackedFile
 from seggen_core.datasets.sample import CHECK
 from seggen_core.errors import DatasetError
 
@@ -143,13 +144,15 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def regular_size(path: Path) -> int:
+def regular_size(path: Path | PackedFile) -> int:
     """Return the bytes of a regular file, without opening it: a FIFO would wait for a writer.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
         DatasetError: it is a folder, FIFO, device or socket, or a link in a circle.
     """
+    if isinstance(path, PackedFile):
+        return len(path.data)
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -129,6 +129,7 @@ class IdMapReader:
             runs=form.runs,
         )
         self._keys = {split: keys for split, (_, keys) in chosen.items()}
+        self._drawn = frozenset(s for s, (source, _) in chosen.items() if source == "train" != s)
         self._notes += [
             f"there is no {split} split; {len(keys)} samples are taken out of train for it"
             for split, (source, keys) in chosen.items()
@@ -204,6 +205,11 @@ class IdMapReader:
     def palette(self) -> np.ndarray:
         """The dataset's colours, uint8 [num_classes, 3]."""
         return self._form.table.palette
+
+    @property
+    def drawn_splits(self) -> frozenset[Split]:
+        """The splits whose samples are taken out of train."""
+        return self._drawn
 
     @property
     def notes(self) -> list[str]:

@@ -1,11 +1,11 @@
 """Arrays of ids: from those in a dataset's files to train ids and numbered instances."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 
 from seggen_core.datasets.class_table import ClassTable
+from seggen_core.datasets.decode import Picture
 from seggen_core.datasets.sample import CHECK, check_labelled
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass
@@ -24,7 +24,7 @@ def id_table(train_ids: Mapping[int, int]) -> np.ndarray:
     return table
 
 
-def to_train_ids(ids: np.ndarray, *, table: np.ndarray, path: Path, allowed: str) -> np.ndarray:
+def to_train_ids(ids: np.ndarray, *, table: np.ndarray, path: Picture, allowed: str) -> np.ndarray:
     """Map the ids of a file to train ids.
 
     Args:
@@ -51,7 +51,7 @@ def to_train_ids(ids: np.ndarray, *, table: np.ndarray, path: Path, allowed: str
     return segmentation_map
 
 
-def ids_of_colors(colors: np.ndarray, *, table: ClassTable, path: Path) -> np.ndarray:
+def ids_of_colors(colors: np.ndarray, *, table: ClassTable, path: Picture) -> np.ndarray:
     """Turn an RGB mask into the ids of its classes.
 
     Colours are matched exactly: a colour that no class has is an error. A mask with R = G = B
@@ -104,7 +104,7 @@ def ids_of_bits(bits: np.ndarray, *, table: ClassTable) -> np.ndarray:
 
 
 def check_palette(
-    ids: np.ndarray, *, palette: np.ndarray, table: ClassTable, path: Path, dataset: str
+    ids: np.ndarray, *, palette: np.ndarray, table: ClassTable, path: Picture, dataset: str
 ) -> None:
     """Compare the colours that a mask's file gives its ids with those of the classes.
 
@@ -136,7 +136,7 @@ def check_palette(
             )
 
 
-def number_instances(ids: np.ndarray, *, path: Path | None) -> tuple[np.ndarray, list[int]]:
+def number_instances(ids: np.ndarray, *, path: Picture | None) -> tuple[np.ndarray, list[int]]:
     """Number instances 1, 2, ... in the order of their ids.
 
     Args:
@@ -166,7 +166,7 @@ def sorted_unique(ids: np.ndarray) -> np.ndarray:
 
 
 def check_instances(
-    instance_map: np.ndarray, segmentation_map: np.ndarray, *, path: Path | None
+    instance_map: np.ndarray, segmentation_map: np.ndarray, *, path: Picture | None
 ) -> None:
     """Raise DatasetError where instances cover several classes: the maps are of different images.
 

@@ -74,6 +74,24 @@ def stream_arrays(path: Path, *, arrays: set[str]) -> Iterator[Element]:
         raise DatasetError(f"{path} can't be read: {error}") from None
 
 
+def stream_list(path: Path, *, expected: str) -> Iterator[Element]:
+    """Yield the elements of a JSON document that is one array; `Element.array` is "".
+
+    Args:
+        path: the file.
+        expected: what it should be and what to do, in messages.
+
+    Raises:
+        DatasetError: as `stream_arrays`.
+    """
+    check_file(path)
+    try:
+        with path.open("rb") as file:
+            yield from _Scanner(file, path=path, expected=expected).listed()
+    except OSError as error:
+        raise DatasetError(f"{path} can't be read: {error}") from None
+
+
 def read_elements(path: Path, *, spans: Iterable[tuple[int, int]]) -> Iterator[Any]:
     """Parse elements again by their places, (start, length) in bytes.
 
@@ -99,8 +117,8 @@ class _Scanner:
     UTF-8 too. Values with other characters are decoded again as UTF-8.
     """
 
-    def __init__(self, file: BinaryIO, *, path: Path) -> None:
-        self._file, self._path = file, path
+    def __init__(self, file: BinaryIO, *, path: Path, expected: str = _EXPECTED) -> None:
+        self._file, self._path, self._expected = file, path, expected
         has_mark = file.read(len(_BYTE_ORDER_MARK)) == _BYTE_ORDER_MARK
         self._offset = len(_BYTE_ORDER_MARK) if has_mark else 0
         file.seek(self._offset)
@@ -125,8 +143,18 @@ class _Scanner:
             else:
                 self._value()
             ends = self._ends("}")
+        self._end("object")
+
+    def listed(self) -> Iterator[Element]:
+        """Walk a top-level array."""
+        self._expect("[")
+        for value, start, length in self._array():
+            yield Element("", value, start, length)
+        self._end("array")
+
+    def _end(self, kind: str) -> None:
         if self._peek():
-            raise self._broken("more follows behind the end of the object")
+            raise self._broken(f"more follows behind the end of the {kind}")
 
     def _array(self) -> Iterator[tuple[Any, int, int]]:
         ends = self._skip("]")
@@ -200,6 +228,6 @@ class _Scanner:
 
     def _broken(self, what: str) -> DatasetError:
         return DatasetError(
-            f"{self._path} is not valid at byte {self._offset + self._at}: {what}; {_EXPECTED}: "
-            "copy it again"
+            f"{self._path} is not valid at byte {self._offset + self._at}: {what}; "
+            f"{self._expected}: copy it again"
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seggen_core.config import DatasetConfig, SegGenConfig
+from seggen_core.config.data import ColumnNames
 from seggen_core.datasets import (
     ade20k,
     camvid,
@@ -12,9 +13,15 @@ from seggen_core.datasets import (
     coco_instance,
     coco_panoptic,
     coco_stuff,
+    cvat,
     folder,
+    huggingface,
+    label_studio,
+    labelme,
     mapillary,
+    voc,
     voc2012,
+    yolo,
 )
 from seggen_core.datasets.files import describe_folder
 from seggen_core.datasets.reader import DatasetReader
@@ -37,9 +44,12 @@ _OPTIONAL = (
     "crowds",
     "class_masks",
     "class_overlaps",
+    "boxes",
+    "columns",
 )
-_NOT_SET: tuple[object, ...] = (None, False, {}, "refuse")
+_NOT_SET: tuple[object, ...] = (None, False, {}, "refuse", ColumnNames())
 _FILES = frozenset({"files"})
+_SHAPES = _FILES | {"classes_file", "background", "boxes"}
 _DATASETS = {
     "ade20k": _Dataset(ade20k.open_reader, _FILES),
     "camvid": _Dataset(camvid.open_reader, _FILES),
@@ -49,12 +59,18 @@ _DATASETS = {
     ),
     "coco_panoptic": _Dataset(coco_panoptic.open_reader, _FILES | {"classes_file"}),
     "coco_stuff": _Dataset(coco_stuff.open_reader, _FILES),
+    "cvat": _Dataset(cvat.open_reader, _SHAPES),
     "folder": _Dataset(
         folder.open_reader,
         _FILES | {"classes_file", "background", "class_masks", "class_overlaps"},
     ),
+    "huggingface": _Dataset(huggingface.open_reader, _FILES | {"classes_file", "columns"}),
+    "label_studio": _Dataset(label_studio.open_reader, _SHAPES),
+    "labelme": _Dataset(labelme.open_reader, _SHAPES),
     "mapillary": _Dataset(mapillary.open_reader, _FILES | {"classes_file"}),
+    "voc": _Dataset(voc.open_reader, _FILES | {"classes_file"}),
     "voc2012": _Dataset(voc2012.open_reader, _FILES | {"use_sbd"}),
+    "yolo": _Dataset(yolo.open_reader, _SHAPES),
 }
 
 

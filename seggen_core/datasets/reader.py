@@ -70,6 +70,10 @@ class DatasetReader(Protocol):
     def notes(self) -> list[str]:
         """Facts about the files as a whole: samples that are no part of the task, for example."""
 
+    @property
+    def drawn_splits(self) -> frozenset[Split]:
+        """The splits whose samples are taken out of train."""
+
     def keys(self, split: Split) -> list[str]:
         """Return the keys of `split` in a fixed order, those of bad samples among them."""
 

@@ -56,6 +56,11 @@ class ScenesReader:
         return SCENES_TAXONOMY
 
     @property
+    def drawn_splits(self) -> frozenset[Split]:
+        """None: each split has a stream of its own."""
+        return frozenset()
+
+    @property
     def palette(self) -> np.ndarray:
         """Colours as the generators have them, uint8 [8, 3]."""
         return class_palette(len(SCENES_TAXONOMY))

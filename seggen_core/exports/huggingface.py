@@ -1,6 +1,7 @@
 """A dataset folder of the Hugging Face Hub: Parquet files a split, and a card.
 
     data/<split>-00000.parquet ...    key, image, mask, instances, source, prompt, metadata
+    id2label.json                     names of the classes by train id
     README.md                         card: licence, classes, colours, methods, models, quality
 
 `datasets.load_dataset(folder)` reads it, on disk and as a repository of the Hub. Pixels of `mask`
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from seggen_core.exports.job import ExportJob, Writer
 from seggen_core.exports.sample import ExportSample
+from seggen_core.project.publish import write_json
 
 GROUP_BYTES = 64 * 2**20
 """Pictures that are in memory at a time."""
@@ -87,6 +89,8 @@ samples = datasets.load_dataset("<this folder>", split="{split}")
         """End the files."""
         for files in self._splits.values():
             files.finish(self._schema)
+        names = {c.train_id: c.name for c in self.job.selection.taxonomy}
+        write_json(self.folder / "id2label.json", names)
         return []
 
     def close(self) -> None:

@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from seggen_core.cli import main
-from seggen_core.commands.init import set_key
 from seggen_core.config import load_config
+from seggen_core.config.params_text import set_key
 from seggen_core.datasets.open import open_project_dataset
 from tests.datasets.layouts import WRITERS
 from tests.datasets.test_cross_checks import change_annotations, own_categories
@@ -45,7 +45,9 @@ def test_every_dataset_gets_a_file_that_works(
     if name == "mapillary":  # eight classes are more than one tiny map has
         assert (data / "config.json").is_file()
     more = ("--set", "use_sbd=false") if name == "voc2012" else ()
-    assert init(project, "--dataset", name, "--root", str(data), *more) == 0
+    assert init(project, "--root", str(data), *more) == 0
+    assert f"is laid out for the reader {name}" in capsys.readouterr().out
+    assert init(project, "--force", "--dataset", name, "--root", str(data), *more) == 0
     config = load_config(project / "params.yaml")
     place = Path(f"my data/{name}")
     assert (config.dataset.name, config.dataset.root, config.dataset.reads) == (name, place, place)

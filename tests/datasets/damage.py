@@ -1,16 +1,18 @@
 """Ways to damage a dataset's files, and what its reader then says of them."""
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from seggen_core.config import DatasetConfig
+from seggen_core.datasets.decode import MAX_PIXELS
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.errors import DatasetError
@@ -28,6 +30,11 @@ IMAGES = {
     "folder": "images/train/a/{}.jpg",
     "mapillary": "training/images/{}.jpg",
     "voc2012": "VOCdevkit/VOC2012/JPEGImages/{}.jpg",
+    "cvat": "images/train/{}.jpg",
+    "label_studio": "images/train/{}.jpg",
+    "labelme": "train/{}.jpg",
+    "voc": "JPEGImages/{}.jpg",
+    "yolo": "train/images/{}.jpg",
 }
 
 
@@ -40,10 +47,13 @@ MASKS = {
     "folder": "masks/train/a/{}.png",
     "mapillary": "training/labels/{}.png",
     "voc2012": "VOCdevkit/VOC2012/SegmentationClass/{}.png",
+    "voc": "SegmentationClass/{}.png",
 }
 
 
-ID_MASKS = {k: v for k, v in MASKS.items() if k != "coco_panoptic"}
+ID_MASKS = {k: v for k, v in MASKS.items() if k not in ("coco_panoptic", "voc")}
+SHAPES = ("cvat", "label_studio", "labelme", "yolo")
+"""Readers of shapes, which have no masks."""
 
 
 def open_(root: Path, section: dict[str, Any]) -> DatasetReader:
@@ -106,3 +116,79 @@ def change_json(path: Path, change: Callable[[dict], Any]) -> None:
     tree = json.loads(path.read_text())
     change(tree)
     path.write_text(json.dumps(tree))
+
+
+# How a file is spoilt, what the message says, and whether its header tells (a tiny file cut short
+# may lose its header too).
+FILES: dict[str, tuple[Callable[[Path, Path], Any], str, Literal[True] | None]] = {
+    "missing": (lambda p, root: p.unlink(), r"has no (image|mask)|is missing", True),
+    "zero bytes": (lambda p, root: p.write_bytes(b""), r"is empty \(0 bytes\)", True),
+    "truncated": (
+        lambda p, root: p.write_bytes(p.read_bytes()[: int(p.stat().st_size * 0.7)]),
+        "can't be decoded",
+        None,
+    ),
+    "no picture": (
+        lambda p, root: p.write_bytes(b"<html>not found</html>"),
+        "can't be decoded",
+        True,
+    ),
+    "transparent": (
+        lambda p, root: Image.merge("RGBA", [Image.open(p).convert("L")] * 4).save(p, format="PNG"),
+        "has mode RGBA; expected|has transparent pixels",
+        None,
+    ),
+    "WebP": (
+        lambda p, root: Image.open(p).convert("RGB").save(p, format="WEBP"),
+        "it is a WebP file, whatever its name says",
+        True,
+    ),
+    "pointer of Git LFS": (
+        lambda p, root: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
+        r"run: git lfs pull",
+        True,
+    ),
+    "huge": (
+        lambda p, root: claim_size(p, 8193, 8192),
+        rf"is 8193x8192; expected at most {MAX_PIXELS} pixels",
+        True,
+    ),
+    "decompression bomb": (
+        lambda p, root: claim_size(p, 60_000, 60_000),
+        rf"expected at most {MAX_PIXELS} pixels",
+        True,
+    ),
+    "link out of the root": (link_out, "is a link out of", True),
+    "link in a circle": (
+        lambda p, root: replace(p, lambda: p.symlink_to(p)),
+        "can't be (followed|read)",
+        True,
+    ),
+    "FIFO": (
+        lambda p, root: replace(p, lambda: os.mkfifo(p)),
+        "is a FIFO; expected a regular file",
+        True,
+    ),
+    "folder": (lambda p, root: replace(p, p.mkdir), "has no (image|mask)", True),
+    "other size": (
+        lambda p, root: Image.open(p).resize((20, 16)).save(p),
+        "expected the same size",
+        True,
+    ),
+}
+
+FILES_OF_SAMPLES = {
+    case: FILES[case]
+    for case in (
+        "zero bytes",
+        "truncated",
+        "no picture",
+        "transparent",
+        "WebP",
+        "pointer of Git LFS",
+        "huge",
+        "decompression bomb",
+        "other size",
+    )
+}
+"""What may be wrong with the bytes of a picture, wherever they lie."""

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from seggen_core.datasets.class_table import load_class_rows
+from tests.datasets import tool_layouts
 
 WIDTH, HEIGHT, BLOCK = 24, 16, 8
 STEMS = {"train": ["a_000000", "a_000001", "b_000000"], "val": ["c_000000", "c_000001"]}
@@ -254,4 +255,4 @@ WRITERS = {
         mapillary,
         voc2012,
     )
-}
+} | tool_layouts.WRITERS

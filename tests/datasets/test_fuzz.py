@@ -84,7 +84,7 @@ def test_a_dataset_with_something_changed_is_read_or_refused(tmp_path: Path, par
         root.mkdir()
         section = WRITERS[name](root)
         files = sorted(p for p in root.rglob("*") if p.is_file())
-        texts = [p for p in files if p.suffix in (".json", ".csv", ".txt")]
+        texts = [p for p in files if p.suffix in (".json", ".csv", ".txt", ".xml", ".yaml")]
         path = rng.choice(texts if texts and rng.random() < 0.6 else files)
         is_value = path.suffix == ".json" and rng.random() < 0.7
         changed, what = (change_value if is_value else change_bytes)(path.read_bytes(), rng)

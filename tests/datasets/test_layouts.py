@@ -19,6 +19,7 @@ from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.datasets.sample import RawSample
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
+from tests.datasets import tool_layouts
 from tests.datasets.layouts import BLOCK, HEIGHT, STEMS, WIDTH, WRITERS, blocks, save
 
 real_data = pytest.mark.skipif(
@@ -82,7 +83,11 @@ def test_train_without_its_validation_samples(tmp_path: Path, name: str) -> None
     assert sorted(reader.keys("train") + reader.keys("val")) == open_(tmp_path, section).keys(
         "train"
     )
-    if name == "folder":  # the user's own data: what isn't there is taken out of train
+    if name == "folder" or name in tool_layouts.WRITERS:
+        # The user's own data: what isn't there is taken out of train.
+        reader = open_(tmp_path, section, splits="published", keep_val_in_train=False)
+        assert [len(reader.keys(split)) for split in SPLITS] == [2, 2, 1]
+        assert any("there is no test split; 1 samples" in note for note in reader.notes)
         return
     with pytest.raises(
         DatasetError, match=r"test(ing|2017|annot)?(\.txt|\.json|/images)? is missing"

@@ -6,6 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from seggen_core.config import DatasetConfig
+from seggen_core.datasets.open import open_dataset
+from seggen_core.datasets.reader import SPLITS
 from seggen_core.exports import huggingface
 from seggen_core.project.paths import ProjectPaths
 from tests.exports.conftest import Export
@@ -47,6 +50,17 @@ def test_load_dataset_gives_all_maps_back(
     table = pq.read_table(out / "data" / "val-00000.parquet").to_pylist()
     mask = Image.open(io.BytesIO(table[0]["mask"]["bytes"]))
     assert (mask.mode, mask.format) == ("L", "PNG")
+
+
+def test_the_folder_is_a_dataset_for_the_reader(paths: ProjectPaths, export: Export) -> None:
+    out = export("--to", "huggingface", "real")
+    section = {"name": "huggingface", "root": out, "max_unlisted_share": 1.0}
+    reader = open_dataset(DatasetConfig.model_validate(section), seed=0)
+    for split in SPLITS:
+        for key, sample in zip(reader.keys(split), stored(paths, f"real/{split}"), strict=True):
+            found = reader.read(split, key)
+            np.testing.assert_array_equal(found.segmentation_map, sample.segmentation_map)
+            assert (found.instance_map is None) == (sample.instance_map is None)
 
 
 def test_the_card_names_licence_classes_models_and_quality(

@@ -1,0 +1,167 @@
+"""How samples, images and annotations find one another in the exports of annotation tools."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Generic, TypeVar
+
+from seggen_core.config import DatasetConfig, Split, SplitFiles
+from seggen_core.datasets.files import FileListing, brief, normal
+from seggen_core.datasets.sample import CHECK
+from seggen_core.datasets.splits import places, published_splits
+from seggen_core.errors import DatasetError
+
+SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""What tools call the splits, in lower case."""
+
+CLASS_FILES = (
+    "classes.json",
+    "classes.csv",
+    "class_names.txt",
+    "labels.txt",
+)
+"""Class lists that are found beside annotations without being named."""
+
+Place = TypeVar("Place", bound=Hashable)
+
+
+class NamedImages(Generic[Place]):
+    """The entries of an annotation file, each with the image that it names.
+
+    A sample's key is the path of its image below the folder of images, without suffix; that of an
+    entry without an image is the name that the entry has.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[tuple[str, Place]],
+        *,
+        images: FileListing,
+        listed_in: Path,
+        may_drop: Callable[[str], str] = lambda name: name,
+    ) -> None:
+        """Match entries and images.
+
+        Args:
+            entries: name of the image, and place in the file, of each entry.
+            images: the folder, listed with all folders below it.
+            listed_in: the annotation file, for messages.
+            may_drop: from a name to what it is called where it isn't found under its own.
+        """
+        self._images, self._listed_in = images, listed_in
+        by_stem: dict[str, list[str]] = {}
+        for key in images.names:
+            by_stem.setdefault(key.rpartition("/")[2], []).append(key)
+        self._entries: dict[str, list[tuple[str, Place]]] = {}
+        for name, place in entries:
+            key, found = self._match(name, by_stem)
+            if key not in images:
+                key, found = self._match(may_drop(name), by_stem)
+            self._entries.setdefault(key, []).append((found, place))
+
+    def _match(self, name: str, by_stem: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+        """Return the key of the image that a name means, and the name."""
+        path = PurePosixPath(normal(name))
+        key = path.with_suffix("").as_posix() if path.name else normal(name)
+        if key in self._images:
+            return key, name
+        candidates = by_stem.get(key.rpartition("/")[2], [])
+        ends = [c for c in candidates if f"/{c}".endswith(f"/{key}")]
+        starts = [c for c in candidates if f"/{key}".endswith(f"/{c}")]
+        for matches in (ends, starts):
+            if len(matches) == 1:
+                return matches[0], name
+        return key, name
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of all images and entries, sorted."""
+        return sorted(self._entries.keys() | self._images.names.keys())
+
+    @property
+    def entry_keys(self) -> list[str]:
+        """Keys of the entries alone, sorted."""
+        return sorted(self._entries)
+
+    def entry(self, key: str) -> tuple[str, Place]:
+        """Return name and place of the entry of a sample.
+
+        Raises:
+            DatasetError: there is none, or several.
+        """
+        entries = self._entries.get(key, [])
+        if not entries:
+            image = next(iter(self._images.paths(key)), key)
+            raise DatasetError(
+                f"{brief(image)} has no annotation; expected an entry for it in {self._listed_in}: "
+                f"annotate it, or list the samples to use (dataset.files, keys) {CHECK}"
+            )
+        if len(entries) > 1:
+            names = brief(", ".join(name for name, _ in entries))
+            raise DatasetError(
+                f"{self._listed_in} has {len(entries)} images called {brief(key)} ({names}); "
+                f"expected one: remove the others {CHECK}"
+            )
+        return entries[0]
+
+    def image(self, key: str, *, root: Path) -> Path:
+        """Return the image of a sample; DatasetError where it is missing, doubled or another."""
+        found = self._images.only(key, root=root, counterpart=None)
+        for name, _ in self._entries.get(key, [])[:1]:
+            if PurePosixPath(normal(name)).name != normal(found.name):
+                raise DatasetError(
+                    f"{self._listed_in} names {brief(name)}, but the image found is {found}; "
+                    f"expected the same file: correct the name {CHECK}"
+                )
+        return found
+
+    def has_entry(self, key: str) -> bool:
+        """Return whether exactly one entry speaks of a sample."""
+        return len(self._entries.get(key, ())) == 1
+
+
+def split_places(
+    config: DatasetConfig, layout: Mapping[Split, SplitFiles]
+) -> dict[Split, SplitFiles]:
+    """Return where the files of the splits are that are there and needed, train among them.
+
+    Raises:
+        DatasetError: there is no train split.
+    """
+    found = {
+        split: places(config, split=split, layout=layout)
+        for split in published_splits(config)
+        if split in layout or split in config.files
+    }
+    if "train" not in found:
+        raise DatasetError(
+            f"{config.name} has no train split in {config.root} (found: "
+            f"{', '.join(layout) or 'none'}); expected one: name its files in dataset.files"
+        )
+    return found
+
+
+def split_of_name(name: str) -> Split | None:
+    """Return the split that a tool's name for it means; None if it means none."""
+    return next((s for s, names in SPLIT_NAMES.items() if name.lower() in names), None)
+
+
+def only_keys(keys: Sequence[str], listed: Sequence[str] | None) -> list[str]:
+    """Return the samples to use: those of a list, if there is one."""
+    return list(keys) if listed is None else list(listed)
+
+
+def find_class_file(config: DatasetConfig, root: Path, names: Sequence[str]) -> Path | None:
+    """Return the class list that is named, or the only one that lies there."""
+    if config.classes_file is not None:
+        return root / config.classes_file
+    present = [root / name for name in names if (root / name).exists()]
+    if len(present) > 1:
+        raise DatasetError(
+            f"{root} has {' and '.join(p.name for p in present)}; expected one class list: set "
+            "dataset.classes_file"
+        )
+    return present[0] if present else None
