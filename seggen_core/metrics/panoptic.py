@@ -3,7 +3,7 @@
 A predicted and a true segment of one class match if their IoU exceeds 0.5; a segment has at most
 one match. Ignored true pixels are not part of the union. An unmatched predicted segment is no false
 positive if more than half of it lies on ignored pixels and crowds of its class. A crowd is never
-missed.
+missed. Boundary PQ (Cheng et al., CVPR 2021) takes the smaller one of mask and boundary IoU.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from seggen_core.colors.panoptic import PanopticMap
+from seggen_core.metrics.boundary import label_boundaries
 from seggen_core.taxonomy import IGNORE_INDEX
 
 
@@ -62,6 +63,7 @@ def count_panoptic(
     truth: PanopticMap,
     num_classes: int,
     crowds: Collection[tuple[int, int]] = (),
+    boundary: int | None = None,
 ) -> PanopticCounts:
     """Match the segments of one image.
 
@@ -72,6 +74,8 @@ def count_panoptic(
         crowds: (class, instance id) of the true segments that are crowds. COCO has at most one
             crowd of a class in an image. If there are several, all of them count here (in
             panopticapi: the last one in its file).
+        boundary: width of boundaries in pixels, for boundary PQ (`metrics.boundary`); None compares
+            whole segments.
 
     Raises:
         ValueError: sizes differ, or a class is out of range.
@@ -79,7 +83,7 @@ def count_panoptic(
     shapes = prediction.segmentation_map.shape, truth.segmentation_map.shape
     if shapes[0] != shapes[1]:
         raise ValueError(f"the prediction is {shapes[0]}, the truth {shapes[1]}; expected one size")
-    pairs = _overlaps(truth, prediction)
+    pairs = _overlaps(truth, prediction, boundary=boundary)
     true, predicted = _Segments.of(pairs.true_ids, pairs), _Segments.of(pairs.predicted_ids, pairs)
     for name, segments in (("prediction", predicted), ("truth", true)):
         foreign = (segments.classes >= num_classes) & (segments.classes != IGNORE_INDEX)
@@ -98,6 +102,8 @@ def count_panoptic(
     union = true.areas[true.of_pair] + (predicted.areas - in_void)[predicted.of_pair] - pairs.areas
     candidates = one_class & ~is_void & ~is_crowd[true.of_pair]
     iou = np.divide(pairs.areas, union, out=np.zeros(len(union)), where=candidates)
+    if boundary is not None:
+        iou = np.minimum(iou, _boundary_iou(pairs, true, predicted, where=candidates))
     matched = iou > 0.5
 
     # 2. Unmatched segments. A prediction is excused if more than half of it is in void and crowds.
@@ -119,14 +125,19 @@ class _Overlaps:
     Attributes:
         true_ids, predicted_ids: class * 65536 + instance; one id for all ignored pixels.
         areas: pixels that they share.
+        true_boundary, predicted_boundary, both_boundaries: those of them in the boundary of the
+            true segment, of the predicted one, and of both; 0 if boundaries aren't compared.
     """
 
     true_ids: np.ndarray
     predicted_ids: np.ndarray
     areas: np.ndarray
+    true_boundary: np.ndarray
+    predicted_boundary: np.ndarray
+    both_boundaries: np.ndarray
 
 
-def _overlaps(truth: PanopticMap, prediction: PanopticMap) -> _Overlaps:
+def _overlaps(truth: PanopticMap, prediction: PanopticMap, *, boundary: int | None) -> _Overlaps:
     """Count the pixels of every pair of segments.
 
     It reads the first pixel of each run of equal pixels and weights it by the run's length, because
@@ -137,18 +148,34 @@ def _overlaps(truth: PanopticMap, prediction: PanopticMap) -> _Overlaps:
         for panoptic in (truth, prediction)
         for plane in (panoptic.segmentation_map, panoptic.instance_map)
     ]
+    edges = np.zeros((2, 0), bool)
+    if boundary is not None:
+        edges = np.stack(
+            [label_boundaries(m.segment_ids(), width=boundary).ravel() for m in (truth, prediction)]
+        )
     starts_run = np.ones(len(planes[0]), bool)
     np.not_equal(planes[0][1:], planes[0][:-1], out=starts_run[1:])
-    for plane in planes[1:]:
+    for plane in (*planes[1:], *(edges if boundary is not None else ())):
         starts_run[1:] |= plane[1:] != plane[:-1]
     starts = np.flatnonzero(starts_run)
+    lengths = np.diff(starts, append=len(starts_run))
     runs = np.zeros(len(starts), np.int64)
     for plane in planes:
         runs = runs << 16 | plane[starts]
     # A hash table: three times as fast as the sort of np.unique.
     pair_of_run, pairs = pd.factorize(runs)
-    areas = np.bincount(pair_of_run, np.diff(starts, append=len(starts_run))).astype(np.int64)
-    return _Overlaps(_segment_ids(pairs >> 32), _segment_ids(pairs & 0xFFFFFFFF), areas)
+
+    def pixels(flags: np.ndarray) -> np.ndarray:
+        return np.bincount(pair_of_run, lengths * flags, len(pairs)).astype(np.int64)
+
+    none = np.zeros(len(pairs), np.int64)
+    flagged = [none] * 3
+    if boundary is not None:
+        true, predicted = edges[:, starts]
+        flagged = [pixels(true), pixels(predicted), pixels(true & predicted)]
+    areas = np.bincount(pair_of_run, lengths).astype(np.int64)
+    ids = _segment_ids(pairs >> 32), _segment_ids(pairs & 0xFFFFFFFF)
+    return _Overlaps(*ids, areas, *flagged)
 
 
 def _segment_ids(ids: np.ndarray) -> np.ndarray:
@@ -183,6 +210,18 @@ class _Segments:
     def any(self, flags: np.ndarray) -> np.ndarray:
         """Return whether one of each segment's pairs is flagged, bool [S]."""
         return self.sum(flags) > 0
+
+
+def _boundary_iou(
+    pairs: _Overlaps, true: _Segments, predicted: _Segments, *, where: np.ndarray
+) -> np.ndarray:
+    """Return the boundary IoU of each pair, float64 [P]; 0 where `where` doesn't hold."""
+    is_void = true.classes[true.of_pair] == IGNORE_INDEX
+    of_true = true.sum(pairs.true_boundary)[true.of_pair]
+    of_predicted = predicted.sum(pairs.predicted_boundary * ~is_void)[predicted.of_pair]
+    union = of_true + of_predicted - pairs.both_boundaries
+    none = np.zeros(len(union))
+    return np.divide(pairs.both_boundaries, union, out=none, where=where & (union > 0))
 
 
 def panoptic_quality(

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from pycocotools import coco, cocoeval
 from pycocotools import mask as mask_api
+from scipy import ndimage
 
-from seggen_core.metrics.instance import AveragePrecision, Instances, average_precision
+from seggen_core.metrics.boundary import boundary_width
+from seggen_core.metrics.instance import (
+    AveragePrecision,
+    Instances,
+    PrecisionCounter,
+    average_precision,
+)
 
 SIZE = (160, 200)
 NUM_CLASSES = 4
@@ -57,13 +64,39 @@ def draw_images(seed: int, *, count: int) -> list[tuple[Instances, Instances]]:
     return images
 
 
-def coco_figures(images: list[tuple[Instances, Instances]]) -> list[float]:
-    """Return AP, AP50, AP75, APs, APm, APl as pycocotools computes them, -1 for no value."""
+class BoundaryEval(cocoeval.COCOeval):
+    """pycocotools' evaluation with the smaller one of mask IoU and boundary IoU."""
+
+    def computeIoU(self, imgId: int, catId: int) -> np.ndarray | list:  # noqa: N802, N803
+        """Boundaries are cut off as boundary-iou-api does it: by erosions of 3x3, one a pixel."""
+        iou = super().computeIoU(imgId, catId)
+        if not len(iou):
+            return iou
+        found = sorted(self._dts[imgId, catId], key=lambda d: -d["score"])[:100]
+        wanted = self._gts[imgId, catId]
+        rims = [[self._rim(a) for a in group] for group in (found, wanted)]
+        crowds = [a["iscrowd"] for a in wanted]
+        rim_iou = mask_api.iou(*rims, crowds)
+        return np.where(np.array(crowds, bool), iou, np.minimum(iou, rim_iou))
+
+    @staticmethod
+    def _rim(annotation: dict) -> dict:
+        mask = mask_api.decode(annotation["segmentation"]).astype(bool)
+        times, square = boundary_width(mask.shape), np.ones((3, 3), bool)
+        inside = ndimage.binary_erosion(mask, structure=square, iterations=times)
+        return mask_api.encode(np.asfortranarray(mask & ~inside, np.uint8))
+
+
+def coco_figures(
+    images: list[tuple[Instances, Instances]],
+    evaluator: type[cocoeval.COCOeval] = cocoeval.COCOeval,
+) -> list[float]:
+    """Return AP, AP50, AP75, APs, APm, APl as pycocotools computes them, NaN for no value."""
     truth, detections, annotations = coco.COCO(), [], []
     for image_id, (predicted, true) in enumerate(images, start=1):
         for group, target in ((true, annotations), (predicted, detections)):
             for k, mask in enumerate(group.masks):
-                if not mask.any():
+                if not mask.any() and group is true:
                     continue
                 run_lengths = mask_api.encode(np.asfortranarray(mask, np.uint8))
                 entry = {"image_id": image_id, "category_id": int(group.class_ids[k])}
@@ -79,11 +112,11 @@ def coco_figures(images: list[tuple[Instances, Instances]]) -> list[float]:
         "categories": [{"id": c} for c in range(NUM_CLASSES)],
     }
     truth.createIndex()
-    evaluation = cocoeval.COCOeval(truth, truth.loadRes(copy.deepcopy(detections)), "segm")
+    evaluation = evaluator(truth, truth.loadRes(copy.deepcopy(detections)), "segm")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return evaluation.stats[:6].tolist()
+    return [100 * v if v >= 0 else np.nan for v in evaluation.stats[:6].tolist()]
 
 
 def figures(result: AveragePrecision) -> list[float]:
@@ -100,10 +133,38 @@ def figures(result: AveragePrecision) -> list[float]:
 @pytest.mark.parametrize("seed", range(12))
 def test_figures_are_those_of_pycocotools(seed: int) -> None:
     images = draw_images(seed, count=12)
-    expected = [100 * v if v >= 0 else np.nan for v in coco_figures(images)]
     computed = figures(average_precision(iter(images), num_classes=NUM_CLASSES))
-    assert computed == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    np.testing.assert_array_equal(computed, coco_figures(images))
     assert 0 < computed[0] < computed[1] < 100
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundary_figures_are_those_of_pycocotools_with_boundary_iou(seed: int) -> None:
+    images = draw_images(seed, count=8)
+    computed = figures(average_precision(images, num_classes=NUM_CLASSES, boundary=True))
+    np.testing.assert_array_equal(computed, coco_figures(images, BoundaryEval))
+    assert computed[0] < figures(average_precision(images, num_classes=NUM_CLASSES))[0]
+
+
+def test_more_than_100_predictions_of_a_class_and_one_without_a_pixel() -> None:
+    true = instances([box(0, 0, 40, 40), box(60, 60, 30, 30)], [0, 0])
+    many = [box(k % 100, k, 5, 5) for k in range(110)] + [box(60, 60, 30, 30), box(0, 0, 40, 40)]
+    scores = [0.5] * 110 + [0.1, 0.9]
+    empty = np.zeros(SIZE, bool)
+    predicted = instances([*many, empty], [0] * 113, scores=[*scores, 0.95])
+    found = figures(average_precision([(predicted, true)], num_classes=1))
+    np.testing.assert_array_equal(found, coco_figures([(predicted, true)]))
+    # The right one with score 0.1 is the 113th; the empty one comes before the other.
+    assert found[0] == pytest.approx(100 * 51 / 101 / 2)
+
+
+def test_a_counter_keeps_no_mask() -> None:
+    counter = PrecisionCounter(NUM_CLASSES)
+    for predicted, true in draw_images(0, count=5):
+        counter.add(predicted, true=true)
+    kept = [m for matches in counter._matches for m in matches]
+    sizes = [array.nbytes for m in kept for array in vars(m).values()]
+    assert sum(sizes) == 24 * sum(len(m.scores) for m in kept)
 
 
 def test_a_perfect_and_a_moved_prediction_by_hand() -> None:

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.metrics.panoptic import PanopticCounts, count_panoptic, panoptic_quality
@@ -164,8 +165,8 @@ def test_ignored_pixels_are_void_whatever_their_instance_ids() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_counts_are_those_of_panopticapi(seed: int) -> None:
+def draw(seed: int) -> tuple[PanopticMap, PanopticMap]:
+    """Return a prediction and the truth, of four classes."""
     rng = np.random.default_rng(seed)
     blocks = rng.choice([0, 1, 2, 3, IGNORE_INDEX], (2, 5, 5)).astype(np.uint8)
     instances = (rng.integers(1, 4, (2, 5, 5)) * (blocks % 2)).astype(np.uint16)
@@ -176,12 +177,49 @@ def test_counts_are_those_of_panopticapi(seed: int) -> None:
         np.where(changed, np.kron(blocks[1], np.ones((6, 6), np.uint8)), grown[0]),
         np.where(changed, np.kron(instances[1], np.ones((6, 6), np.uint16)), grown[1]),
     )
+    return prediction, truth
+
+
+def rim(mask: np.ndarray, *, width: int) -> np.ndarray:
+    """The boundary of a mask as boundary-iou-api cuts it off, by erosions of 3x3, one a pixel."""
+    return mask & ~ndimage.binary_erosion(mask, np.ones((3, 3), bool), iterations=width)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_counts_are_those_of_panopticapi(seed: int) -> None:
+    prediction, truth = draw(seed)
     segments = [int(s) for s in np.unique(truth.segment_ids()) if 0 < s >> 16 < 4]
     crowd = segments[seed % len(segments)] if seed % 3 else None
     crowds = () if crowd is None else {(crowd >> 16, crowd & 65535)}
     found = lists(count_panoptic(prediction, truth=truth, num_classes=4, crowds=crowds))
     for mine, theirs in zip(found, literal_counts(prediction, truth, 4, crowd), strict=True):
         assert mine == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("width", [1, 3])
+def test_boundary_counts_take_the_smaller_iou(seed: int, width: int) -> None:
+    prediction, truth = draw(seed)
+    found = count_panoptic(prediction, truth=truth, num_classes=4, boundary=width)
+    iou, positives = np.zeros(4), np.zeros(4, int)
+    valid = truth.segmentation_map != IGNORE_INDEX
+    for true_id in set(np.unique(truth.segment_ids()).tolist()) - {VOID}:
+        for predicted_id in set(np.unique(prediction.segment_ids()).tolist()) - {VOID}:
+            a, b = truth.segment_ids() == true_id, prediction.segment_ids() == predicted_id
+            if true_id >> 16 != predicted_id >> 16 or not (a & b).any():
+                continue
+            pairs = [(a, b), (rim(a, width=width), rim(b, width=width))]
+            value = min((x & y).sum() / (x | y & valid).sum() for x, y in pairs)
+            if value > 0.5:
+                iou[true_id >> 16] += value
+                positives[true_id >> 16] += 1
+    np.testing.assert_allclose(found.iou, iou, rtol=1e-12)
+    assert found.true_positives.tolist() == positives.tolist()
+    whole = count_panoptic(prediction, truth=truth, num_classes=4)
+    assert (found.true_positives + found.false_negatives).tolist() == (
+        whole.true_positives + whole.false_negatives
+    ).tolist()
+    assert panoptic_quality(found).pq <= panoptic_quality(whole).pq
 
 
 def test_counts_of_images_add_up() -> None:
