@@ -21,6 +21,7 @@ from seggen_core.commands import (
     export,
     init,
     lineage,
+    mask,
     plan,
     pretrain,
     report,
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Any] = {
     "validate": validate,
     "show": show,
     "plan": plan,
+    "mask": mask,
     "export": export,
     "captions-export": captions_export,
     "captions-import": captions_import,
@@ -74,7 +76,7 @@ COMMANDS: dict[str, Any] = {
 _EXIT_BROKEN_PIPE = 141
 """What a shell says of a program that SIGPIPE ended."""
 
-_WITHOUT_PARAMS = {"code", "export", "init"}
+_WITHOUT_PARAMS = {"code", "export", "init", "mask"}
 """Commands that get no configuration, since they do not read params.yaml."""
 
 _ITEMS = {

@@ -46,6 +46,10 @@ class SamplingConfig(Section):
     """Denoising steps."""
     guidance_scale: float = Field(2.0, ge=1, le=1000)
     """Classifier-free guidance; 1 is off."""
+    negative_prompt: str | None = None
+    """What guidance leads away from ("blurry, drawing"), with `guidance_scale` above 1; None is the
+    pipeline's own: the empty prompt, and zeros for SDXL.
+    """
     controlnet_conditioning_scale: float = Field(1.0, ge=0, le=1000)
     """Factor on the outputs of a ControlNet. A factor above 1 compensates for a short training
     (docs/results.md).

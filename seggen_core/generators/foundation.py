@@ -43,15 +43,8 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
     # Not AutoPipelineForText2Image: it imports every pipeline that diffusers has, some 10 s of CPU.
     from diffusers import DiffusionPipeline
 
-    folder = Path(source)
-    _check_source(str(source), revision=revision)
+    folder = fetch_pipeline(source, revision=revision)
     try:
-        if not folder.is_dir():
-            folder = Path(
-                DiffusionPipeline.download(
-                    str(source), revision=revision, use_safetensors=True, trust_remote_code=False
-                )
-            )
         index = check_index(folder, classes=_CONTROLNET_PIPELINES)
         check_links(folder)
         check_parts(folder, index)
@@ -84,6 +77,31 @@ def load_pipeline(source: str | Path, *, revision: str | None = None) -> Any:
     return pipeline
 
 
+def fetch_pipeline(source: str | Path, *, revision: str | None = None) -> Path:
+    """Return the folder of a pipeline; one of the hub is downloaded if it isn't on this machine.
+
+    Raises:
+        FoundationError: no such folder, a hub repository without a full commit hash, or one that
+            can't be downloaded.
+    """
+    from diffusers import DiffusionPipeline
+
+    _check_source(str(source), revision=revision)
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(
+            DiffusionPipeline.download(
+                str(source), revision=revision, use_safetensors=True, trust_remote_code=False
+            )
+        )
+    # The library raises whatever it meets in the repository and on the way to it.
+    except Exception as error:
+        raise FoundationError(
+            f"can't load a text-to-image pipeline from {source} at {revision}: {error}"
+        ) from error
+
+
 def _check_source(source: str, *, revision: str | None) -> None:
     """Raise FoundationError where a pipeline is neither a folder nor pinned by commit."""
     folder = Path(source)
@@ -98,7 +116,8 @@ def _check_source(source: str, *, revision: str | None) -> None:
     elif revision is None or not _COMMIT.fullmatch(revision):
         raise FoundationError(
             f"{source} is neither a folder here nor a hub repository pinned by commit (revision: "
-            f"{revision!r}); set foundation.revision to the 40-digit commit to load"
+            f"{revision!r}); name the 40-digit commit to load, as foundation.revision in "
+            "params.yaml or as --revision"
         )
 
 

@@ -135,6 +135,8 @@ def sample_latents(
     if control_images is not None:
         arguments["image"] = to_condition(control_images).to(pipeline.unet.device)
         arguments["controlnet_conditioning_scale"] = config.controlnet_conditioning_scale
+    if config.negative_prompt is not None:
+        arguments["negative_prompt"] = [config.negative_prompt] * len(prompts)
     return pipeline(
         prompt=prompts,
         generator=generators,

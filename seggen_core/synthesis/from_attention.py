@@ -5,7 +5,7 @@ Diffusion). A mask labels the classes that its prompt names. Other pixels may sh
 training ignores them unless the taxonomy has a class called background.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,8 @@ class AttentionSamples:
         images: uint8 [B, H, W, 3].
         labels: uint8 [B, H, W]: k where class k (from 1) of the image's prompt is, 0 outside,
             IGNORE_INDEX where uncertain.
-        status: per image "accepted" or why its mask can't be used.
+        status: per image "accepted" or why its mask can't be used, that of its first class.
+        class_status: per image the same of every class, in the order of the labels.
         quality: per image the scores of `mask_quality`, of its prompt's first class.
         maps: float32 [B, s, s] in [0, 1] by name: cross_attention, expansion_<s> for each scale,
             background, soft_mask; of the first class.
@@ -45,6 +46,7 @@ class AttentionSamples:
     images: np.ndarray
     labels: np.ndarray
     status: tuple[str, ...]
+    class_status: tuple[tuple[str, ...], ...]
     quality: tuple[dict[str, float], ...]
     maps: dict[str, np.ndarray]
 
@@ -79,18 +81,27 @@ def seediff_self_resolutions(unet: Any, *, config: SeeDiffConfig, latent_size: i
             f"{latent_size}x{latent_size} latents the chosen cross-attention layers have "
             f"{', '.join(map(str, available))}; choose one of these"
         )
-    existing = {a.resolution for a in layers if not a.is_cross}
-    if missing := sorted(set(config.self_attention_resolutions or ()) - existing):
+    return expansion_sides({a.resolution for a in layers if not a.is_cross}, config=config)
+
+
+def expansion_sides(existing: Iterable[int], *, config: SeeDiffConfig) -> list[int]:
+    """Return which of the resolutions of self-attention that there are `config.strategy` needs.
+
+    Raises:
+        AttentionError: there is none at one of `config.self_attention_resolutions`.
+    """
+    known = sorted(existing)
+    if missing := sorted(set(config.self_attention_resolutions or ()) - set(known)):
         raise AttentionError(
             f"seediff.self_attention_resolutions has {', '.join(map(str, missing))}, but with "
-            f"{latent_size}x{latent_size} latents this network has self-attention at "
-            f"{', '.join(map(str, sorted(existing)))}"
+            f"images of this size the network has self-attention at {', '.join(map(str, known))}"
         )
     if config.strategy == "ca":
         return []
-    chosen_sides = config.self_attention_resolutions
-    sides = existing if chosen_sides is None else set(chosen_sides)
-    return sorted(r for r in sides if r >= config.cross_attention_resolution)
+    chosen = (
+        known if config.self_attention_resolutions is None else config.self_attention_resolutions
+    )
+    return sorted({r for r in chosen if r >= config.cross_attention_resolution})
 
 
 def class_masks(
@@ -201,35 +212,69 @@ def generate_from_attention(
                 request=request,
             )
             calls.append(_samples_of_call(captured, num_real=num_real, config=config))
+    return join_samples(calls)
+
+
+def join_samples(parts: Sequence[AttentionSamples]) -> AttentionSamples:
+    """Return the samples of several calls as one batch, in their order."""
     return AttentionSamples(
-        images=np.concatenate([c.images for c in calls]),
-        labels=np.concatenate([c.labels for c in calls]),
-        status=sum((c.status for c in calls), ()),
-        quality=sum((c.quality for c in calls), ()),
-        maps={name: np.concatenate([c.maps[name] for c in calls]) for name in calls[0].maps},
+        images=np.concatenate([c.images for c in parts]),
+        labels=np.concatenate([c.labels for c in parts]),
+        status=sum((c.status for c in parts), ()),
+        class_status=sum((c.class_status for c in parts), ()),
+        quality=sum((c.quality for c in parts), ()),
+        maps={name: np.concatenate([c.maps[name] for c in parts]) for name in parts[0].maps},
     )
 
 
 def _samples_of_call(
     captured: CapturedImages, *, num_real: int, config: SeeDiffConfig
 ) -> AttentionSamples:
-    """Return the samples of one network call, of its first `num_real` rows.
+    """Return the samples of one network call, of its first `num_real` rows."""
+    recorder = captured.recorder
+    samples = label_images(
+        captured.pixels,
+        recorder.cross_map(config.cross_attention_resolution),
+        {r: recorder.self_map(r) for r in recorder.self_resolutions},
+        status=captured.status,
+        config=config,
+    )
+    return AttentionSamples(
+        images=samples.images[:num_real],
+        labels=samples.labels[:num_real],
+        status=samples.status[:num_real],
+        class_status=samples.class_status[:num_real],
+        quality=samples.quality[:num_real],
+        maps={name: m[:num_real] for name, m in samples.maps.items()},
+    )
 
-    Masks come from attention and from the very pixels that are kept.
+
+def label_images(
+    pixels: torch.Tensor,
+    cross_maps: torch.Tensor,
+    self_maps: dict[int, torch.Tensor],
+    *,
+    status: Sequence[str],
+    config: SeeDiffConfig,
+) -> AttentionSamples:
+    """Return images with their masks, which come from attention and from the pixels that are kept.
+
+    Args:
+        pixels: the 8-bit values of the images, float32 [B, 3, H, W] in 0..255.
+        cross_maps: float32 [B, P, s, s] of P classes an image; zero where an image has fewer.
+        self_maps: float32 [B, N, N] by resolution.
+        status: per image "accepted" or why it can't be used.
+        config: the method.
+
+    Raises:
+        AttentionError: as `class_masks`.
     """
-    recorder, images = captured.recorder, captured.pixels / 255
-    cross_maps = recorder.cross_map(config.cross_attention_resolution)
-    self_maps = {r: recorder.self_map(r) for r in recorder.self_resolutions}
     results = [
-        class_masks(cross_maps[:, k], self_maps, config=config, images=images)
+        class_masks(cross_maps[:, k], self_maps, config=config, images=pixels / 255)
         for k in range(cross_maps.shape[1])
     ]
     first, labels = results[0], combine_classes(results)
-    quality = mask_quality(first, mask=labels == 1, beta=config.beta)
-    status = [
-        image if image != ACCEPTED else mask_status(mask, scores, config=config)
-        for image, mask, scores in zip(captured.status, first.status, quality, strict=True)
-    ]
+    quality, class_status = _judge_masks(results, labels, status=status, config=config)
     maps = {
         "cross_attention": first.cross_attention,
         **{f"expansion_{r}": m for r, m in first.expansions.items()},
@@ -237,9 +282,34 @@ def _samples_of_call(
         "soft_mask": first.soft,
     }
     return AttentionSamples(
-        images=captured.arrays[:num_real],
-        labels=labels[:num_real].cpu().numpy(),
-        status=tuple(status[:num_real]),
-        quality=tuple(quality[:num_real]),
-        maps={name: m[:num_real].cpu().numpy() for name, m in maps.items()},
+        images=pixels.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy(),
+        labels=labels.cpu().numpy(),
+        status=tuple(statuses[0] for statuses in class_status),
+        class_status=class_status,
+        quality=quality,
+        maps={name: m.cpu().numpy() for name, m in maps.items()},
     )
+
+
+def _judge_masks(
+    results: Sequence[ClassMasks],
+    labels: torch.Tensor,
+    *,
+    status: Sequence[str],
+    config: SeeDiffConfig,
+) -> tuple[tuple[dict[str, float], ...], tuple[tuple[str, ...], ...]]:
+    """Return the scores of each image's first class, and the status of each of its classes."""
+    scores = [
+        mask_quality(result, mask=labels == k, beta=config.beta)
+        for k, result in enumerate(results, start=1)
+    ]
+    class_status = tuple(
+        tuple(
+            image
+            if image != ACCEPTED
+            else mask_status(result.status[row], of_class[row], config=config)
+            for result, of_class in zip(results, scores, strict=True)
+        )
+        for row, image in enumerate(status)
+    )
+    return tuple(scores[0]), class_status

@@ -88,7 +88,7 @@ def test_a_hub_repository_needs_a_full_commit() -> None:
     for revision in (None, "main", "a" * 39, "A" * 40):
         with pytest.raises(
             FoundationError,
-            match=r"stabilityai/sdxl is neither a folder here nor .* set foundation\.revision",
+            match=r"stabilityai/sdxl is neither a folder here nor .* name the 40-digit commit",
         ) as e:
             load_pipeline("stabilityai/sdxl", revision=revision)
         assert repr(revision) in str(e.value)
