@@ -33,6 +33,7 @@ class StageNode:
         desc: its description in dvc.yaml.
         meta: what dvc.yaml says of it below `meta`, for other tools than DVC.
         upstream: names of the stages that write what it reads.
+        always_changed: whether DVC runs it each time.
     """
 
     name: str
@@ -49,6 +50,7 @@ class StageNode:
     desc: str | None
     meta: dict[str, Any]
     upstream: tuple[str, ...]
+    always_changed: bool = False
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "StageNode":

@@ -182,6 +182,7 @@ def _node(
         desc=stage.desc,
         meta=stage.meta or {},
         upstream=tuple(upstream),
+        always_changed=stage.always_changed,
     )
 
 

@@ -143,7 +143,8 @@ def repro(options: Options) -> int:
             return report_failures(failed, logs=logs)
     manifest = load_manifest(root)
     look = stage_changes if options.dry else partial(due_changes, say=screen.say)
-    changed = set(look(manifest, root=root))
+    # A stage that always runs (`always_changed`) has just done so, if it is a hidden one.
+    changed = set(look(manifest, root=root)) - hidden.results.keys()
     durations = read_durations(options.state)
     schedule = Schedule(manifest, selected=selected, changed=changed, durations=durations)
     due = schedule.due()

@@ -67,6 +67,7 @@ def lock_status(
             for kind, paths in (("changed deps", inputs), ("changed outs", missing))
             if paths
         ]
+        reasons += ["always changed"] if node.always_changed else []
         if reasons:
             changed[name] = reasons
     return changed
@@ -108,7 +109,11 @@ def changed_paths(reasons: Iterable[Any], *, kind: str) -> dict[str, str]:
 
 _MAX_REASONS = 4
 _STATES = {"modified": "changed", "new": "is new"}
-_SINGLE_REASONS = {"changed command": "its command changed", "changed checksum": "it changed"}
+_SINGLE_REASONS = {
+    "changed command": "its command changed",
+    "changed checksum": "it changed",
+    "always changed": "it runs each time",
+}
 
 
 def in_words(reasons: Iterable[Any]) -> str:

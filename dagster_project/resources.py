@@ -58,11 +58,15 @@ class WeakClassPolicy:
 
 
 def project_root() -> Path:
-    """The folder that holds dvc.yaml: SEGGEN_PROJECT, else the one that this package is in.
+    """The folder that holds dvc.yaml: SEGGEN_PROJECT, else the checkout that this package is in.
 
+    An installed package is in no checkout: there it is the working directory.
     A function, so that another project can be shown by the same code without touching it.
     """
-    return Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parent.parent).resolve()
+    if project := os.environ.get(PROJECT_VARIABLE):
+        return Path(project).resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "dvc.yaml").is_file() else Path.cwd()
 
 
 @dg.io_manager(config_schema={})

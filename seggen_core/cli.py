@@ -22,6 +22,7 @@ from seggen_core.commands import (
     init,
     lineage,
     mask,
+    new,
     plan,
     pretrain,
     report,
@@ -57,6 +58,7 @@ STAGES = {
 """
 
 COMMANDS: dict[str, Any] = {
+    "new": new,
     "init": init,
     "validate": validate,
     "show": show,
@@ -76,7 +78,7 @@ COMMANDS: dict[str, Any] = {
 _EXIT_BROKEN_PIPE = 141
 """What a shell says of a program that SIGPIPE ended."""
 
-_WITHOUT_PARAMS = {"code", "export", "init", "mask"}
+_WITHOUT_PARAMS = {"code", "export", "init", "mask", "new"}
 """Commands that get no configuration, since they do not read params.yaml."""
 
 _ITEMS = {

@@ -1,6 +1,7 @@
 import contextlib
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,24 @@ def test_a_single_stage_gets_its_hidden_inputs_first(with_hidden: Path) -> None:
     edit(with_hidden / "dataset.txt", "first", "second")
     assert list(outcomes()) == ["digests", "masksyn@car"]
     assert "masksyn@car" not in changed_stages(with_hidden)
+
+
+def test_a_hidden_stage_that_always_runs_is_no_work_left(
+    with_hidden: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`dvc repro` runs it each time, and what follows it where it wrote something else."""
+    edit(with_hidden / "dvc.yaml", "    deps: [dataset.txt]\n    outs: [data/digest]",
+         "    always_changed: true\n    outs: [data/digest]")  # fmt: skip
+    assert load_manifest(with_hidden).stages["digests"].always_changed
+
+    def run(*targets: str) -> list[str]:
+        capsys.readouterr()
+        assert repro.main(["--cd", str(with_hidden), *targets]) == 0
+        return sorted(
+            re.findall(r"^\[ *\d+/\d+\] (\S+) ", capsys.readouterr().out, flags=re.MULTILINE)
+        )
+
+    assert run("masksyn") == ["digests", "masksyn@bus", "masksyn@car"]
+    assert run("masksyn") == ["digests"]
+    edit(with_hidden / "dataset.txt", "first", "second")
+    assert run("masksyn") == ["digests", "masksyn@bus", "masksyn@car"]

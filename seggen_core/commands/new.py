@@ -1,0 +1,160 @@
+"""`seggen new`: make a project, in a folder or repository of its own."""
+
+import argparse
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seggen_core.project.paths import ProjectPaths
+
+SUMMARY = "make a project: dvc.yaml, params.yaml, profiles, and settings of DVC, git and Dagster"
+
+SOURCES_DEP = re.compile(r"^    deps: \[seggen_core\].*$", flags=re.MULTILINE)
+"""What the stage `code` depends on in the repository of seggen."""
+INSTALLED_DEP = """\
+    deps: [requirements.txt] # it names the version of seggen; `seggen new --update` renews both
+    always_changed: true # only this stage, a second long, sees the code that is installed"""
+
+WORKSPACE = """\
+# Dagster's code location: what `dagster` loads in this folder.
+load_from:
+  - python_module:
+      module_name: dagster_project.definitions
+      location_name: seggen
+"""
+_COPIED = (".dvcignore", ".dvc/config", ".dvc/.gitignore")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("folder", type=Path, help="the project's folder; it may hold a repository")
+    parser.add_argument(
+        "--profile", default="scenes", help="whose params.yaml it gets (default: scenes, the demo)"
+    )
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="renew dvc.yaml and the settings for the installed version; params.yaml and profiles "
+        "that are there stay",
+    )
+
+
+def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa: ARG001 (the new project has its own)
+    """Write the project.
+
+    Raises:
+        ConfigError: files are in the way, or there is no such profile or project.
+        StorageError: the folder can't be written.
+    """
+    folder: Path = arguments.folder
+    files = dict(_files(arguments.profile))
+    _check(folder, files, update=arguments.update)
+    folder.mkdir(parents=True, exist_ok=True)
+    has_git = _open_git(folder)
+    if not has_git:
+        files[".dvc/config"] += "    no_scm = true\n"
+    kept = {"params.yaml"} if arguments.update else set()
+    for name, text in files.items():
+        if name not in kept or not (folder / name).exists():
+            _write(folder / name, text)
+    _extend(folder / ".gitignore")
+    _copy_profiles(folder / "profiles")
+    verb = "renewed for" if arguments.update else "made by"
+    from seggen_core.project.shipped import version
+
+    print(f"{folder}: a project {verb} seggen {version()}")
+    if arguments.update:
+        print("next: dvc repro (it runs what the new code or pipeline concerns)")
+    else:
+        print(f"next: cd {folder}, then: dvc repro")
+        print("for a dataset of yours: seggen init --force --dataset NAME --root FOLDER")
+    return 0
+
+
+def _files(profile: str) -> Iterator[tuple[str, str]]:
+    """Yield (path in the project, text) of the files that are written, but .gitignore."""
+    from seggen_core.errors import ConfigError
+    from seggen_core.project.shipped import shipped, version
+
+    params = shipped("profiles") / profile / "params.yaml"
+    if not params.is_file():
+        known = sorted(p.parent.name for p in shipped("profiles").glob("*/params.yaml"))
+        raise ConfigError(f"there is no profile {profile!r}; known: {', '.join(known)}")
+    pipeline, count = SOURCES_DEP.subn(
+        INSTALLED_DEP, shipped("dvc.yaml").read_text(encoding="utf-8")
+    )
+    assert count == 1, "the stage `code` of dvc.yaml depends on seggen_core"
+    yield "dvc.yaml", pipeline
+    yield "params.yaml", params.read_text(encoding="utf-8")
+    yield "requirements.txt", f"seggen[pipeline]=={version()}\n"
+    yield "workspace.yaml", WORKSPACE
+    for name in _COPIED:
+        yield name, shipped(name).read_text(encoding="utf-8")
+
+
+def _check(folder: Path, files: dict[str, str], *, update: bool) -> None:
+    """Refuse to replace what is there, and to update what is no project."""
+    from seggen_core.errors import ConfigError
+
+    if update:
+        if not (folder / "dvc.yaml").is_file():
+            raise ConfigError(
+                f"{folder} has no dvc.yaml, so there is no project to update; "
+                f"run: seggen new {folder}"
+            )
+        return
+    above = next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
+    )
+    if not above.is_dir():
+        raise ConfigError(f"{above} is no folder; name another place for the project")
+    there = [name for name in (*files, "profiles") if (folder / name).exists()]
+    if there:
+        raise ConfigError(
+            f"{folder} has {', '.join(there)} already; name an empty folder or repository, or "
+            f"renew a project that is there: seggen new --update {folder}"
+        )
+
+
+def _open_git(folder: Path) -> bool:
+    """Make a git repository unless the folder is in one; return whether there is git."""
+    git = shutil.which("git")
+    if git is None:
+        return False
+    ask = [git, "-C", str(folder), "rev-parse", "--git-dir"]
+    if subprocess.run(ask, check=False, capture_output=True).returncode:
+        init = [git, "-C", str(folder), "init", "--quiet"]
+        return not subprocess.run(init, check=False, capture_output=True).returncode
+    return True
+
+
+def _write(file: Path, text: str) -> None:
+    from seggen_core.project.storage import written_whole
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def _extend(gitignore: Path) -> None:
+    """Add the lines of seggen's .gitignore that the project's lacks."""
+    from seggen_core.project.shipped import shipped
+
+    lines = shipped(".gitignore").read_text(encoding="utf-8").splitlines()
+    there = gitignore.read_text(encoding="utf-8").splitlines() if gitignore.exists() else []
+    missing = [line for line in lines if line not in there]
+    if missing:
+        _write(gitignore, "\n".join([*there, *missing]) + "\n")
+
+
+def _copy_profiles(target: Path) -> None:
+    """Copy the profiles that aren't there; params.yaml names files in them."""
+    from seggen_core.project.shipped import shipped
+
+    for source in sorted(shipped("profiles").iterdir()):
+        if source.is_dir() and not (target / source.name).exists():
+            shutil.copytree(source, target / source.name)
