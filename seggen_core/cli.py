@@ -18,6 +18,8 @@ from seggen_core.commands import (
     captions_export,
     captions_import,
     code,
+    completion,
+    doctor,
     export,
     init,
     lineage,
@@ -30,6 +32,7 @@ from seggen_core.commands import (
     track,
     validate,
 )
+from seggen_core.commands.parsing import BEFORE, Parser, add_project_options, add_version, parse
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
@@ -71,6 +74,8 @@ COMMANDS: dict[str, Any] = {
     "report": report,
     "lineage": lineage,
     "track": track,
+    "doctor": doctor,
+    "completion": completion,
     "code": code,
 }
 """The other commands: modules with SUMMARY, add_arguments and run."""
@@ -78,7 +83,7 @@ COMMANDS: dict[str, Any] = {
 _EXIT_BROKEN_PIPE = 141
 """What a shell says of a program that SIGPIPE ended."""
 
-_WITHOUT_PARAMS = {"code", "export", "init", "mask", "new"}
+_WITHOUT_PARAMS = {"code", "completion", "doctor", "export", "init", "mask", "new"}
 """Commands that get no configuration, since they do not read params.yaml."""
 
 _ITEMS = {
@@ -94,22 +99,20 @@ _ITEMS = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Build the parser of all subcommands."""
     about = "Synthetic segmentation data from text-to-image diffusion models."
-    parser = argparse.ArgumentParser(prog="seggen", description=about)
-    parser.add_argument(
-        "--params",
-        type=Path,
-        default=Path("params.yaml"),
-        help="parameter file; its folder is the project root",
-    )
+    parser = Parser(prog="seggen", description=about)
+    add_version(parser)
+    add_project_options(parser, dest=BEFORE)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, summary in STAGES.items():
         command = commands.add_parser(stage, help=summary, description=f"Stage {stage}: {summary}.")
+        add_project_options(command)
         if stage in _ITEMS:
             help_text = f"{_ITEMS[stage]}, or DVC's name of the stage: {stage}@<{_ITEMS[stage]}>"
             command.add_argument("--item", required=True, type=_item_parser(stage), help=help_text)
+        command.set_defaults(parser=command)
     for name, module in COMMANDS.items():
         command = commands.add_parser(
             name,
@@ -117,6 +120,8 @@ def build_parser() -> argparse.ArgumentParser:
             description=f"{module.SUMMARY[0].upper()}{module.SUMMARY[1:]}.",
         )
         module.add_arguments(command)
+        add_project_options(command, dest=None if name in _WITHOUT_PARAMS else "overrides")
+        command.set_defaults(parser=command)
     return parser
 
 
@@ -142,7 +147,7 @@ def _item_parser(stage: str) -> Callable[[str], str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return the exit code; a user's error is printed as one message."""
-    arguments = build_parser().parse_args(argv)
+    arguments = parse(build_parser(), argv, without_set=_WITHOUT_PARAMS)
     if not sys.stderr.isatty():
         os.environ.setdefault(
             "TQDM_DISABLE", "1"
@@ -156,7 +161,6 @@ def main(argv: list[str] | None = None) -> int:
     from seggen_core.project.storage import disk_errors
 
     try:
-        from seggen_core.config import load_config
         from seggen_core.project.paths import ProjectPaths
 
         try:
@@ -170,13 +174,12 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.command in _WITHOUT_PARAMS:
                 exit_code = COMMANDS[arguments.command].run(arguments, paths=paths)
             else:
-                exit_code = _run(arguments, config=load_config(arguments.params), paths=paths)
+                exit_code = _run(arguments, config=_load(arguments), paths=paths)
             sys.stdout.flush()
             return exit_code
     except BrokenPipeError:
-        if arguments.command in STAGES:
-            raise
-        _drop_output()
+        if not _drop_output() and arguments.command in STAGES:
+            raise  # another pipe than the output's: a bug
         return _EXIT_BROKEN_PIPE  # whoever read it, such as `head`, has seen enough
     except SegGenError as error:
         if isinstance(error, StorageError):
@@ -195,13 +198,29 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _drop_output() -> None:
-    """Drop output that can't be written: Python's last flush would change the exit code."""
+def _drop_output() -> bool:
+    """Drop output that can't be written: Python's last flush would change the exit code.
+
+    Returns:
+        Whether that was needed.
+    """
     try:
         sys.stdout.flush()
     except OSError:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _load(arguments: argparse.Namespace) -> "SegGenConfig":
+    from seggen_core.config import load_config
+    from seggen_core.project.shipped import profile_file
+
+    file = arguments.params
+    if getattr(arguments, "profile", None):  # `plan` may plan one instead of the parameter file
+        file = profile_file(arguments.profile, root=file.parent)
+    return load_config(file, overrides=arguments.overrides)
 
 
 def _run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:

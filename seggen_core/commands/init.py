@@ -1,7 +1,6 @@
 """`seggen init`: write params.yaml for a dataset from a profile."""
 
 import argparse
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,14 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse_setting(text: str) -> tuple[list[str], Any]:
-    from seggen_core.config.params_file import parse_params
+    from seggen_core.config.overrides import parse_override
     from seggen_core.errors import ConfigError
 
-    key, mark, value = text.partition("=")
-    if not mark or not re.fullmatch(r"\w{1,40}(\.\w{1,40}){0,4}", key, flags=re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not KEY=VALUE")
     try:
-        return key.removeprefix("dataset.").split("."), parse_params(value, name=key)
+        return parse_override(text.removeprefix("dataset."))
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -86,9 +82,11 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         DatasetError: the dataset isn't laid out as its reader expects.
         StorageError: the file can't be written.
     """
+    from seggen_core.config.overrides import set_value
     from seggen_core.datasets.reader import SPLITS
     from seggen_core.datasets.recognise import recognise_dataset
     from seggen_core.errors import ConfigError, DatasetError
+    from seggen_core.project.shipped import profile_file
     from seggen_core.project.storage import written_whole
 
     out: Path = arguments.params
@@ -108,9 +106,9 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     if arguments.root is not None:
         settings["root"] = settings["reads"] = _written_root(arguments.root, paths=paths)
     for keys, value in arguments.set:
-        _merge(settings, keys, value)
+        set_value(settings, keys, value)
     try:
-        text, reader = _adapt(_profile_path(profile, paths=paths), settings, paths=paths)
+        text, reader = _adapt(profile_file(profile, root=paths.root), settings, paths=paths)
     except DatasetError as error:
         raise DatasetError(
             f"{error}\nnothing was written; if the files are there under other names, say which: "
@@ -125,21 +123,6 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     )
     print("next: seggen validate, seggen show, seggen plan; then: dvc repro ablation")
     return 0
-
-
-def _profile_path(profile: str, *, paths: "ProjectPaths") -> Path:
-    """Return the parameter file of a profile; ConfigError names the profiles if it has none."""
-    from seggen_core.errors import ConfigError
-
-    folder = paths.root / "profiles"
-    path = folder / profile / "params.yaml"
-    if not path.is_file():
-        known = sorted(p.parent.name for p in folder.glob("*/params.yaml"))
-        raise ConfigError(
-            f"there is no profile {profile!r} in {folder}; it has: {', '.join(known) or 'none'} "
-            f"(datasets without one of their own: {', '.join(sorted(_BORROWED))})"
-        )
-    return path
 
 
 def _written_root(root: Path, *, paths: "ProjectPaths") -> str:
@@ -157,19 +140,6 @@ def _written_root(root: Path, *, paths: "ProjectPaths") -> str:
         )
     base = paths.root.resolve()
     return (root.relative_to(base) if root.is_relative_to(base) else root).as_posix()
-
-
-def _merge(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    from seggen_core.errors import ConfigError
-
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(
-                f"--set {'.'.join(keys)}: {key!r} has a value already and is no section; set one "
-                "of the two"
-            )
-    tree[keys[-1]] = value
 
 
 def _adapt(

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa
         StorageError: the folder can't be written.
     """
     folder: Path = arguments.folder
-    files = dict(_files(arguments.profile))
+    files = dict(_files(arguments.profile, folder=folder))
     _check(folder, files, update=arguments.update)
     folder.mkdir(parents=True, exist_ok=True)
     has_git = _open_git(folder)
@@ -75,15 +75,11 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa
     return 0
 
 
-def _files(profile: str) -> Iterator[tuple[str, str]]:
+def _files(profile: str, *, folder: Path) -> Iterator[tuple[str, str]]:
     """Yield (path in the project, text) of the files that are written, but .gitignore."""
-    from seggen_core.errors import ConfigError
-    from seggen_core.project.shipped import shipped, version
+    from seggen_core.project.shipped import profile_file, shipped, version
 
-    params = shipped("profiles") / profile / "params.yaml"
-    if not params.is_file():
-        known = sorted(p.parent.name for p in shipped("profiles").glob("*/params.yaml"))
-        raise ConfigError(f"there is no profile {profile!r}; known: {', '.join(known)}")
+    params = profile_file(profile, root=folder)
     pipeline, count = SOURCES_DEP.subn(
         INSTALLED_DEP, shipped("dvc.yaml").read_text(encoding="utf-8")
     )

@@ -1,6 +1,8 @@
 """`seggen plan`: estimate the time and the disk of a run before it starts."""
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rates", type=Path, help="JSON table of your own throughputs (default: the package's)"
     )
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
@@ -33,14 +36,16 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
         ConfigError: there is no such profile, or the dataset has no files here and no published
             size.
     """
-    from seggen_core.config import load_config
+    from seggen_core.project.paths import ProjectPaths
+    from seggen_core.project.shipped import profile_file
     from seggen_core.reports.plan import load_rates, plan_project
     from seggen_core.reports.plan_inputs import foundation_family
 
-    if arguments.profile:
-        config = load_config(paths.root / "profiles" / arguments.profile / "params.yaml")
+    if arguments.profile:  # its files lie beside it, in the project or in the package
+        paths = ProjectPaths(profile_file(arguments.profile, root=paths.root).parents[2])
     embedded = foundation_family(config, paths=paths) == "embedded"
     rates = load_rates(arguments.rates, device=arguments.device or ("cpu" if embedded else "gpu"))
     use_results = not arguments.profile  # those are of the parameter file
-    print(plan_project(config, paths=paths, rates=rates, use_results=use_results).render())
+    plan = plan_project(config, paths=paths, rates=rates, use_results=use_results)
+    print(json.dumps(asdict(plan), indent=1) if arguments.json else plan.render())
     return 0

@@ -22,18 +22,20 @@ Try next:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare no options."""
+    """Declare the options."""
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
 
 
-def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:  # noqa: ARG001 (a command's signature)
+def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
     """Print the table and three commands; ConfigError if there is no table yet."""
     from seggen_core.errors import ConfigError
 
-    table = paths.ablation / "ablation.md"
+    table = paths.ablation / ("metrics.json" if arguments.json else "ablation.md")
     if not table.is_file():
         raise ConfigError(f"there is no {table}; run the pipeline first (make demo, or: dvc repro)")
     print(table.read_text(encoding="utf-8"))
-    print(_NEXT.format(setting=_other_setting(config)))
+    if not arguments.json:
+        print(_NEXT.format(setting=_other_setting(config)))
     return 0
 
 

@@ -1,6 +1,7 @@
 """`seggen validate`: check the dataset and the synthetic samples."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write all findings to this file too, as JSON or text by its suffix",
     )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     report = validate_project(
         config, paths=paths, max_bad=max_bad, headers_only=arguments.headers_only
     )
-    print(report.render())
+    print(json.dumps(report.to_json(), indent=1) if arguments.json else report.render())
     if arguments.report:
         report.write(arguments.report)
     return 1 if report.problems else 0

@@ -1,6 +1,8 @@
 """params.yaml as a whole, and its reading."""
 
 import json
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +18,7 @@ from seggen_core.config.generation import (
     SegGenSynthesisConfig,
     Text2MaskConfig,
 )
+from seggen_core.config.overrides import apply_overrides
 from seggen_core.config.params_file import read_params
 from seggen_core.config.segmentation import (
     SYNTHESIS_METHODS,
@@ -134,14 +137,20 @@ class SegGenConfig(Section):
             raise ValueError(f"variants.{name}.{error}") from None
 
 
-def load_config(path: Path) -> SegGenConfig:
+def load_config(path: Path, *, overrides: Iterable[str] = ()) -> SegGenConfig:
     """Read and check params.yaml.
+
+    Args:
+        path: the file.
+        overrides: values that replace those of the file: "text2mask.num_steps=100".
 
     Raises:
         ConfigError: says which keys are wrong, what they hold and what is expected; or as
-            `params_file.read_params`.
+            `params_file.read_params` and `overrides.apply_overrides`.
     """
-    config = check_config(read_params(path), name=str(path))
+    tree = read_params(path)
+    apply_overrides(tree, overrides)
+    config = check_config(tree, name=str(path))
     _check_files(config, base=path.parent, name=str(path))
     return config
 
@@ -219,7 +228,9 @@ def _describe(location: tuple[int | str, ...], *, kind: str, message: str, value
             ):  # else the name of one section among several, as in variants.baseline
                 types = (field.annotation, *get_args(field.annotation))
                 section = next(t for t in types if isinstance(t, type) and issubclass(t, Section))
-        return line + f"unknown key; known here: {', '.join(section.model_fields)}"
+        close = get_close_matches(str(location[-1]), section.model_fields, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        return line + f"unknown key; known here: {', '.join(section.model_fields)}{meant}"
     message = message.replace("be an object", "be a mapping").replace("valid array", "valid list")
     shown = f" (got {value!r})" if kind != "missing" and len(repr(value)) < 80 else ""
     return line + message.removeprefix("Value error, ") + shown

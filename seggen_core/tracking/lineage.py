@@ -41,8 +41,11 @@ class Lineage:
         """Path and md5 of what each stage made."""
         return self.lock.stages
 
-    def sources(self, stage: str) -> str:
-        """Return a table of a stage and everything that it was made from, the first stage first."""
+    def source_rows(self, stage: str) -> list[tuple[str, str, str]]:
+        """Return (stage, path, md5) of a stage and of all that it was made from, the first first.
+
+        The stage of what no stage made is "(a file of yours)".
+        """
         order: list[str] = []
         self._collect(stage, order)
         rows = [(name, path, md5) for name in order for path, md5 in self.stages[name].items()]
@@ -54,6 +57,11 @@ class Lineage:
             if not produced & {path, *(str(parent) for parent in Path(path).parents)}
             and not any(place.startswith(f"{path}/") for place in produced)
         ]
+        return rows
+
+    def sources(self, stage: str) -> str:
+        """Return `source_rows` as a table."""
+        rows = self.source_rows(stage)
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines = [f"{n:<{widths[0]}}  {p:<{widths[1]}}  {md5}" for n, p, md5 in rows]
         return "\n".join([*self._head(), *lines, "", "Where the files are: seggen lineage <md5>"])
