@@ -74,7 +74,7 @@ def test_what_is_imported_is_declared() -> None:
     }
     every = {canonicalize_name(requirement.name) for requirement in declared()}
     for package, allowed in (
-        ("seggen_core", core | {"mlflow", "sqlalchemy"}),
+        ("seggen_core", core | {"mlflow", "sqlalchemy", "detectron2"}),
         ("dagster_dvc", every),
         ("dagster_project", every),
     ):
@@ -86,6 +86,18 @@ def test_what_is_imported_is_declared() -> None:
         assert not missing, (
             f"{package} imports {sorted(missing)}, which pyproject.toml doesn't name"
         )
+
+
+def test_the_error_and_the_docs_install_the_detectron2_that_is_declared() -> None:
+    (text,) = (
+        text
+        for text in PYPROJECT["project"]["optional-dependencies"]["detectron2"]
+        if Requirement(text).name == "detectron2"
+    )
+    module = ROOT / "seggen_core" / "segmentation" / "detectron2.py"
+    commit = text.rpartition("@")[2]
+    assert f'COMMIT = "{commit}"' in module.read_text()
+    assert text in (ROOT / "docs" / "detectron2.md").read_text()
 
 
 def test_the_console_script_is_installed() -> None:

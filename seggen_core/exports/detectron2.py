@@ -24,7 +24,7 @@ from seggen_core.exports.segments import SegmentMap
 from seggen_core.project.publish import write_json
 from seggen_core.taxonomy import IGNORE_INDEX
 
-_XYWH_ABS = 1
+XYWH_ABS = 1
 """detectron2.structures.BoxMode.XYWH_ABS."""
 
 _REGISTER = '''"""Registers the splits of this folder with Detectron2: register()."""
@@ -109,7 +109,7 @@ DatasetCatalog.register("seggen_{split}", lambda: json.load(open("{split}.json")
             write_file(self.folder / "panoptic" / sample.split / mask, segment_png(segments))
             entry |= {
                 "pan_seg_file_name": self._place("panoptic", sample.split, mask),
-                "segments_info": _segments_info(segments),
+                "segments_info": segments_info(segments),
                 "annotations": self._annotations(segments),
             }
         self._files[sample.split].append("dicts", entry)
@@ -122,7 +122,7 @@ DatasetCatalog.register("seggen_{split}", lambda: json.load(open("{split}.json")
         return [
             {
                 "bbox": list(segment.box),
-                "bbox_mode": _XYWH_ABS,
+                "bbox_mode": XYWH_ABS,
                 "category_id": self.job.things.index(segment.train_id),
                 "segmentation": run_lengths(segments, segment),
                 "iscrowd": int(segment.is_crowd),
@@ -163,7 +163,8 @@ DatasetCatalog.register("seggen_{split}", lambda: json.load(open("{split}.json")
             file.close()
 
 
-def _segments_info(segments: SegmentMap) -> list[dict[str, Any]]:
+def segments_info(segments: SegmentMap) -> list[dict[str, Any]]:
+    """Return the segments as detectron2's dicts name them; categories are train ids."""
     return [
         {
             "id": segment.id,

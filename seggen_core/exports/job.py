@@ -62,7 +62,12 @@ class ExportJob:
 
     def segments(self, sample: ExportSample) -> SegmentMap:
         """Return the segments of a sample."""
-        return find_segments(sample, things=self.things, components=self.components)
+        return find_segments(
+            sample.segmentation_map,
+            sample.instance_map,
+            things=self.things,
+            components=self.components,
+        )
 
     def image_suffix(self, split: str) -> str | None:
         """Return the suffix of all images of a split, "jpg" or "png"; None where both occur."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from seggen_core.exports.sample import ExportSample
 from seggen_core.taxonomy import IGNORE_INDEX
 
 _NO_INSTANCE = 0
@@ -61,23 +60,30 @@ class SegmentMap:
         return self.ids == segment.id
 
 
-def find_segments(sample: ExportSample, *, things: Collection[int], components: bool) -> SegmentMap:
+def find_segments(
+    segmentation_map: np.ndarray,
+    instance_map: np.ndarray | None,
+    *,
+    things: Collection[int],
+    components: bool = False,
+) -> SegmentMap:
     """Return the segments of a sample.
 
     A stuff class is one segment. A thing class has a segment for each instance. An instance that
     two classes share, as resizing can leave it, is a segment of each.
 
     Args:
-        sample: with its instance map, if any.
+        segmentation_map: uint8 [H, W], train ids or IGNORE_INDEX.
+        instance_map: uint16 [H, W], 0 where there is no instance; None where instances are unknown.
         things: train ids of the classes that have instances.
-        components: where the sample has no instance map, each 8-connected part of a thing class is
+        components: where there is no instance map, each 8-connected part of a thing class is
             a thing; else all pixels of the class are one crowd. Pixels of things that an instance
             map leaves out are a crowd in both cases.
     """
-    classes = sample.segmentation_map.astype(np.int64)
+    classes = segmentation_map.astype(np.int64)
     is_thing = np.isin(classes, list(things))
-    if sample.instance_map is not None:
-        instances = np.where(is_thing, sample.instance_map.astype(np.int64), _NO_INSTANCE)
+    if instance_map is not None:
+        instances = np.where(is_thing, instance_map.astype(np.int64), _NO_INSTANCE)
     else:
         instances = np.zeros_like(classes)
         if components:

@@ -113,6 +113,11 @@ class ProjectPaths:
         return self.root / ".seggen" / "captions"
 
     @property
+    def detectron2(self) -> Path:
+        """Dataset dicts and COCO's files of labels, for detectron2; never tracked."""
+        return self.root / ".seggen" / "detectron2"
+
+    @property
     def metrics_log(self) -> Path:
         """Logs that stages write and a follower sends to MLflow; never tracked."""
         return self.root / ".seggen" / "metrics"

@@ -76,6 +76,21 @@ class ArmStores:
             read_artefact(paths.subsets, dict[str, list[str]], stage="dataset"),
         )
 
+    def samples(
+        self, variant: VariantConfig, *, labels: LabelSpace, seed: TrainingSeed
+    ) -> ArmSamples:
+        """Return what a segmenter of an arm may be trained on.
+
+        Raises:
+            ConfigError: there are fewer training samples than the arm asks for.
+        """
+        if variant.real == "all":
+            keys = self.train.keys()
+        else:
+            counts = self.train.class_pixel_counts()
+            keys = arm_subset(self.subsets, size=variant.subset_size, counts=counts, seed=seed)
+        return ArmSamples(self.train, keys, self.partitions, labels)
+
     def identity(self) -> list[Any]:
         """Return JSON-ready what a training depends on: the subsets and a digest of each store."""
         stores = [self.train, self.validation]
@@ -136,7 +151,7 @@ class ArmTraining:
     def _train_subset(self, subset_seed: int, *, folder: Path, scratch: Path) -> None:
         """Train one segmenter, score it on the validation split and write it to `folder`."""
         seed = TrainingSeed(self.stage.config.seed, subset_seed)
-        samples = self._samples(seed)
+        samples = self.stores.samples(self.variant, labels=self.labels, seed=seed)
         noise_filter = None
         if self.variant.noise_filter is not None:
             noise_filter = self._train_filter(
@@ -153,17 +168,6 @@ class ArmTraining:
             share = noise_filter.num_ignored / max(noise_filter.num_pixels, 1)
             self._log({f"seed{subset_seed}/ignored_share": share})
         self._finish(segmenter, curve=curve, arm=arm, folder=folder, validation=validation)
-
-    def _samples(self, seed: TrainingSeed) -> ArmSamples:
-        """Return what a segmenter may be trained on."""
-        stores = self.stores
-        if self.variant.real == "all":
-            keys = stores.train.keys()
-        else:
-            counts = stores.train.class_pixel_counts()
-            size = self.variant.subset_size
-            keys = arm_subset(stores.subsets, size=size, counts=counts, seed=seed)
-        return ArmSamples(stores.train, keys, stores.partitions, self.labels)
 
     def _train_filter(
         self, samples: ArmSamples, *, seed: TrainingSeed, state_folder: Path

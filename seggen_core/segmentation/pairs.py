@@ -89,12 +89,13 @@ class PairPool:
 
     def read_slots(self, slots: Iterable[Slot]) -> list[Read]:
         """Return images and masks of a step's slots."""
-        return [
-            self._read(
-                self._real[s.real_key] if s.synthetic is None else self._synthetic[s.synthetic]
-            )
-            for s in slots
-        ]
+        return [self._read(self.pair(slot)) for slot in slots]
+
+    def pair(self, slot: Slot) -> Pair:
+        """Return what fills a slot."""
+        if slot.synthetic is None:
+            return self._real[slot.real_key]
+        return self._synthetic[slot.synthetic]
 
     def _read(self, pair: Pair) -> Read:
         if pair in self._decoded:

@@ -24,6 +24,7 @@ from seggen_core.store.format import (
     INDEX,
     MEMBERS,
     METADATA_COLUMNS,
+    SIZE_COLUMNS,
     Sample,
     decode_picture,
     member_name,
@@ -186,6 +187,15 @@ class SampleStore:
         with self._decoding(position, "image"):
             return open_picture(data, mode=_MODES["image"])
 
+    def read_size(self, key_or_position: str | int) -> tuple[int, int]:
+        """Return height and width of a sample in pixels."""
+        position = self._position(key_or_position)
+        if not set(SIZE_COLUMNS) <= set(self.index):  # made by an earlier seggen
+            rows, columns = self.read_mask(position).shape
+            return rows, columns
+        height, width = self._sizes[position].tolist()
+        return height, width
+
     def read_mask(self, key_or_position: str | int) -> np.ndarray:
         """Return the segmentation map alone, uint8 [H, W]: train ids or IGNORE_INDEX."""
         return self._read_picture(key_or_position, "mask")
@@ -218,6 +228,11 @@ class SampleStore:
         return {
             m: self.index[[f"{m}_offset", f"{m}_bytes", f"{m}_crc32"]].to_numpy() for m in MEMBERS
         }
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        """Height and width of each sample in pixels, int64 [N, 2]."""
+        return self.index[list(SIZE_COLUMNS)].to_numpy()
 
     @cached_property
     def _shards(self) -> list[str]:
