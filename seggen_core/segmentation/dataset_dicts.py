@@ -187,7 +187,9 @@ class GroundTruth:
         new = self.folder.with_name(self.folder.name + ".new")
         (new / "panoptic").mkdir(parents=True, exist_ok=True)
         taxonomy = taxonomy_of(self.store)
-        images, panoptic, instances = [], [], []
+        images: list[dict[str, Any]] = []
+        panoptic: list[dict[str, Any]] = []
+        instances: list[dict[str, Any]] = []
         for number, (key, segments) in enumerate(self._segments(), start=1):
             height, width = segments.ids.shape
             about = {"id": number, "file_name": f"{key}.png", "width": width, "height": height}

@@ -82,7 +82,7 @@ class ShardHandler(PathHandler):
 
     def _get_local_path(self, path: str, **_: Any) -> str:
         """Return where labels are on the disk, as panopticapi and pycocotools need them."""
-        store, _, name = path.removeprefix(PREFIX).rpartition(f"/{_LABELS}/")
+        store, _slash, name = path.removeprefix(PREFIX).rpartition(f"/{_LABELS}/")
         if not store:
             raise ConfigError(f"{path} is within a shard, and has no place of its own on the disk")
         root = Path(store).parents[2]  # the project of data/real/<split>
