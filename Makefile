@@ -9,6 +9,7 @@ SHELL := bash
 
 VENV := .venv
 STAMP := $(VENV)/.seggen-installed
+SAY_READY = echo "Ready. Put seggen, dvc and dg on the PATH of this shell: source $(VENV)/bin/activate"
 JOBS ?= 2
 DAGSTER_PORT ?= 3000
 MLFLOW_PORT ?= 5000
@@ -37,6 +38,7 @@ help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(STAMP) ## Make .venv and install what requirements.lock names
+	@$(if $(filter setup,$(MAKECMDGOALS)),$(SAY_READY),:)
 
 # Uses uv; where there is none, pip brings it. The lock holds uv too, so that it stays.
 $(STAMP): requirements.lock pyproject.toml

@@ -139,3 +139,12 @@ def test_make_lists_its_targets() -> None:
     assert {"setup", "demo", "test", "lint", "ui"} <= {
         line.split()[0] for line in done.stdout.splitlines()
     }
+
+
+def test_make_setup_says_how_to_activate() -> None:
+    for target, says in (("setup", True), ("lint", False)):
+        done = subprocess.run(
+            ["make", "--dry-run", "--always-make", target],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        assert ("source .venv/bin/activate" in done.stdout) == says

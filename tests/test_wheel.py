@@ -113,6 +113,12 @@ def test_the_pipeline_runs_from_the_installed_package(project: Path, python: Pat
     assert "--item" in run(python, "seggen_core", "masksyn", "--help", cwd=project)
 
 
+def test_masks_off_the_shelf_need_no_project(python: Path, tmp_path: Path) -> None:
+    prompt = ["a photo of a house", "--word", "house", "--steps", "1", "--out", "masks"]
+    run(python, "seggen_core", "mask", *prompt, cwd=tmp_path)
+    assert list((tmp_path / "masks").rglob("*.png"))
+
+
 def test_dagster_loads_the_project(project: Path, python: Path) -> None:
     said = run(python, "dagster", "definitions", "validate", cwd=project)
     assert "All code locations passed validation" in said

@@ -16,7 +16,7 @@ SUMMARY = "make a project: dvc.yaml, params.yaml, profiles, and settings of DVC,
 SOURCES_DEP = re.compile(r"^    deps: \[seggen_core\].*$", flags=re.MULTILINE)
 """What the stage `code` depends on in the repository of seggen."""
 INSTALLED_DEP = """\
-    deps: [requirements.txt] # it names the version of seggen; `seggen new --update` renews both
+    deps: [requirements.txt] # it names the version of seggen; `seggen new --update .` renews both
     always_changed: true # only this stage, a second long, sees the code that is installed"""
 
 WORKSPACE = """\

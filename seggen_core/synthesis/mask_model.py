@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-import seggen_core
 from seggen_core.config import SamplingConfig
 from seggen_core.config.load import load_config
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.generators.foundation import fetch_pipeline
 from seggen_core.generators.pipeline_folder import cure_for
 from seggen_core.project.digests import content_digest
+from seggen_core.project.shipped import shipped
 from seggen_core.project.weights import read_json_object
 from seggen_core.synthesis.mask_settings import (
     MaskDefaults,
@@ -71,13 +71,13 @@ def open_model(source: str | None, *, revision: str | None, root: Path) -> MaskM
     Args:
         source: folder or repository; None is the shipped foundation.
         revision: commit of a repository.
-        root: the folder with `profiles`; without one, the clone that this code lies in.
+        root: the folder with `profiles`; without one, what ships with seggen.
 
     Raises:
         FoundationError: there is no such pipeline, or it can't be used.
     """
-    shipped = _shipped_profile(root)
-    folder = shipped / "foundation" if source is None else fetch_pipeline(source, revision=revision)
+    profile = _shipped_profile(root)
+    folder = profile / "foundation" if source is None else fetch_pipeline(source, revision=revision)
     if not (folder / "model_index.json").is_file():
         raise FoundationError(
             f"there is no foundation in {folder}; name a pipeline's folder or repository: --model"
@@ -91,8 +91,8 @@ def open_model(source: str | None, *, revision: str | None, root: Path) -> MaskM
             f"the UNet: {str(sample)[:40]}): {cure}"
         )
     scale = 2 ** (len(blocks) - 1)
-    if folder.resolve() == (shipped / "foundation").resolve():
-        defaults = defaults_of_profile(load_config(shipped / "params.yaml"))
+    if folder.resolve() == (profile / "foundation").resolve():
+        defaults = defaults_of_profile(load_config(profile / "params.yaml"))
     else:
         defaults = defaults_of_pipeline(sample * scale)
     is_local = source is None or Path(source).is_dir()
@@ -130,4 +130,4 @@ def check_image_size(size: int, model: MaskModel) -> int:
 
 def _shipped_profile(root: Path) -> Path:
     here = root / _PROFILE
-    return here if here.is_dir() else Path(seggen_core.__file__).parents[1] / _PROFILE
+    return here if here.is_dir() else shipped(_PROFILE.as_posix())

@@ -22,6 +22,7 @@ REQUIRED = {
     "export": ["--to", "coco", "--out", "x", "real"],
     "init": ["--dataset", "folder", "--force"],
     "lineage": ["masksyn"],
+    "mask": ["--prompts", "none.txt", "--word", "car"],
     "new": ["x"],
     "pretrain": ["--out", "."],
     "validate": ["--headers-only"],
