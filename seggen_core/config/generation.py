@@ -207,9 +207,26 @@ class DiffusionTrainingConfig(Section):
     """Sampler of the preview picture (.seggen/previews); it changes nothing in the model."""
 
 
+class LoraConfig(Section):
+    """Low-rank adapters that are trained in place of the UNet's own weights (Hu et al. 2022).
+
+    Gradients, moments and averages are then those of the adapters alone, so the UNet takes 4 bytes
+    a weight instead of 20. `learning_rate` has to be larger, about 1e-4.
+    """
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Rank of the adapters: more learns more, and takes more memory."""
+    alpha: Size | None = None
+    """Adapters are multiplied by alpha / rank; None is the rank, a factor of 1."""
+    feed_forward: bool = False
+    """Adapt the feed-forward layers, too, not the attention alone."""
+
+
 class Text2MaskConfig(DiffusionTrainingConfig):
     """Text2Mask: fine-tuning of the UNet, and of the decoder if `decoder_steps` is above 0."""
 
+    lora: LoraConfig | None = None
+    """Train low-rank adapters of the UNet; None trains all its weights (SegGen)."""
     decoder_steps: int = Field(0, ge=0, le=1_000_000_000)
     """Steps that train the decoder on degraded latents of colour maps; 0 does not train it
     (SegGen).

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from seggen_core.config import DiffusionTrainingConfig, Text2MaskConfig
+from seggen_core.config import Text2MaskConfig
 from seggen_core.generators.fine_tuning import Denoiser, NoisyBatch, fine_tune
 from seggen_core.generators.foundation import unet_arguments
 from seggen_core.generators.generator_training import GeneratorTraining
 from seggen_core.generators.latent_cache import LatentCache
+from seggen_core.generators.lora import LORA_FOLDER, add_lora, merge_lora, save_lora
 from seggen_core.generators.mask_decoder import ColorMapCrops, train_mask_decoder
 from seggen_core.generators.prompt_cache import PromptCache
 from seggen_core.training.loop import OnStep
@@ -39,6 +40,10 @@ def make_text2mask(training: GeneratorTraining, config: Text2MaskConfig) -> Path
             state_folder=training.scratch / "state",
             on_step=on_step,
         )
+    finished = training.scratch / "pipeline"
+    if config.lora is not None:
+        save_lora(pipeline, finished / LORA_FOLDER)
+        merge_lora(pipeline.unet)
     if config.decoder_steps:
         crops = ColorMapCrops(
             latents=color_maps,
@@ -50,7 +55,6 @@ def make_text2mask(training: GeneratorTraining, config: Text2MaskConfig) -> Path
             train_mask_decoder(
                 pipeline.vae, crops, state_folder=training.scratch / "decoder", on_step=on_step
             )
-    finished = training.scratch / "pipeline"
     pipeline.to("cpu").save_pretrained(finished, safe_serialization=True)
     pipeline.to(training.stage.device)
     return finished
@@ -58,7 +62,7 @@ def make_text2mask(training: GeneratorTraining, config: Text2MaskConfig) -> Path
 
 def train_text2mask(
     pipeline: Any,
-    config: DiffusionTrainingConfig,
+    config: Text2MaskConfig,
     *,
     seed: int,
     color_maps: LatentCache,
@@ -73,6 +77,8 @@ def train_text2mask(
     `vae.config.scaling_factor` becomes 1 / std(colour-map latents), which its own decoding then
     undoes: a plain diffusers pipeline, with no special case.
 
+    With `config.lora`, adapters are trained and stay on the UNet (`merge_lora` merges them).
+
     Args:
         pipeline: the foundation, with unet and vae on the device to train on.
         config: optimisation.
@@ -84,7 +90,10 @@ def train_text2mask(
     """
     unet = pipeline.unet
     pipeline.vae.register_to_config(scaling_factor=1.0 / color_maps.std)
-    unet.requires_grad_(True)
+    if config.lora is None:
+        unet.requires_grad_(True)
+    else:
+        add_lora(unet, config.lora, seed=seed)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
 

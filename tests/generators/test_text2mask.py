@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from seggen_core.config import DiffusionTrainingConfig, SamplingConfig
+from seggen_core.config import SamplingConfig, Text2MaskConfig
 from seggen_core.generators.foundation import load_pipeline
 from seggen_core.generators.sampling import sample_images
 from seggen_core.generators.text2mask import train_text2mask
@@ -15,7 +15,7 @@ from tests.attention.tiny_pipeline import build_pipeline
 from tests.generators.tiny_sdxl import build_sdxl
 from tests.generators.training_fixtures import CAPTIONS, IMAGE_SIZE, caches, color_map
 
-CONFIG = DiffusionTrainingConfig(
+CONFIG = Text2MaskConfig(
     num_steps=4,
     batch_size=2,
     learning_rate=1e-3,
@@ -29,7 +29,7 @@ def train(
     pipeline: Any,
     folder: Path,
     *,
-    config: DiffusionTrainingConfig = CONFIG,
+    config: Text2MaskConfig = CONFIG,
     on_step: Callable[[int, dict], None] | None = None,
 ) -> list[float]:
     """Train `pipeline` on the three colour maps and return the losses."""
