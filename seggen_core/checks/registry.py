@@ -116,10 +116,10 @@ STAGE_CHECKS: dict[str, tuple[Check, ...]] = {
     "train_seg": (
         Check(
             "validation_floor",
-            "Validation mIoU of every seed is above its floor",
+            "Validation mIoU, PQ or AP of every seed is above its floor",
             _SCORES,
             "check_checkpoint",
-            ("min_val_miou",),
+            ("min_val_miou", "min_val_pq", "min_val_ap"),
             reads_samples=False,
         ),
     ),

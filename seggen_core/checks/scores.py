@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from seggen_core.checks.finding import Finding
-from seggen_core.config import ChecksConfig
+from seggen_core.config import ChecksConfig, Task
 from seggen_core.errors import CheckError
+from seggen_core.metrics.tasks import FIGURES, PRIMARY
 from seggen_core.project.artefacts import read_artefact, read_table, stage_of
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
@@ -36,26 +37,30 @@ def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
 def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """Every segmenter of an arm reaches the limit on the validation split."""
     metrics = _read(folder / "metrics.json")
+    name = PRIMARY[_task(metrics)]
     scores = {
-        f"seed{seed}": float(summary["val_miou"])
+        f"seed{seed}": float(summary[f"val_{name}"])
         for seed, summary in metrics["seeds"].items()
-        if summary["val_miou"] is not None
+        if summary[f"val_{name}"] is not None
     }
+    limit = f"min_val_{name}"
+    expected = getattr(checks, limit)
     if not scores:
         summary = "no validation sample has a labelled pixel, so there is no score to look at"
-        return Finding(False, summary, {"min_val_miou": checks.min_val_miou}, blocks=False)
-    name, lowest = min(scores.items(), key=lambda item: item[1])
-    numbers = {
-        "val_miou": sum(scores.values()) / len(scores),
-        "min_val_miou": checks.min_val_miou,
-        **scores,
-    }
+        return Finding(False, summary, {limit: expected}, blocks=False)
+    worst, lowest = min(scores.items(), key=lambda item: item[1])
+    numbers = {f"val_{name}": sum(scores.values()) / len(scores), limit: expected, **scores}
     summary = (
-        f"validation mIoU {numbers['val_miou']:.1f}, lowest {lowest:.1f} ({name}); expected "
-        f"{checks.min_val_miou}"
+        f"validation {FIGURES[_task(metrics)][name]} {numbers[f'val_{name}']:.1f}, "
+        f"lowest {lowest:.1f} ({worst}); expected {expected}"
     )
-    passed = lowest >= checks.min_val_miou
-    return Finding(passed, summary, numbers, example=None if passed else name)
+    passed = lowest >= expected
+    return Finding(passed, summary, numbers, example=None if passed else worst)
+
+
+def _task(metrics: dict[str, Any]) -> Task:
+    task: Task = metrics.get("task", "semantic")
+    return task
 
 
 def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
@@ -98,9 +103,10 @@ def require_checkpoint(variant: str, *, paths: ProjectPaths, checks: ChecksConfi
         return  # the stage itself says what to run
     finding = check_checkpoint(folder, paths=paths, checks=checks)
     if not finding.passed and finding.blocks:
+        limit = next(name for name in finding.numbers if name.startswith("min_val_"))
         raise CheckError(
             f"check validation_floor of train_seg@{variant}: {finding.summary} (limit: "
-            "checks.min_val_miou in params.yaml). Its segmenters have learnt too little to be "
+            f"checks.{limit} in params.yaml). Its segmenters have learnt too little to be "
             "scored: look at data/checkpoints/"
             f"{variant}/history.csv, or lower the limit"
         )

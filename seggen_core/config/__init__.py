@@ -30,7 +30,7 @@ from seggen_core.config.generation import (
     Text2MaskConfig,
 )
 from seggen_core.config.load import SegGenConfig, load_config
-from seggen_core.config.recipe import MultiScaleConfig, RecipeConfig
+from seggen_core.config.recipe import MultiScaleConfig, PostprocessConfig, RecipeConfig, Task
 from seggen_core.config.segmentation import (
     SYNTHESIS_METHODS,
     AblationConfig,
@@ -71,6 +71,7 @@ __all__ = [
     "NoiseFilterConfig",
     "NoiseLearningConfig",
     "Positive",
+    "PostprocessConfig",
     "Precision",
     "PretrainConfig",
     "Probability",
@@ -87,6 +88,7 @@ __all__ = [
     "Split",
     "SplitFiles",
     "SyntheticAugmentConfig",
+    "Task",
     "Text2MaskConfig",
     "TrainSegConfig",
     "VariantConfig",

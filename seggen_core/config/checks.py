@@ -46,6 +46,10 @@ class ChecksConfig(Section):
     """Largest share of pixels of that class."""
     min_val_miou: float = Field(10.0, ge=0, le=100)
     """Mean IoU, in percent, that a trained segmenter needs on the validation split."""
+    min_val_pq: float = Field(2.0, ge=0, le=100)
+    """Panoptic quality, in percent, that one of an arm with task "panoptic" needs there."""
+    min_val_ap: float = Field(0.5, ge=0, le=100)
+    """Average precision, in percent, that one of an arm with task "instance" needs there."""
     min_judge_miou: float = Field(15.0, ge=0, le=100)
     """Mean IoU, in percent, that a method's masks should have with the predictions of the judge."""
     overrides: dict[str, CheckLimits] = Field(default_factory=dict)

@@ -136,6 +136,12 @@ def check_mask2former(settings: Mapping[str, Any]) -> None:
     _check_settings(backbone, fields, where=where, what=model_type)
 
 
+def check_eomt(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where transformers' EomtConfig has no such field."""
+    known = dict(_config_fields("eomt"))
+    _check_settings(settings, known, where="architecture", what="EomtConfig")
+
+
 def _check_settings(
     settings: Mapping[str, Any], known: Mapping[str, Any], *, where: str, what: str
 ) -> None:

@@ -92,6 +92,12 @@ class SegGenConfig(Section):
                 "diffusion pipelines make images of no other size"
             )
         models = [self._settings_of(name) for name in self.variants]
+        for name, settings in zip(self.variants, models, strict=True):
+            if settings.model == "hrnet" and settings.task != "semantic":
+                raise ValueError(
+                    f"variants.{name}: the task is {settings.task}, and hrnet gives a class for "
+                    "each pixel alone; write model: mask2former or eomt, or task: semantic"
+                )
         zooming = sorted({m.model for m in models if m.resize == "zoom"})
         if self.dataset.fit == "native" and self.dataset.name != "scenes" and zooming:
             raise ValueError(

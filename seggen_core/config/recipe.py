@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from seggen_core.config.base import Positive, Precision, Probability, Section, Size
 
+Task = Literal["semantic", "panoptic", "instance"]
+"""What a segmenter is trained for."""
 CropSize = Size | tuple[Size, Size]
 """Side of square crops, or (height, width)."""
 Zoom = Annotated[float, Field(ge=0.05, le=20)]
@@ -114,3 +116,14 @@ class MultiScaleConfig(Section):
     """Factors on the short side that images are tested at (Mask2Former's)."""
     flip: bool = True
     """Also predict each scale mirrored."""
+
+
+class PostprocessConfig(Section):
+    """How queries become segments: Mask2Former's panoptic and instance inference, its values."""
+
+    object_mask_threshold: Probability = 0.8
+    """A query is a segment if the probability of its class is higher."""
+    overlap_threshold: Probability = 0.8
+    """A segment is left out if others cover more of its mask than the rest of this share."""
+    num_instances: Size = 100
+    """Instances of an image at most, those with the highest scores."""

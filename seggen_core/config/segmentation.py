@@ -14,7 +14,7 @@ from seggen_core.config.base import (
     Slug,
     TrackedPath,
 )
-from seggen_core.config.recipe import MultiScaleConfig
+from seggen_core.config.recipe import MultiScaleConfig, PostprocessConfig, Task
 
 Splice = Annotated[int, Field(gt=0, le=16)]
 SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
@@ -77,9 +77,9 @@ class VariantConfig(Section):
     this arm has different stands here, so it makes no other arm stale.
     """
 
-    model: Literal["hrnet", "mask2former"]
-    """The segmenter: "hrnet" (timm) or "mask2former" (transformers), with the settings of the
-    section of `train_seg` that has its name.
+    model: Literal["hrnet", "mask2former", "eomt"]
+    """The segmenter: "hrnet" (timm), "mask2former" or "eomt" (transformers), with the settings of
+    the section of `train_seg` that has its name.
     """
     strategy: Literal["plain", "replace", "pretrain"]
     """"plain" trains on real samples alone or, with ``real: none``, on synthetic ones alone.
@@ -95,6 +95,10 @@ class VariantConfig(Section):
     """Two inputs, because DVC requires every arm to list the same number. Folders below
     data/synthetic are the arm's synthetic sources. If an arm uses fewer than two, fill up with
     data/real/train/index.parquet and data/real/val/index.parquet.
+    """
+    task: Task | None = None
+    """What the segmenter is trained for, instead of `train_seg.common.task`: "semantic", "panoptic"
+    or "instance".
     """
     shuffle_masks: bool = False
     """The control: each synthetic image gets the mask of another one."""
@@ -152,6 +156,11 @@ class VariantConfig(Section):
                 "the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic"
             )
         is_mixed = self.real != "none" and bool(self.methods)
+        if self.model == "eomt" and self.hidden_classes:
+            raise ValueError(
+                "eomt takes pixels without a label as negatives of every class, so it would learn "
+                "that hidden classes are nothing; write model: mask2former or hrnet"
+            )
         if self.strategy == "replace" and not is_mixed:
             raise ValueError(
                 "strategy 'replace' replaces real samples by synthetic ones, and this arm has only "
@@ -261,6 +270,12 @@ class EvaluateConfig(Section):
     The classes of a group count as one class, all other classes as one more, the rest. The score is
     the mean IoU of the groups.
     """
+    postprocess: PostprocessConfig | None = None
+    """How queries become segments and instances; None takes `train_seg.common.postprocess`, with
+    which the arm was validated.
+    """
+    write_predictions: bool = True
+    """Write the predictions of panoptic and instance arms in COCO's formats, with the truth."""
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":

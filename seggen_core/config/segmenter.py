@@ -20,17 +20,24 @@ from seggen_core.config.base import (
     Weight,
 )
 from seggen_core.config.library_settings import (
+    check_eomt,
     check_hrnet_settings,
     check_mask2former,
     first_error,
 )
-from seggen_core.config.recipe import RecipeConfig
+from seggen_core.config.recipe import PostprocessConfig, RecipeConfig, Task
 from seggen_core.config.segmentation import VariantConfig
 
 
 class SegmenterTrainingConfig(RecipeConfig):
     """What every arm is trained by."""
 
+    task: Task = "semantic"
+    """What segmenters are trained for: a class for each pixel ("semantic"), or segments that tell
+    things apart: of every pixel ("panoptic") or of things alone ("instance").
+    """
+    postprocess: PostprocessConfig = PostprocessConfig()
+    """How queries become segments and instances."""
     num_steps: Positive = 600
     """Optimisation steps in all; under "pretrain", the first `pretrain_share` of them see synthetic
     data.
@@ -119,8 +126,10 @@ class _Mask2FormerConfig(_ModelConfig):
 
     @model_validator(mode="after")
     def _check_architecture(self) -> "_Mask2FormerConfig":
+        # A `SegmenterConfig` may be one of EoMT, which has the same keys.
         if self.architecture:
-            check_mask2former(self.architecture)
+            is_eomt = getattr(self, "model", None) == "eomt"
+            (check_eomt if is_eomt else check_mask2former)(self.architecture)
         return self
 
 
@@ -145,6 +154,33 @@ class HRNetConfig(_HRNetConfig, _Overrides):
 
 class Mask2FormerConfig(_Mask2FormerConfig, _Overrides):
     """The arms with ``model: mask2former``."""
+
+
+class EomtConfig(_ModelConfig, _Overrides):
+    """The arms with ``model: eomt``."""
+
+    learning_rate: LearningRate = 1e-4
+    """Peak learning rate."""
+    weight_decay: Weight = 0.05
+    """Weight decay of all that `undecayed` doesn't name."""
+    max_grad_norm: Factor | None = 0.01
+    """Gradients are clipped to this norm; None leaves them."""
+    architecture: dict[str, Any] = Field(default_factory=dict)
+    """Fields of transformers' EomtConfig. If `source` is given, they change its configuration.
+    Images are scaled to fit into a square of `image_size` and padded, whatever their size.
+    """
+    source: str | None = None
+    """Transformers folder, or hub repository with `revision`; None trains from scratch, with masked
+    attention that is annealed as published.
+    """
+    revision: str | None = None
+    """Commit of a hub repository; required for one."""
+
+    @model_validator(mode="after")
+    def _check_eomt(self) -> "EomtConfig":
+        if self.architecture:
+            check_eomt(self.architecture)
+        return self
 
 
 class PlainConfig(Section):
@@ -173,7 +209,7 @@ class SegmenterConfig(
     Settings of the other model and of the other strategies have their defaults.
     """
 
-    model: Literal["hrnet", "mask2former"] = "hrnet"
+    model: Literal["hrnet", "mask2former", "eomt"] = "hrnet"
     """The segmenter."""
     strategy: Literal["plain", "replace", "pretrain"] = "replace"
     """Which samples a batch holds (`VariantConfig.strategy`)."""
@@ -192,6 +228,8 @@ class TrainSegConfig(Section):
     """The arms with ``model: hrnet``."""
     mask2former: Mask2FormerConfig = Mask2FormerConfig()
     """The arms with ``model: mask2former``."""
+    eomt: EomtConfig = EomtConfig()
+    """The arms with ``model: eomt``."""
     plain: PlainConfig = PlainConfig()
     """The arms with ``strategy: plain``."""
     replace: ReplaceConfig = ReplaceConfig()
@@ -216,6 +254,8 @@ class TrainSegConfig(Section):
             )
         tree |= variant.overrides
         tree |= {"model": variant.model, "strategy": variant.strategy}
+        if variant.task is not None:
+            tree["task"] = variant.task
         if variant.p_aug is not None:
             tree["p_aug"] = variant.p_aug
         if variant.model == "mask2former" and variant.hidden_classes:
@@ -232,6 +272,7 @@ class TrainSegConfig(Section):
         for name, changes in (
             ("hrnet", self.hrnet.overrides),
             ("mask2former", self.mask2former.overrides),
+            ("eomt", self.eomt.overrides),
         ):
             text = json.dumps(self.common.model_dump(mode="json") | changes)
             try:

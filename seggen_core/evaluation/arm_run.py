@@ -4,7 +4,9 @@ The run is that of `evaluate`, and a child run has the figures of each seed. Eve
 files that DVC tracks. So a project that pulled its checkpoints gets the same runs.
 """
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,10 +16,13 @@ import pandas as pd
 from PIL import Image
 
 from seggen_core.config import SegGenConfig, VariantConfig
-from seggen_core.evaluation.arm import ArmEvaluation
+from seggen_core.evaluation.arm import ArmEvaluation, evaluate_arm
+from seggen_core.evaluation.segments import SegmentEvaluation, evaluate_segments
+from seggen_core.metrics.tasks import CLASS_FIGURE, FIGURES, PER_CLASS, PRIMARY
 from seggen_core.project.publish import write_json
 from seggen_core.segmentation.arms import BEST, TrainedArm
 from seggen_core.stage import Stage
+from seggen_core.store.reader import SampleStore
 
 _SETTINGS = ("num_steps", "batch_size", "learning_rate", "weight_decay", "lr_scheduler")
 """Settings of the training that are parameters of the run, as "train.<name>".
@@ -26,11 +31,46 @@ MLflow's page of a comparison begins with the first three parameters, by name, t
 names let model, num_real and num_synthetic be the first.
 """
 
-_SCORES = ("miou", "miou_things", "miou_stuff", "pixel_accuracy")
 _ZERO_SHOT = ("miou_seen", "miou_unseen", "miou_harmonic")
 
 
-def log_arm(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation) -> None:
+def score_arm(
+    stage: Stage, *, arm: TrainedArm, test: SampleStore
+) -> ArmEvaluation | SegmentEvaluation:
+    """Score an arm by its task.
+
+    Args:
+        stage: "evaluate" of the arm.
+        arm: its checkpoints.
+        test: the test split.
+
+    Raises:
+        ConfigError: the task needs instance maps, and the test split has none.
+    """
+    settings = stage.config.evaluate
+    if arm.task == "semantic":
+        return evaluate_arm(
+            arm,
+            test=test,
+            taxonomy=stage.taxonomy,
+            settings=settings,
+            zero_shot=stage.config.zero_shot,
+            device=stage.device,
+        )
+    # Not among the scratch folders of the stage: those are emptied before the report is written.
+    scratch = stage.paths.scratch / "predictions" / str(stage.item)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return evaluate_segments(
+        replace(arm, checkpoint=settings.checkpoint),
+        test=test,
+        taxonomy=stage.taxonomy,
+        settings=settings,
+        device=stage.device,
+        scratch=scratch,
+    )
+
+
+def log_arm(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation | SegmentEvaluation) -> None:
     """Record an arm in the run of `evaluate`.
 
     Args:
@@ -51,8 +91,8 @@ def log_arm(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation) -> None:
             for step, values in _curve(history[history["seed"] == int(seed)]):
                 run.log_metrics(values, step=step)
             run.log_metrics(_scores(scores))
-            classes = scores["per_class_iou"].items()
-            run.log_metrics({f"iou/{slug}": v for slug, v in classes if v is not None})
+            classes, figure = scores[PER_CLASS[arm.task]].items(), CLASS_FIGURE[arm.task].lower()
+            run.log_metrics({f"{figure}/{slug}": v for slug, v in classes if v is not None})
     _log_sources(stage)
     _log_best_segmenter(stage, arm=arm, report=report)
 
@@ -73,7 +113,7 @@ def arm_params(config: SegGenConfig, name: str, *, arm: TrainedArm) -> dict[str,
     return {
         "variant": name,
         "model": variant.model,
-        "task": "semantic",
+        "task": arm.task,
         "strategy": variant.strategy,
         **{key: own[key] for key in ("p_aug", "pretrain_share") if key in own},
         "synthetic_share": share,
@@ -115,12 +155,18 @@ def arm_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items() if not np.isnan(value)}
 
 
-def _log_best_segmenter(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation) -> None:
-    """Record the arm's segmenter with the highest validation mIoU as a model for the registry.
+def _log_best_segmenter(
+    stage: Stage, *, arm: TrainedArm, report: ArmEvaluation | SegmentEvaluation
+) -> None:
+    """Record the arm's segmenter with the highest validation score as a model for the registry.
 
-    The test split decides nothing: it only measures.
+    The test split decides nothing: it only measures. Arms of one task are versions of one model.
     """
-    scores = {seed: facts["val_miou"] or 0.0 for seed, facts in arm.facts["seeds"].items()}
+    architecture = arm.model
+    if arm.task == "instance" or architecture == "eomt":
+        return  # the registry's models give each pixel a class, by the networks that it knows
+    name = PRIMARY[arm.task]
+    scores = {seed: facts[f"val_{name}"] or 0.0 for seed, facts in arm.facts["seeds"].items()}
     best = max(scores, key=lambda seed: scores[seed])
     checkpoint = arm.folder / f"seed{best}"
     if stage.config.evaluate.checkpoint == "best":
@@ -131,8 +177,8 @@ def _log_best_segmenter(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation)
         classes = Path(folder, "classes.json")
         write_json(classes, report.taxonomy.to_json())
         stage.run.log_model(
-            f"seggen-{stage.config.profile}",
-            architecture=arm.model,
+            f"seggen-{stage.config.profile}{'' if arm.task == 'semantic' else f'-{arm.task}'}",
+            architecture=architecture,
             files={
                 "config.json": checkpoint / "config.json",
                 "model.safetensors": checkpoint / "model.safetensors",
@@ -142,15 +188,17 @@ def _log_best_segmenter(stage: Stage, *, arm: TrainedArm, report: ArmEvaluation)
             tags={
                 "arm": str(stage.item),
                 "seed": best,
-                "val_miou": str(arm.facts["val_miou"] or 0.0),
-                "miou": str(report.metrics["miou"]),
+                "task": arm.task,
+                f"val_{name}": str(arm.facts[f"val_{name}"] or 0.0),
+                name: str(report.metrics[name]),
             },
         )
 
 
 def _scores(scores: Mapping[str, Any]) -> dict[str, float]:
     """Return the scores that have a value; those of groups are "<name of the groups>/<group>"."""
-    values = {name: scores.get(name) for name in (*_SCORES, *_ZERO_SHOT)}
+    names = [name for figures in FIGURES.values() for name in figures]
+    values = {name: scores.get(name) for name in (*names, *_ZERO_SHOT)}
     for name, groups in scores.get("groups", {}).items():
         values |= {f"{name}/{group}": value for group, value in groups.items()}
     return {name: value for name, value in values.items() if value is not None}
@@ -164,23 +212,29 @@ def _sample_counts(facts: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _curve(history: pd.DataFrame) -> list[tuple[int, dict[str, float]]]:
-    """Return (step, {"train_loss", "val_miou"}) for each step that has a value."""
+    """Return (step, {"train_loss", "val_<score>"}) for each step that has a value."""
     named = history.rename(columns={"loss": "train_loss"})
-    means = named.groupby("step")[["train_loss", "val_miou"]].mean()
+    means = named.groupby("step")[["train_loss", _score_column(history)]].mean()
     return [
         (int(step), {str(k): round(float(v), 4) for k, v in row.items() if not np.isnan(v)})
         for step, row in zip(means.index.tolist(), means.to_dict("records"), strict=True)
     ]
 
 
+def _score_column(history: pd.DataFrame) -> str:
+    """Return "val_miou", "val_pq" or "val_ap"."""
+    return next(str(name) for name in history if str(name).startswith("val_"))
+
+
 def _log_curves(stage: Stage, *, history: pd.DataFrame) -> None:
     """Record the means over the seeds, step by step."""
     for step, values in _curve(history):
         stage.run.log_metrics(values, step=step)
-    last = history.groupby("seed")["val_miou"].last().dropna()
+    name = _score_column(history)
+    last = history.groupby("seed")[name].last().dropna()
     if len(last) > 1:
         step = int(history["step"].max())
-        stage.run.log_metrics({"val_miou_std": round(float(last.std(ddof=1)), 4)}, step=step)
+        stage.run.log_metrics({f"{name}_std": round(float(last.std(ddof=1)), 4)}, step=step)
 
 
 def _log_sources(stage: Stage) -> None:

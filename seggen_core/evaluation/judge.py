@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from seggen_core.config import JudgeConfig
+from seggen_core.errors import ConfigError
 from seggen_core.evaluation.methods import MethodSamples
 from seggen_core.metrics.semantic import (
     confusion_matrix,
@@ -130,9 +131,15 @@ class Judge:
         """Load the segmenter of the arm's first subset seed.
 
         Raises:
+            ConfigError: the arm gives no class to every pixel.
             FoundationError: the arm hasn't been trained.
         """
         arm = TrainedArm.read(paths, variant=settings.variant)
+        if arm.task == "instance":
+            raise ConfigError(
+                f"judge.variant is {settings.variant}, whose task is instance: it gives no class "
+                "to every pixel; name an arm with task semantic or panoptic"
+            )
         segmenter = arm.load(arm.seeds[0], device=device)
         name = f"{settings.variant}/seed{arm.seeds[0]}"
         return cls(name, segmenter, taxonomy, settings.batch_size, arm.protocol)

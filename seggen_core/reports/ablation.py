@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from seggen_core.reports.scores import Arm, JudgeScores
+from seggen_core.reports.scores import Arm, ArmData, JudgeScores
 from seggen_core.taxonomy import Taxonomy
 
 OTHER_MODEL, CONTROL, UPPER_BOUND, OTHER_CLASSES = "†", "‡", "§", "¶"
@@ -60,7 +60,14 @@ def further_names(arms: Sequence[Arm]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def comparison_arm(arm: Arm, *, arms: Sequence[Arm], baseline: str) -> str | None:
+def arm_mark(arm: ArmData, *, model: str) -> str:
+    """Return the marks of an arm; `model` is the baseline's."""
+    mark = OTHER_MODEL * (arm.model != model) + CONTROL * arm.shuffle_masks
+    mark += UPPER_BOUND * (arm.real == "all" and not arm.methods)
+    return mark + OTHER_CLASSES * bool(arm.known_classes)
+
+
+def comparison_arm(arm: ArmData, *, arms: Sequence[ArmData], baseline: str) -> str | None:
     """Return the arm that `arm` is compared with; None if there is none, or if it is `arm`.
 
     That is the baseline. An arm with another model is compared with the arm that has this model and
@@ -94,12 +101,9 @@ def ablation_table(
     rows = []
     for arm in arms:
         scores = by_variant[arm.variant]
-        mark = OTHER_MODEL * (arm.model != baseline_model) + CONTROL * arm.shuffle_masks
-        mark += UPPER_BOUND * (arm.real == "all" and not arm.methods)
-        mark += OTHER_CLASSES * bool(arm.known_classes)
         row: dict[str, object] = {
             "variant": arm.variant,
-            "mark": mark,
+            "mark": arm_mark(arm, model=baseline_model),
             "model": arm.model,
             "real": arm.real,
             "methods": "+".join(arm.methods),

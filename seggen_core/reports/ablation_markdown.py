@@ -13,8 +13,20 @@ from seggen_core.reports.ablation import (
     judge_table,
 )
 from seggen_core.reports.scores import JudgeScores
-from seggen_core.reports.tables import NO_VALUE, escape_markdown, markdown_table
+from seggen_core.reports.tables import (
+    NO_VALUE,
+    escape_markdown,
+    markdown_table,
+    number,
+    with_spread,
+)
 from seggen_core.taxonomy import Taxonomy
+
+HOW_TO_READ = (
+    "Percent on the held-out test split; mean ± sample standard deviation over seeds. Δ is the "
+    "difference to the baseline, its spread that of the differences seed by seed."
+)
+"""Says what the figures of the tables are."""
 
 
 def ablation_markdown(
@@ -37,13 +49,12 @@ def ablation_markdown(
     arms = [_arm_row(row, judges=judges) for _, row in table.iterrows()]
     per_class_rows = [
         {"Arm": f"{name} {mark}".strip()}
-        | {c.name: _number(per_class.loc[name, c.slug]) for c in taxonomy}
+        | {c.name: number(per_class.loc[name, c.slug]) for c in taxonomy}
         for name, mark in zip(table["variant"], table["mark"], strict=True)
     ]
     parts = [
         f"# {escape_markdown(title)}",
-        "Percent on the held-out test split; mean ± sample standard deviation over seeds. Δ is the "
-        "difference to the baseline, its spread that of the differences seed by seed.",
+        HOW_TO_READ,
         markdown_table(arms, text_columns=3),
         _notes(table),
         "m.s.: mIoU of several scales and mirrored images." if "miou_ms" in table else "",
@@ -62,7 +73,7 @@ def ablation_markdown(
 
 
 def _arm_row(row: "pd.Series", *, judges: Sequence[JudgeScores]) -> dict[str, str]:
-    judged = [f"{judge.method} {_number(row[f'judge_{judge.method}'])}" for judge in judges]
+    judged = [f"{judge.method} {number(row[f'judge_{judge.method}'])}" for judge in judges]
     scores = ", ".join(text for text in judged if not text.endswith(NO_VALUE))
     further = [name for name in row.index if name in FURTHER_SCORES or "/" in str(name)]
     further = [name for name in further if not str(name).endswith("_std")]
@@ -71,15 +82,15 @@ def _arm_row(row: "pd.Series", *, judges: Sequence[JudgeScores]) -> dict[str, st
         "Real": row["real"],
         "Synthetic": str(row["methods"]).replace("+", " + ") or NO_VALUE,
         "Seeds": str(row["num_seeds"]),
-        "mIoU": _with_spread(row["miou"], row["miou_std"]),
+        "mIoU": with_spread(row["miou"], row["miou_std"]),
         **{
-            FURTHER_SCORES.get(name, name): _with_spread(row[name], row[f"{name}_std"])
+            FURTHER_SCORES.get(name, name): with_spread(row[name], row[f"{name}_std"])
             for name in further
         },
-        "Δ": _with_spread(row["delta_miou"], row["delta_miou_std"], sign=True),
-        "Things": _with_spread(row["miou_things"], row["miou_things_std"]),
-        "Stuff": _with_spread(row["miou_stuff"], row["miou_stuff_std"]),
-        "Pixel acc.": _with_spread(row["pixel_accuracy"], row["pixel_accuracy_std"]),
+        "Δ": with_spread(row["delta_miou"], row["delta_miou_std"], sign=True),
+        "Things": with_spread(row["miou_things"], row["miou_things_std"]),
+        "Stuff": with_spread(row["miou_stuff"], row["miou_stuff_std"]),
+        "Pixel acc.": with_spread(row["pixel_accuracy"], row["pixel_accuracy_std"]),
         "Judge on its pairs": scores or NO_VALUE,
     }
 
@@ -105,16 +116,6 @@ def _judge_rows(judges: Sequence[JudgeScores], *, taxonomy: Taxonomy) -> list[di
     names = {c.slug: c.name for c in taxonomy}
     return [
         {"Method": str(method)}
-        | {str(n): f"{v:.0f}" if n == "samples" else _number(v) for n, v in row.items()}
+        | {str(n): f"{v:.0f}" if n == "samples" else number(v) for n, v in row.items()}
         for method, row in judge_table(judges, taxonomy=taxonomy).rename(columns=names).iterrows()
     ]
-
-
-def _number(value: float, *, sign: bool = False) -> str:
-    if pd.isna(value):
-        return NO_VALUE
-    return f"{round(value, 1) + 0.0:+.1f}" if sign else f"{value:.1f}"
-
-
-def _with_spread(mean: float, spread: float, *, sign: bool = False) -> str:
-    return _number(mean, sign=sign) + ("" if pd.isna(spread) else f" ± {spread:.1f}")

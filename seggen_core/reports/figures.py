@@ -35,14 +35,21 @@ _COLORS = {
 
 
 def ablation_figure(
-    table: pd.DataFrame, *, seeds: pd.DataFrame, baseline: str, title: str
+    table: pd.DataFrame,
+    *,
+    seeds: pd.DataFrame,
+    baseline: str,
+    title: str,
+    score: tuple[str, str] = ("miou", "mIoU"),
 ) -> "Figure":
-    """Draw the mean mIoU of each arm as a bar, its spread as a whisker and each seed as a dot.
+    """Draw the mean score of each arm as a bar, its spread as a whisker and each seed as a dot.
 
     Args:
         table: `ablation.ablation_table`.
         seeds: `ablation.seed_table`.
         baseline: the arm whose mean is drawn through all bars.
+        title: above the chart.
+        score: column of the tables that is drawn, and its name.
     """
     from matplotlib.figure import Figure
 
@@ -50,13 +57,14 @@ def ablation_figure(
     axes = figure.subplots()
     labelled: set[str] = set()
     right = 0.0
-    for y, (_, row) in enumerate(table.iterrows()):
+    names = {score[0]: "score", f"{score[0]}_std": "spread", f"delta_{score[0]}": "delta"}
+    for y, (_, row) in enumerate(table.rename(columns=names).iterrows()):
         kind = _kind(row, baseline=baseline)
-        scores = seeds.loc[seeds["variant"] == row["variant"], "miou"].to_numpy()
+        scores = seeds.loc[seeds["variant"] == row["variant"], score[0]].to_numpy()
         label = None if kind in labelled else kind
         right = max(right, _draw_arm(axes, row, y=y, scores=scores, kind=kind, label=label))
         labelled.add(kind)
-    reference = float(table.loc[table["variant"] == baseline, "miou"].iloc[0])
+    reference = float(table.loc[table["variant"] == baseline, score[0]].iloc[0])
     axes.axvline(
         reference, color=_COLORS["baseline"], linewidth=1.1, linestyle=(0, (4, 3)), zorder=3
     )
@@ -68,7 +76,7 @@ def ablation_figure(
     axes.set_xlim(0, right * 1.2 or 1.0)
     num_seeds = table["num_seeds"].max()
     axes.set_xlabel(
-        "mIoU on the held-out test split (%), mean of up to "
+        f"{score[1]} on the held-out test split (%), mean of up to "
         f"{num_seeds} seed{'s' if num_seeds > 1 else ''}; dots: seeds, whiskers: ± 1 std",
         color=_SOFT,
     )
@@ -88,24 +96,26 @@ def _draw_arm(
 
     Args:
         axes: where to draw.
-        row: of `ablation.ablation_table`.
+        row: of `ablation.ablation_table`, with score, spread and delta.
         y: position of the bar.
-        scores: mIoU of each seed.
+        scores: of each seed.
         kind: key of _COLORS.
         label: name in the legend; None if the legend has it already.
     """
-    spread = 0.0 if pd.isna(row["miou_std"]) else float(row["miou_std"])
-    axes.barh(y, row["miou"], height=0.66, color=_COLORS[kind], label=label, zorder=2)
+    spread = 0.0 if pd.isna(row["spread"]) else float(row["spread"])
+    axes.barh(y, row["score"], height=0.66, color=_COLORS[kind], label=label, zorder=2)
     if spread:
-        axes.errorbar(row["miou"], y, xerr=spread, color=_INK, linewidth=1.2, capsize=3.5, zorder=4)
+        axes.errorbar(
+            row["score"], y, xerr=spread, color=_INK, linewidth=1.2, capsize=3.5, zorder=4
+        )
     offsets = np.linspace(-0.16, 0.16, len(scores)) if len(scores) > 1 else np.zeros(1)
     axes.scatter(
         scores, y + offsets, s=17, facecolor="white", edgecolor=_INK, linewidth=0.8, zorder=5
     )
-    end = max([*scores, float(row["miou"]) + spread])
-    delta = f"  ({row['delta_miou']:+.1f})" if pd.notna(row["delta_miou"]) else ""
+    end = max([*scores, float(row["score"]) + spread])
+    delta = f"  ({row['delta']:+.1f})" if pd.notna(row["delta"]) else ""
     axes.annotate(
-        f"{row['miou']:.1f}{delta}",
+        f"{row['score']:.1f}{delta}",
         (end, y),
         (7, 0),
         textcoords="offset points",
@@ -125,14 +135,17 @@ def per_class_figure(
     table: pd.DataFrame,
     taxonomy: Taxonomy,
     title: str,
+    score: str = "IoU",
 ) -> "Figure":
-    """Draw IoU per class and arm, and beside it the difference to the arm it is compared with.
+    """Draw the score per class and arm, and beside it the difference to the arm compared with.
 
     Args:
         per_class: `ablation.per_class_table`.
         delta: `ablation.per_class_delta`; arms that it lacks stay blank.
         table: `ablation.ablation_table`, for the marks.
         taxonomy: gives the order and names of the classes; a line parts stuff from things.
+        title: above the chart.
+        score: name of the score.
     """
     from matplotlib.figure import Figure
 
@@ -146,7 +159,7 @@ def per_class_figure(
     left.set_yticks(
         range(len(per_class)), [f"{name} {marks[name]}".strip() for name in per_class.index]
     )
-    left.set_title("IoU per class (%)", loc="left", color=_SOFT, fontsize=10)
+    left.set_title(f"{score} per class (%)", loc="left", color=_SOFT, fontsize=10)
     known = np.abs(delta.to_numpy(float))
     span = (
         max(1.0, float(np.percentile(known[~np.isnan(known)], _SATURATED))) if known.size else 1.0

@@ -159,7 +159,9 @@ def estimate_train_seg(w: Workload) -> StagePlan:
     hours = gigabytes = 0.0
     for variant in w.config.variants.values():
         settings = w.config.train_seg.for_arm(variant)
-        rates = w.rates["segmenter"][settings.model]
+        # EoMT was not measured.
+        known = w.rates["segmenter"]
+        rates = known.get(settings.model, known["mask2former"])
         height, width = settings.crop_shape or (size, size)
         pixels = height * width / rates["image_size"] ** 2
         rows = seeds * settings.num_steps * settings.batch_size

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seggen_core.config import SYNTHESIS_METHODS, SegGenConfig
+from seggen_core.config import SYNTHESIS_METHODS, SegGenConfig, Task
 from seggen_core.errors import SegGenError
+from seggen_core.metrics.tasks import FIGURES, PER_CLASS
 from seggen_core.project.artefacts import damaged, is_there, read_artefact
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.reports.memorization import MemorizationScores
@@ -41,8 +42,8 @@ class SeedScores(BaseModel):
         return {name: value for name, value in values.items() if value is not None}
 
 
-class Arm(BaseModel):
-    """One ablation arm: its training data, and its scores by seed.
+class ArmData(BaseModel):
+    """One ablation arm and its training data.
 
     Attributes:
         variant: its name.
@@ -51,7 +52,6 @@ class Arm(BaseModel):
         methods: the methods of its synthetic samples.
         shuffle_masks: whether each synthetic image has the mask of another one (the control).
         known_classes: slugs of the classes that its segmenters have besides "rest"; empty for all.
-        seeds: scores by seed, at least one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,7 +62,28 @@ class Arm(BaseModel):
     methods: tuple[str, ...]
     shuffle_masks: bool
     known_classes: tuple[str, ...] = ()
+
+
+class Arm(ArmData):
+    """An arm for semantic segmentation, and its scores by seed, at least one."""
+
     seeds: dict[int, SeedScores] = Field(min_length=1)
+
+
+class SegmentScores(BaseModel):
+    """Scores of one segmenter that tells instances apart: by figure, and by class slug."""
+
+    model_config = ConfigDict(frozen=True)
+
+    figures: dict[str, Score]
+    per_class: dict[str, Score]
+
+
+class SegmentArm(ArmData):
+    """An arm for panoptic or instance segmentation, and its scores by seed, at least one."""
+
+    task: Task
+    seeds: dict[int, SegmentScores] = Field(min_length=1)
 
 
 class JudgeScores(BaseModel):
@@ -83,7 +104,9 @@ class JudgeScores(BaseModel):
     further: dict[str, float] = {}
 
 
-def read_arms(config: SegGenConfig, *, paths: ProjectPaths, taxonomy: Taxonomy) -> list[Arm]:
+def read_arms(
+    config: SegGenConfig, *, paths: ProjectPaths, taxonomy: Taxonomy
+) -> list[Arm | SegmentArm]:
     """Return the scores of every variant in `config`, in its order.
 
     Raises:
@@ -97,7 +120,7 @@ def read_arms(config: SegGenConfig, *, paths: ProjectPaths, taxonomy: Taxonomy) 
             f"{paths.ablation.parent / 'evaluate'}: {', '.join(missing)}. "
             f"Run: dvc repro {' '.join(f'evaluate@{name}' for name in missing)}"
         )
-    arms = []
+    arms: list[Arm | SegmentArm] = []
     for name, file in files.items():
         stage, variant = f"evaluate@{name}", config.variants[name]
         tree = _read_json(file, stage=stage)
@@ -110,12 +133,36 @@ def read_arms(config: SegGenConfig, *, paths: ProjectPaths, taxonomy: Taxonomy) 
             "known_classes": variant.known_classes,
             "seeds": tree.get("seeds"),
         }
+        task, slugs = tree.get("task", "semantic"), taxonomy.slugs
+        if variant.known_classes:
+            slugs = [*variant.known_classes, REST]
+        if task in ("panoptic", "instance"):
+            known |= {"task": task, "seeds": _segment_seeds(tree.get("seeds"), task=task)}
+            other = _validate(SegmentArm, known, file=file, stage=stage)
+            for segment_scores in other.seeds.values():
+                _check_classes(segment_scores.per_class, slugs=slugs, file=file, stage=stage)
+            arms.append(other)
+            continue
         arm = _validate(Arm, known, file=file, stage=stage)
-        slugs = [*arm.known_classes, REST] if arm.known_classes else taxonomy.slugs
         for scores in arm.seeds.values():
             _check_classes(scores.per_class_iou, slugs=slugs, file=file, stage=stage)
         arms.append(arm)
     return arms
+
+
+def _segment_seeds(seeds: Any, *, task: Task) -> Any:
+    """Return the scores by seed as `SegmentScores` holds them; what is no such tree as it is."""
+    if not isinstance(seeds, dict):
+        return seeds
+    return {
+        seed: {
+            "figures": {name: scores[name] for name in FIGURES[task] if name in scores},
+            "per_class": scores.get(PER_CLASS[task]),
+        }
+        if isinstance(scores, dict) and FIGURES[task].keys() <= scores.keys()
+        else scores
+        for seed, scores in seeds.items()
+    }
 
 
 def read_judges(*, paths: ProjectPaths, taxonomy: Taxonomy) -> list[JudgeScores]:

@@ -14,24 +14,22 @@ from tqdm import tqdm
 
 from seggen_core.config import SegmenterConfig, VariantConfig
 from seggen_core.metrics.semantic import mean_iou, rounded
+from seggen_core.metrics.tasks import PRIMARY
 from seggen_core.project.artefacts import read_artefact
-from seggen_core.project.digests import content_digest
-from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.project.rng import seeded_torch
+from seggen_core.segmentation.arm_stores import ArmStores
 from seggen_core.segmentation.arms import BEST, Arm, ArmConfig, ArmSamples, open_arm
 from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.mixing import TrainingSeed
 from seggen_core.segmentation.models import build_segmenter, save_segmenter
 from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
 from seggen_core.segmentation.predict import TestProtocol, score_store
+from seggen_core.segmentation.predict_segments import SegmentTask, score_segments
 from seggen_core.segmentation.segmenter import Segmenter
-from seggen_core.segmentation.subsets import arm_subset
 from seggen_core.segmentation.train import balanced_weights, train_segmenter
 from seggen_core.segmentation.validation import Validation
 from seggen_core.stage import Stage
-from seggen_core.store.reader import SampleStore, open_partitions
-from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import StageRun
 
 _NUM_POINTS = 200
@@ -39,63 +37,6 @@ _NUM_POINTS = 200
 
 LossCurve = list[dict[str, float]]
 """Points with "step", "loss" and "learning_rate"."""
-
-
-@dataclass(frozen=True, eq=False)
-class ArmStores:
-    """The stores that an arm is trained and validated with.
-
-    Attributes:
-        train, validation: the real splits.
-        partitions: by synthetic method, the stores of the classes.
-        subsets: keys of the real samples by subset seed.
-    """
-
-    train: SampleStore
-    validation: SampleStore
-    partitions: dict[str, list[SampleStore]]
-    subsets: dict[str, list[str]]
-
-    @classmethod
-    def open(
-        cls, paths: ProjectPaths, *, variant: VariantConfig, classes: Sequence[str]
-    ) -> "ArmStores":
-        """Open what `variant` reads; of its synthetic methods, the partitions of `classes`.
-
-        Raises:
-            SampleStoreError: a store is missing, isn't finished, or is of another dataset.
-        """
-        taxonomy = Taxonomy.read(paths.taxonomy)
-        return cls(
-            SampleStore(paths.real("train")),
-            SampleStore(paths.real("val")),
-            {
-                method: open_partitions(paths.synthetic(method), classes=classes, taxonomy=taxonomy)
-                for method in variant.methods
-            },
-            read_artefact(paths.subsets, dict[str, list[str]], stage="dataset"),
-        )
-
-    def samples(
-        self, variant: VariantConfig, *, labels: LabelSpace, seed: TrainingSeed
-    ) -> ArmSamples:
-        """Return what a segmenter of an arm may be trained on.
-
-        Raises:
-            ConfigError: there are fewer training samples than the arm asks for.
-        """
-        if variant.real == "all":
-            keys = self.train.keys()
-        else:
-            counts = self.train.class_pixel_counts()
-            keys = arm_subset(self.subsets, size=variant.subset_size, counts=counts, seed=seed)
-        return ArmSamples(self.train, keys, self.partitions, labels)
-
-    def identity(self) -> list[Any]:
-        """Return JSON-ready what a training depends on: the subsets and a digest of each store."""
-        stores = [self.train, self.validation]
-        stores += [store for group in self.partitions.values() for store in group]
-        return [self.subsets, [content_digest(store.folder) for store in stores]]
 
 
 def train_arm(stage: Stage, config: ArmConfig) -> Path:
@@ -108,6 +49,7 @@ def train_arm(stage: Stage, config: ArmConfig) -> Path:
     stage.run.log_input(name="real_train", path=stage.paths.real("train"))
     for method in stores.partitions:
         stage.run.log_input(name=method, path=stage.paths.synthetic(method))
+    stores.check_instances(config, labels=LabelSpace.of(config.variant, stage.taxonomy))
     training = ArmTraining(
         stage=stage,
         variant=config.variant,
@@ -239,21 +181,44 @@ class ArmTraining:
         chosen = [keys[k * len(keys) // number] for k in range(number)]
 
         def score(segmenter: Segmenter) -> float:
+            return self._validate(segmenter, subset_seed=subset_seed, keys=chosen) or 0.0
+
+        def report(step: int, value: float) -> None:
+            self._log({f"seed{subset_seed}/{self._score_name}": value}, step=step)
+
+        return Validation(self.settings, folder, score, report)
+
+    def _validate(
+        self, segmenter: Segmenter, *, subset_seed: int, keys: Sequence[str] | None = None
+    ) -> float | None:
+        """Return the task's own score on validation samples (all, or `keys`), in percent."""
+        store, description = (
+            self.stores.validation,
+            f"{self.stage.item} seed {subset_seed}: validation",
+        )
+        if self.settings.task == "semantic":
             confusion = score_store(
                 segmenter,
                 store=store,
-                keys=chosen,
+                keys=keys,
                 batch_size=self.settings.batch_size,
-                description=f"{self.stage.item} seed {subset_seed}: validation",
+                description=description,
                 protocol=self._protocol,
                 table=self.labels.truth_table,
             )
-            return rounded(mean_iou(confusion)) or 0.0
+            return rounded(mean_iou(confusion))
+        task = SegmentTask(
+            self.settings.task, self.labels, self.settings.postprocess, self._protocol
+        )
+        figures = score_segments(
+            segmenter, store=store, task=task, description=description, keys=keys
+        )
+        return figures[PRIMARY[self.settings.task]]
 
-        def report(step: int, value: float) -> None:
-            self._log({f"seed{subset_seed}/val_miou": value}, step=step)
-
-        return Validation(self.settings, folder, score, report)
+    @property
+    def _score_name(self) -> str:
+        """What the validation score is called: "val_miou", "val_pq" or "val_ap"."""
+        return f"val_{PRIMARY[self.settings.task]}"
 
     @cached_property
     def labels(self) -> LabelSpace:
@@ -282,26 +247,19 @@ class ArmTraining:
         validation: Validation | None,
     ) -> None:
         """Score a segmenter on the validation split and write it to `folder`, metrics.json last."""
-        confusion = score_store(
-            segmenter,
-            store=self.stores.validation,
-            batch_size=self.settings.batch_size,
-            description=f"{self.stage.item} seed {arm.seed.subset_seed}: validation",
-            protocol=self._protocol,
-            table=self.labels.truth_table,
-        )
-        miou = rounded(mean_iou(confusion))
-        self._log({f"seed{arm.seed.subset_seed}/val_miou": miou}, step=int(curve[-1]["step"]))
+        name, seed = self._score_name, arm.seed.subset_seed
+        score = self._validate(segmenter, subset_seed=seed)
+        self._log({f"seed{seed}/{name}": score}, step=int(curve[-1]["step"]))
         save_segmenter(segmenter, folder=folder)
         scores = validation.scores if validation is not None else {}
-        scores = {int(step): score for step, score in scores.items()}
-        scores[int(curve[-1]["step"])] = np.nan if miou is None else miou
-        validated = pd.DataFrame(sorted(scores.items()), columns=["step", "val_miou"])
+        scores = {int(step): value for step, value in scores.items()}
+        scores[int(curve[-1]["step"])] = np.nan if score is None else score
+        validated = pd.DataFrame(sorted(scores.items()), columns=["step", name])
         history = pd.DataFrame(curve).merge(validated, on="step", how="outer", sort=True)
         history.to_csv(folder / "history.csv", index=False)
         parameters = sum(p.numel() for p in segmenter.parameters())
         metrics: dict[str, Any] = {
-            "val_miou": miou,
+            name: score,
             "train_loss": curve[-1]["loss"],
             "parameters": parameters,
         }
@@ -311,7 +269,7 @@ class ArmTraining:
             metrics |= {
                 "steps_done": int(curve[-1]["step"]),
                 "best_step": step,
-                "best_val_miou": validation.scores[step],
+                f"best_{name}": validation.scores[step],
                 "validations": {str(s): v for s, v in sorted(validation.scores.items())},
             }
         write_json(folder / "metrics.json", metrics | arm.facts)
@@ -322,11 +280,12 @@ class ArmTraining:
             seed: read_artefact(folder / "metrics.json", dict[str, Any], stage=self.stage.run.name)
             for seed, folder in folders.items()
         }
-        scores = [s["val_miou"] for s in summaries.values() if s["val_miou"] is not None]
+        name = self._score_name
+        scores = [s[name] for s in summaries.values() if s[name] is not None]
         metrics: dict[str, Any] = {
             "model": self.settings.model,
             "num_steps": self.settings.num_steps,
-            "val_miou": rounded(float(np.mean(scores))) if scores else None,
+            name: rounded(float(np.mean(scores))) if scores else None,
             "seeds": {str(seed): summary for seed, summary in summaries.items()},
         }
         if self.variant.known_classes:
@@ -334,14 +293,17 @@ class ArmTraining:
         if self.settings.test_short_side is not None:
             sides = {"short_side": self._protocol.short_side, "max_side": self._protocol.max_side}
             metrics["tested_at"] = sides
+        if self.settings.task != "semantic":
+            metrics["task"] = self.settings.task
+            metrics["postprocess"] = self.settings.postprocess.model_dump(mode="json")
         write_json(out / "metrics.json", metrics)
         curves = [
             pd.read_csv(folder / "history.csv").assign(seed=seed)
             for seed, folder in folders.items()
         ]
-        history = pd.concat(curves)[["seed", "step", "loss", "learning_rate", "val_miou"]]
+        history = pd.concat(curves)[["seed", "step", "loss", "learning_rate", name]]
         history.to_csv(out / "history.csv", index=False)
-        self._log({"val_miou": metrics["val_miou"]}, step=0)
+        self._log({name: metrics[name]}, step=0)
 
     def _log(self, values: Mapping[str, float | None], *, step: int | None = None) -> None:
         """Log what has a value, at `step`; None is the last step."""

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
-from seggen_core.config import SegGenConfig, SegmenterConfig, SyntheticAugmentConfig, VariantConfig
+from seggen_core.config import (
+    PostprocessConfig,
+    SegGenConfig,
+    SegmenterConfig,
+    SyntheticAugmentConfig,
+    Task,
+    VariantConfig,
+)
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.project.artefacts import damaged, read_artefact
 from seggen_core.project.paths import ProjectPaths
@@ -48,8 +55,10 @@ class PredictedAt(BaseModel):
 class ArmMetrics(BaseModel):
     """What is read of an arm's metrics.json."""
 
-    model: Literal["hrnet", "mask2former"]
+    model: Literal["hrnet", "mask2former", "eomt"]
+    task: Task = "semantic"
     seeds: dict[str, dict[str, Any]]
+    postprocess: PostprocessConfig = PostprocessConfig()
     tested_at: PredictedAt | None = None
     known_classes: tuple[str, ...] = ()
 
@@ -101,15 +110,19 @@ class TrainedArm:
         facts: the content of metrics.json (`ArmTraining.train`).
         checkpoint: "last", or "best" by the validations during its training.
         known_classes: slugs of the classes that it has besides "rest"; empty for all.
+        task: what it was trained for.
+        postprocess: how its queries became segments in validation.
     """
 
     folder: Path
-    model: Literal["hrnet", "mask2former"]
+    model: Literal["hrnet", "mask2former", "eomt"]
     seeds: tuple[str, ...]
     protocol: TestProtocol = AS_STORED
     facts: dict[str, Any] = field(default_factory=dict)
     checkpoint: Literal["last", "best"] = "last"
     known_classes: tuple[str, ...] = ()
+    task: Task = "semantic"
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
 
     @classmethod
     def read(cls, paths: ProjectPaths, *, variant: str) -> "TrainedArm":
@@ -133,9 +146,15 @@ class TrainedArm:
         tested_at = metrics.tested_at or PredictedAt()
         protocol = TestProtocol(tested_at.short_side, tested_at.max_side)
         facts = read_artefact(file, dict[str, Any], stage=stage)
-        known = metrics.known_classes
         return cls(
-            folder, metrics.model, tuple(metrics.seeds), protocol, facts, known_classes=known
+            folder,
+            metrics.model,
+            tuple(metrics.seeds),
+            protocol,
+            facts,
+            known_classes=metrics.known_classes,
+            task=metrics.task,
+            postprocess=metrics.postprocess,
         )
 
     def load(self, seed: str, *, device: torch.device) -> Segmenter:
@@ -182,10 +201,12 @@ class Batch:
         part: which part of the step, from 0.
         rows: the samples' places in the step.
         images: uint8 [B, 3, H, W].
-        segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
+        segmentation_maps: uint8 or int32 [B, H, W], labels (`segmentation.segment_labels`).
         is_synthetic: bool [B].
         filled: int64 [B, 2], (height, width) of each sample at the top left of its crop; the rest
             is padding. None where the samples aren't cropped yet.
+        segments: int64 [n] for each sample, its segments before it was cropped; None where labels
+            are train ids or the samples aren't cropped yet.
     """
 
     step: int
@@ -195,6 +216,7 @@ class Batch:
     segmentation_maps: torch.Tensor
     is_synthetic: torch.Tensor
     filled: torch.Tensor | None = None
+    segments: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +233,7 @@ class Arm:
         part_size: samples of one network call.
         facts: JSON-ready: num_real, num_synthetic (by method), and unmatched_sources: by method,
             the number of real samples that are no synthetic one's source.
+        things: which classes are things, by train id; empty for the task "semantic".
     """
 
     plan: BatchPlan
@@ -220,6 +243,7 @@ class Arm:
     crop: RandomCrop | None
     part_size: int
     facts: dict[str, Any]
+    things: tuple[bool, ...] = ()
 
     @property
     def num_parts(self) -> int:
@@ -242,8 +266,10 @@ class Arm:
         is_synthetic = [slot.synthetic is not None for slot in slots]
         if self.synthetic_augment is not None and any(is_synthetic):
             pairs = self._augment_synthetic(pairs, is_synthetic, step=step, part=part)
-        filled = None
+        filled = segments = None
         if self.crop is not None:
+            if pairs[0][1].dtype != np.uint8:
+                segments = tuple(torch.from_numpy(np.unique(ids)).long() for _, ids in pairs)
             places = range(rows.start, rows.stop)
             rngs = [self.seed.numpy_rng("crop", step, place) for place in places]
             crops = [self.crop(*pair, rng=rng) for pair, rng in zip(pairs, rngs, strict=True)]
@@ -258,6 +284,7 @@ class Arm:
             torch.from_numpy(masks),
             torch.tensor(is_synthetic),
             filled,
+            segments,
         )
 
     def _augment_synthetic(
@@ -283,7 +310,7 @@ class Arm:
 
 
 def _stack(pairs: Sequence[Arrays]) -> Arrays:
-    """Return images uint8 [B, H, W, 3] and masks uint8 [B, H, W]."""
+    """Return images uint8 [B, H, W, 3] and labels [B, H, W]."""
     images, masks = zip(*pairs, strict=True)
     if len(sizes := sorted({mask.shape for mask in masks})) > 1:
         raise ConfigError(
@@ -323,12 +350,14 @@ def open_arm(
     # 2. Where every image and mask is, and which fill a batch.
     real_keys = samples.real_keys if variant.real != "none" else ()
     labels = samples.labels
+    things = tuple(c.is_thing for c in labels.taxonomy) if config.task != "semantic" else None
     real = {
-        key: Pair((samples.real, key), (samples.real, key), labels.real_table) for key in real_keys
+        key: Pair((samples.real, key), (samples.real, key), labels.real_table, things)
+        for key in real_keys
     }
     places = [(stores[sample.method, sample.key], sample.key) for sample in synthetic]
     pairs = [
-        Pair(places[i], places[mask], labels.synthetic_table)
+        Pair(places[i], places[mask], labels.synthetic_table, things)
         for i, mask in zip(positions, masks, strict=True)
     ]
     plan = BatchPlan(
@@ -349,7 +378,7 @@ def open_arm(
     as_pictures = crop is not None and variant.synthetic_augment is None
     pool = PairPool(real=real, synthetic=pairs, as_pictures=as_pictures)
     part_size = config.micro_batch_size or config.batch_size
-    return Arm(plan, pool, seed, variant.synthetic_augment, crop, part_size, facts)
+    return Arm(plan, pool, seed, variant.synthetic_augment, crop, part_size, facts, things or ())
 
 
 def _list_synthetic(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from seggen_core.segmentation.segment_labels import VOID
 from seggen_core.taxonomy import IGNORE_INDEX
 
 NUM_DRAWS = 7
@@ -47,7 +48,7 @@ def augment_batch(
 
     Args:
         images: uint8 [B, 3, H, W].
-        segmentation_maps: uint8 [B, H, W], train ids or IGNORE_INDEX.
+        segmentation_maps: uint8 or int32 [B, H, W], labels (`segmentation.segment_labels`).
         config: what to do.
         draws: float32 [B, NUM_DRAWS], uniform in [0, 1), on the images' device. What a number is
             for doesn't depend on the config.
@@ -78,7 +79,8 @@ def augment_batch(
     theta[:, :, 2] = offset * reach[:, None]
     grid = F.affine_grid(theta, [*images.shape[:2], crop, crop], align_corners=False)
     # grid_sample fills with 0: colours are moved down by a half, so that the rim is grey; ids are
-    # moved up by one, and what comes back as 0 lies outside the picture.
+    # moved up by one, and what comes back as 0 lies outside the picture. Segment ids are below
+    # 2 ** 24, so float32 holds them exactly.
     pictures = F.grid_sample(pictures - 0.5, grid, mode="bilinear", align_corners=False) + 0.5
     ids = (
         F.grid_sample(
@@ -86,7 +88,8 @@ def augment_batch(
         )[:, 0].long()
         - 1
     )
-    return pictures, torch.where(ids < 0, IGNORE_INDEX, ids)
+    ignored = IGNORE_INDEX if segmentation_maps.dtype == torch.uint8 else VOID
+    return pictures, torch.where(ids < 0, ignored, ids)
 
 
 def jitter_colors(images: torch.Tensor, *, factors: torch.Tensor) -> torch.Tensor:

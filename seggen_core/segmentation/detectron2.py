@@ -25,7 +25,7 @@ from seggen_core.config.load import load_config
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.segmentation.arm_training import ArmStores
+from seggen_core.segmentation.arm_stores import ArmStores
 from seggen_core.segmentation.arms import Arm, ArmConfig, open_arm
 from seggen_core.segmentation.dataset_dicts import (
     TASKS,

@@ -8,7 +8,8 @@ bilinear filter, which is anti-aliased, masks by nearest neighbour at the same p
 Only the part of an image that is left by the crop is resized: the values are those of resizing the
 whole image first, in a fraction of the time.
 
-Shape legend: image uint8 [H, W, 3]; mask uint8 [H, W], train ids or IGNORE_INDEX.
+Shape legend: image uint8 [H, W, 3]; mask [H, W], uint8 train ids or int32 segment ids
+(`segmentation.segment_labels`).
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from seggen_core.config import SegmenterConfig
+from seggen_core.segmentation.segment_labels import class_ids, ignored_value
 from seggen_core.taxonomy import IGNORE_INDEX
 
 PADDING = 128
@@ -35,7 +37,7 @@ class Crop:
 
     Attributes:
         image: uint8 [h, w, 3], PADDING beside the sample.
-        mask: uint8 [h, w], IGNORE_INDEX beside the sample.
+        mask: [h, w], ignored beside the sample.
         filled: (height, width) of the sample in it, at the top left.
     """
 
@@ -97,7 +99,7 @@ class RandomCrop:
             return Crop(np.asarray(picture), ids, filled)
         canvas = np.full((*self._crop, 3), PADDING, np.uint8)
         canvas[: filled[0], : filled[1]] = np.asarray(picture)
-        labels = np.full(self._crop, IGNORE_INDEX, np.uint8)
+        labels = np.full(self._crop, ignored_value(mask), mask.dtype)
         labels[: filled[0], : filled[1]] = ids
         return Crop(canvas, labels, filled)
 
@@ -133,7 +135,7 @@ class RandomCrop:
             if limit == 1:
                 break
             ids = _nearest_window(mask, size=size, corner=corner, window=window)
-            counts = np.bincount(ids.ravel(), minlength=256)
+            counts = np.bincount(class_ids(ids).ravel(), minlength=256)
             counts[IGNORE_INDEX] = 0
             if np.count_nonzero(counts) > 1 and counts.max() < limit * counts.sum():
                 break

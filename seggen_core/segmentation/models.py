@@ -1,7 +1,7 @@
 """The segmentation models by name: how they are built, saved and loaded.
 
-A saved model is a folder with config.json and model.safetensors. Mask2Former's is a transformers
-folder, which ``Mask2FormerForUniversalSegmentation.from_pretrained`` loads; HRNet's holds timm's
+A saved model is a folder with config.json and model.safetensors. Those of Mask2Former
+and EoMT are transformers folders, which its ``from_pretrained`` loads; HRNet's holds timm's
 parameter names below ``backbone.``.
 """
 
@@ -22,16 +22,23 @@ from seggen_core.project.weights import (
 from seggen_core.segmentation.segmenter import CONFIG_FILE, Segmenter
 
 if TYPE_CHECKING:
+    from seggen_core.segmentation.eomt import EomtSegmenter
     from seggen_core.segmentation.hrnet import HRNetSegmenter
     from seggen_core.segmentation.mask2former import Mask2FormerSegmenter
 
 
-def _model_class(model: str) -> "type[HRNetSegmenter] | type[Mask2FormerSegmenter]":
+def _model_class(
+    model: str,
+) -> "type[HRNetSegmenter] | type[Mask2FormerSegmenter] | type[EomtSegmenter]":
     """Return the class of a model; each is imported when it is first used."""
     if model == "hrnet":
         from seggen_core.segmentation.hrnet import HRNetSegmenter
 
         return HRNetSegmenter
+    if model == "eomt":
+        from seggen_core.segmentation.eomt import EomtSegmenter
+
+        return EomtSegmenter
     assert model == "mask2former", model
     from seggen_core.segmentation.mask2former import Mask2FormerSegmenter
 
@@ -73,12 +80,12 @@ def load_segmenter(folder: Path) -> Segmenter:
     arm = folder.parent
     cure = f"run: dvc checkout {place(arm)}, or dvc repro -f -s train_seg@{arm.name}"
     config = read_json_object(folder / CONFIG_FILE, cure=cure)
-    models = {"mask2former": "mask2former", "seggen_hrnet": "hrnet"}
+    models = {"mask2former": "mask2former", "eomt": "eomt", "seggen_hrnet": "hrnet"}
     model_type = config.get("model_type")
     if model_type not in models:
         raise FoundationError(
             f"{folder / CONFIG_FILE} has model_type {str(model_type)[:60]!r}; expected "
-            f"{' or '.join(models)}: {cure}"
+            f"{', '.join(models)}: {cure}"
         )
     part = f"the segmenter in {folder}"
     files = weight_files(folder, name="model", part=part, cure=cure)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from seggen_core.segmentation.pairs import PairPool
 from seggen_core.segmentation.predict import AS_STORED, TestProtocol, score_maps
+from seggen_core.segmentation.segment_labels import class_ids
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.taxonomy import IGNORE_INDEX
 
@@ -62,7 +63,8 @@ def mean_class_losses(
     for start in range(0, len(keys), batch_size):
         pairs = pool.read_real(keys[start : start + batch_size])
         for _, group in groupby(pairs, key=lambda pair: pair[1].shape):
-            images, masks = (np.stack(part) for part in zip(*group, strict=True))
+            images, labels = (np.stack(part) for part in zip(*group, strict=True))
+            masks = class_ids(labels)
             maps = torch.from_numpy(masks).long().to(segmenter.device)
             scores = score_maps(segmenter, images=images, protocol=protocol)
             losses = _cross_entropy(scores, maps).cpu().numpy()

@@ -10,10 +10,11 @@ import numpy as np
 from seggen_core.segmentation.geometry import resize_nearest
 from seggen_core.segmentation.labels import relabel
 from seggen_core.segmentation.mixing import Slot
+from seggen_core.segmentation.segment_labels import segment_labels
 from seggen_core.store.reader import SampleStore
 
 Arrays = tuple[np.ndarray, np.ndarray]
-"""An image, uint8 [H, W, 3], and its mask, uint8 [H, W]."""
+"""An image, uint8 [H, W, 3], and its labels, [H, W] (`segmentation.segment_labels`)."""
 
 Read = tuple[Any, np.ndarray]
 """The same, or with the image as Pillow's."""
@@ -30,11 +31,13 @@ class Pair:
         image, mask: the store of each, and its key there. They differ in the shuffled control.
         table: the label of each value of the stored mask, uint8 [256] (`labels.LabelSpace`); None
             keeps the values.
+        things: which classes are things, by train id, to read segment ids; None reads train ids.
     """
 
     image: tuple[SampleStore, str]
     mask: tuple[SampleStore, str]
     table: np.ndarray | None = None
+    things: tuple[bool, ...] | None = None
 
     def read(self, *, as_pictures: bool = False) -> Read:
         """Return image and mask; the mask of another sample takes the image's size.
@@ -50,8 +53,11 @@ class Pair:
         else:
             image = image_store.read_image(image_key)
             size = image.shape[:2]
-        mask = resize_nearest(mask_store.read_mask(mask_key), size)
-        return image, relabel(mask, self.table)
+        labels = relabel(mask_store.read_mask(mask_key), self.table)
+        if self.things is not None:
+            instances = mask_store.read_instances(mask_key)
+            labels = segment_labels(labels, instances, things=self.things)
+        return image, resize_nearest(labels, size)
 
 
 class PairPool:

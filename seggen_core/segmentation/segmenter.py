@@ -73,6 +73,9 @@ class Segmenter(nn.Module, ABC):
             segmentation_maps: int64 [B, H, W], train ids or IGNORE_INDEX.
         """
 
+    def at_step(self, step: int, num_steps: int) -> None:
+        """Prepare for training step `step` of `num_steps`."""
+
     def weigh_classes(self, weights: torch.Tensor) -> None:
         """Let class c weigh `weights[c]` in `loss` from now on: float32 [C], positive.
 

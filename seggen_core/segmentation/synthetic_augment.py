@@ -4,7 +4,8 @@ They narrow the gap to real images: generated ones show one object in the middle
 front and free of noise. Each function takes a batch of pairs and a generator and returns new pairs;
 what is drawn doesn't depend on what the pictures show.
 
-Shape legend: images uint8 [B, H, W, 3]; masks uint8 [B, H, W], train ids or IGNORE_INDEX.
+Shape legend: images uint8 [B, H, W, 3]; masks [B, H, W], uint8 train ids or int32
+segment ids (`segmentation.segment_labels`). Instances of pairs that are joined get other ids.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from seggen_core.config import SyntheticAugmentConfig
 from seggen_core.segmentation.geometry import resize_bilinear, resize_nearest
-from seggen_core.taxonomy import IGNORE_INDEX
+from seggen_core.segmentation.segment_labels import ignored_value, renumbered
 
 Pairs = tuple[np.ndarray, np.ndarray]
 
@@ -83,7 +84,7 @@ def warp_perspective(image: np.ndarray, mask: np.ndarray, *, corners: np.ndarray
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     u, v = u.clip(0, width - 1), v.clip(0, height - 1)
     warped = np.where(inside[..., None], image[v, u], 128).astype(np.uint8)
-    return warped, np.where(inside, mask[v, u], IGNORE_INDEX).astype(np.uint8)
+    return warped, np.where(inside, mask[v, u], ignored_value(mask)).astype(mask.dtype)
 
 
 def occlude(
@@ -99,7 +100,7 @@ def occlude(
     top, left, bottom, right = box
     covered, ids = image.copy(), mask.copy()
     covered[top:bottom, left:right] = other[0][top:bottom, left:right]
-    ids[top:bottom, left:right] = other[1][top:bottom, left:right]
+    ids[top:bottom, left:right] = renumbered(other[1], beside=mask)[top:bottom, left:right]
     return covered, ids
 
 
@@ -138,8 +139,8 @@ def _augment(
     if coins[0] < config.splice:
         chosen = partners[1 : grid[0] * grid[1]].tolist()
         mates = [pair, *(_at_size(pool[position], size) for position in chosen)]
-        images, masks = (np.stack(part) for part in zip(*mates, strict=True))
-        pair = splice(images, masks, grid=grid)
+        pictures, labels = zip(*mates, strict=True)
+        pair = splice(np.stack(pictures), _apart(labels), grid=grid)
     if coins[1] < config.perspective:
         inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * offsets * (width, height)
         square = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float)
@@ -151,6 +152,14 @@ def _augment(
         pair = occlude(*pair, other=_at_size(pool[int(partners[-1])], size), box=box)
     noisy = add_noise(pair[0], sigma=config.noise_sigma, rng=rng)
     return (noisy if coins[3] < config.noise else pair[0]), pair[1]
+
+
+def _apart(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack labels, [N, H, W], whose instances get other ids than those before them."""
+    stacked = [labels[0]]
+    for own in labels[1:]:
+        stacked.append(renumbered(own, beside=np.stack(stacked)))
+    return np.stack(stacked)
 
 
 def _at_size(pair: Pairs, size: tuple[int, int]) -> Pairs:

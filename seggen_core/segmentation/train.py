@@ -1,5 +1,6 @@
 """How a segmenter is trained: warm-up and decay, augmentation, loss and validation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from seggen_core.segmentation.geometry import PADDING
 from seggen_core.segmentation.mixing import TrainingSeed, phase_lengths
 from seggen_core.segmentation.noise_filter import NoiseFilter
 from seggen_core.segmentation.optimizer import freeze_batch_norm, make_optimizer
+from seggen_core.segmentation.segment_labels import VOID, mask_targets
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.segmentation.validation import Validation
+from seggen_core.taxonomy import IGNORE_INDEX
 from seggen_core.training.loop import LoopSettings, OnStep, Training, make_accelerator, train
 from seggen_core.training.precision import resolve_precision
 from seggen_core.training.schedule import LearningRate, phases
@@ -90,7 +93,7 @@ def train_segmenter(
         optimizer=make_optimizer(segmenter, config),
         learning_rate=learning_rate(config),
         read=arm.read,
-        loss=_StepLoss(config, seed=arm.seed, noise_filter=noise_filter),
+        loss=_StepLoss(config, seed=arm.seed, things=arm.things, noise_filter=noise_filter),
         error=ConfigError,
         advice=f"lower train_seg.{config.model}.learning_rate",
     )
@@ -125,25 +128,48 @@ class _StepLoss:
     """
 
     def __init__(
-        self, config: SegmenterConfig, *, seed: TrainingSeed, noise_filter: NoiseFilter | None
+        self,
+        config: SegmenterConfig,
+        *,
+        seed: TrainingSeed,
+        things: Sequence[bool] = (),
+        noise_filter: NoiseFilter | None,
     ) -> None:
-        self._config = config
+        self._config, self._things = config, things
         self._seed, self._noise_filter = seed, noise_filter
 
     def __call__(self, segmenter: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Return the loss, a scalar, of a segmenter in training mode."""
         device = next(segmenter.parameters()).device
+        own = getattr(segmenter, "module", segmenter)  # it may be wrapped for several processes
+        if isinstance(own, Segmenter):
+            own.at_step(batch.step, self._config.num_steps)
         images, segmentation_maps = self._augment(batch, device)
         if self._noise_filter is not None:
-            segmentation_maps = self._noise_filter(
-                images, segmentation_maps, synthetic=batch.is_synthetic
-            )
+            segmentation_maps = self._filter(images, segmentation_maps, batch)
         part = (batch.part,) if batch.part else ()
         torch.manual_seed(derive_seed(*self._seed.name("model", batch.step, *part)))
-        return segmenter(images, segmentation_maps=segmentation_maps)
+        if self._config.task == "semantic":
+            return segmenter(images, segmentation_maps=segmentation_maps)
+        masks, classes = mask_targets(
+            segmentation_maps,
+            task=self._config.task,
+            things=self._things,
+            segments=batch.segments,
+        )
+        void = segmentation_maps == VOID
+        return segmenter(images, mask_labels=masks, class_labels=classes, unlabelled=void)
+
+    def _filter(self, images: torch.Tensor, labels: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return labels, int64 [B, H, W], ignored where they contradict the filter."""
+        assert self._noise_filter is not None
+        if self._config.task == "semantic":
+            return self._noise_filter(images, labels, synthetic=batch.is_synthetic)
+        classes = self._noise_filter(images, labels >> 16, synthetic=batch.is_synthetic)
+        return torch.where(classes == IGNORE_INDEX, VOID, labels)
 
     def _augment(self, batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images float32 [B, 3, H, W] in [0, 1], and maps int64 [B, H, W]."""
+        """Return images float32 [B, 3, H, W] in [0, 1], and labels int64 [B, H, W]."""
         config = self._config
         images, maps = batch.images.to(device), batch.segmentation_maps.to(device)
         if batch.filled is None:

@@ -28,8 +28,8 @@ _SCORES = "validations.json"
 _KEPT_STATES = 2
 
 Score = Callable[[Segmenter], float]
-"""Returns the mIoU of a segmenter in evaluation mode on validation samples, in percent; 0 where
-none of their pixels is labelled.
+"""Returns the score of the arm's task (mIoU, PQ or AP) of a segmenter in evaluation mode on
+validation samples, in percent; 0 where nothing in them is labelled.
 """
 
 
@@ -41,8 +41,8 @@ class Validation:
         config: `validate_every`, `patience` and `checkpoint_every` are used.
         folder: where scores and the best models are.
         score: how a segmenter is scored.
-        report: called with (step, mIoU) after each validation, also for those before a resumption.
-        scores: mIoU by step.
+        report: called with (step, score) after each validation, also for those before a resumption.
+        scores: by step.
     """
 
     config: SegmenterConfig

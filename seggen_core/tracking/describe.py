@@ -86,8 +86,11 @@ def arm_text(events: Sequence[Event], *, made_from: Sequence[Source]) -> str:
         for method in params.get("synthetic", "none").split("+")
         if f"synthetic.{method}" in params
     ]
-    spread = f" ± {scores['miou_std']:.1f}" if "miou_std" in scores else ""
-    score = f"mIoU {scores['miou']:.1f}{spread} on the test split" if "miou" in scores else ""
+    score = ""
+    for name, heading in (("miou", "mIoU"), ("pq", "PQ"), ("ap", "AP")):
+        if name in scores:
+            spread = f" ± {scores[f'{name}_std']:.1f}" if f"{name}_std" in scores else ""
+            score = f"{heading} {scores[name]:.1f}{spread} on the test split"
     text = (
         f"**{start.name}**: {params.get('model')}, {' + '.join(samples)} samples, strategy "
         f"{params.get('strategy')}, {params.get('num_seeds')} seed(s). {score}\n\n"

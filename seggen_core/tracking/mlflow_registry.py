@@ -128,14 +128,14 @@ class ModelRegistry:
         return str(made.version)
 
     def _choose_best(self, name: str) -> None:
-        """Give the alias to the arm whose newest version has the highest validation mIoU."""
+        """Give the alias to the arm whose newest version has the highest validation score."""
         aliases = self._client.get_registered_model(name).aliases
         newest = [
             self._client.get_model_version(name, number)
             for alias, number in aliases.items()
             if alias.startswith(ARM)
         ]
-        best = max(newest, key=_validation_miou)
+        best = max(newest, key=_validation_score)
         self._client.set_registered_model_alias(name, BEST, str(best.version))
 
 
@@ -150,8 +150,9 @@ def _default_store(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)
 
 
-def _validation_miou(made: ModelVersion) -> float:
-    return float(made.tags.get("val_miou", 0.0))
+def _validation_score(made: ModelVersion) -> float:
+    # All versions of a model are of one task.
+    return float(made.tags.get("val_miou", made.tags.get("val_pq", 0.0)))
 
 
 def _save(model: Model, description: MlflowModel, *, folder: Path, work: Path, saved: Path) -> None:

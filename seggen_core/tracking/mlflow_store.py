@@ -56,7 +56,7 @@ _ARMS_VIEW = {
     "modelVersionFilter": "All Runs",
     "datasetsFilter": [],
     "selectedColumns": [
-        *(f"metrics.`{name}`" for name in ("miou", "miou_std", "val_miou")),
+        *(f"metrics.`{name}`" for name in ("miou", "miou_std", "val_miou", "pq", "ap")),
         *(
             f"params.`{name}`"
             for name in ("model", "strategy", "synthetic", "num_real", "num_synthetic")
@@ -197,7 +197,8 @@ class MlflowStore:
         with _bounded(SETUP_SECONDS + num_bytes / UPLOAD_BYTES_PER_SECOND):
             if registry.find(model.name, run_id=run_id) is None:
                 model_id = registry.log(run_id, model, folder=folder)
-                text = f"mIoU {model.tags.get('miou')} on the test split, seed {{seed}}"
+                heading, name = ("PQ", "pq") if "pq" in model.tags else ("mIoU", "miou")
+                text = f"{heading} {model.tags.get(name)} on the test split, seed {{seed}}"
                 registry.register(
                     run_id,
                     model,

@@ -5,7 +5,8 @@ import torch
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.segmentation.left_out import Targets, left_out_loss
-from seggen_core.segmentation.mask2former import Mask2FormerSegmenter, binary_masks
+from seggen_core.segmentation.mask2former import Mask2FormerSegmenter
+from seggen_core.segmentation.mask_classifier import binary_masks
 from seggen_core.segmentation.models import build_segmenter
 from tests.segmentation.tiny import ID2LABEL, TINY_MASK2FORMER
 

@@ -7,7 +7,8 @@ from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImagePr
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.segmentation.mask2former import Mask2FormerSegmenter, binary_masks, semantic_scores
+from seggen_core.segmentation.mask2former import Mask2FormerSegmenter
+from seggen_core.segmentation.mask_classifier import binary_masks, semantic_scores
 from seggen_core.segmentation.models import build_segmenter, load_segmenter, save_segmenter
 from seggen_core.segmentation.segmenter import normalize
 from tests.segmentation.tiny import ID2LABEL, TINY_MASK2FORMER

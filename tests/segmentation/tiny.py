@@ -1,4 +1,4 @@
-"""The smallest HRNet and Mask2Former that are still whole."""
+"""The smallest HRNet, Mask2Former and EoMT that are still whole."""
 
 from typing import Any
 
@@ -50,5 +50,18 @@ TINY_MASK2FORMER: dict[str, Any] = {
     "decoder_layers": 2,
     "num_attention_heads": 2,
     "num_queries": 5,
+    "train_num_points": 64,
+}
+
+TINY_EOMT: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_blocks": 2,
+    "num_queries": 5,
+    "num_upscale_blocks": 1,
+    "num_register_tokens": 1,
     "train_num_points": 64,
 }
