@@ -29,6 +29,7 @@ from seggen_core.commands import (
     pretrain,
     report,
     show,
+    suites,
     track,
     validate,
 )
@@ -53,6 +54,7 @@ STAGES = {
     "judge": "score one method's pairs by the segmenter trained on all real samples",
     "memorization": "measure how near one method's samples come to the real training samples",
     "ablation": "compare all arms in one table",
+    "suite": "write the page of one suite: some arms beside the figures of a paper's table",
     "check_dataset": "check the real samples; what reads them is run only if they pass",
     "check_captions": "check the captions; what is trained on them is run only if they pass",
     "check_synthetic": "check one method's samples; what reads them is run only if they pass",
@@ -72,6 +74,7 @@ COMMANDS: dict[str, Any] = {
     "captions-import": captions_import,
     "pretrain": pretrain,
     "report": report,
+    "suites": suites,
     "lineage": lineage,
     "track": track,
     "doctor": doctor,
@@ -96,6 +99,7 @@ _ITEMS = {
     "judge": "method",
     "memorization": "method",
     "check_synthetic": "method",
+    "suite": "suite",
 }
 
 

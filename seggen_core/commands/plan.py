@@ -2,13 +2,16 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.config import SegGenConfig
     from seggen_core.project.paths import ProjectPaths
+
+_NOT_OF_A_SUITE = {"judge", "memorization", "ablation"}
+"""Stages that `seggen suites --run` doesn't run."""
 
 SUMMARY = "estimate samples, hours and disk of every stage before anything runs"
 
@@ -18,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", help="plan this profile as it is published, not the parameter file"
     )
+    parser.add_argument("--suite", help="plan the arms of this suite alone, and what they need")
     parser.add_argument(
         "--device",
         choices=["gpu", "cpu"],
@@ -33,19 +37,61 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     """Print the plan.
 
     Raises:
-        ConfigError: there is no such profile, or the dataset has no files here and no published
-            size.
+        ConfigError: there is no such profile or suite, or the dataset has no files here and no
+            published size.
     """
     from seggen_core.project.paths import ProjectPaths
     from seggen_core.project.shipped import profile_file
     from seggen_core.reports.plan import load_rates, plan_project
     from seggen_core.reports.plan_inputs import foundation_family
 
-    if arguments.profile:  # its files lie beside it, in the project or in the package
+    is_own = not arguments.profile  # results in the project are those of the parameter file
+    if arguments.suite:
+        config, paths, is_own = _with_suite(arguments, config=config, paths=paths)
+    elif arguments.profile:  # its files lie beside it, in the project or in the package
         paths = ProjectPaths(profile_file(arguments.profile, root=paths.root).parents[2])
     embedded = foundation_family(config, paths=paths) == "embedded"
     rates = load_rates(arguments.rates, device=arguments.device or ("cpu" if embedded else "gpu"))
-    use_results = not arguments.profile  # those are of the parameter file
-    plan = plan_project(config, paths=paths, rates=rates, use_results=use_results)
+    plan = plan_project(config, paths=paths, rates=rates, use_results=is_own)
+    if arguments.suite:
+        stages = [stage for stage in plan.stages if stage.stage not in _NOT_OF_A_SUITE]
+        plan = replace(plan, profile=f"{plan.profile}, suite {arguments.suite}", stages=stages)
     print(json.dumps(asdict(plan), indent=1) if arguments.json else plan.render())
     return 0
+
+
+def _with_suite(
+    arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths"
+) -> tuple["SegGenConfig", "ProjectPaths", bool]:
+    """Return the parameters with the arms of a suite alone, and where their files are.
+
+    They are the project's if the parameter file reads the suite's dataset, which the last value
+    says; else they are those of its profile.
+    """
+    from seggen_core.commands.suites import find_suite
+    from seggen_core.config.load import check_config
+    from seggen_core.config.params_file import read_params
+    from seggen_core.config.suite import merge_params, read_suite
+    from seggen_core.project.paths import ProjectPaths
+    from seggen_core.project.shipped import profile_file
+
+    suite = read_suite(find_suite(arguments.suite, paths=paths))
+    profile = profile_file(suite.profile, root=paths.root)
+    tree = read_params(profile)
+    is_own = not arguments.profile and tree["dataset"]["name"] == config.dataset.name
+    if is_own:
+        tree = read_params(arguments.params)
+    else:
+        paths = ProjectPaths(profile.parents[2])
+    merge_params(tree, suite.params)
+    arms = {*suite.arms, tree["ablation"]["baseline"]}
+    tree["variants"] = {name: arm for name, arm in tree["variants"].items() if name in arms}
+    read = {m for arm in tree["variants"].values() for m in map(_method, arm["reads"]) if m}
+    tree["methods"] = [method for method in tree["methods"] if method in read]
+    return check_config(tree, name=f"suite {arguments.suite}"), paths, is_own
+
+
+def _method(path: str) -> str | None:
+    """Return the method of an arm's input; None for real samples."""
+    parts = Path(path).parts
+    return parts[2] if parts[:2] == ("data", "synthetic") else None

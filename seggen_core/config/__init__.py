@@ -48,6 +48,7 @@ from seggen_core.config.segmenter import (
     SegmenterConfig,
     TrainSegConfig,
 )
+from seggen_core.config.suite import SuiteConfig, SuiteFile, SuiteRow, merge_params, read_suite
 
 __all__ = [
     "SLUG",
@@ -87,6 +88,9 @@ __all__ = [
     "Slug",
     "Split",
     "SplitFiles",
+    "SuiteConfig",
+    "SuiteFile",
+    "SuiteRow",
     "SyntheticAugmentConfig",
     "Task",
     "Text2MaskConfig",
@@ -94,4 +98,6 @@ __all__ = [
     "VariantConfig",
     "ZeroShotConfig",
     "load_config",
+    "merge_params",
+    "read_suite",
 ]

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from seggen_core.config.attention import DiffuMaskConfig, SeeDiffConfig
 from seggen_core.config.base import Section, Seed, Slug
@@ -30,6 +30,7 @@ from seggen_core.config.segmentation import (
     ZeroShotConfig,
 )
 from seggen_core.config.segmenter import SegmenterConfig, TrainSegConfig, keys_of_version_0_1
+from seggen_core.config.suite import SuiteConfig
 from seggen_core.errors import ConfigError
 
 
@@ -81,6 +82,8 @@ class SegGenConfig(Section):
     """Distances of synthetic samples to the training samples."""
     ablation: AblationConfig = AblationConfig()
     """The table over all arms."""
+    suite: dict[Slug, SuiteConfig] = Field(default_factory=dict)
+    """Suites, by name: tables of some arms beside a paper's figures."""
     checks: ChecksConfig = ChecksConfig()
     """Limits of the data checks."""
 

@@ -157,8 +157,8 @@ def estimate_train_seg(w: Workload) -> StagePlan:
     """Estimate the training of every arm's segmenters."""
     seeds, size = len(w.config.dataset.subset_seeds), w.config.dataset.image_size
     hours = gigabytes = 0.0
-    for variant in w.config.variants.values():
-        settings = w.config.train_seg.for_arm(variant)
+    all_settings = [w.config.train_seg.for_arm(arm) for arm in w.config.variants.values()]
+    for settings in all_settings:
         # EoMT was not measured.
         known = w.rates["segmenter"]
         rates = known.get(settings.model, known["mask2former"])
@@ -167,7 +167,9 @@ def estimate_train_seg(w: Workload) -> StagePlan:
         rows = seeds * settings.num_steps * settings.batch_size
         hours += rows * rates["train_s"] * pixels / 3600
         gigabytes += seeds * rates["gigabytes"]
-    work = f"{seeds} seed(s) x {w.config.train_seg.common.num_steps:,} steps"
+    steps = sorted({settings.num_steps for settings in all_settings})
+    most = f" to {steps[-1]:,}" if len(steps) > 1 else ""
+    work = f"{seeds} seed(s) x {steps[0]:,}{most} steps"
     arms, basis = len(w.config.variants), w.rates["basis"]
     return StagePlan("train_seg", arms, work, hours, gigabytes, basis)
 

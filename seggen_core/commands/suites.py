@@ -1,0 +1,206 @@
+"""`seggen suites`: list the suites, put one into params.yaml, run it."""
+
+import argparse
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seggen_core.config import SegGenConfig, SuiteFile
+    from seggen_core.project.paths import ProjectPaths
+
+_FOLDER = "profiles/suites"
+
+SUMMARY = "list the suites of arms beside papers' figures, put one into params.yaml, run it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="suite to put into params.yaml: a name in profiles/suites, or a file; default: list "
+        "all",
+    )
+    parser.add_argument(
+        "--run", action="store_true", help="then let DVC run its arms and write its page"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace values that params.yaml has otherwise"
+    )
+
+
+def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
+    """List the suites, or add one to the parameter file.
+
+    Raises:
+        ConfigError: there is no such suite, it is for another dataset, or it contradicts the file.
+    """
+    if arguments.name is None:
+        _list(config, paths=paths)
+        return 0
+    from seggen_core.config import read_suite
+
+    file = find_suite(arguments.name, paths=paths)
+    suite = read_suite(file)
+    name = file.stem
+    changed = _add(arguments.params, name, file, suite, paths=paths, force=arguments.force)
+    print(f"{arguments.params}: {'has now' if changed else 'has'} the suite {name}: {suite.title}")
+    targets = [f"evaluate@{arm}" for arm in suite.arms]
+    if not arguments.run:
+        print(f"next: seggen plan --suite {name}; then: seggen suites {name} --run")
+        return 0
+    return _run(targets, page=f"suite@{name}", paths=paths)
+
+
+def find_suite(name: str, *, paths: "ProjectPaths") -> Path:
+    """Return the file of a suite: the project's own, else the one that ships; or a path.
+
+    Raises:
+        ConfigError: there is none of this name; it names those that there are.
+    """
+    from seggen_core.errors import ConfigError
+
+    files = _files(paths)
+    if name in files:
+        return files[name]
+    if name.endswith(".yaml") and Path(name).is_file():
+        return Path(name).resolve()
+    raise ConfigError(
+        f"there is no suite {name!r} in {paths.root / _FOLDER}; it has: {', '.join(files) or 'none'}"
+    )
+
+
+def _files(paths: "ProjectPaths") -> dict[str, Path]:
+    """Return the files of all suites by name, those of the project before those that ship."""
+    from seggen_core.project.shipped import shipped
+
+    folders = (shipped(_FOLDER), paths.root / _FOLDER)
+    found = {file.stem: file for folder in folders for file in folder.glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+def _own_copy(file: Path, *, paths: "ProjectPaths") -> str:
+    """Return a suite's file as params.yaml names it, copied into the project if it is elsewhere.
+
+    DVC watches files of the project.
+    """
+    root = paths.root.resolve()
+    if not file.resolve().is_relative_to(root):
+        own = root / _FOLDER / file.name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, own)
+        file = own
+    return file.resolve().relative_to(root).as_posix()
+
+
+def _list(config: "SegGenConfig", *, paths: "ProjectPaths") -> None:
+    from seggen_core.config import read_suite
+
+    for file in _files(paths).values():
+        suite = read_suite(file)
+        with_figures = sum(row.arm is not None for row in suite.rows)
+        mark = "*" if file.stem in config.suite else " "
+        count = f"{with_figures} of {len(suite.rows)} rows have an arm"
+        print(f"{mark} {file.stem:22} {suite.profile:14} {suite.title} ({count})")
+    print("* in params.yaml; put another one there: seggen suites NAME")
+
+
+def _add(
+    out: Path,
+    name: str,
+    file: Path,
+    suite: "SuiteFile",
+    *,
+    paths: "ProjectPaths",
+    force: bool,
+) -> bool:
+    """Merge a suite into the parameter file, whose comments stay; return whether it changed."""
+    from ruamel.yaml import YAML
+
+    from seggen_core.config.load import check_config
+    from seggen_core.config.params_file import parse_params, read_params_text
+    from seggen_core.config.suite import merge_params
+    from seggen_core.errors import ConfigError
+    from seggen_core.project.storage import written_whole
+
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 4096, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    before = read_params_text(out)
+    tree: Any = yaml.load(before)
+    profile = check_dataset(tree, suite, name=name, paths=paths)
+    changes = dict(suite.params)
+    changes["suite"] = {name: {"file": _own_copy(file, paths=paths)}}
+    replaced = [
+        (key, was, now)
+        for key, was, now in merge_params(tree, changes)
+        if _look_up(profile, key) != was
+    ]
+    if replaced and not force:
+        lines = [f"  {key} is {was!r}, and the suite sets {now!r}" for key, was, now in replaced]
+        raise ConfigError(
+            f"{out} differs from what the suite {name} sets:\n" + "\n".join(lines) + "\n--force "
+            "takes the suite's values; what depends on them is made again. A project of its own "
+            "keeps both."
+        )
+    with written_whole(out) as unfinished:
+        with unfinished.open("w", encoding="utf-8") as stream:
+            yaml.dump(tree, stream)
+        text = unfinished.read_text(encoding="utf-8")
+        check_config(parse_params(text, name=str(out)), name=f"{out} with the suite {name}")
+    return text != before
+
+
+def _look_up(tree: Any, key: str) -> Any:
+    """Return the value of a key with dots; None where there is none."""
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def check_dataset(tree: Any, suite: "SuiteFile", *, name: str, paths: "ProjectPaths") -> Any:
+    """Return the content of the suite's profile.
+
+    Raises:
+        ConfigError: the suite is for another dataset than that of params.yaml.
+    """
+    from seggen_core.config.params_file import read_params
+    from seggen_core.errors import ConfigError
+    from seggen_core.project.shipped import profile_file
+
+    content = read_params(profile_file(suite.profile, root=paths.root))
+    wanted = content["dataset"]["name"]
+    if tree["dataset"]["name"] != wanted:
+        raise ConfigError(
+            f"the suite {name} is for the dataset {wanted}, and params.yaml reads "
+            f"{tree['dataset']['name']}; in a project of its own, run: seggen init --dataset "
+            f"{wanted} --profile {suite.profile} --root PATH"
+        )
+    return content
+
+
+def _run(targets: Sequence[str], *, page: str, paths: "ProjectPaths") -> int:
+    """Let DVC run some stages and what they need, and then the page of a suite."""
+    from seggen_core.errors import ConfigError
+
+    if importlib.util.find_spec("dvc") is None:
+        raise ConfigError(
+            "DVC isn't installed, which runs the stages: pip install 'seggen[pipeline]'"
+        )
+    repro = [sys.executable, "-m", "dvc", "repro"]
+    for command in ([*repro, *targets], [*repro, "--single-item", page]):
+        done = subprocess.run(command, cwd=paths.root, check=False)
+        if done.returncode:
+            print(
+                f"seggen suites: {' '.join(command[2:])} ended with {done.returncode}",
+                file=sys.stderr,
+            )
+            return 1
+    item = page.partition("@")[2]
+    print(f"page: {paths.report('suite', item) / 'suite.md'}")
+    return 0
