@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def find_suite(name: str, *, paths: "ProjectPaths") -> Path:
     if name.endswith(".yaml") and Path(name).is_file():
         return Path(name).resolve()
     raise ConfigError(
-        f"there is no suite {name!r} in {paths.root / _FOLDER}; it has: {', '.join(files) or 'none'}"
+        f"there is no suite {name!r} in {paths.root / _FOLDER}; known: {', '.join(files) or 'none'}"
     )
 
 
@@ -84,18 +85,10 @@ def _files(paths: "ProjectPaths") -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _own_copy(file: Path, *, paths: "ProjectPaths") -> str:
-    """Return a suite's file as params.yaml names it, copied into the project if it is elsewhere.
-
-    DVC watches files of the project.
-    """
+def _own_place(file: Path, *, paths: "ProjectPaths") -> Path:
+    """Return where a suite's file lies in the project, which is where DVC watches files."""
     root = paths.root.resolve()
-    if not file.resolve().is_relative_to(root):
-        own = root / _FOLDER / file.name
-        own.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, own)
-        file = own
-    return file.resolve().relative_to(root).as_posix()
+    return file.resolve() if file.resolve().is_relative_to(root) else root / _FOLDER / file.name
 
 
 def _list(config: "SegGenConfig", *, paths: "ProjectPaths") -> None:
@@ -134,8 +127,9 @@ def _add(
     before = read_params_text(out)
     tree: Any = yaml.load(before)
     profile = check_dataset(tree, suite, name=name, paths=paths)
-    changes = dict(suite.params)
-    changes["suite"] = {name: {"file": _own_copy(file, paths=paths)}}
+    changes = json.loads(json.dumps(suite.params))  # without shared parts, so without anchors
+    own = _own_place(file, paths=paths)
+    changes["suite"] = {name: {"file": own.relative_to(paths.root.resolve()).as_posix()}}
     replaced = [
         (key, was, now)
         for key, was, now in merge_params(tree, changes)
@@ -148,6 +142,9 @@ def _add(
             "takes the suite's values; what depends on them is made again. A project of its own "
             "keeps both."
         )
+    if own != file.resolve():
+        own.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, own)
     with written_whole(out) as unfinished:
         with unfinished.open("w", encoding="utf-8") as stream:
             yaml.dump(tree, stream)
