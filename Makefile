@@ -10,6 +10,11 @@ SHELL := bash
 VENV := .venv
 STAMP := $(VENV)/.seggen-installed
 SAY_READY = echo "Ready. Put seggen, dvc and dg on the PATH of this shell: source $(VENV)/bin/activate"
+# `make setup TORCH=cpu` installs torch's build for CPUs: from PyTorch's own index, or from TORCH_INDEX.
+# It leaves out what only production and development need; DEV=1 adds the latter.
+TORCH ?=
+TORCH_INDEX ?=
+DEV ?=
 JOBS ?= 2
 DAGSTER_PORT ?= 3000
 MLFLOW_PORT ?= 5000
@@ -34,6 +39,17 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 export UV_HTTP_TIMEOUT ?= 300
 
+define INSTALL_LOCKED
+uv pip sync --python $(VENV)/bin/python --require-hashes --compile-bytecode requirements.lock
+uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+endef
+# The lock has no hash of this build, so that its versions count, not its hashes.
+define INSTALL_CPU
+uv pip install --python $(VENV)/bin/python --compile-bytecode --constraints requirements.lock \
+	$(if $(TORCH_INDEX),--index $(TORCH_INDEX),--torch-backend cpu) $(if $(DEV),--group dev) --editable '.[pipeline]'
+endef
+INSTALL = $(if $(filter cpu,$(TORCH)),$(INSTALL_CPU),$(INSTALL_LOCKED))
+
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -54,8 +70,7 @@ $(STAMP): requirements.lock pyproject.toml
 		fi
 	fi
 	# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set (many containers do), every process would compile what it imports.
-	uv pip sync --python $(VENV)/bin/python --require-hashes --compile-bytecode requirements.lock
-	uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	$(INSTALL)
 	touch $@
 
 demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and print the ablation table

@@ -28,8 +28,11 @@ UNCHECKED = {
     "oauth2-proxy": "an example of a proxy that users may choose",
     "docker": "not installed with the project; hadolint checks the Dockerfile",
     "hf": "huggingface_hub's command: its options depend on the version that a user installs",
+    "brew": "macOS's package manager",
     "deactivate": "a function that venv's activate defines",
 }
+NO_REQUIREMENT = re.compile(r"-.*|\.(\[\w+\])?|[\w.]+\.(txt|lock)|cpu|auto|.*/.*")
+"""Arguments of pip and uv that aren't requirements: options, their values, files."""
 SHELL = {"cd", "diff", "echo", "export", "mkdir", "test", "wait"}
 
 
@@ -125,7 +128,11 @@ def _python(arguments: list[str]) -> str | None:
 def _pip(arguments: list[str]) -> str | None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for argument in arguments[1:]:
-        if argument.startswith("-") or argument in (".", "requirements.txt") or "/" in argument:
+        if (
+            argument.startswith("-")
+            or re.fullmatch(r"\.(\[\w+\])?|[\w.]+\.(txt|lock)|cpu|auto", argument)
+            or "/" in argument
+        ):
             continue
         try:
             requirement = Requirement(argument.removesuffix("[]"))

@@ -21,6 +21,7 @@ def declared() -> list[Requirement]:
     texts = [
         *project["dependencies"],
         *project["optional-dependencies"]["pipeline"],
+        *project["optional-dependencies"]["gpu"],
         *PYPROJECT["dependency-groups"]["dev"],
     ]
     return [Requirement(text) for text in texts]
@@ -74,7 +75,7 @@ def test_what_is_imported_is_declared() -> None:
     }
     every = {canonicalize_name(requirement.name) for requirement in declared()}
     for package, allowed in (
-        ("seggen_core", core | {"mlflow", "sqlalchemy", "detectron2"}),
+        ("seggen_core", core | {"mlflow", "sqlalchemy", "detectron2", "triton"}),
         ("dagster_dvc", every),
         ("dagster_project", every),
     ):
@@ -148,3 +149,21 @@ def test_make_setup_says_how_to_activate() -> None:
             cwd=ROOT, check=True, capture_output=True, text=True,
         )  # fmt: skip
         assert ("source .venv/bin/activate" in done.stdout) == says
+
+
+def test_a_cpu_install_names_the_build_or_the_index() -> None:
+    """Its packages are those of the lock, without CUDA, production and dev."""
+    for variables, words in (
+        ((), ("pip sync", "--require-hashes")),
+        (("TORCH=cpu",), ("--torch-backend cpu", "--constraints requirements.lock", ".[pipeline]")),
+        (("TORCH=cpu", "TORCH_INDEX=file:///x"), ("--index file:///x",)),
+        (("TORCH=cpu", "DEV=1"), ("--group dev",)),
+    ):
+        done = subprocess.run(
+            ["make", "--dry-run", "--always-make", "setup", *variables],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        assert all(word in done.stdout for word in words), variables
+        assert ("--require-hashes" in done.stdout) == (not variables)
+    core = {Requirement(text).name for text in PYPROJECT["project"]["dependencies"]}
+    assert not core & {"triton", "dagster-k8s", "mlflow", "dvc"}

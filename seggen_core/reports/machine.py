@@ -158,7 +158,7 @@ def _device() -> Iterator[Finding]:
     if not count:
         built = torch.version.cuda
         text = f"CPU, {os.cpu_count()} cores (torch {torch.__version__})"
-        remedy = "torch is the build for CUDA; README says how to install the smaller one for CPUs"
+        remedy = "torch is the build for CUDA; docs/install.md has the smaller one for CPUs"
         yield Finding("device", "note" if built else "ok", text, remedy if built else "")
 
 
@@ -202,9 +202,9 @@ def _project(paths: ProjectPaths, *, params: Path) -> Iterator[Finding]:
         remedy = "make one: seggen new my-project"
         yield Finding("project", "note", f"none in {paths.root}", remedy)
         return
-    try:
+    try:  # on Windows, the reader of parameter files lacks what it needs: `_system` says so
         config = load_config(params)
-    except SegGenError as error:
+    except (SegGenError, AttributeError) as error:
         yield Finding("project", "problem", f"{params} can't be used", str(error))
     else:
         yield Finding("project", "ok", f"{params}: profile {config.profile}")
