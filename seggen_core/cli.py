@@ -54,6 +54,7 @@ STAGES = {
     "judge": "score one method's pairs by the segmenter trained on all real samples",
     "memorization": "measure how near one method's samples come to the real training samples",
     "ablation": "compare all arms in one table",
+    "transfer": "score one ablation arm on the test split of another dataset",
     "suite": "write the page of one suite: some arms beside the figures of a paper's table",
     "check_dataset": "check the real samples; what reads them is run only if they pass",
     "check_captions": "check the captions; what is trained on them is run only if they pass",
@@ -100,6 +101,7 @@ _ITEMS = {
     "memorization": "method",
     "check_synthetic": "method",
     "suite": "suite",
+    "transfer": "transfer",
 }
 
 

@@ -50,9 +50,10 @@ def config_of(name: str) -> SegGenConfig:
 def test_every_suite_fits_its_profile(name: str) -> None:
     """Its arms are there and are trained by settings that hold; they differ from each other."""
     suite, config = read_suite(FILES[name]), config_of(name)
-    assert set(suite.arms) <= {*config.variants}
+    assert set(suite.arms) <= {*config.variants, *config.transfer}
     added = set(suite.params.get("variants", {}))
-    assert added <= set(suite.arms), "an arm that no row needs"
+    tested = {test.arm for test in config.transfer.values()}
+    assert added <= {*suite.arms, *tested}, "an arm that no row needs"
     arms = [arm.model_dump_json() for arm in config.variants.values()]
     assert len(set(arms)) == len(arms), "two arms with the same settings"
     assert all(config.train_seg.for_arm(arm).num_steps > 0 for arm in config.variants.values())
@@ -76,7 +77,10 @@ def test_dvc_knows_every_suite(tmp_path: Path) -> None:
         stages = load_manifest(tmp_path).stages
         assert f"profiles/suites/{name}.yaml" in stages[f"suite@{name}"].deps
         arms = read_suite(file).arms
-        wanted = {f"{stage}@{arm}" for arm in arms for stage in ("train_seg", "evaluate")}
+        tests = with_suite(name).get("transfer", {})
+        wanted = {f"transfer@{arm}" for arm in arms if arm in tests}
+        trained = [arm for arm in arms if arm not in tests]
+        wanted |= {f"{stage}@{arm}" for arm in trained for stage in ("train_seg", "evaluate")}
         assert wanted <= set(stages)
 
 

@@ -84,7 +84,8 @@ def _with_suite(
     else:
         paths = ProjectPaths(profile.parents[2])
     merge_params(tree, suite.params)
-    arms = {*suite.arms, tree["ablation"]["baseline"]}
+    tested = {test["arm"] for test in tree.get("transfer", {}).values()}
+    arms = {*suite.arms, *tested, tree["ablation"]["baseline"]}
     tree["variants"] = {name: arm for name, arm in tree["variants"].items() if name in arms}
     read = {m for arm in tree["variants"].values() for m in map(_method, arm["reads"]) if m}
     tree["methods"] = [method for method in tree["methods"] if method in read]

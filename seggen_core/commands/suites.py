@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     name = file.stem
     changed = _add(arguments.params, name, file, suite, paths=paths, force=arguments.force)
     print(f"{arguments.params}: {'has now' if changed else 'has'} the suite {name}: {suite.title}")
-    targets = [f"evaluate@{arm}" for arm in suite.arms]
+    transfers = suite.params.get("transfer", {})
+    targets = [f"{'transfer' if arm in transfers else 'evaluate'}@{arm}" for arm in suite.arms]
     if not arguments.run:
         print(f"next: seggen plan --suite {name}; then: seggen suites {name} --run")
         return 0

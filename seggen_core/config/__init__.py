@@ -49,6 +49,7 @@ from seggen_core.config.segmenter import (
     TrainSegConfig,
 )
 from seggen_core.config.suite import SuiteConfig, SuiteFile, SuiteRow, merge_params, read_suite
+from seggen_core.config.transfer import TransferConfig
 
 __all__ = [
     "SLUG",
@@ -95,6 +96,7 @@ __all__ = [
     "Task",
     "Text2MaskConfig",
     "TrainSegConfig",
+    "TransferConfig",
     "VariantConfig",
     "ZeroShotConfig",
     "load_config",

@@ -31,6 +31,7 @@ from seggen_core.config.segmentation import (
 )
 from seggen_core.config.segmenter import SegmenterConfig, TrainSegConfig, keys_of_version_0_1
 from seggen_core.config.suite import SuiteConfig
+from seggen_core.config.transfer import TransferConfig
 from seggen_core.errors import ConfigError
 
 
@@ -82,6 +83,8 @@ class SegGenConfig(Section):
     """Distances of synthetic samples to the training samples."""
     ablation: AblationConfig = AblationConfig()
     """The table over all arms."""
+    transfer: dict[Slug, TransferConfig] = Field(default_factory=dict)
+    """Tests of arms on other datasets, by name."""
     suite: dict[Slug, SuiteConfig] = Field(default_factory=dict)
     """Suites, by name: tables of some arms beside a paper's figures."""
     checks: ChecksConfig = ChecksConfig()
@@ -130,6 +133,7 @@ class SegGenConfig(Section):
             raise ValueError(
                 f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants"
             )
+        self._check_transfers()
         judge = self.variants.get(self.judge.variant)
         if judge is not None and judge.known_classes:
             raise ValueError(
@@ -137,6 +141,14 @@ class SegGenConfig(Section):
                 "(known_classes); a judge has to know all"
             )
         return self
+
+    def _check_transfers(self) -> None:
+        for name, transfer in self.transfer.items():
+            if transfer.arm not in self.variants or name in self.variants:
+                raise ValueError(
+                    f"transfer.{name}: its arm {transfer.arm!r} has to be among the variants, and "
+                    f"{name!r} must not be, because both have their scores in data/reports/evaluate"
+                )
 
     def _settings_of(self, name: str) -> SegmenterConfig:
         """Return the settings that an arm is trained by; ValueError names the arm."""

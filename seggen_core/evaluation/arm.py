@@ -113,7 +113,7 @@ def evaluate_arm(
     Raises:
         ConfigError: a class of `zero_shot` or of a group isn't in the taxonomy.
     """
-    arm, protocol = replace(arm, checkpoint=settings.checkpoint), _protocol(arm, settings)
+    arm, protocol = replace(arm, checkpoint=settings.checkpoint), test_protocol(arm, settings)
     labels = LabelSpace(taxonomy, arm.known_classes)
     testing = _Testing(arm, test, settings, labels, device)
     confusions = testing.confusions(protocol)
@@ -192,7 +192,7 @@ def _summary(
     return summary | ({"groups": groups} if groups else {})
 
 
-def _protocol(arm: TrainedArm, settings: EvaluateConfig) -> TestProtocol:
+def test_protocol(arm: TrainedArm, settings: EvaluateConfig) -> TestProtocol:
     """Return at which size an arm is tested: the settings' size, else that of its training."""
     if settings.short_side is None:
         assert settings.max_side is None

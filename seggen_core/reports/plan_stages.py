@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from seggen_core.config import DiffusionTrainingConfig, RandomCrops, SamplingConfig
-from seggen_core.reports.plan_inputs import Workload
+from seggen_core.reports.plan_inputs import PUBLISHED_SIZES, Workload
 
 _TRAIN_PASSES = 3.9
 """Cost of one training row in forward passes: forward, backward (twice as much) and the optimiser.
@@ -70,6 +70,7 @@ def estimate_stages(workload: Workload) -> list[StagePlan]:
     plans += [
         estimate_train_seg(workload),
         estimate_evaluate(workload),
+        *([estimate_transfer(workload)] if workload.config.transfer else []),
         estimate_judge(workload),
         estimate_memorization(workload),
         StagePlan("ablation", 1, "tables and figures", 0.0, 0.0, workload.rates["basis"]),
@@ -181,6 +182,18 @@ def estimate_evaluate(w: Workload) -> StagePlan:
     hours = sum(seeds * count * w.predict_s(model) / 3600 for model in models)
     work = f"{count:,} test samples"
     return StagePlan("evaluate", len(models), work, hours, 0.0, w.rates["basis"])
+
+
+def estimate_transfer(w: Workload) -> StagePlan:
+    """Estimate the predictions of arms on other datasets; a dataset of unknown size counts 0."""
+    seeds, hours, total = len(w.config.dataset.subset_seeds), 0.0, 0
+    for test in w.config.transfer.values():
+        count = test.dataset.num_test or PUBLISHED_SIZES.get(test.dataset.name, (0, 0))[1]
+        model = w.config.variants[test.arm].model
+        hours += seeds * count * w.predict_s(model) / 3600
+        total += count
+    work = f"{total:,} test samples of other datasets"
+    return StagePlan("transfer", len(w.config.transfer), work, hours, 0.0, w.rates["basis"])
 
 
 def estimate_judge(w: Workload) -> StagePlan:

@@ -80,7 +80,8 @@ def read_rows(suite: SuiteFile, *, paths: ProjectPaths) -> list[RowScores]:
         if row.arm is None and absence is None:
             absence = "quoted by the paper"
         elif row.arm is not None and not scores:
-            absence = f"not run: dvc repro evaluate@{row.arm}"
+            stage = "transfer" if row.arm in suite.params.get("transfer", {}) else "evaluate"
+            absence = f"not run: dvc repro {stage}@{row.arm}"
         elif row.arm is not None and not any(scores.values()):
             absence = "its arm has no such score"
         other = read.get(row.against or "") or {}
