@@ -30,6 +30,8 @@ def test_the_papers_profiles_are_all_there() -> None:
         "cityscapes",
         "camvid",
         "camvid_256",
+        "own",
+        "own_cpu",
         "scenes",
     } == set(PROFILES)
 
@@ -37,10 +39,12 @@ def test_the_papers_profiles_are_all_there() -> None:
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
     config = profile(name)
-    dataset = name.removesuffix("_256")
+    dataset = "folder" if name in ("own", "own_cpu") else name.removesuffix("_256")
     assert config.profile == name and config.dataset.name == dataset and config.dataset.root is None
     if name == "scenes":
         slugs = SCENES_TAXONOMY.slugs
+    elif dataset == "folder":  # init writes the classes of the user's list
+        slugs = config.classes
     else:
         table = json.loads(
             (ROOT / "seggen_core" / "datasets" / "taxonomies" / f"{dataset}.json").read_text()

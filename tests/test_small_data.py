@@ -48,6 +48,17 @@ def shorten(params: Path) -> None:
     tree["mask2img"] |= {"num_steps": 2, "warmup_steps": 1}
     for name in ("foundation", "text2mask", "mask2img"):
         tree[name]["preview"] |= few
+    if "pretrain" in tree["foundation"]:
+        tree["foundation"]["pretrain"] |= {"unet_steps": 2, "unet_decay_steps": 1}
+        tree["foundation"]["pretrain"] |= {"image_size": 32, "random_crops": None}
+        tree["text2mask"]["lora"] = {"rank": 2}
+        tree["dataset"]["image_size"] = 32
+        tree["seediff"]["cross_attention_resolution"] = 8
+        tree["diffumask"]["affinity_net"] = {"feature_size": 16}
+    for stage in ("text2mask", "mask2img"):
+        if tree[stage].get("random_crops"):
+            tree[stage]["random_crops"]["per_sample"] = 1
+    tree["dataset"]["subset_seeds"] = [0]
     tree["masksyn"] |= {"samples_per_source": 1}
     tree["imgsyn"] |= {"samples_per_source": 1}
     for method in ("masksyn", "imgsyn"):
@@ -56,8 +67,8 @@ def shorten(params: Path) -> None:
                 tree[method][sampler] |= few
     tree["methods"] = ["masksyn", "imgsyn"]
     tree["train_seg"]["common"] |= {"num_steps": 2}
-    arms = ("baseline", "masksyn_imgsyn", "full_real")
-    tree["variants"] = {arm: tree["variants"][arm] for arm in arms}
+    arms = ("baseline", "masksyn_imgsyn", "full_real", "shuffled")
+    tree["variants"] = {arm: tree["variants"][arm] for arm in arms if arm in tree["variants"]}
     tree["checks"] |= {"min_val_miou": 0, "min_judge_miou": 0}
     params.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
@@ -65,11 +76,12 @@ def shorten(params: Path) -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Path]:
     """A project without parameters, and the dataset in it."""
-    shutil.copytree(
-        ROOT / "profiles" / "scenes",
-        tmp_path / "profiles" / "scenes",
-        ignore=shutil.ignore_patterns("foundation"),
-    )
+    for name in ("scenes", "own_cpu"):
+        shutil.copytree(
+            ROOT / "profiles" / name,
+            tmp_path / "profiles" / name,
+            ignore=shutil.ignore_patterns("foundation"),
+        )
     (tmp_path / "profiles" / "scenes" / "foundation").symlink_to(
         ROOT / "profiles" / "scenes" / "foundation"
     )
@@ -88,12 +100,14 @@ def init(project: Path) -> Path:
 
 
 def test_ten_images_run_to_the_table(project: Path, capsys: pytest.CaptureFixture) -> None:
-    params = init(project)
+    params = project / "params.yaml"
+    folders = [f"--{kind}={project / 'ds' / kind}" for kind in ("images", "masks")]
+    assert main(["--params", str(params), "init", *folders, "--gpu-memory", "0"]) == 0
     for command in ("validate", "plan"):
         assert main(["--params", str(params), command]) == 0
     text = capsys.readouterr().out
     assert "folder (train 10, val 3, test 3 samples, 3 classes)" in text
-    assert "no problems" in text and "plan of the profile scenes" in text
+    assert "no problems" in text and "plan of the profile own_cpu" in text
     shorten(params)
     config, paths = load_config(params), ProjectPaths(project)
     assert list(config.classes) == CLASSES
@@ -115,6 +129,8 @@ def test_ten_images_run_to_the_table(project: Path, capsys: pytest.CaptureFixtur
     assert [len(SampleStore(paths.real(split))) for split in SIZES] == [10, 3, 3]
     table = pd.read_csv(paths.ablation / "ablation.csv")
     assert len(table) == 3
+    lora = paths.model("text2mask") / "lora" / "pytorch_lora_weights.safetensors"
+    assert lora.is_file(), "Text2Mask was trained by low-rank adapters"
     assert main(["--params", str(params), "validate"]) == 0
     assert "no problems" in capsys.readouterr().out
 

@@ -5,6 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seggen_core.commands.init_own import (
+    gpu_memory,
+    own_settings,
+    places_of_own_data,
+    pretrained_segmenter,
+)
 from seggen_core.commands.init_splits import (
     COUNTS,
     checked,
@@ -13,6 +19,7 @@ from seggen_core.commands.init_splits import (
     has_own_classes,
     open_with_splits,
 )
+from seggen_core.config.params_text import set_key, set_path, without_comments_on_the_dataset
 
 if TYPE_CHECKING:
     from seggen_core.datasets.reader import DatasetReader
@@ -20,21 +27,11 @@ if TYPE_CHECKING:
 
 SUMMARY = "write params.yaml for a dataset, from a profile"
 
-_BORROWED = dict.fromkeys(
-    (
-        "coco_stuff",
-        "cvat",
-        "folder",
-        "huggingface",
-        "label_studio",
-        "labelme",
-        "mapillary",
-        "voc",
-        "yolo",
-    ),
-    "ade20k",
-)
+_BORROWED = {"coco_stuff": "ade20k", "mapillary": "ade20k"}
 """The profile that a dataset starts from if no paper has settings for it."""
+
+_OWN = ("cvat", "folder", "huggingface", "label_studio", "labelme", "voc", "yolo")
+"""Readers of the user's own data, which start from the profiles own or own_cpu."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, help="folder of the dataset on disk")
     parser.add_argument(
         "--profile",
-        help="folder below profiles/ to start from (default: the dataset's own, else ade20k)",
+        help="folder below profiles/ to start from (default: the dataset's own; for your own data "
+        "own on a GPU and own_cpu without one, fitted to the number of images)",
+    )
+    parser.add_argument("--images", type=Path, help="folder of your images; needs --masks")
+    parser.add_argument("--masks", type=Path, help="folder of your masks, called as the images")
+    parser.add_argument(
+        "--gpu-memory",
+        type=_parse_gigabytes,
+        metavar="GB",
+        help="memory of the GPU to plan for, 0 for none (default: this machine's)",
+    )
+    parser.add_argument(
+        "--segmenter",
+        metavar="DIR_OR_REPO",
+        help="pretrained Mask2Former to start from: a folder, a repository of the Hub, or none "
+        "(default: a small one of the Hub, on a GPU)",
     )
     parser.add_argument(
         "--set",
@@ -82,9 +94,7 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         DatasetError: the dataset isn't laid out as its reader expects.
         StorageError: the file can't be written.
     """
-    from seggen_core.config.overrides import set_value
     from seggen_core.datasets.reader import SPLITS
-    from seggen_core.datasets.recognise import recognise_dataset
     from seggen_core.errors import ConfigError, DatasetError
     from seggen_core.project.shipped import profile_file
     from seggen_core.project.storage import written_whole
@@ -92,37 +102,108 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     out: Path = arguments.params
     if out.exists() and not arguments.force:
         raise ConfigError(f"{out} exists; --force replaces it, --params names another file")
-    if arguments.dataset is None and arguments.root is None:
-        raise ConfigError(
-            "nothing says which data; give their folder as --root, or --dataset scenes"
-        )
-    if arguments.dataset is None:
-        arguments.dataset = recognise_dataset(arguments.root)
-        print(f"{arguments.root} is laid out for the reader {arguments.dataset}")
-    if arguments.dataset != "scenes" and arguments.root is None:
-        raise ConfigError(f"{arguments.dataset} is read from disk; give its folder as --root")
-    profile = arguments.profile or _BORROWED.get(arguments.dataset, arguments.dataset)
-    settings: dict[str, Any] = {"name": arguments.dataset}
-    if arguments.root is not None:
-        settings["root"] = settings["reads"] = _written_root(arguments.root, paths=paths)
-    for keys, value in arguments.set:
-        set_value(settings, keys, value)
     try:
+        settings = _settings(arguments, paths=paths)
+        name = settings["name"]
+        is_own = arguments.profile is None and name in _OWN
+        gpu_gb = _gpu_gb(arguments) if is_own else None
+        profile = arguments.profile or _BORROWED.get(name, name)
+        if is_own:
+            profile = "own_cpu" if gpu_gb is None else "own"
         text, reader = _adapt(profile_file(profile, root=paths.root), settings, paths=paths)
     except DatasetError as error:
         raise DatasetError(
             f"{error}\nnothing was written; if the files are there under other names, say which: "
             "--set KEY=VALUE takes every key of the section dataset (docs/datasets.md)"
         ) from None
+    about = ""
+    if is_own:
+        text, about = _fit_to_own(
+            text, arguments, num_train=len(reader.keys("train")), gpu_gb=gpu_gb
+        )
     with written_whole(out) as file:
         file.write_text(text, encoding="utf-8")
     counts = ", ".join(f"{split} {len(reader.keys(split))}" for split in SPLITS)
     print(
-        f"{out}: {arguments.dataset} ({counts} samples, {len(reader.taxonomy)} classes) with the "
+        f"{out}: {name} ({counts} samples, {len(reader.taxonomy)} classes) with the "
         f"profile {profile}"
     )
+    if about:
+        print(about)
+    if "class_list" in settings:
+        print(
+            "classes are named by what the masks hold: correct the names in class_list and classes"
+        )
     print("next: seggen validate, seggen show, seggen plan; then: dvc repro ablation")
     return 0
+
+
+def _settings(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> dict[str, Any]:
+    """Return the keys of the section `dataset` that the options say.
+
+    Raises:
+        ConfigError: they don't go together, or don't say which data.
+        DatasetError: a folder is laid out for no reader, or for several.
+    """
+    from seggen_core.config.overrides import set_value
+    from seggen_core.datasets.recognise import recognise_dataset
+    from seggen_core.errors import ConfigError
+
+    if (arguments.images is None) != (arguments.masks is None):
+        raise ConfigError("--images and --masks go together; give both folders")
+    if arguments.images is not None:
+        if arguments.root is not None or arguments.dataset not in (None, "folder"):
+            raise ConfigError("--images and --masks say where the data are; leave --root out")
+        settings = places_of_own_data(arguments.images, arguments.masks, paths=paths)
+        arguments.root = settings["root"]
+    elif arguments.dataset is None and arguments.root is None:
+        raise ConfigError(
+            "nothing says which data; give their folder as --root, or --images and --masks, or "
+            "--dataset scenes"
+        )
+    else:
+        if arguments.dataset is None:
+            arguments.dataset = recognise_dataset(arguments.root)
+            print(f"{arguments.root} is laid out for the reader {arguments.dataset}")
+        settings = {"name": arguments.dataset}
+    if settings["name"] != "scenes" and arguments.root is None:
+        raise ConfigError(f"{arguments.dataset} is read from disk; give its folder as --root")
+    if arguments.root is not None:
+        settings["root"] = settings["reads"] = _written_root(arguments.root, paths=paths)
+    for keys, value in arguments.set:
+        set_value(settings, keys, value)
+    return settings
+
+
+def _gpu_gb(arguments: argparse.Namespace) -> float | None:
+    """Return the memory of the GPU to plan for; None is no GPU."""
+    if arguments.gpu_memory is None:
+        return gpu_memory()
+    return arguments.gpu_memory or None
+
+
+def _parse_gigabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of gigabytes from 0 on")
+    return value
+
+
+def _fit_to_own(
+    text: str, arguments: argparse.Namespace, *, num_train: int, gpu_gb: float | None
+) -> tuple[str, str]:
+    """Fit a profile's text to the number of images and the machine; return also a line on it."""
+    changes = own_settings(num_train, gpu_gb=gpu_gb)
+    about = "without a GPU: on photographs, a foundation this small lifts nothing (docs/results.md)"
+    if gpu_gb is not None:
+        segmenter, about = pretrained_segmenter(arguments.segmenter)
+        changes |= segmenter
+    for path, value in changes.items():
+        text = set_path(text, path, value)
+    return text, about
 
 
 def _written_root(root: Path, *, paths: "ProjectPaths") -> str:
@@ -157,7 +238,6 @@ def _adapt(
     """
     from seggen_core.config import load_config
     from seggen_core.config.params_file import parse_params, read_params_text
-    from seggen_core.config.params_text import set_key, without_comments_on_the_dataset
     from seggen_core.datasets.open import open_dataset
 
     profile = load_config(source)
@@ -165,8 +245,10 @@ def _adapt(
     tree = parse_params(text, name=str(source))
     # Types first: what follows looks into the settings.
     checked(tree | {"dataset": dict(settings)}, source=source)
-    is_own = settings["name"] == profile.dataset.name and not has_own_classes(
-        tree, settings, source=source, paths=paths
+    is_own = (
+        settings["name"] == profile.dataset.name
+        and settings["name"] not in _OWN
+        and not has_own_classes(tree, settings, source=source, paths=paths)
     )
     if not is_own:
         text = without_comments_on_the_dataset(text, name=settings["name"], profile=profile.profile)

@@ -60,6 +60,9 @@ class SplitFiles(Section):
     """Likewise of instance maps."""
 
 
+Channel = Annotated[int, Field(ge=0, le=255)]
+
+
 class ColumnNames(Section):
     """Columns of a dataset of the Hugging Face Hub; None finds a column by its usual names."""
 
@@ -71,6 +74,21 @@ class ColumnNames(Section):
     """Maps of instances, if there are any: "instances"."""
     key: str | None = None
     """Names of the samples: "key", "id", "file_name"; else the names of the images' files."""
+
+
+class ListedClassConfig(Section):
+    """One row of a class list."""
+
+    id: Annotated[int, Field(ge=0, lt=1 << 16)]
+    """The id in the masks."""
+    name: str
+    """The class, as it is written into prompts."""
+    is_thing: bool | None = None
+    """Whether its objects can be counted."""
+    color: tuple[Channel, Channel, Channel] | None = None
+    """(r, g, b), for masks that hold colours."""
+    ignore: bool = False
+    """The id belongs to no class."""
 
 
 class DatasetConfig(ImageStorageConfig):
@@ -114,6 +132,10 @@ class DatasetConfig(ImageStorageConfig):
     classes_file: str | None = None
     """The class list, relative to `root`, for every dataset with classes of the user's own; it has
     to agree with what the files themselves list.
+    """
+    class_list: tuple[ListedClassConfig, ...] = ()
+    """For "folder": the class list itself, where there is no file of it. If there is one, the two
+    have to agree.
     """
     background: str | None = None
     """For "coco_instance" and annotation tools' shapes: name of a class for the pixels that nothing

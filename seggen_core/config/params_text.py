@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -22,6 +23,37 @@ def without_comments_on_the_dataset(text: str, *, name: str, profile: str) -> st
         "error.\n"
     )
     return head + body[: block.start(1)] + section + body[block.end(1) :]
+
+
+def set_path(text: str, path: Sequence[str], value: Any) -> str:
+    """Return YAML `text` with the key at a path of block mappings set, comments behind it kept.
+
+    A key that isn't there comes first in its section, which has to be there.
+    """
+    lines = text.splitlines(keepends=True)
+    first, last = 0, len(lines)
+    for depth, key in enumerate(path):
+        indent = "  " * depth
+        rows = (i for i in range(first, last) if re.match(rf"{indent}{re.escape(key)}:", lines[i]))
+        row = next(rows, None)
+        if depth < len(path) - 1:
+            assert row is not None, path
+            first, last = row + 1, _end(lines, row + 1, last, indent=indent)
+            continue
+        line = f"{indent}{key}: {json.dumps(value, ensure_ascii=False)}"
+        if row is None:
+            lines.insert(first, line + "\n")
+            continue
+        comment = re.search(r"\s+#.*$", lines[row].rstrip("\n"))
+        end = _end(lines, row + 1, last, indent=indent)
+        lines[row:end] = [line + (comment[0] if comment else "") + "\n"]
+    return "".join(lines)
+
+
+def _end(lines: Sequence[str], first: int, last: int, *, indent: str) -> int:
+    """Return the row behind what is indented more than `indent`."""
+    deeper = re.compile(rf"{indent}\s+\S|\s*$")
+    return next((i for i in range(first, last) if not deeper.match(lines[i])), last)
 
 
 def set_key(text: str, key: str, value: Any, *, section: str | None = None) -> str:

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seggen_core.config.data import ListedClassConfig
 from seggen_core.datasets.class_table import ClassTable, make_class_table
 from seggen_core.datasets.files import brief, read_text
 from seggen_core.datasets.strict_json import parse_json
@@ -31,6 +32,9 @@ _EXPECTED = (
 _NUM_IDS = 1 << 16
 _MAX_BYTES = 1 << 22
 """Largest class list that is read: 4 MiB. Parsed, JSON takes up to 30 times its bytes."""
+
+PARAMS_LIST = Path("dataset.class_list in params.yaml")
+"""Stands for the file of a class list that params.yaml holds itself."""
 
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 _COLUMNS = ("id", "name", "is_thing", "color", "ignore")
@@ -89,6 +93,10 @@ def read_class_list(path: Path) -> ClassList:
         raw, notes = _csv_rows(text, path=path)
     if len(raw) > _NUM_IDS:
         raise DatasetError(f"{path} has more than {_NUM_IDS} rows; expected at most one an id")
+    return _checked(raw, path=path, notes=notes)
+
+
+def _checked(raw: Sequence[Any], *, path: Path, notes: tuple[str, ...] = ()) -> ClassList:
     rows = [_check_row(row, row_number=i, path=path) for i, row in enumerate(raw, start=1)]
     _check_unique(rows, path=path)
     return ClassList(path, rows, notes)
@@ -102,7 +110,16 @@ def read_class_file(path: Path) -> ClassTable:
     Raises:
         DatasetError: as `read_class_list`, or there are no classes or more than 255.
     """
-    listed = read_class_list(path)
+    return _make_table(read_class_list(path))
+
+
+def table_of_params(rows: Sequence[ListedClassConfig]) -> ClassTable:
+    """Return the table of `dataset.class_list`; errors as of `read_class_file`."""
+    return _make_table(_checked([row.model_dump() for row in rows], path=PARAMS_LIST))
+
+
+def _make_table(listed: ClassList) -> ClassTable:
+    path = listed.path
     classes = [row for row in listed.rows if not row.is_ignored]
     ignored = {row.file_id: row.color for row in listed.rows if row.is_ignored}
     assumed = set() if IGNORE_INDEX in {row.file_id for row in listed.rows} else {IGNORE_INDEX}
@@ -128,14 +145,20 @@ def read_class_file(path: Path) -> ClassTable:
         raise DatasetError(f"{path}: {error}") from None
 
 
-def read_only_class_file(paths: Sequence[Path]) -> ClassTable:
-    """Read the class lists at `paths`, which have to agree.
+def read_only_class_file(
+    paths: Sequence[Path], *, stated: Sequence[ListedClassConfig] = ()
+) -> ClassTable:
+    """Read the class lists at `paths` and in params.yaml, `stated`, which have to agree.
 
     Raises:
         DatasetError: as `read_class_file`, or two lists differ; the message names both.
     """
-    first, *others = paths
-    table = read_class_file(first)
+    if stated:
+        first, others = PARAMS_LIST, list(paths)
+        table = table_of_params(stated)
+    else:
+        first, *others = paths
+        table = read_class_file(first)
     for path in others:
         difference = _difference(table, read_class_file(path))
         if difference:

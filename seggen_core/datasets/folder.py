@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.class_list import read_only_class_file
+from seggen_core.datasets.class_list import PARAMS_LIST, read_only_class_file
 from seggen_core.datasets.class_masks import ClassMaskReader, reader_pattern
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.reader import Conventions
@@ -37,7 +37,7 @@ _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
 _MAX_UNLISTED_SHARE = 0.1
 """Outlines that nobody labelled cover 5 to 6% (VOC); an object is often larger."""
 
-_CLASS_FILES = (
+CLASS_FILES = (
     "classes.json",
     "classes.csv",
     "_classes.csv",
@@ -56,10 +56,11 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     Raises:
         DatasetError: a folder or the list is missing.
     """
-    names = (config.classes_file,) if config.classes_file else _CLASS_FILES
+    names = (config.classes_file,) if config.classes_file else CLASS_FILES
     present = [root / name for name in names if (root / name).exists()]
-    path = (present or [root / names[0]])[0]
-    table = read_only_class_file(present or [path])
+    path = PARAMS_LIST if config.class_list else (present or [root / names[0]])[0]
+    paths = present if config.class_list else present or [path]
+    table = read_only_class_file(paths, stated=config.class_list)
     layout, unread = _layout(config, root=root)
     if unread:
         table = replace(table, notes=(*table.notes, unread))

@@ -46,8 +46,9 @@ _OPTIONAL = (
     "class_overlaps",
     "boxes",
     "columns",
+    "class_list",
 )
-_NOT_SET: tuple[object, ...] = (None, False, {}, "refuse", ColumnNames())
+_NOT_SET: tuple[object, ...] = (None, False, {}, "refuse", ColumnNames(), ())
 _FILES = frozenset({"files"})
 _SHAPES = _FILES | {"classes_file", "background", "boxes"}
 _DATASETS = {
@@ -62,7 +63,7 @@ _DATASETS = {
     "cvat": _Dataset(cvat.open_reader, _SHAPES),
     "folder": _Dataset(
         folder.open_reader,
-        _FILES | {"classes_file", "background", "class_masks", "class_overlaps"},
+        _FILES | {"classes_file", "class_list", "background", "class_masks", "class_overlaps"},
     ),
     "huggingface": _Dataset(huggingface.open_reader, _FILES | {"classes_file", "columns"}),
     "label_studio": _Dataset(label_studio.open_reader, _SHAPES),

@@ -174,6 +174,8 @@ def test_every_profile_can_be_planned(profile: str, capsys: pytest.CaptureFixtur
         "scenes": "embedded",
         "camvid": "embedded",
         "camvid_256": "embedded",
+        "own": "sd",
+        "own_cpu": "embedded",
         "voc2012": "sd",
         "cityscapes": "sd",
     }
