@@ -95,7 +95,7 @@ def test_the_error_and_the_docs_install_the_detectron2_that_is_declared() -> Non
         for text in PYPROJECT["project"]["optional-dependencies"]["detectron2"]
         if Requirement(text).name == "detectron2"
     )
-    module = ROOT / "seggen_core" / "segmentation" / "detectron2.py"
+    module = ROOT / "seggen_core" / "segmentation" / "detectron2_library.py"
     commit = text.rpartition("@")[2]
     assert f'COMMIT = "{commit}"' in module.read_text()
     assert text in (ROOT / "docs" / "detectron2.md").read_text()

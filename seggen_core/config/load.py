@@ -99,10 +99,11 @@ class SegGenConfig(Section):
             )
         models = [self._settings_of(name) for name in self.variants]
         for name, settings in zip(self.variants, models, strict=True):
-            if settings.model == "hrnet" and settings.task != "semantic":
+            if settings.model in ("hrnet", "detectron2") and settings.task != "semantic":
                 raise ValueError(
-                    f"variants.{name}: the task is {settings.task}, and hrnet gives a class for "
-                    "each pixel alone; write model: mask2former or eomt, or task: semantic"
+                    f"variants.{name}: the task is {settings.task}, and {settings.model} gives a "
+                    "class for each pixel alone; write model: mask2former or eomt, or task: "
+                    "semantic"
                 )
         zooming = sorted({m.model for m in models if m.resize == "zoom"})
         if self.dataset.fit == "native" and self.dataset.name != "scenes" and zooming:
@@ -192,6 +193,7 @@ def _check_files(config: SegGenConfig, *, base: Path, name: str) -> None:
         "diffumask.reads": None if diffumask is None else diffumask.reads,
         "train_seg.hrnet.backbone_source": config.train_seg.hrnet.backbone_source,
         "train_seg.mask2former.backbone_source": config.train_seg.mask2former.backbone_source,
+        "train_seg.detectron2.backbone_source": config.train_seg.detectron2.backbone_source,
     } | {
         f"variants.{name}.overrides.backbone_source": arm.overrides.get("backbone_source")
         for name, arm in config.variants.items()

@@ -17,6 +17,7 @@ from seggen_core.config.base import (
 from seggen_core.config.recipe import MultiScaleConfig, PostprocessConfig, Task
 
 Splice = Annotated[int, Field(gt=0, le=16)]
+ModelName = Literal["hrnet", "mask2former", "eomt", "detectron2"]
 SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 """Methods that fill data/synthetic/<method>/<class>."""
 
@@ -77,9 +78,10 @@ class VariantConfig(Section):
     this arm has different stands here, so it makes no other arm stale.
     """
 
-    model: Literal["hrnet", "mask2former", "eomt"]
-    """The segmenter: "hrnet" (timm), "mask2former" or "eomt" (transformers), with the settings of
-    the section of `train_seg` that has its name.
+    model: ModelName
+    """The segmenter: "hrnet" (timm), "mask2former" or "eomt" (transformers) or "detectron2" (any
+    semantic configuration of detectron2, which is installed by itself), with the settings of the
+    section of `train_seg` that has its name.
     """
     strategy: Literal["plain", "replace", "pretrain"]
     """"plain" trains on real samples alone or, with ``real: none``, on synthetic ones alone.

@@ -26,7 +26,7 @@ from seggen_core.config.library_settings import (
     first_error,
 )
 from seggen_core.config.recipe import PostprocessConfig, RecipeConfig, Task
-from seggen_core.config.segmentation import VariantConfig
+from seggen_core.config.segmentation import ModelName, VariantConfig
 
 
 class SegmenterTrainingConfig(RecipeConfig):
@@ -78,7 +78,7 @@ class _ModelConfig(Section):
     backbone_source: str | None = None
     """Pretrained weights of the backbone: a safetensors file, or a folder with model.safetensors,
     relative to the project's folder. "hrnet" needs timm's weights, "mask2former" those of
-    transformers. None trains from scratch.
+    transformers, "detectron2" those of detectron2. None trains from scratch.
     """
 
 
@@ -133,6 +133,18 @@ class _Mask2FormerConfig(_ModelConfig):
         return self
 
 
+class _Detectron2Config(_ModelConfig):
+    """Settings of models of detectron2."""
+
+    config: str = "Misc/semantic_R_50_FPN_1x.yaml"
+    """A configuration that detectron2 ships, by its name, or a file of yours, relative to the
+    project's folder. It describes the network alone: what is trained on, and how, is said by
+    `train_seg`.
+    """
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keys of that configuration that differ: {"MODEL.RESNETS.DEPTH": 101}."""
+
+
 class _Overrides(Section):
     """Settings of one model that differ from those of every arm."""
 
@@ -183,6 +195,10 @@ class EomtConfig(_ModelConfig, _Overrides):
         return self
 
 
+class Detectron2Config(_Detectron2Config, _Overrides):
+    """The arms with ``model: detectron2``."""
+
+
 class PlainConfig(Section):
     """The arms with ``strategy: plain``. There is nothing to set."""
 
@@ -202,14 +218,19 @@ class PretrainingConfig(Section):
 
 
 class SegmenterConfig(
-    SegmenterTrainingConfig, _HRNetConfig, _Mask2FormerConfig, ReplaceConfig, PretrainingConfig
+    SegmenterTrainingConfig,
+    _HRNetConfig,
+    _Mask2FormerConfig,
+    _Detectron2Config,
+    ReplaceConfig,
+    PretrainingConfig,
 ):
     """The settings of one arm, collected from the sections that it depends on.
 
-    Settings of the other model and of the other strategies have their defaults.
+    Settings of the other models and of the other strategies have their defaults.
     """
 
-    model: Literal["hrnet", "mask2former", "eomt"] = "hrnet"
+    model: ModelName = "hrnet"
     """The segmenter."""
     strategy: Literal["plain", "replace", "pretrain"] = "replace"
     """Which samples a batch holds (`VariantConfig.strategy`)."""
@@ -230,6 +251,8 @@ class TrainSegConfig(Section):
     """The arms with ``model: mask2former``."""
     eomt: EomtConfig = EomtConfig()
     """The arms with ``model: eomt``."""
+    detectron2: Detectron2Config = Detectron2Config()
+    """The arms with ``model: detectron2``."""
     plain: PlainConfig = PlainConfig()
     """The arms with ``strategy: plain``."""
     replace: ReplaceConfig = ReplaceConfig()
@@ -273,6 +296,7 @@ class TrainSegConfig(Section):
             ("hrnet", self.hrnet.overrides),
             ("mask2former", self.mask2former.overrides),
             ("eomt", self.eomt.overrides),
+            ("detectron2", self.detectron2.overrides),
         ):
             text = json.dumps(self.common.model_dump(mode="json") | changes)
             try:

@@ -160,11 +160,15 @@ def _log_best_segmenter(
 ) -> None:
     """Record the arm's segmenter with the highest validation score as a model for the registry.
 
-    The test split decides nothing: it only measures. Arms of one task are versions of one model.
+    The test split decides nothing: it only measures. Arms of one task are versions of one model. A
+    model of detectron2 isn't recorded, because a model of the registry is loaded without seggen,
+    from packages of the index alone.
     """
     architecture = arm.model
     if arm.task == "instance" or architecture == "eomt":
         return  # the registry's models give each pixel a class, by the networks that it knows
+    if architecture == "detectron2":
+        return
     name = PRIMARY[arm.task]
     scores = {seed: facts[f"val_{name}"] or 0.0 for seed, facts in arm.facts["seeds"].items()}
     best = max(scores, key=lambda seed: scores[seed])

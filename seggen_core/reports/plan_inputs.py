@@ -94,9 +94,14 @@ class Workload:
             return self.num_sources * section.samples_per_source
         return len(self.config.classes) * section.samples_per_class
 
+    def segmenter_rates(self, model: str) -> Mapping[str, Any]:
+        """Return the rates of a segmenter; one that wasn't measured is taken for a Mask2Former."""
+        rates = self.rates["segmenter"]
+        return rates.get(model, rates["mask2former"])
+
     def predict_s(self, model: str) -> float:
         """Return the seconds of one prediction of a segmenter."""
-        rates = self.rates["segmenter"][model]
+        rates = self.segmenter_rates(model)
         return rates["predict_s"] * self._pixels_of(rates)
 
     def read_s(self) -> float:

@@ -160,9 +160,7 @@ def estimate_train_seg(w: Workload) -> StagePlan:
     hours = gigabytes = 0.0
     all_settings = [w.config.train_seg.for_arm(arm) for arm in w.config.variants.values()]
     for settings in all_settings:
-        # EoMT was not measured.
-        known = w.rates["segmenter"]
-        rates = known.get(settings.model, known["mask2former"])
+        rates = w.segmenter_rates(settings.model)
         height, width = settings.crop_shape or (size, size)
         pixels = height * width / rates["image_size"] ** 2
         rows = seeds * settings.num_steps * settings.batch_size

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel
 
 from seggen_core.config import (
+    ModelName,
     PostprocessConfig,
     SegGenConfig,
     SegmenterConfig,
@@ -55,7 +56,7 @@ class PredictedAt(BaseModel):
 class ArmMetrics(BaseModel):
     """What is read of an arm's metrics.json."""
 
-    model: Literal["hrnet", "mask2former", "eomt"]
+    model: ModelName
     task: Task = "semantic"
     seeds: dict[str, dict[str, Any]]
     postprocess: PostprocessConfig = PostprocessConfig()
@@ -115,7 +116,7 @@ class TrainedArm:
     """
 
     folder: Path
-    model: Literal["hrnet", "mask2former", "eomt"]
+    model: ModelName
     seeds: tuple[str, ...]
     protocol: TestProtocol = AS_STORED
     facts: dict[str, Any] = field(default_factory=dict)
@@ -261,8 +262,7 @@ class Arm:
         """
         step, part = divmod(index, self.num_parts)
         rows = slice(part * self.part_size, (part + 1) * self.part_size)
-        slots = self.plan.slots(step)[rows]
-        pairs = self.pool.read_slots(slots)
+        pairs = self.pool.read_slots(slots := self.plan.slots(step)[rows])
         is_synthetic = [slot.synthetic is not None for slot in slots]
         if self.synthetic_augment is not None and any(is_synthetic):
             pairs = self._augment_synthetic(pairs, is_synthetic, step=step, part=part)

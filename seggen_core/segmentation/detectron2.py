@@ -1,4 +1,4 @@
-"""A project's samples as datasets of detectron2; the only module that imports it.
+"""A project's samples as datasets of detectron2.
 
 `register` enters them into detectron2's catalogues. An official training script finds them without
 a change: detectron2 calls `setup_environment` of the module that its variable
@@ -37,28 +37,20 @@ from seggen_core.segmentation.dataset_dicts import (
     store_dicts,
     things_of,
 )
+from seggen_core.segmentation.detectron2_library import (
+    DatasetCatalog,
+    MetadataCatalog,
+    PathHandler,
+    PathManager,
+    comm,
+    get_event_storage,
+    has_event_storage,
+)
 from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.mixing import TrainingSeed
 from seggen_core.segmentation.shard_files import PREFIX, ShardFile
 from seggen_core.store.reader import SampleStore, open_partitions
 from seggen_core.taxonomy import Taxonomy
-
-COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
-INSTALL = (
-    'uv pip install --no-build-isolation --no-deps "detectron2 @ '
-    f'git+https://github.com/facebookresearch/detectron2@{COMMIT}"'
-)
-
-try:
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-    from detectron2.utils import comm
-    from detectron2.utils.events import get_event_storage, has_event_storage
-    from detectron2.utils.file_io import PathHandler, PathManager
-except ImportError as error:
-    raise ConfigError(
-        f"detectron2 can't be imported ({error}); it isn't on the package index, so install it "
-        f"as docs/detectron2.md says: {INSTALL}"
-    ) from error
 
 Phase = Literal["all", "pretrain", "finetune"]
 _LABELS = "labels"

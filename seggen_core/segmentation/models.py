@@ -2,7 +2,7 @@
 
 A saved model is a folder with config.json and model.safetensors. Those of Mask2Former
 and EoMT are transformers folders, which its ``from_pretrained`` loads; HRNet's holds timm's
-parameter names below ``backbone.``.
+parameter names below ``backbone.``. One of detectron2 has its config.yaml beside them.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from seggen_core.project.weights import (
 from seggen_core.segmentation.segmenter import CONFIG_FILE, Segmenter
 
 if TYPE_CHECKING:
+    from seggen_core.segmentation.detectron2_segmenter import Detectron2Segmenter
     from seggen_core.segmentation.eomt import EomtSegmenter
     from seggen_core.segmentation.hrnet import HRNetSegmenter
     from seggen_core.segmentation.mask2former import Mask2FormerSegmenter
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 def _model_class(
     model: str,
-) -> "type[HRNetSegmenter] | type[Mask2FormerSegmenter] | type[EomtSegmenter]":
+) -> (
+    "type[HRNetSegmenter] | type[Mask2FormerSegmenter] | type[EomtSegmenter] "
+    "| type[Detectron2Segmenter]"
+):
     """Return the class of a model; each is imported when it is first used."""
     if model == "hrnet":
         from seggen_core.segmentation.hrnet import HRNetSegmenter
@@ -39,6 +43,10 @@ def _model_class(
         from seggen_core.segmentation.eomt import EomtSegmenter
 
         return EomtSegmenter
+    if model == "detectron2":
+        from seggen_core.segmentation.detectron2_segmenter import Detectron2Segmenter
+
+        return Detectron2Segmenter
     assert model == "mask2former", model
     from seggen_core.segmentation.mask2former import Mask2FormerSegmenter
 
@@ -80,18 +88,24 @@ def load_segmenter(folder: Path) -> Segmenter:
     arm = folder.parent
     cure = f"run: dvc checkout {place(arm)}, or dvc repro -f -s train_seg@{arm.name}"
     config = read_json_object(folder / CONFIG_FILE, cure=cure)
-    models = {"mask2former": "mask2former", "eomt": "eomt", "seggen_hrnet": "hrnet"}
+    models = {
+        "mask2former": "mask2former",
+        "eomt": "eomt",
+        "seggen_hrnet": "hrnet",
+        "seggen_detectron2": "detectron2",
+    }
     model_type = config.get("model_type")
     if model_type not in models:
         raise FoundationError(
             f"{folder / CONFIG_FILE} has model_type {str(model_type)[:60]!r}; expected "
-            f"{', '.join(models)}: {cure}"
+            f"one of {', '.join(models)}: {cure}"
         )
     part = f"the segmenter in {folder}"
     files = weight_files(folder, name="model", part=part, cure=cure)
     stored = read_headers(files, part=part, cure=cure)
+    kind = _model_class(models[model_type])
     try:
-        segmenter = _model_class(models[model_type]).load(folder)
+        segmenter = kind.load(folder)
     except FoundationError:
         raise
     # A damaged folder: the libraries raise whatever they meet in it.

@@ -1,0 +1,165 @@
+"""Models of detectron2 as arms, where detectron2 is installed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from seggen_core.config import SegmenterConfig
+from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.segmentation.models import build_segmenter, load_segmenter, save_segmenter
+from seggen_core.segmentation.segmenter import Segmenter
+from seggen_core.stages import evaluate, train_seg
+from tests.segmentation.test_stages import PLAIN, REAL, settings
+from tests.segmentation.tiny import ID2LABEL
+
+pytest.importorskip(
+    "detectron2", reason="detectron2 isn't on the package index: docs/detectron2.md installs it"
+)
+
+OPTIONS = {
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.RESNETS.NORM": "BN",
+    "MODEL.FPN.OUT_CHANNELS": 8,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 8,
+    "MODEL.SEM_SEG_HEAD.NORM": "",
+}
+
+
+def tiny(base: Path = Path(), **changes: object) -> Any:
+    torch.manual_seed(0)
+    tree = {"model": "detectron2", "options": OPTIONS} | changes
+    config = SegmenterConfig.model_validate(tree)
+    return build_segmenter(config, id2label=ID2LABEL, base=base)
+
+
+def pictures(size: tuple[int, int] = (32, 32)) -> torch.Tensor:
+    return torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 37), (7, 64)])
+def test_logits_have_the_size_of_the_input(size: tuple[int, int]) -> None:
+    logits = tiny().eval().predict_logits(pictures(size))
+    assert logits.shape == (2, 3, *size) and logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_the_network_gets_grey_levels_in_its_own_order(channels: str) -> None:
+    segmenter = tiny(options=OPTIONS | {"INPUT.FORMAT": channels}).eval()
+    image = pictures()[:1]
+    wanted = image[0] * 255 if channels == "RGB" else image[0, [2, 1, 0]] * 255
+    expected = segmenter.network([{"image": wanted}])[0]["sem_seg"]
+    torch.testing.assert_close(segmenter.predict_logits(image)[0], expected)
+
+
+def test_loss_is_detectron2s_and_finite_without_a_label() -> None:
+    segmenter = tiny().train()
+    maps = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(2))
+    maps[0, :9] = 255
+    segmenter(pictures(), segmentation_maps=maps).backward()
+    assert all(p.grad is not None for p in segmenter.parameters() if p.requires_grad)
+    segmenter.zero_grad()
+    loss = segmenter(pictures(), segmentation_maps=torch.full_like(maps, 255))
+    loss.backward()
+    assert loss == 0
+    assert all(not p.grad.any() for p in segmenter.parameters() if p.requires_grad)
+
+
+def test_a_saved_model_predicts_the_same(tmp_path: Path) -> None:
+    segmenter = tiny().eval()
+    save_segmenter(segmenter, folder=tmp_path / "model")
+    files = ["config.json", "config.yaml", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == files
+    again = load_segmenter(tmp_path / "model")
+    assert again.id2label == ID2LABEL
+    images = pictures()
+    assert torch.equal(again.predict_logits(images), segmenter.predict_logits(images))
+    # The names are detectron2's, so that its own model takes the weights.
+    assert load_file(tmp_path / "model" / "model.safetensors").keys() == (
+        segmenter.network.state_dict().keys()
+    )
+
+
+def test_a_backbone_is_loaded_and_a_foreign_one_refused(tmp_path: Path) -> None:
+    source = tiny().network.backbone
+    weights = {f"backbone.{k}": v + 1 for k, v in source.state_dict().items()}
+    save_file(weights, tmp_path / "backbone.safetensors")
+    loaded = tiny(tmp_path, backbone_source="backbone.safetensors").network.backbone
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, weights[f"backbone.{name}"])
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(FoundationError, match="doesn't fit the backbone"):
+        tiny(tmp_path, backbone_source="other.safetensors")
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"config": "Misc/none.yaml"}, r"config is 'Misc/none.yaml'; expected a file below"),
+        ({"options": {"MODEL.DEPTHS": 3}}, "is no configuration of detectron2: .*MODEL.DEPTHS"),
+        ({"options": {"MODEL.META_ARCHITECTURE": "None"}}, "detectron2 has: .*SemanticSegmentor"),
+        (
+            {"config": "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"},
+            "PanopticFPN trains on instances, and arms of detectron2 have",
+        ),
+        (
+            {"config": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"},
+            "GeneralizedRCNN trains on instances",
+        ),
+        ({"options": OPTIONS | {"MODEL.RESNETS.DEPTH": 19}}, "can't build SemanticSegmentor"),
+        ({"config": "own.yaml"}, "own.yaml .* is no configuration of detectron2"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    # A tag that would run Python is not run.
+    text = 'MODEL:\n  WEIGHTS: !!python/object/apply:pathlib.Path.touch ["ran"]\n'
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words) as found:
+        tiny(tmp_path, **changes)
+    assert "\n" not in str(found.value)
+
+
+def arm_settings() -> Any:
+    section = {
+        "common": {"num_steps": 3, "batch_size": 2, "checkpoint_every": 1},
+        "detectron2": {"learning_rate": 1e-3, "options": OPTIONS},
+    }
+    variants = {"baseline": PLAIN | {"reads": [REAL, REAL], "model": "detectron2"}}
+    return settings(train_seg=section, variants=variants)
+
+
+def test_an_arm_is_trained_resumed_and_scored(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Segmenter.forward
+    calls = []
+
+    def stopping(self: Segmenter, *arguments: Any, **named: Any) -> torch.Tensor:
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "forward", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train_seg.run(arm_settings(), paths=project, item="baseline")
+    train_seg.run(arm_settings(), paths=project, item="baseline")
+    resumed = project.checkpoint("baseline")
+    weights = {seed: (resumed / f"seed{seed}" / "model.safetensors").read_bytes() for seed in "01"}
+    metrics = json.loads((resumed / "metrics.json").read_text())
+    assert metrics["model"] == "detectron2"
+    train_seg.run(arm_settings(), paths=project, item="baseline")
+    for seed, data in weights.items():
+        assert (resumed / f"seed{seed}" / "model.safetensors").read_bytes() == data
+    evaluate.run(arm_settings(), paths=project, item="baseline")
+    scores = json.loads((project.report("evaluate", "baseline") / "metrics.json").read_text())
+    assert 0 <= scores["miou"] <= 100
