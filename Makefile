@@ -114,7 +114,7 @@ ui: setup ## Start Dagster on http://127.0.0.1:3000 (DAGSTER_PORT) and MLflow on
 	exec python -m dagster_project.ui --dagster-port $(DAGSTER_PORT) --mlflow-port $(MLFLOW_PORT) --gpu-slots $(GPU_SLOTS) $(addprefix --origin ,$(ORIGINS))
 
 lock: ## Resolve requirements.lock anew, keeping the versions that still fit
-	uv pip compile pyproject.toml --extra pipeline --extra production --group dev --universal --python-version 3.11 --quiet \
+	uv pip compile pyproject.toml --extra pipeline --extra production --extra video --group dev --universal --python-version 3.11 --quiet \
 		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
 
 clean: ## Remove the environment and the caches of the tools; data, runs and unfinished work stay

@@ -26,6 +26,7 @@ from seggen_core.commands import (
     mask,
     new,
     plan,
+    predict,
     pretrain,
     report,
     show,
@@ -70,6 +71,7 @@ COMMANDS: dict[str, Any] = {
     "show": show,
     "plan": plan,
     "mask": mask,
+    "predict": predict,
     "export": export,
     "captions-export": captions_export,
     "captions-import": captions_import,
@@ -87,7 +89,7 @@ COMMANDS: dict[str, Any] = {
 _EXIT_BROKEN_PIPE = 141
 """What a shell says of a program that SIGPIPE ended."""
 
-_WITHOUT_PARAMS = {"code", "completion", "doctor", "export", "init", "mask", "new"}
+_WITHOUT_PARAMS = {"code", "completion", "doctor", "export", "init", "mask", "new", "predict"}
 """Commands that get no configuration, since they do not read params.yaml."""
 
 _ITEMS = {

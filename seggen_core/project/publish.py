@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +16,14 @@ if TYPE_CHECKING:
 def publish(finished: Path, out: Path) -> Path:
     """Move a finished file or folder to `out`, replace an older one, and return `out`.
 
-    They may lie on different disks. A kill or a full disk leaves no part of a result at `out`.
+    They may lie on different disks. A kill or a full disk leaves no part of a result at `out`. All
+    files become readable by others as far as the umask allows: safetensors writes weights with mode
+    0600, which a colleague on a shared disk could not read.
 
     Raises:
         OSError: `out` can't be replaced or written.
     """
+    _share(finished)
     if out.is_dir() and not out.is_symlink():
         try:
             shutil.rmtree(out)
@@ -34,6 +39,19 @@ def publish(finished: Path, out: Path) -> Path:
             raise
         _move_to_other_disk(finished, out)
     return out
+
+
+def _share(finished: Path) -> None:
+    """Let others read a file, or the files of a folder, as the umask says."""
+    umask = os.umask(0)
+    os.umask(umask)
+    files = finished.rglob("*") if finished.is_dir() else [finished]
+    for file in files:
+        if file.is_file() and not file.is_symlink():
+            mode = stat.S_IMODE(file.stat().st_mode)
+            readable = mode | (0o444 & ~umask)
+            if mode != readable:
+                file.chmod(readable)
 
 
 def _move_to_other_disk(finished: Path, out: Path) -> None:

@@ -22,6 +22,7 @@ from seggen_core.segmentation.arm_stores import ArmStores
 from seggen_core.segmentation.arms import BEST, Arm, ArmConfig, ArmSamples, open_arm
 from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.mixing import TrainingSeed
+from seggen_core.segmentation.model_card import ModelFolder
 from seggen_core.segmentation.models import build_segmenter, save_segmenter
 from seggen_core.segmentation.noise_filter import NoiseFilter, mean_class_losses
 from seggen_core.segmentation.predict import TestProtocol, score_store
@@ -272,7 +273,11 @@ class ArmTraining:
                 f"best_{name}": validation.scores[step],
                 "validations": {str(s): v for s, v in sorted(validation.scores.items())},
             }
-        write_json(folder / "metrics.json", metrics | arm.facts)
+        metrics |= arm.facts
+        about = ModelFolder(self.stage, self.variant, self.labels, self._protocol)
+        for place in filter(Path.is_dir, (folder, folder / BEST)):
+            about.write(place, metrics, subset_seed=arm.seed.subset_seed)
+        write_json(folder / "metrics.json", metrics)
 
     def _summarize(self, folders: Mapping[int, Path], *, out: Path) -> None:
         """Write metrics.json and history.csv over all seeds to `out`."""

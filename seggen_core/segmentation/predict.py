@@ -87,6 +87,8 @@ class TestProtocol:
                 yield np.ascontiguousarray(view[:, ::-1]), True
 
 
+_CLASSES_AT_ONCE = 8
+
 AS_STORED = TestProtocol()
 """Images are predicted once, at the size that they are stored at."""
 
@@ -141,6 +143,49 @@ def predict_views(
         total = total.to(scores.device) + (scores.flip(-1) if is_mirrored else scores)
         number += 1
     return total / number
+
+
+@torch.inference_mode()
+def predict_image(
+    segmenter: Segmenter,
+    image: np.ndarray,
+    *,
+    prepared: np.ndarray,
+    protocol: TestProtocol,
+) -> np.ndarray:
+    """Predict one image of any size: uint8 [H, W] of train ids, at the image's own size.
+
+    Args:
+        segmenter: in evaluation mode.
+        image: uint8 [H, W, 3].
+        prepared: the same image as `protocol` is applied to it, perhaps squashed: uint8 [h, w, 3].
+        protocol: at which size, and how often, it is predicted.
+    """
+    size: tuple[int, int] = image.shape[:2]
+    resized = protocol.resize(prepared)
+    if protocol.multi_scale is None:
+        return _argmax(_predict(segmenter, resized[None]), size)
+    inner: tuple[int, int] = resized.shape[:2]
+    scores = predict_views(segmenter, image=resized, protocol=protocol, size=inner)
+    return _argmax(scores, size)
+
+
+def _argmax(scores: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Return the best class of scores [1, C, h, w] at another size: uint8 [H, W].
+
+    Some classes at a time: those of a large photograph would take gigabytes.
+    """
+    best = winner = None
+    for start in range(0, scores.shape[1], _CLASSES_AT_ONCE):
+        part = at_size(scores[:, start : start + _CLASSES_AT_ONCE], size)[0].max(dim=0)
+        values, ids = part.values, part.indices + start
+        if best is None or winner is None:
+            best, winner = values, ids
+        else:
+            winner = torch.where(values > best, ids, winner)
+            best = torch.maximum(best, values)
+    assert winner is not None
+    return winner.to("cpu", torch.uint8).numpy()
 
 
 def score_maps(

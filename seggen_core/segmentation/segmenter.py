@@ -12,7 +12,7 @@ from torch import nn
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.project.weights import check_finite, check_floats, read_headers
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, which the pretrained weights of both models expect."""
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -100,7 +100,7 @@ class Segmenter(nn.Module, ABC):
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
     """Return images of [0, 1], less ImageNet's mean and divided by its standard deviation."""
-    mean, std = (images.new_tensor(v)[None, :, None, None] for v in (_MEAN, _STD))
+    mean, std = (images.new_tensor(v)[None, :, None, None] for v in (MEAN, STD))
     return (images - mean) / std
 
 
