@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rates", type=Path, help="JSON table of your own throughputs (default: the package's)"
     )
+    parser.add_argument(
+        "--price",
+        type=_parse_price,
+        metavar="PRICE",
+        help="price of an hour of the device, in your currency",
+    )
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+
+
+def _parse_price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
+    if not 0 <= price < 1e9:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no price; expected a number from 0 on")
+    return price
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
@@ -56,6 +73,7 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     if arguments.suite:
         stages = [stage for stage in plan.stages if stage.stage not in _NOT_OF_A_SUITE]
         plan = replace(plan, profile=f"{plan.profile}, suite {arguments.suite}", stages=stages)
+    plan = replace(plan, price=arguments.price)
     print(json.dumps(asdict(plan), indent=1) if arguments.json else plan.render())
     return 0
 

@@ -17,6 +17,7 @@ from seggen_core.config import SegGenConfig
 from seggen_core.errors import ConfigError
 from seggen_core.project.artefacts import parse_typed
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.reports.plan_cost import halving_notes, with_memory
 from seggen_core.reports.plan_inputs import (
     Workload,
     count_samples,
@@ -35,25 +36,37 @@ class Plan:
         profile: name of the planned profile.
         stages: in the order they run.
         notes: sources of the numbers, and costs that they leave out.
+        price: of an hour of the device, in the user's currency; None shows no money.
     """
 
     profile: str
     stages: list[StagePlan]
     notes: list[str]
+    price: float | None = None
 
     def render(self) -> str:
         """Return a readable table."""
-        rows = [["stage", "items", "work", "hours", "GB", "hours from"]]
+        rows = [["stage", "items", "work", "hours", "GB", "GPU GB", "cost", "hours from"]]
         rows += [
-            [s.stage, str(s.items), s.work, _number(s.hours), _number(s.gigabytes), s.basis]
+            [
+                *(s.stage, str(s.items), s.work, _number(s.hours), _number(s.gigabytes)),
+                "" if s.gpu_gigabytes is None else _number(s.gpu_gigabytes),
+                self._cost(s.hours),
+                s.basis,
+            ]
             for s in self.stages
         ]
         items, hours, disk = (
             sum(getattr(s, field) for s in self.stages) for field in ("items", "hours", "gigabytes")
         )
-        rows.append(["total", str(items), "", _number(hours), _number(disk), ""])
+        peak = max((s.gpu_gigabytes or 0.0 for s in self.stages), default=0.0)
+        largest = _number(peak) if peak else ""
+        total = ["total", str(items), "", _number(hours), _number(disk), largest]
+        rows.append([*total, self._cost(hours), ""])
+        used = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
+        rows = [[row[i] for i in used] for row in rows]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        text_columns = (0, 2, 5)
+        text_columns = (0, 2, len(rows[0]) - 1)
         table = [
             "  ".join(
                 c.ljust(w) if i in text_columns else c.rjust(w)
@@ -64,6 +77,20 @@ class Plan:
         notes = [f"note: {note}" for note in self.notes]
         return "\n".join([f"plan of the profile {self.profile}", "", *table, "", *notes])
 
+    def _cost(self, hours: float) -> str:
+        return "" if self.price is None else f"{hours * self.price:,.2f}"
+
+
+class _Memory(BaseModel):
+    """Weights in billions (1e9), and GB of a row of a batch."""
+
+    unet: float
+    controlnet: float
+    rest: float
+    row_gb: float
+    row_checkpointing_gb: float
+    sample_gb: float
+
 
 class _Network(BaseModel):
     image_size: float
@@ -73,6 +100,7 @@ class _Network(BaseModel):
     basis: str | None = None
     train_passes: float | None = None
     mask2img_training: float | None = None
+    memory: _Memory | None = None
 
 
 class _SegmenterRates(BaseModel):
@@ -80,6 +108,7 @@ class _SegmenterRates(BaseModel):
     train_s: float
     predict_s: float
     gigabytes: float
+    row_gb: float | None = None
 
 
 class _NearestRates(BaseModel):
@@ -157,7 +186,7 @@ def plan_project(
         num_sources(config, paths=paths, train=counts["train"], use_results=use_results),
         rates[foundation_family(config, paths=paths)],
     )
-    stages = estimate_stages(workload)
+    stages = with_memory(estimate_stages(workload), workload)
     all_notes = [
         f"hours of one device: {rates['source']}",
         *notes,
@@ -165,6 +194,7 @@ def plan_project(
         "disk: DVC's cache holds everything a second time, unless it can link (dvc config "
         "cache.type)",
     ]
+    all_notes += halving_notes(stages, workload)
     if use_results:
         stages = _with_durations(stages, paths=paths)
     return Plan(config.profile, stages, all_notes)

@@ -25,6 +25,7 @@ PUBLISHED_SIZES = {
 }
 """Train and val samples of the datasets as published, for a plan without the files."""
 
+_EXAMPLE = {"train": 270, "val": 27, "test": 30}
 _SBD_TRAIN = 10_582
 _PNG_SHARE = 0.6
 """Bytes of a PNG photograph per byte of pixels; measured on CamVid at 64 to 480 px: 0.5 to 0.7."""
@@ -109,6 +110,11 @@ class Workload:
         rates = self.rates["nearest"]
         return rates["read_s"] * self._pixels_of(rates) / self.config.runtime.num_threads
 
+    @property
+    def pixel_ratio(self) -> float:
+        """Pixels of an image here, relative to those of the images in the foundation's rates."""
+        return self._pixels_of(self.network)
+
     def _pixels_of(self, rates: Mapping[str, Any]) -> float:
         """Return the ratio of the pixels of an image here to those of the images in `rates`."""
         return (self.config.dataset.image_size / rates["image_size"]) ** 2
@@ -155,6 +161,8 @@ def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[st
             return {split: len(reader.keys(split)) for split in SPLITS}, []
         except DatasetError as error:
             notes.append(f"published sizes are used, because the dataset can't be opened: {error}")
+    if dataset.name == "folder" and dataset.root is None:  # the profiles of own data
+        return _EXAMPLE, ["270 training images of your own are assumed: dataset.root is not set"]
     if dataset.name not in PUBLISHED_SIZES:
         raise ConfigError(
             f"dataset.root of {dataset.name} is not set or can't be read, and the dataset has no "

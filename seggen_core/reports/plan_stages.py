@@ -37,6 +37,7 @@ class StagePlan:
         gigabytes: size on disk, without DVC's cache.
         basis: origin of the hours: "measured", "assumed" or "last run here".
         notes: costs that the numbers leave out.
+        gpu_gigabytes: peak of GPU memory; None where the rates don't tell.
     """
 
     stage: str
@@ -46,6 +47,7 @@ class StagePlan:
     gigabytes: float
     basis: str
     notes: tuple[str, ...] = ()
+    gpu_gigabytes: float | None = None
 
 
 def estimate_stages(workload: Workload) -> list[StagePlan]:

@@ -192,3 +192,41 @@ def test_own_throughputs_and_what_is_wrong_with_them(
     assert "hours of one device: my card" in capsys.readouterr().out
     assert main([*arguments, str(tmp_path / "missing.json")]) == 2
     assert "no throughputs of 'gpu' can be read" in capsys.readouterr().err
+
+
+MEASURED_GB = {
+    ("ade20k", "text2mask"): 65.9,
+    ("ade20k", "mask2img"): 46.6,
+}
+"""docs/results.md, at the sizes of SDXL: one H200, 16 images a step, gradient checkpointing."""
+
+
+@pytest.mark.parametrize("name, stage", MEASURED_GB)
+def test_gpu_memory_is_near_what_was_measured(name: str, stage: str) -> None:
+    found = by_stage(plan(name))[stage].gpu_gigabytes
+    assert found == pytest.approx(MEASURED_GB[name, stage], rel=0.08)
+
+
+def test_memory_money_and_what_would_halve_them(capsys: pytest.CaptureFixture) -> None:
+    arguments = ["--params", str(ROOT / "params.yaml"), "plan", "--profile", "ade20k"]
+    assert main([*arguments, "--price", "2.5"]) == 0
+    text = capsys.readouterr().out
+    planned = plan("ade20k")
+    hours = sum(stage.hours for stage in planned.stages)
+    assert f"{hours * 2.5:,.2f}" in text and "GPU GB" in text
+    assert "note: to halve the hours: imgsyn.samples_per_source 25" in text
+    assert "of text2mask; smaller: text2mask.lora {rank: 32}" in text
+    for price in ("-1", "nan", "x"):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--price", price])
+    assert "cost" not in plan("scenes").render()
+    assert main([*arguments[:-1], "scenes", "--device", "cpu"]) == 0
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_settings_that_halve_a_plan_do(name: str) -> None:
+    note = next(n for n in plan(name).notes if n.startswith("to halve the hours: "))
+    parts = note.removeprefix("to halve the hours: ").split(", ")
+    saved = sum(float(p.rpartition("(-")[2].split()[0].replace(",", "")) for p in parts if "(" in p)
+    hours = sum(stage.hours for stage in plan(name).stages)
+    assert "and fewer arms" in parts or saved >= 0.45 * hours
