@@ -40,7 +40,15 @@ _RESNET = "resnet."
 """What transformers' classifiers put before the names of their ResNet's parameters."""
 
 _NEW_NORMS = "hidden_states_norms."
-"""Layers that Mask2Former adds to Swin; no classifier has them."""
+"""Layers that backbones add to Swin and others; no classifier has them."""
+
+_EXAMPLES = {
+    "swin": "microsoft/swin-tiny-patch4-window7-224",
+    "convnext": "facebook/convnext-tiny-224",
+    "convnextv2": "facebook/convnextv2-tiny-22k-224",
+    "swinv2": "microsoft/swinv2-tiny-patch4-window8-256",
+}
+"""Classifiers of the Hub, for messages."""
 
 _DIVISOR = 32
 """Images are padded to a multiple of this, the coarsest feature map's stride."""
@@ -88,10 +96,10 @@ class Mask2FormerSegmenter(MaskClassifier):
                 network.model.pixel_level_module.encoder,
                 base / config.backbone_source,
             )
-            if encoder.config.model_type == "swin":
-                _load_swin(encoder, source)
-            else:
+            if encoder.config.model_type == "resnet":
                 load_backbone(encoder, source=source, example="microsoft/resnet-50", prefix=_RESNET)
+            else:
+                _load_classifier(encoder, source)
         segmenter = cls(network)
         segmenter.leaves_out = leaves_out
         return segmenter
@@ -160,15 +168,16 @@ class Mask2FormerSegmenter(MaskClassifier):
         return cls(load_saved(Mask2FormerForUniversalSegmentation, folder))
 
 
-def _load_swin(encoder: PreTrainedModel, source: Path) -> None:
-    """Load the weights of one of transformers' Swin classifiers into a backbone.
+def _load_classifier(encoder: PreTrainedModel, source: Path) -> None:
+    """Load the weights of one of transformers' classifiers into a backbone of its kind.
 
     Their files have other names than the parameters in memory; transformers translates them.
 
     Raises:
         FoundationError: there is no such file, or it doesn't fit.
     """
-    file = weights_file(source, example="microsoft/swin-tiny-patch4-window7-224")
+    kind = encoder.config.model_type
+    file = weights_file(source, example=_EXAMPLES.get(kind, f"<a {kind} classifier>"))
     try:
         with quiet_transformers():
             loaded, about = type(encoder).from_pretrained(
@@ -179,7 +188,7 @@ def _load_swin(encoder: PreTrainedModel, source: Path) -> None:
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError) as error:
-        raise FoundationError(f"{file} can't be read as a Swin: {error}") from error
+        raise FoundationError(f"{file} can't be read as a {kind}: {error}") from error
     unfit = [*about["missing_keys"], *(entry[0] for entry in about["mismatched_keys"])]
     unfit = sorted(name for name in unfit if not name.startswith(_NEW_NORMS))
     check_fit(unfit, file=file, number=len(encoder.state_dict()))

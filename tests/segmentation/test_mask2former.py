@@ -206,6 +206,50 @@ def test_the_backbone_may_come_from_a_swin_classifier(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "model_type, shape",
+    [
+        ("convnext", {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}),
+        ("convnextv2", {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}),
+        (
+            "swinv2",
+            {"image_size": 32, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4}
+            | {"patch_size": 4, "window_size": 4},
+        ),
+        (
+            "pvt_v2",
+            {"hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4, "num_attention_heads": [1] * 4},
+        ),
+    ],
+)
+def test_the_backbone_may_come_from_any_classifier_of_transformers(
+    tmp_path: Path, model_type: str, shape: dict
+) -> None:
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    classifier = AutoModelForImageClassification.from_config(
+        AutoConfig.for_model(model_type, **shape)
+    )
+    classifier.save_pretrained(tmp_path)
+    backbone = {"model_type": model_type, **shape, "out_indices": [1, 2, 3, 4]}
+    if model_type == "pvt_v2":
+        backbone["out_indices"] = [0, 1, 2, 3]
+    segmenter = tiny(
+        architecture=TINY_MASK2FORMER | {"backbone_config": backbone}, backbone_source=str(tmp_path)
+    )
+    wanted = {n.split(".", 1)[1]: v for n, v in classifier.state_dict().items() if "." in n}
+    wanted |= classifier.state_dict()
+    loaded = {
+        name.removeprefix(segmenter.backbone_prefix): value
+        for name, value in segmenter.state_dict().items()
+        if name.startswith(segmenter.backbone_prefix) and "hidden_states_norms" not in name
+    }
+    assert len(loaded) > 20
+    for name, value in loaded.items():
+        assert torch.equal(value, wanted[name]), name
+    assert segmenter.eval().predict_logits(pictures()).shape == (2, 3, 32, 32)
+
+
 def test_the_loss_is_that_of_transformers() -> None:
     segmenter = tiny().train()
     maps = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(2))
