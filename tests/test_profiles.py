@@ -33,15 +33,18 @@ def test_the_papers_profiles_are_all_there() -> None:
         "own",
         "own_cpu",
         "scenes",
+        "scenes_n20",
     } == set(PROFILES)
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
     config = profile(name)
-    dataset = "folder" if name in ("own", "own_cpu") else name.removesuffix("_256")
+    dataset = (
+        "folder" if name in ("own", "own_cpu") else name.removesuffix("_256").removesuffix("_n20")
+    )
     assert config.profile == name and config.dataset.name == dataset and config.dataset.root is None
-    if name == "scenes":
+    if dataset == "scenes":
         slugs = SCENES_TAXONOMY.slugs
     elif dataset == "folder":  # init writes the classes of the user's list
         slugs = config.classes
@@ -305,3 +308,17 @@ def test_a_profile_holds_every_section_that_a_stage_depends_on(name: str) -> Non
                         f"{name} lacks {parameter}: DVC can't run the stage without it"
                     )
                     value = value[part]
+
+
+def test_in_scenes_n20_everything_sees_the_same_20_scenes() -> None:
+    small, demo = profile("scenes_n20"), profile("scenes")
+    assert (small.dataset.num_train, small.dataset.subset_size) == (20, None)
+    assert demo.dataset.subset_size == 20 < (demo.dataset.num_train or 0)
+    for section in (small.text2mask, small.mask2img):
+        assert section.random_crops is not None and section.random_crops.per_sample == 7
+    assert "shuffled" in small.variants and "full_real" not in small.variants
+    num_sources = 20 * len(demo.dataset.subset_seeds)
+    for method in ("masksyn", "imgsyn"):
+        in_demo = getattr(demo, method).samples_per_source * num_sources
+        assert getattr(small, method).samples_per_source * 20 == in_demo, "as many samples"
+    assert small.train_seg == demo.train_seg and small.foundation == demo.foundation

@@ -172,6 +172,7 @@ def test_every_profile_can_be_planned(profile: str, capsys: pytest.CaptureFixtur
     config = load_config(ROOT / "profiles" / profile / "params.yaml")
     families = {
         "scenes": "embedded",
+        "scenes_n20": "embedded",
         "camvid": "embedded",
         "camvid_256": "embedded",
         "own": "sd",
