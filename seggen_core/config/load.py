@@ -99,11 +99,12 @@ class SegGenConfig(Section):
             )
         models = [self._settings_of(name) for name in self.variants]
         for name, settings in zip(self.variants, models, strict=True):
-            if settings.model in ("hrnet", "detectron2") and settings.task != "semantic":
+            tasks = {"hrnet": ("semantic",), "detectron2": ("semantic", "instance")}
+            if settings.task not in tasks.get(settings.model, (settings.task,)):
                 raise ValueError(
-                    f"variants.{name}: the task is {settings.task}, and {settings.model} gives a "
-                    "class for each pixel alone; write model: mask2former or eomt, or task: "
-                    "semantic"
+                    f"variants.{name}: the task is {settings.task}, and {settings.model} is for "
+                    f"{' or '.join(tasks[settings.model])} alone; write model: mask2former or "
+                    "eomt, or another task"
                 )
         zooming = sorted({m.model for m in models if m.resize == "zoom"})
         if self.dataset.fit == "native" and self.dataset.name != "scenes" and zooming:

@@ -79,9 +79,9 @@ class VariantConfig(Section):
     """
 
     model: ModelName
-    """The segmenter: "hrnet" (timm), "mask2former" or "eomt" (transformers) or "detectron2" (any
-    semantic configuration of detectron2, which is installed by itself), with the settings of the
-    section of `train_seg` that has its name.
+    """The segmenter: "hrnet" (timm), "mask2former" or "eomt" (transformers) or "detectron2" (a
+    model of detectron2, which is installed by itself), with the settings of the section of
+    `train_seg` that has its name.
     """
     strategy: Literal["plain", "replace", "pretrain"]
     """"plain" trains on real samples alone or, with ``real: none``, on synthetic ones alone.

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from yaml import YAMLError
 
+from seggen_core.config import Task
 from seggen_core.errors import ConfigError
 from seggen_core.taxonomy import IGNORE_INDEX
 
@@ -25,6 +26,7 @@ try:
     from detectron2.config import CfgNode, get_cfg
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from detectron2.modeling import META_ARCH_REGISTRY, build_model
+    from detectron2.structures import BitMasks, Instances
     from detectron2.utils import comm
     from detectron2.utils.events import EventStorage, get_event_storage, has_event_storage
     from detectron2.utils.file_io import PathHandler, PathManager
@@ -35,8 +37,10 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "BitMasks",
     "DatasetCatalog",
     "EventStorage",
+    "Instances",
     "MetadataCatalog",
     "PathHandler",
     "PathManager",
@@ -70,7 +74,10 @@ def find_config(name: str, *, base: Path) -> Path:
 
 
 def read_config(file: Path, *, options: Mapping[str, Any], num_classes: int) -> CfgNode:
-    """Return a configuration for semantic segmentation of `num_classes` classes, on the CPU.
+    """Return a configuration for `num_classes` classes, on the CPU.
+
+    Heads of instances have all classes, so that they are numbered by train id; those of stuff are
+    never taught.
 
     Tags that run Python are refused; detectron2's own reader would run them.
 
@@ -95,14 +102,16 @@ def read_config(file: Path, *, options: Mapping[str, Any], num_classes: int) -> 
     config.MODEL.DEVICE = "cpu"
     config.MODEL.SEM_SEG_HEAD.NUM_CLASSES = num_classes
     config.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = IGNORE_INDEX
+    config.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
+    config.INPUT.MASK_FORMAT = "bitmask"
     return config
 
 
-def build_network(config: CfgNode) -> nn.Module:
+def build_network(config: CfgNode, *, task: Task) -> nn.Module:
     """Build what a configuration describes, with random weights.
 
     Raises:
-        ConfigError: detectron2 can't build it, or it trains on instances.
+        ConfigError: detectron2 can't build it, or it is for another task.
     """
     name = config.MODEL.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY:
@@ -115,11 +124,13 @@ def build_network(config: CfgNode) -> nn.Module:
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConfigError(f"train_seg.detectron2: detectron2 can't build {name}: {text}") from error
-    if not hasattr(network, "sem_seg_head") or hasattr(network, "roi_heads"):
+    kinds = hasattr(network, "sem_seg_head"), hasattr(network, "roi_heads")
+    wanted = {"semantic": (True, False), "instance": (False, True)}
+    if kinds != wanted.get(task) or (task == "instance" and not config.MODEL.MASK_ON):
         raise ConfigError(
-            f"train_seg.detectron2: {name} trains on instances, and arms of detectron2 have the "
-            "task semantic; take a configuration with SemanticSegmentor, such as "
-            "Misc/semantic_R_50_FPN_1x.yaml, or train this one on the arm's dataset by a script of "
-            "detectron2 (docs/detectron2.md)"
+            f"train_seg.detectron2: {name} is not for the task {task}; take a configuration with "
+            "SemanticSegmentor for semantic (Misc/semantic_R_50_FPN_1x.yaml), one of Mask R-CNN "
+            "for instance (COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml), or train this "
+            "one on the arm's dataset by a script of detectron2 (docs/detectron2.md)"
         )
     return network

@@ -1,21 +1,25 @@
 """Models of detectron2 as segmenters.
 
-A saved model is a folder with config.json (the classes), config.yaml (detectron2's configuration)
-and model.safetensors, whose parameters have detectron2's names.
+A saved model is a folder with config.json (classes and task), config.yaml (detectron2's
+configuration) and model.safetensors, whose parameters have detectron2's names.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from seggen_core.config import SegmenterConfig
+from seggen_core.config import SegmenterConfig, Task
+from seggen_core.errors import ConfigError
+from seggen_core.metrics import instance
 from seggen_core.project.publish import read_json
 from seggen_core.segmentation.detectron2_library import (
+    BitMasks,
     EventStorage,
+    Instances,
     build_network,
     find_config,
     read_config,
@@ -33,23 +37,24 @@ _CONFIG = "config.yaml"
 
 
 class Detectron2Segmenter(Segmenter):
-    """A semantic segmentation model of detectron2 (`SemanticSegmentor` and what is built like it).
+    """A model of detectron2: `SemanticSegmentor` and what is built like it, or Mask R-CNN.
 
     It normalises images by its own configuration, in the order of channels that this names.
     """
 
     backbone_prefix = "network.backbone."
 
-    def __init__(self, *, id2label: Mapping[int, str], config: Any) -> None:
+    def __init__(self, *, id2label: Mapping[int, str], config: Any, task: Task) -> None:
         """Build with random weights.
 
         Args:
             id2label: class names by train id.
             config: detectron2's CfgNode, as `read_config` returns it.
+            task: "semantic" or "instance".
         """
         super().__init__(id2label=id2label)
-        self.config = config
-        self.network: Any = build_network(config)
+        self.config, self.task = config, task
+        self.network: Any = build_network(config, task=task)
 
     @classmethod
     def build(
@@ -58,7 +63,7 @@ class Detectron2Segmenter(Segmenter):
         """Build what `config` describes, with the weights of `backbone_source` if there is one."""
         file = find_config(config.config, base=base)
         node = read_config(file, options=config.options, num_classes=len(id2label))
-        segmenter = cls(id2label=id2label, config=node)
+        segmenter = cls(id2label=id2label, config=node, task=config.task)
         if config.backbone_source is not None:
             load_backbone(
                 segmenter.network.backbone,
@@ -70,27 +75,71 @@ class Detectron2Segmenter(Segmenter):
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the scores of the classes, float32 [B, C, H, W]; see `Segmenter`."""
+        self._check_task("semantic")
         outputs = self.network(self._inputs(images))
         return torch.stack([output["sem_seg"] for output in outputs]).float()
 
     def loss(self, images: torch.Tensor, *, segmentation_maps: torch.Tensor) -> torch.Tensor:
         """Return the sum of the network's losses; see `Segmenter`."""
+        self._check_task("semantic")
         inputs = self._inputs(images)
         for one, mask in zip(inputs, segmentation_maps, strict=True):
             one["sem_seg"] = mask
-        with EventStorage():  # some heads log to it
-            losses = self.network(inputs)
-        total = torch.stack(list(losses.values())).sum()
+        total = self._total_loss(inputs)
         if (segmentation_maps != IGNORE_INDEX).any():
             return total
         # Its mean over no pixel is not a number.
         trained = [p for p in self.parameters() if p.requires_grad]
         return torch.stack([p.sum() * 0 for p in trained]).sum()
 
+    def forward(self, images: torch.Tensor, **labels: Any) -> torch.Tensor:
+        """Return `loss` of maps, or `instance_loss` of masks."""
+        if "mask_labels" in labels:
+            masks, classes = labels["mask_labels"], labels["class_labels"]
+            return self.instance_loss(images, mask_labels=masks, class_labels=classes)
+        return super().forward(images, **labels)
+
+    def instance_loss(
+        self,
+        images: torch.Tensor,
+        *,
+        mask_labels: Sequence[torch.Tensor],
+        class_labels: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """Return the sum of the network's losses; masks without a pixel are left out.
+
+        Its samples of boxes come from torch's global generator.
+
+        Args:
+            images: float32 [B, 3, H, W] in [0, 1].
+            mask_labels: for each image [n, H, W] of 0 and 1.
+            class_labels: for each image int64 [n], train ids.
+        """
+        self._check_task("instance")
+        inputs = self._inputs(images)
+        for one, masks, classes in zip(inputs, mask_labels, class_labels, strict=True):
+            shown = masks.flatten(1).any(1)
+            bits = BitMasks(masks[shown].bool())
+            boxes = bits.get_bounding_boxes().to(images.device)
+            fields = {"gt_masks": bits, "gt_boxes": boxes, "gt_classes": classes[shown]}
+            one["instances"] = Instances(tuple(images.shape[-2:]), **fields)
+        return self._total_loss(inputs)
+
+    def predict_instances(
+        self, images: torch.Tensor, *, size: tuple[int, int]
+    ) -> instance.Instances:
+        """Return the instances of one image at `size`; see `Segmenter`."""
+        self._check_task("instance")
+        (one,) = self._inputs(images)
+        found = self.network([one | {"height": size[0], "width": size[1]}])[0]["instances"]
+        fields = (found.pred_masks, found.pred_classes, found.scores)
+        masks, classes, scores = (field.detach().cpu().numpy() for field in fields)
+        return instance.Instances(masks.astype(bool), classes, scores=scores)
+
     def save(self, folder: Path) -> None:
         """Write config.json, config.yaml and model.safetensors."""
         labels = {str(k): v for k, v in self.id2label.items()}
-        tree = {"model_type": MODEL_TYPE, "id2label": labels}
+        tree = {"model_type": MODEL_TYPE, "task": self.task, "id2label": labels}
         (folder / CONFIG_FILE).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
         (folder / _CONFIG).write_text(self.config.dump(), encoding="utf-8")
         state = {k: v.contiguous() for k, v in self.network.state_dict().items()}
@@ -99,11 +148,24 @@ class Detectron2Segmenter(Segmenter):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Inverse of `save`."""
-        labels = {int(k): v for k, v in read_json(folder / CONFIG_FILE)["id2label"].items()}
+        tree = read_json(folder / CONFIG_FILE)
+        labels = {int(k): v for k, v in tree["id2label"].items()}
         config = read_config(folder / _CONFIG, options={}, num_classes=len(labels))
-        segmenter = cls(id2label=labels, config=config)
+        segmenter = cls(id2label=labels, config=config, task=tree["task"])
         segmenter.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return segmenter
+
+    def _check_task(self, task: Task) -> None:
+        if self.task != task:
+            raise ConfigError(
+                f"the model of detectron2 is for the task {self.task}, and {task} is asked for; "
+                "set train_seg.detectron2.config to a configuration for it"
+            )
+
+    def _total_loss(self, inputs: list[dict[str, Any]]) -> torch.Tensor:
+        with EventStorage():  # some heads log to it
+            losses = self.network(inputs)
+        return torch.stack(list(losses.values())).sum()
 
     def _inputs(self, images: torch.Tensor) -> list[dict[str, Any]]:
         """Return images as detectron2's models take them: [0, 255], in the order of channels."""

@@ -65,14 +65,17 @@ def predict_sample(segmenter: Segmenter, *, image: np.ndarray, task: SegmentTask
     Raises:
         ConfigError: the segmenter doesn't tell instances apart.
     """
+    assert not segmenter.training
+    view = torch.from_numpy(task.protocol.resize(image)).to(segmenter.device)
+    picture = view.permute(2, 0, 1)[None].float() / 255
     if not isinstance(segmenter, MaskClassifier):
+        if task.task == "instance":
+            return {"instances": segmenter.predict_instances(picture, size=image.shape[:2])}
         raise ConfigError(
             f"{type(segmenter).__name__} gives a class for each pixel and no instances; "
             f"the task {task.task} needs a segmenter like Mask2Former"
         )
-    assert not segmenter.training
-    view = torch.from_numpy(task.protocol.resize(image)).to(segmenter.device)
-    found = segmenter.queries(view.permute(2, 0, 1)[None].float() / 255)
+    found = segmenter.queries(picture)
     classes, masks = found.classes[0].float(), resized(found.masks.float(), image.shape[:2])[0]
     options: dict[str, Any] = {"masks": masks, "things": task.things, "config": task.postprocess}
     predicted: dict[str, Any] = {"instances": thing_instances(classes, **options)}

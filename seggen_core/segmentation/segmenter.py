@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.metrics.instance import Instances
 from seggen_core.project.weights import check_finite, check_floats, read_headers
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -92,6 +93,22 @@ class Segmenter(nn.Module, ABC):
     @abstractmethod
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return per-class scores, float32 [B, C, H, W]; the argmax over C is the prediction."""
+
+    def predict_instances(
+        self,
+        images: torch.Tensor,  # noqa: ARG002 (of those that predict some)
+        *,
+        size: tuple[int, int],  # noqa: ARG002
+    ) -> Instances:
+        """Return the instances of one image, float32 [1, 3, h, w] in [0, 1], with masks of `size`.
+
+        Raises:
+            ConfigError: the model predicts none.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} gives a class for each pixel and no instances; the task "
+            "instance needs a segmenter like Mask2Former"
+        )
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -15,6 +15,7 @@ from seggen_core.segmentation.models import build_segmenter, load_segmenter, sav
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.stages import evaluate, train_seg
 from tests.segmentation.test_stages import PLAIN, REAL, settings
+from tests.segmentation.test_tasks import add_instances
 from tests.segmentation.tiny import ID2LABEL
 
 pytest.importorskip(
@@ -29,6 +30,17 @@ OPTIONS = {
     "MODEL.FPN.OUT_CHANNELS": 8,
     "MODEL.SEM_SEG_HEAD.CONVS_DIM": 8,
     "MODEL.SEM_SEG_HEAD.NORM": "",
+}
+
+RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+RCNN_OPTIONS = OPTIONS | {
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 20,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
 }
 
 
@@ -106,11 +118,13 @@ def test_a_backbone_is_loaded_and_a_foreign_one_refused(tmp_path: Path) -> None:
         ({"options": {"MODEL.META_ARCHITECTURE": "None"}}, "detectron2 has: .*SemanticSegmentor"),
         (
             {"config": "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"},
-            "PanopticFPN trains on instances, and arms of detectron2 have",
+            "PanopticFPN is not for the task semantic; take a configuration",
         ),
+        ({"config": RCNN}, "GeneralizedRCNN is not for the task semantic"),
+        ({"task": "instance"}, "SemanticSegmentor is not for the task instance"),
         (
-            {"config": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"},
-            "GeneralizedRCNN trains on instances",
+            {"task": "instance", "config": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"},
+            "GeneralizedRCNN is not for the task instance",
         ),
         ({"options": OPTIONS | {"MODEL.RESNETS.DEPTH": 19}}, "can't build SemanticSegmentor"),
         ({"config": "own.yaml"}, "own.yaml .* is no configuration of detectron2"),
@@ -125,6 +139,50 @@ def test_a_wrong_configuration_is_one_line(
     with pytest.raises(ConfigError, match=words) as found:
         tiny(tmp_path, **changes)
     assert "\n" not in str(found.value)
+
+
+def test_mask_rcnn_is_given_boxes_and_masks_and_returns_masks_of_the_images_size() -> None:
+    segmenter = tiny(config=RCNN, options=RCNN_OPTIONS, task="instance").train()
+    masks = torch.zeros(2, 32, 32)
+    masks[0, 3:9, 5:20] = 1  # the second has no pixel left
+    labels = {
+        "mask_labels": [masks, masks[:0]],
+        "class_labels": [torch.tensor([2, 1]), torch.tensor([], dtype=torch.int64)],
+        "unlabelled": torch.zeros(2, 32, 32, dtype=torch.bool),
+    }
+    given: list[Any] = []
+    segmenter.network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    segmenter(pictures(), **labels).backward()
+    first, second = (one["instances"] for one in given[0])
+    assert first.gt_classes.tolist() == [2] and len(second) == 0
+    assert first.gt_boxes.tensor.tolist() == [[5, 3, 20, 9]]
+    assert all(torch.isfinite(p.grad).all() for p in segmenter.parameters() if p.grad is not None)
+    found = segmenter.eval().predict_instances(pictures()[:1], size=(40, 50))
+    assert found.masks.dtype == bool and found.masks.shape == (len(found.class_ids), 40, 50)
+    assert found.scores is not None and len(found.scores) == len(found.class_ids)
+    with pytest.raises(ConfigError, match="is for the task instance, and semantic is asked for"):
+        segmenter.predict_logits(pictures())
+
+
+def test_an_instance_arm_is_trained_and_scored(project: ProjectPaths) -> None:
+    for split in ("train", "val", "test"):
+        add_instances(project.real(split))
+    sections = {
+        "common": {"num_steps": 2, "batch_size": 2, "checkpoint_every": 2},
+        "detectron2": {"config": RCNN, "options": RCNN_OPTIONS, "learning_rate": 1e-3},
+    }
+    arm = PLAIN | {"reads": [REAL, REAL], "model": "detectron2", "task": "instance"}
+    config = settings(
+        train_seg=sections,
+        variants={"baseline": arm},
+        checks={"min_val_miou": 0, "min_val_pq": 0, "min_val_ap": 0},
+    )
+    train_seg.run(config, paths=project, item="baseline")
+    metrics = json.loads((project.checkpoint("baseline") / "metrics.json").read_text())
+    assert metrics["task"] == "instance" and 0 <= metrics["val_ap"] <= 100
+    evaluate.run(config, paths=project, item="baseline")
+    scores = json.loads((project.report("evaluate", "baseline") / "metrics.json").read_text())
+    assert 0 <= scores["ap"] <= 100
 
 
 def arm_settings() -> Any:
