@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .ONESHELL:
-.PHONY: help setup demo test coverage digests lint format ui lock clean
+.PHONY: help setup demo test coverage digests lint format ui pages lock clean
 
 VENV := .venv
 STAMP := $(VENV)/.seggen-installed
@@ -112,6 +112,10 @@ format: setup ## Put the code into shape
 ui: setup ## Start Dagster on http://127.0.0.1:3000 (DAGSTER_PORT) and MLflow on :5000 (MLFLOW_PORT); Ctrl-C stops both
 	@git rev-parse --git-dir >/dev/null 2>&1 || git init --quiet
 	exec python -m dagster_project.ui --dagster-port $(DAGSTER_PORT) --mlflow-port $(MLFLOW_PORT) --gpu-slots $(GPU_SLOTS) $(addprefix --origin ,$(ORIGINS))
+
+pages: setup ## Write the documentation site to build/site; a broken link fails
+	python -m tools.site
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 lock: ## Resolve requirements.lock anew, keeping the versions that still fit
 	uv pip compile pyproject.toml --extra pipeline --extra production --extra video --group dev --universal --python-version 3.11 --quiet \

@@ -25,6 +25,7 @@ from seggen_core.commands import (
     lineage,
     mask,
     new,
+    params,
     plan,
     predict,
     pretrain,
@@ -70,6 +71,7 @@ COMMANDS: dict[str, Any] = {
     "validate": validate,
     "show": show,
     "plan": plan,
+    "params": params,
     "mask": mask,
     "predict": predict,
     "export": export,
@@ -89,7 +91,17 @@ COMMANDS: dict[str, Any] = {
 _EXIT_BROKEN_PIPE = 141
 """What a shell says of a program that SIGPIPE ended."""
 
-_WITHOUT_PARAMS = {"code", "completion", "doctor", "export", "init", "mask", "new", "predict"}
+_WITHOUT_PARAMS = {
+    "code",
+    "completion",
+    "doctor",
+    "export",
+    "init",
+    "mask",
+    "new",
+    "params",
+    "predict",
+}
 """Commands that get no configuration, since they do not read params.yaml."""
 
 _ITEMS = {

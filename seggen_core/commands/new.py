@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa
         print("next: dvc repro (it runs what the new code or pipeline concerns)")
     else:
         print(f"next: cd {folder}, then: dvc repro")
-        print("for a dataset of yours: seggen init --force --dataset NAME --root FOLDER")
+        print("for photos of yours: seggen init --force --images FOLDER --masks FOLDER")
     return 0
 
 
