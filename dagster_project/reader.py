@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from seggen_core.tracking.log import End, Start, read_chunk, run_files
 
 SHARE = "share_"
 BAR_WIDTH = 24
-MAX_COLUMNS = 5
-"""Dagster cuts off what is wider; the whole table is in the report beside it."""
+MAX_COLUMNS = 4
+"""Beside the first. Dagster cuts off what is wider; the whole table is in the report beside it."""
+NUMBER = re.compile("[-+±]?[0-9]|\N{EN DASH}$")
+"""How a cell with a number starts, or all of one without."""
 NUM_SHOWN = 4
 """Samples on the sheet of a store."""
 SHEET_HEIGHT = 128
@@ -166,7 +169,8 @@ def _files_metadata(folder: Path, *, has_sheet: bool) -> dict[str, Any]:
 def first_table(text: str) -> list[dg.TableRecord]:
     """The first table in a Markdown text, as wide as a page shows; no rows where there is none.
 
-    Columns that are the same in all rows, and those past `MAX_COLUMNS`, are left out.
+    The first column names the rows. Of the others, `MAX_COLUMNS` are shown that hold numbers and
+    differ between rows; columns of text only where no column holds a number.
     """
     lines = [line.strip().strip("|") for line in text.splitlines() if line.startswith("|")]
     if len(lines) < 3:
@@ -177,8 +181,9 @@ def first_table(text: str) -> list[dg.TableRecord]:
         if len(cells) != len(head):  # the next table
             break
         rows.append(cells)
-    telling = [k for k in range(len(head)) if len(rows) < 2 or len({row[k] for row in rows}) > 1]
-    shown = telling[:MAX_COLUMNS]
+    telling = [k for k in range(1, len(head)) if len(rows) < 2 or len({r[k] for r in rows}) > 1]
+    numbers = [k for k in telling if all(NUMBER.match(row[k]) for row in rows)]
+    shown = [0, *(numbers or telling)[:MAX_COLUMNS]]
     return [dg.TableRecord({head[k]: row[k] for k in shown}) for row in rows]
 
 

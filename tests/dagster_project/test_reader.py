@@ -13,7 +13,7 @@ from PIL import Image
 
 from dagster_dvc.events import MAX_ENTRIES, metrics_metadata
 from dagster_dvc.graph import StageNode
-from dagster_project.reader import SegGenReader
+from dagster_project.reader import SegGenReader, first_table
 from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.cache import RecordCache
@@ -128,6 +128,15 @@ def test_reports_in_markdown_and_all_metrics_are_shown(tmp_path: Path) -> None:
     table = metadata["all_metrics"]
     assert [row.data["metric"] for row in table.records][-1] == "arm59.miou"
     assert len(table.records) == 61
+
+
+def test_a_wide_table_is_shown_by_its_numbers() -> None:
+    text = (
+        "| Arm | Real | mIoU | Δ | A | B | C |\n|---|---|---:|---:|---:|---:|---:|\n"
+        "| one | subset | 50.1 ± 1.0 | \N{EN DASH} | 1 | 2 | 3 |\n"
+        "| two | all | 51.2 ± 0.1 | +1.1 ± 1.0 | 2 | 3 | 4 |\n"
+    )
+    assert [*first_table(text)[0].data] == ["Arm", "mIoU", "Δ", "A", "B"]
 
 
 def test_a_small_tree_of_metrics_is_a_list() -> None:
