@@ -216,3 +216,40 @@ def test_damage_to_what_stages_read_from_each_other_is_refused(
     chosen = random.Random(1).sample(cheap, 24)
     for outcome in run_campaign(replace(campaign, cases=chosen, imports=())):
         assert outcome.kind in FINE, f"{outcome.kind}: {outcome.case}\n{outcome.text}"
+
+
+def test_a_suite_runs_by_one_command(workspace: Path, first_run: dict[str, str]) -> None:
+    """Its arm is trained and scored, its page written, and no other stage runs again."""
+    arm = {
+        "model": "hrnet",
+        "strategy": "replace",
+        "overrides": {"num_steps": 1},
+        "num_synthetic": 3,
+        "reads": ["data/synthetic/masksyn", "data/real/train/index.parquet"],
+    }
+    suite = {
+        "title": "Tiny",
+        "profile": "scenes",
+        "params": {"variants": {"tiny": arm}},
+        "scores": {"miou": "mIoU"},
+        "rows": [{"label": "three samples", "arm": "tiny", "against": "baseline"}],
+    }
+    file = workspace / "profiles" / "suites" / "tiny.yaml"
+    file.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    try:
+        done = run_program(
+            [sys.executable, "-m", "seggen_core", "suites", "tiny", "--run"], workspace
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        page = (workspace / "data" / "reports" / "suite" / "tiny" / "suite.md").read_text()
+        assert "three samples" in page and "baseline" in page
+        after = digests(workspace)
+        assert set(after) - set(first_run) == {
+            "data/checkpoints/tiny",
+            "data/reports/evaluate/tiny",
+            "data/reports/suite/tiny",
+        }
+        assert {path: after[path] for path in first_run} == first_run
+    finally:
+        write_params(workspace, smoke_params())
+        file.unlink()

@@ -186,7 +186,6 @@ def test_a_suite_goes_into_params_yaml_and_comments_stay(
         "p20",
         "p40",
         "p80",
-        "p100",
     }
     assert main(["--params", str(project), "suites", SCENES]) == 0
     assert project.read_text(encoding="utf-8") == text

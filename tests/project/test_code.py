@@ -132,7 +132,12 @@ def test_known_dependencies_are_there() -> None:
     assert "dataset" in listing["seggen_core.datasets.camvid"]
     assert "dataset" in listing["seggen_core/datasets/taxonomies/camvid.json"]
     assert listing["seggen_core.captions.blip2"] == {"captions"}
-    assert listing["seggen_core.segmentation.hrnet"] == {"train_seg", "evaluate", "judge"}
+    assert listing["seggen_core.segmentation.hrnet"] == {
+        "train_seg",
+        "evaluate",
+        "transfer",
+        "judge",
+    }
 
 
 def test_data_beside_a_module_counts(package: Path) -> None:
