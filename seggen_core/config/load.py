@@ -99,12 +99,10 @@ class SegGenConfig(Section):
             )
         models = [self._settings_of(name) for name in self.variants]
         for name, settings in zip(self.variants, models, strict=True):
-            tasks = {"hrnet": ("semantic",), "detectron2": ("semantic", "instance")}
-            if settings.task not in tasks.get(settings.model, (settings.task,)):
+            if settings.model == "hrnet" and settings.task != "semantic":
                 raise ValueError(
-                    f"variants.{name}: the task is {settings.task}, and {settings.model} is for "
-                    f"{' or '.join(tasks[settings.model])} alone; write model: mask2former or "
-                    "eomt, or another task"
+                    f"variants.{name}: the task is {settings.task}, and hrnet gives a class for "
+                    "each pixel alone; write model: mask2former or eomt, or task: semantic"
                 )
         zooming = sorted({m.model for m in models if m.resize == "zoom"})
         if self.dataset.fit == "native" and self.dataset.name != "scenes" and zooming:

@@ -73,11 +73,12 @@ def find_config(name: str, *, base: Path) -> Path:
     )
 
 
-def read_config(file: Path, *, options: Mapping[str, Any], num_classes: int) -> CfgNode:
+def read_config(file: Path, *, options: Mapping[str, Any], num_classes: int, task: Task) -> CfgNode:
     """Return a configuration for `num_classes` classes, on the CPU.
 
     Heads of instances have all classes, so that they are numbered by train id; those of stuff are
-    never taught.
+    never taught. For "panoptic", the semantic head has one more: 0 is any thing, and stuff has its
+    train id plus 1.
 
     Tags that run Python are refused; detectron2's own reader would run them.
 
@@ -85,6 +86,7 @@ def read_config(file: Path, *, options: Mapping[str, Any], num_classes: int) -> 
         file: YAML; files that it names as its base are read, too.
         options: keys of the configuration and what they are instead ("MODEL.RESNETS.DEPTH": 18).
         num_classes: C.
+        task: of the arm.
 
     Raises:
         ConfigError: the file or an option is wrong.
@@ -100,7 +102,7 @@ def read_config(file: Path, *, options: Mapping[str, Any], num_classes: int) -> 
         ) from error
     config.MODEL.WEIGHTS = ""  # detectron2 would unpickle them
     config.MODEL.DEVICE = "cpu"
-    config.MODEL.SEM_SEG_HEAD.NUM_CLASSES = num_classes
+    config.MODEL.SEM_SEG_HEAD.NUM_CLASSES = num_classes + (task == "panoptic")
     config.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = IGNORE_INDEX
     config.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
     config.INPUT.MASK_FORMAT = "bitmask"
@@ -125,12 +127,12 @@ def build_network(config: CfgNode, *, task: Task) -> nn.Module:
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConfigError(f"train_seg.detectron2: detectron2 can't build {name}: {text}") from error
     kinds = hasattr(network, "sem_seg_head"), hasattr(network, "roi_heads")
-    wanted = {"semantic": (True, False), "instance": (False, True)}
-    if kinds != wanted.get(task) or (task == "instance" and not config.MODEL.MASK_ON):
+    wanted = {"semantic": (True, False), "instance": (False, True), "panoptic": (True, True)}
+    if kinds != wanted[task] or (task != "semantic" and not config.MODEL.MASK_ON):
         raise ConfigError(
-            f"train_seg.detectron2: {name} is not for the task {task}; take a configuration with "
-            "SemanticSegmentor for semantic (Misc/semantic_R_50_FPN_1x.yaml), one of Mask R-CNN "
-            "for instance (COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml), or train this "
-            "one on the arm's dataset by a script of detectron2 (docs/detectron2.md)"
+            f"train_seg.detectron2: {name} is not for the task {task}; take a configuration such "
+            "as Misc/semantic_R_50_FPN_1x.yaml for semantic, "
+            "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml for instance, or "
+            "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml for panoptic"
         )
     return network

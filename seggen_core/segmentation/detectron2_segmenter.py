@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.config import SegmenterConfig, Task
 from seggen_core.errors import ConfigError
 from seggen_core.metrics import instance
@@ -37,7 +39,7 @@ _CONFIG = "config.yaml"
 
 
 class Detectron2Segmenter(Segmenter):
-    """A model of detectron2: `SemanticSegmentor` and what is built like it, or Mask R-CNN.
+    """A model of detectron2 for one task: Semantic FPN, Mask R-CNN, Panoptic FPN and their like.
 
     It normalises images by its own configuration, in the order of channels that this names.
     """
@@ -50,7 +52,7 @@ class Detectron2Segmenter(Segmenter):
         Args:
             id2label: class names by train id.
             config: detectron2's CfgNode, as `read_config` returns it.
-            task: "semantic" or "instance".
+            task: which of the three.
         """
         super().__init__(id2label=id2label)
         self.config, self.task = config, task
@@ -62,7 +64,9 @@ class Detectron2Segmenter(Segmenter):
     ) -> Self:
         """Build what `config` describes, with the weights of `backbone_source` if there is one."""
         file = find_config(config.config, base=base)
-        node = read_config(file, options=config.options, num_classes=len(id2label))
+        node = read_config(
+            file, options=config.options, num_classes=len(id2label), task=config.task
+        )
         segmenter = cls(id2label=id2label, config=node, task=config.task)
         if config.backbone_source is not None:
             load_backbone(
@@ -85,7 +89,7 @@ class Detectron2Segmenter(Segmenter):
         inputs = self._inputs(images)
         for one, mask in zip(inputs, segmentation_maps, strict=True):
             one["sem_seg"] = mask
-        total = self._total_loss(inputs)
+        total = torch.stack(list(self._losses(inputs).values())).sum()
         if (segmentation_maps != IGNORE_INDEX).any():
             return total
         # Its mean over no pixel is not a number.
@@ -115,26 +119,54 @@ class Detectron2Segmenter(Segmenter):
             mask_labels: for each image [n, H, W] of 0 and 1.
             class_labels: for each image int64 [n], train ids.
         """
-        self._check_task("instance")
+        self._check_task("instance", "panoptic")
         inputs = self._inputs(images)
+        is_thing = torch.tensor(self.things, device=images.device)
         for one, masks, classes in zip(inputs, mask_labels, class_labels, strict=True):
-            shown = masks.flatten(1).any(1)
+            if self.task == "panoptic":
+                values = torch.where(is_thing[classes], 0, classes + 1)
+                labels = torch.full(masks.shape[1:], IGNORE_INDEX, device=images.device)
+                for mask, value in zip(masks, values, strict=True):
+                    labels[mask.bool()] = value
+                one["sem_seg"] = labels
+            shown = masks.flatten(1).any(1) & is_thing[classes]
             bits = BitMasks(masks[shown].bool())
             boxes = bits.get_bounding_boxes().to(images.device)
             fields = {"gt_masks": bits, "gt_boxes": boxes, "gt_classes": classes[shown]}
             one["instances"] = Instances(tuple(images.shape[-2:]), **fields)
-        return self._total_loss(inputs)
+        losses = self._losses(inputs)
+        if "sem_seg" in inputs[0] and all((one["sem_seg"] == IGNORE_INDEX).all() for one in inputs):
+            losses.pop("loss_sem_seg")  # a mean over no pixel
+        return torch.stack(list(losses.values())).sum()
 
-    def predict_instances(
-        self, images: torch.Tensor, *, size: tuple[int, int]
-    ) -> instance.Instances:
-        """Return the instances of one image at `size`; see `Segmenter`."""
-        self._check_task("instance")
+    def predict_segments(
+        self, images: torch.Tensor, *, size: tuple[int, int], task: Task
+    ) -> dict[str, Any]:
+        """Return the segments of one image at `size`; see `Segmenter`.
+
+        The semantic map of Panoptic FPN is that of its segments, and stuff where there is none: its
+        semantic head tells no things apart.
+        """
+        self._check_task(task)
         (one,) = self._inputs(images)
-        found = self.network([one | {"height": size[0], "width": size[1]}])[0]["instances"]
+        output = self.network([one | {"height": size[0], "width": size[1]}])[0]
+        found = output["instances"]
         fields = (found.pred_masks, found.pred_classes, found.scores)
         masks, classes, scores = (field.detach().cpu().numpy() for field in fields)
-        return instance.Instances(masks.astype(bool), classes, scores=scores)
+        instances = instance.Instances(masks.astype(bool), classes, scores=scores)
+        if task == "instance":
+            return {"instances": instances}
+        ids, infos = output["panoptic_seg"]
+        numbers = ids.cpu().numpy()
+        kinds = np.full(numbers.max() + 1, IGNORE_INDEX, np.uint8)
+        things = np.zeros(len(kinds), np.uint16)
+        for info in infos:
+            kinds[info["id"]] = info["category_id"] - (not info["isthing"])
+            things[info["id"]] = info["id"] if info["isthing"] else 0
+        panoptic = PanopticMap(kinds[numbers], things[numbers])
+        stuff = output["sem_seg"][1:].argmax(0).to("cpu", torch.uint8).numpy()
+        semantic = np.where(panoptic.segmentation_map == IGNORE_INDEX, stuff, kinds[numbers])
+        return {"instances": instances, "panoptic": panoptic, "semantic": semantic}
 
     def save(self, folder: Path) -> None:
         """Write config.json, config.yaml and model.safetensors."""
@@ -150,22 +182,23 @@ class Detectron2Segmenter(Segmenter):
         """Inverse of `save`."""
         tree = read_json(folder / CONFIG_FILE)
         labels = {int(k): v for k, v in tree["id2label"].items()}
-        config = read_config(folder / _CONFIG, options={}, num_classes=len(labels))
+        config = read_config(
+            folder / _CONFIG, options={}, num_classes=len(labels), task=tree["task"]
+        )
         segmenter = cls(id2label=labels, config=config, task=tree["task"])
         segmenter.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return segmenter
 
-    def _check_task(self, task: Task) -> None:
-        if self.task != task:
+    def _check_task(self, *tasks: Task) -> None:
+        if self.task not in tasks:
             raise ConfigError(
-                f"the model of detectron2 is for the task {self.task}, and {task} is asked for; "
-                "set train_seg.detectron2.config to a configuration for it"
+                f"the model of detectron2 is for the task {self.task}, and {tasks[0]} is asked "
+                "for; set train_seg.detectron2.config to a configuration for it"
             )
 
-    def _total_loss(self, inputs: list[dict[str, Any]]) -> torch.Tensor:
+    def _losses(self, inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         with EventStorage():  # some heads log to it
-            losses = self.network(inputs)
-        return torch.stack(list(losses.values())).sum()
+            return self.network(inputs)
 
     def _inputs(self, images: torch.Tensor) -> list[dict[str, Any]]:
         """Return images as detectron2's models take them: [0, 255], in the order of channels."""

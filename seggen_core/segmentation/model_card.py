@@ -22,8 +22,18 @@ from seggen_core.taxonomy import IGNORE_INDEX
 
 CARD = "README.md"
 
-_LIBRARIES = {"hrnet": "timm", "mask2former": "transformers", "eomt": "transformers"}
-_TITLES = {"hrnet": "HRNet", "mask2former": "Mask2Former", "eomt": "EoMT"}
+_LIBRARIES = {
+    "hrnet": "timm",
+    "mask2former": "transformers",
+    "eomt": "transformers",
+    "detectron2": "detectron2",
+}
+_TITLES = {
+    "hrnet": "HRNet",
+    "mask2former": "Mask2Former",
+    "eomt": "EoMT",
+    "detectron2": "A model of detectron2",
+}
 
 _SCORES = {"val_miou": "mIoU", "val_pq": "PQ", "val_ap": "mask AP"}
 
@@ -44,6 +54,12 @@ _HRNET = """\
 The backbone is timm's, under its names; the light head is seggen's own. No library opens the whole
 folder as it is. `seggen predict` applies it.
 """
+_DETECTRON2 = """\
+`config.yaml` is detectron2's configuration, and `model.safetensors` has detectron2's names of
+parameters: `safetensors.torch.load_file` reads what `build_model(cfg).load_state_dict` takes.
+`seggen predict` applies it.
+"""
+_OPENINGS = {"hrnet": _HRNET, "detectron2": _DETECTRON2}
 
 
 @dataclass(frozen=True)
@@ -151,7 +167,7 @@ def segmenter_card(
         "",
         "## Open it",
         "",
-        _HRNET if variant.model == "hrnet" else _TRANSFORMERS,
+        _OPENINGS.get(variant.model, _TRANSFORMERS),
         "```bash",
         "seggen predict photo.jpg --model path/of/this/folder --out predictions",
         "```",

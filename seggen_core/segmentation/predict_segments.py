@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.config import PostprocessConfig, Task
-from seggen_core.errors import ConfigError
 from seggen_core.metrics.segments import InstanceScores, PanopticScores, SegmentPrediction
 from seggen_core.segmentation.labels import LabelSpace, relabel
 from seggen_core.segmentation.mask_classifier import MaskClassifier, resized, semantic_scores
@@ -69,12 +68,7 @@ def predict_sample(segmenter: Segmenter, *, image: np.ndarray, task: SegmentTask
     view = torch.from_numpy(task.protocol.resize(image)).to(segmenter.device)
     picture = view.permute(2, 0, 1)[None].float() / 255
     if not isinstance(segmenter, MaskClassifier):
-        if task.task == "instance":
-            return {"instances": segmenter.predict_instances(picture, size=image.shape[:2])}
-        raise ConfigError(
-            f"{type(segmenter).__name__} gives a class for each pixel and no instances; "
-            f"the task {task.task} needs a segmenter like Mask2Former"
-        )
+        return segmenter.predict_segments(picture, size=image.shape[:2], task=task.task)
     found = segmenter.queries(picture)
     classes, masks = found.classes[0].float(), resized(found.masks.float(), image.shape[:2])[0]
     options: dict[str, Any] = {"masks": masks, "things": task.things, "config": task.postprocess}

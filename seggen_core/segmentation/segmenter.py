@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from seggen_core.config import Task
 from seggen_core.errors import ConfigError, FoundationError
-from seggen_core.metrics.instance import Instances
 from seggen_core.project.weights import check_finite, check_floats, read_headers
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,6 +27,7 @@ class Segmenter(nn.Module, ABC):
     Attributes:
         id2label: class names by train id.
         frozen_norms: batch normalisation that stays in evaluation mode while the rest is trained.
+        things: which classes are things, by train id; set while it is trained for instances.
     """
 
     backbone_prefix: ClassVar[str]
@@ -36,6 +37,7 @@ class Segmenter(nn.Module, ABC):
         super().__init__()
         self.id2label = dict(id2label)
         self.frozen_norms: list[nn.Module] = []
+        self.things: tuple[bool, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -94,20 +96,25 @@ class Segmenter(nn.Module, ABC):
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return per-class scores, float32 [B, C, H, W]; the argmax over C is the prediction."""
 
-    def predict_instances(
+    def predict_segments(
         self,
         images: torch.Tensor,  # noqa: ARG002 (of those that predict some)
         *,
         size: tuple[int, int],  # noqa: ARG002
-    ) -> Instances:
-        """Return the instances of one image, float32 [1, 3, h, w] in [0, 1], with masks of `size`.
+        task: Task,
+    ) -> dict[str, Any]:
+        """Return the segments of one image, float32 [1, 3, h, w] in [0, 1], at `size`.
+
+        Returns:
+            instances, and for "panoptic" also panoptic and semantic, as
+            `metrics.segments.SegmentPrediction` has them.
 
         Raises:
             ConfigError: the model predicts none.
         """
         raise ConfigError(
-            f"{type(self).__name__} gives a class for each pixel and no instances; the task "
-            "instance needs a segmenter like Mask2Former"
+            f"{type(self).__name__} gives a class for each pixel and no instances; the task {task} "
+            "needs a segmenter like Mask2Former"
         )
 
     @abstractmethod

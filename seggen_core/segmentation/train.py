@@ -85,6 +85,7 @@ def train_segmenter(
         StorageError: the state can't be saved.
     """
     device = segmenter.device
+    segmenter.things = arm.things
     if config.freeze_batch_norm:
         freeze_batch_norm(segmenter)
     training = Training(

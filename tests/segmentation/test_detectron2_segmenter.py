@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -33,6 +34,7 @@ OPTIONS = {
 }
 
 RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+FPN = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
 RCNN_OPTIONS = OPTIONS | {
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 20,
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
@@ -117,7 +119,7 @@ def test_a_backbone_is_loaded_and_a_foreign_one_refused(tmp_path: Path) -> None:
         ({"options": {"MODEL.DEPTHS": 3}}, "is no configuration of detectron2: .*MODEL.DEPTHS"),
         ({"options": {"MODEL.META_ARCHITECTURE": "None"}}, "detectron2 has: .*SemanticSegmentor"),
         (
-            {"config": "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"},
+            {"config": FPN},
             "PanopticFPN is not for the task semantic; take a configuration",
         ),
         ({"config": RCNN}, "GeneralizedRCNN is not for the task semantic"),
@@ -143,6 +145,7 @@ def test_a_wrong_configuration_is_one_line(
 
 def test_mask_rcnn_is_given_boxes_and_masks_and_returns_masks_of_the_images_size() -> None:
     segmenter = tiny(config=RCNN, options=RCNN_OPTIONS, task="instance").train()
+    segmenter.things = (False, True, True)
     masks = torch.zeros(2, 32, 32)
     masks[0, 3:9, 5:20] = 1  # the second has no pixel left
     labels = {
@@ -157,21 +160,62 @@ def test_mask_rcnn_is_given_boxes_and_masks_and_returns_masks_of_the_images_size
     assert first.gt_classes.tolist() == [2] and len(second) == 0
     assert first.gt_boxes.tensor.tolist() == [[5, 3, 20, 9]]
     assert all(torch.isfinite(p.grad).all() for p in segmenter.parameters() if p.grad is not None)
-    found = segmenter.eval().predict_instances(pictures()[:1], size=(40, 50))
+    predicted = segmenter.eval().predict_segments(pictures()[:1], size=(40, 50), task="instance")
+    found = predicted["instances"]
     assert found.masks.dtype == bool and found.masks.shape == (len(found.class_ids), 40, 50)
     assert found.scores is not None and len(found.scores) == len(found.class_ids)
     with pytest.raises(ConfigError, match="is for the task instance, and semantic is asked for"):
         segmenter.predict_logits(pictures())
 
 
-def test_an_instance_arm_is_trained_and_scored(project: ProjectPaths) -> None:
+def test_panoptic_fpn_is_given_stuff_and_things_and_returns_segments() -> None:
+    segmenter = tiny(config=FPN, options=RCNN_OPTIONS, task="panoptic").train()
+    segmenter.things = (False, False, True)
+    masks = torch.zeros(2, 32, 32)
+    masks[0, :16] = 1  # stuff
+    masks[1, 20:25, 3:9] = 1  # a thing
+    labels = {
+        "mask_labels": [masks, masks[:0]],
+        "class_labels": [torch.tensor([1, 2]), torch.tensor([], dtype=torch.int64)],
+        "unlabelled": torch.zeros(2, 32, 32, dtype=torch.bool),
+    }
+    given: list[Any] = []
+    segmenter.network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    segmenter(pictures(), **labels).backward()
+    wanted = torch.full((32, 32), 255)
+    wanted[:16], wanted[20:25, 3:9] = 2, 0
+    assert torch.equal(given[0][0]["sem_seg"], wanted)
+    assert given[0][0]["instances"].gt_classes.tolist() == [2]
+    assert (given[0][1]["sem_seg"] == 255).all() and len(given[0][1]["instances"]) == 0
+    empty = labels | {
+        "mask_labels": [masks[:0]] * 2,
+        "class_labels": labels["class_labels"][1:] * 2,
+    }
+    assert torch.isfinite(segmenter(pictures(), **empty))
+    predicted = segmenter.eval().predict_segments(pictures()[:1], size=(40, 50), task="panoptic")
+    panoptic, semantic = predicted["panoptic"], predicted["semantic"]
+    assert panoptic.segmentation_map.shape == semantic.shape == (40, 50)
+    assert set(np.unique(panoptic.segmentation_map)) <= {0, 1, 2, 255}
+    assert set(np.unique(semantic)) <= {0, 1, 2}
+    is_thing = panoptic.instance_map > 0
+    assert (panoptic.segmentation_map[is_thing] != 255).all()
+
+
+@pytest.mark.parametrize("task, score", [("instance", "ap"), ("panoptic", "pq")])
+def test_an_arm_with_instances_is_trained_and_scored(
+    project: ProjectPaths, task: str, score: str
+) -> None:
     for split in ("train", "val", "test"):
         add_instances(project.real(split))
     sections = {
         "common": {"num_steps": 2, "batch_size": 2, "checkpoint_every": 2},
-        "detectron2": {"config": RCNN, "options": RCNN_OPTIONS, "learning_rate": 1e-3},
+        "detectron2": {
+            "config": RCNN if task == "instance" else FPN,
+            "options": RCNN_OPTIONS,
+            "learning_rate": 1e-3,
+        },
     }
-    arm = PLAIN | {"reads": [REAL, REAL], "model": "detectron2", "task": "instance"}
+    arm = PLAIN | {"reads": [REAL, REAL], "model": "detectron2", "task": task}
     config = settings(
         train_seg=sections,
         variants={"baseline": arm},
@@ -179,10 +223,10 @@ def test_an_instance_arm_is_trained_and_scored(project: ProjectPaths) -> None:
     )
     train_seg.run(config, paths=project, item="baseline")
     metrics = json.loads((project.checkpoint("baseline") / "metrics.json").read_text())
-    assert metrics["task"] == "instance" and 0 <= metrics["val_ap"] <= 100
+    assert metrics["task"] == task and 0 <= metrics[f"val_{score}"] <= 100
     evaluate.run(config, paths=project, item="baseline")
     scores = json.loads((project.report("evaluate", "baseline") / "metrics.json").read_text())
-    assert 0 <= scores["ap"] <= 100
+    assert 0 <= scores[score] <= 100
 
 
 def arm_settings() -> Any:
