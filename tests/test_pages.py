@@ -1,5 +1,6 @@
 """The site is written, the reference is complete, the notebook and the tutorial run."""
 
+import ast
 import json
 import os
 import re
@@ -124,3 +125,18 @@ def test_the_tutorials_commands_run_up_to_the_first_costly_one(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "crack-project" / "samples.png").is_file()
+
+
+def test_progress_is_shown_with_an_eta_and_on_terminals_alone() -> None:
+    """tqdm draws both; `disable=None` is its word for "where there is no terminal"."""
+    bars = [
+        (path, node)
+        for package in ("seggen_core", "dagster_dvc", "dagster_project")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("tqdm")
+    ]
+    assert len(bars) > 10
+    for path, node in bars:
+        options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+        assert options.get("disable") == "None", f"{path}:{node.lineno}"

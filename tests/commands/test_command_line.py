@@ -24,6 +24,7 @@ REQUIRED = {
     "lineage": ["masksyn"],
     "mask": ["--prompts", "none.txt", "--word", "car"],
     "new": ["x"],
+    "predict": ["none.jpg"],
     "pretrain": ["--out", "."],
     "validate": ["--headers-only"],
 }

@@ -42,7 +42,8 @@ def test_dvc_reads_the_pipeline_of_a_new_project(tmp_path: Path) -> None:
     assert subprocess.run(["git", "-C", str(folder), "rev-parse"], check=False).returncode == 0
     with Repo(str(folder)) as repo:
         stages = {stage.name: stage for stage in repo.index.stages}
-    assert {name.partition("@")[0] for name in stages} == {"code", *STAGES}
+    declared = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    assert set(declared) == {"code", *STAGES} >= {name.partition("@")[0] for name in stages}
     read = {dep.def_path for stage in stages.values() for dep in stage.deps}
     assert not [path for path in read if path.startswith("seggen_core")]
     assert stages["code"].always_changed
@@ -114,7 +115,7 @@ def test_code_of_another_version_is_refused(
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--profile", "nope"], "known: ade20k"),
+        (["--profile", "nope"], "It has: ade20k"),
         (["--update"], "no project to update"),
     ],
 )
