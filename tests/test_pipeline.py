@@ -224,7 +224,7 @@ def test_a_suite_runs_by_one_command(workspace: Path, first_run: dict[str, str])
         "model": "hrnet",
         "strategy": "replace",
         "overrides": {"num_steps": 1},
-        "num_synthetic": 3,
+        "num_synthetic": 1,
         "reads": ["data/synthetic/masksyn", "data/real/train/index.parquet"],
     }
     suite = {
@@ -232,7 +232,7 @@ def test_a_suite_runs_by_one_command(workspace: Path, first_run: dict[str, str])
         "profile": "scenes",
         "params": {"variants": {"tiny": arm}},
         "scores": {"miou": "mIoU"},
-        "rows": [{"label": "three samples", "arm": "tiny", "against": "baseline"}],
+        "rows": [{"label": "one sample", "arm": "tiny", "against": "baseline"}],
     }
     file = workspace / "profiles" / "suites" / "tiny.yaml"
     file.write_text(yaml.safe_dump(suite), encoding="utf-8")
@@ -242,7 +242,7 @@ def test_a_suite_runs_by_one_command(workspace: Path, first_run: dict[str, str])
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         page = (workspace / "data" / "reports" / "suite" / "tiny" / "suite.md").read_text()
-        assert "three samples" in page and "baseline" in page
+        assert "one sample" in page and "baseline" in page
         after = digests(workspace)
         assert set(after) - set(first_run) == {
             "data/checkpoints/tiny",
