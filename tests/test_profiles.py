@@ -215,6 +215,8 @@ def test_seggen_on_coco(name: str, classes: int) -> None:
     )  # 50 + 50 epochs of 118 k
     assert train.num_steps * train.batch_size / 2 / 118_287 == pytest.approx(50, abs=0.2)
     assert (train.lr_scheduler, train.crop_size) == ("step", 1024)
+    assert train.task == name.removeprefix("coco_")
+    assert config.train_seg.for_arm(config.variants[config.judge.variant]).task != "instance"
 
 
 @pytest.mark.parametrize(

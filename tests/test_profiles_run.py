@@ -22,6 +22,7 @@ from PIL import Image
 from seggen_core.cli import main
 from seggen_core.config import SegGenConfig, load_config
 from seggen_core.datasets.fit import square_map
+from seggen_core.metrics.tasks import FIGURES, PER_CLASS, PRIMARY
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis.prompt_templates import class_phrase
@@ -51,7 +52,9 @@ SHAPES = {
     "coco_panoptic": Shape(
         "StableDiffusionXLPipeline", 133, ("baseline", "imgsyn"), instances=True
     ),
-    "coco_instance": Shape("StableDiffusionXLPipeline", 80, ("baseline", "imgsyn"), instances=True),
+    "coco_instance": Shape(
+        "StableDiffusionXLPipeline", 80, ("baseline", "imgsyn", "judge"), instances=True
+    ),
     "voc2012": Shape("StableDiffusionPipeline", 21, ("baseline", "synthetic_only")),
     "cityscapes": Shape("StableDiffusionPipeline", 19, ("baseline", "seediff")),
 }
@@ -149,7 +152,10 @@ def reduced(name: str) -> dict[str, Any]:
     if "micro_batch_size" in train:
         train["micro_batch_size"] = 1
     train["warmup_steps"] = min(train["warmup_steps"], 1)
-    tree["variants"] = {arm: tree["variants"][arm] for arm in SHAPES[name].arms}
+    tree["variants"] = {
+        arm: {key: value for key, value in tree["variants"][arm].items() if key != "overrides"}
+        for arm in SHAPES[name].arms
+    }
     tree["evaluate"]["batch_size"] = tree["judge"]["batch_size"] = 2
     tree["evaluate"]["multi_scale"]["scales"] = [1.0, 1.5]
     return tree
@@ -204,7 +210,8 @@ def run_graph(config: SegGenConfig, *, paths: ProjectPaths) -> str:
         (s for s in config.classes if len(pd.read_parquet(paths.prompts(s)))), config.classes[0]
     )
     # Only this class is made, and random networks reach no limit.
-    limits = config.checks.model_copy(update={"min_val_miou": 0.0, "min_judge_miou": 0.0})
+    floors = ("min_val_miou", "min_val_pq", "min_val_ap", "min_judge_miou")
+    limits = config.checks.model_copy(update=dict.fromkeys(floors, 0.0))
     config = config.model_copy(update={"classes": (slug,), "checks": limits})
     graph = [(method, slug) for method in ("masksyn", "imgsyn", "seediff")]
     graph += [(stage, arm) for arm in config.variants for stage in ("train_seg", "evaluate")]
@@ -304,22 +311,31 @@ def check_segmenters(
         }
         for name, value in trained.items():  # four steps at a learning rate of 1e-5
             np.testing.assert_allclose(value, backbone[f"resnet.{name}"], atol=1e-3)
+        task = config.train_seg.for_arm(config.variants[arm]).task
         metrics = read(paths.report("evaluate", arm) / "metrics.json")
         assert (
-            len(metrics["per_class_iou"]) == shape.num_classes and metrics["num_images"] == num_test
+            len(metrics[PER_CLASS[task]]) == shape.num_classes and metrics["num_images"] == num_test
         )
-        assert 0 <= metrics["miou"] <= 100 and 0 <= metrics["miou_ms"] <= 100
         history = pd.read_csv(paths.checkpoint(arm) / "history.csv")
-        assert history.dropna(subset="val_miou")["step"].tolist() == [2, 4]
+        validated = history.dropna(subset=f"val_{PRIMARY[task]}")["step"].tolist()
+        if task != "semantic":
+            assert metrics["task"] == task and set(validated) <= {2, 4}
+            assert set(FIGURES[task]) <= set(metrics)
+            coco = paths.report("evaluate", arm) / "coco"
+            assert len(read(coco / "truth" / "instances.json")["images"]) == num_test
+            continue
+        assert 0 <= metrics["miou"] <= 100 and 0 <= metrics["miou_ms"] <= 100
+        assert validated == [2, 4]
         # Scores are counted on the labels as published.
         confusion = read(paths.report("evaluate", arm) / "confusion.json")["seeds"]["0"]
         counts = np.stack(SampleStore(paths.real("test")).index["class_pixel_counts"])
         np.testing.assert_array_equal(np.sum(confusion, axis=1), counts.sum(0))
     for method in config.methods:
         judged = read(paths.report("judge", method) / "metrics.json")
-        assert judged["judge"] == "baseline/seed0" and list(judged["partitions"]) == [slug]
-    table = pd.read_csv(paths.ablation / "ablation.csv")
-    assert set(table["variant"]) == set(shape.arms)
+        assert judged["judge"] == f"{config.judge.variant}/seed0"
+        assert list(judged["partitions"]) == [slug]
+    table = pd.read_csv(paths.ablation / "plots.csv")
+    assert set(table["variant"]) == set(config.variants)
 
 
 def check_graph(name: str, *, folder: Path, pretrained: Path, num_test: int) -> None:

@@ -82,6 +82,7 @@ def _model(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> Path:
     """
     from seggen_core.errors import ConfigError
     from seggen_core.segmentation.arms import BEST, TrainedArm
+    from seggen_core.segmentation.segment_labels import require_classes
 
     if (arguments.model is None) == (arguments.arm is None):
         known = sorted(p.parent.name for p in paths.checkpoint("x").parent.glob("*/metrics.json"))
@@ -90,6 +91,7 @@ def _model(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> Path:
     if arguments.model is not None:
         return Path(arguments.model)
     arm = TrainedArm.read(paths, variant=arguments.arm)
+    require_classes(arm.task, arm=arguments.arm, key="--arm")
     seed = arguments.seed or arm.seeds[0]
     if seed not in arm.seeds:
         raise ConfigError(

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from seggen_core.config import JudgeConfig
-from seggen_core.errors import ConfigError
 from seggen_core.evaluation.methods import MethodSamples
 from seggen_core.metrics.semantic import (
     confusion_matrix,
@@ -30,6 +29,7 @@ from seggen_core.segmentation.predict import (
     predict_store,
     prediction_rows,
 )
+from seggen_core.segmentation.segment_labels import require_classes
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.taxonomy import Taxonomy
 
@@ -135,11 +135,7 @@ class Judge:
             FoundationError: the arm hasn't been trained.
         """
         arm = TrainedArm.read(paths, variant=settings.variant)
-        if arm.task == "instance":
-            raise ConfigError(
-                f"judge.variant is {settings.variant}, whose task is instance: it gives no class "
-                "to every pixel; name an arm with task semantic or panoptic"
-            )
+        require_classes(arm.task, arm=settings.variant, key="judge.variant")
         segmenter = arm.load(arm.seeds[0], device=device)
         name = f"{settings.variant}/seed{arm.seeds[0]}"
         return cls(name, segmenter, taxonomy, settings.batch_size, arm.protocol)

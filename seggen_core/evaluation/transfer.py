@@ -18,6 +18,7 @@ from seggen_core.project.publish import write_json
 from seggen_core.segmentation.arms import TrainedArm
 from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.predict import TestProtocol, predict_maps
+from seggen_core.segmentation.segment_labels import require_classes
 from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
 
@@ -63,9 +64,10 @@ def score_transfer(
         device: where to compute.
 
     Raises:
-        ConfigError: a class of the mapping isn't there.
+        ConfigError: a class of the mapping isn't there, or the arm gives no class to every pixel.
         DatasetError: a sample of the other dataset can't be read.
     """
+    require_classes(arm.task, arm=section.arm, key="the arm of this transfer")
     own = LabelSpace(taxonomy, arm.known_classes).taxonomy.slugs
     matches = section.classes.values()
     ours = _table(own, [m.ours for m in matches], where=f"the arm {section.arm}")

@@ -80,6 +80,24 @@ def check_task(task: Task, *, taxonomy: Taxonomy) -> None:
         )
 
 
+def require_classes(task: Task, *, arm: str, key: str) -> None:
+    """Check that an arm's segmenters give every pixel a class.
+
+    Args:
+        task: of the arm.
+        arm: its name.
+        key: where the user named it.
+
+    Raises:
+        ConfigError: they tell things apart and nothing else.
+    """
+    if task == "instance":
+        raise ConfigError(
+            f"{key} is {arm}, whose task is instance: it gives no class to every pixel; name an "
+            "arm with task semantic or panoptic"
+        )
+
+
 def require_instances(
     store: SampleStore, *, keys: Sequence[str], task: Task, labels: LabelSpace
 ) -> None:

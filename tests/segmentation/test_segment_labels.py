@@ -14,6 +14,7 @@ from seggen_core.segmentation.segment_labels import (
     class_ids,
     mask_targets,
     renumbered,
+    require_classes,
     segment_labels,
 )
 from seggen_core.segmentation.synthetic_augment import augment_synthetic
@@ -108,3 +109,9 @@ def test_a_task_that_needs_things_says_so() -> None:
     check_task("panoptic", taxonomy=stuff)
     with pytest.raises(ConfigError, match="none of the classes is a thing"):
         check_task("instance", taxonomy=stuff)
+
+
+def test_an_arm_without_classes_is_refused_where_they_are_needed() -> None:
+    require_classes("panoptic", arm="a", key="judge.variant")
+    with pytest.raises(ConfigError, match=r"--arm is a, whose task is instance: it gives no"):
+        require_classes("instance", arm="a", key="--arm")
