@@ -134,6 +134,8 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         print(
             "classes are named by what the masks hold: correct the names in class_list and classes"
         )
+    if is_own and reader.conventions.max_unlisted_share == 1 and not settings.get("background"):
+        print("what no shape covers is ignored; --set background=background makes a class of it")
     print("next: seggen validate, seggen show, seggen plan; then: dvc repro ablation")
     return 0
 

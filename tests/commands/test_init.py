@@ -16,6 +16,7 @@ from seggen_core.config import load_config
 from seggen_core.config.params_text import set_key
 from seggen_core.datasets.open import open_project_dataset
 from tests.datasets import tool_layouts
+from tests.datasets.damage import SHAPES
 from tests.datasets.layouts import WRITERS
 from tests.datasets.test_cross_checks import change_annotations, own_categories
 
@@ -50,7 +51,9 @@ def test_every_dataset_gets_a_file_that_works(
     more = ("--set", "use_sbd=false") if name == "voc2012" else ()
     more = (*more, "--gpu-memory", "0")
     assert init(project, "--root", str(data), *more) == 0
-    assert f"is laid out for the reader {name}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"is laid out for the reader {name}" in text
+    assert ("what no shape covers is ignored; --set background=" in text) == (name in SHAPES)
     assert init(project, "--force", "--dataset", name, "--root", str(data), *more) == 0
     config = load_config(project / "params.yaml")
     place = Path(f"my data/{name}")
