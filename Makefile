@@ -118,7 +118,7 @@ pages: setup ## Write the documentation site to build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 lock: ## Resolve requirements.lock anew, keeping the versions that still fit
-	uv pip compile pyproject.toml --extra pipeline --extra production --extra video --group dev --universal --python-version 3.11 --quiet \
+	uv pip compile pyproject.toml --extra pipeline --extra production --extra video --extra onnx --group dev --universal --python-version 3.11 --quiet \
 		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
 
 clean: ## Remove the environment and the caches of the tools; data, runs and unfinished work stay

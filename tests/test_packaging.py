@@ -17,6 +17,7 @@ LOCK = (ROOT / "requirements.lock").read_text()
 
 
 OPTIONAL = {"av", "detectron2", "mlflow", "ruamel-yaml", "sqlalchemy", "triton"}
+OPTIONAL |= {"onnx", "onnxruntime", "onnxscript"}
 """What seggen_core imports where it is there: of extras, and detectron2, which users build."""
 
 
@@ -27,6 +28,7 @@ def declared() -> list[Requirement]:
         *project["optional-dependencies"]["pipeline"],
         *project["optional-dependencies"]["gpu"],
         *project["optional-dependencies"]["video"],
+        *project["optional-dependencies"]["onnx"],
         *PYPROJECT["dependency-groups"]["dev"],
     ]
     return [Requirement(text) for text in texts]

@@ -18,16 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sources", nargs="+", type=Path, metavar="PICTURE", help="image, video, or folder of them"
     )
-    parser.add_argument("--arm", help="arm of this project that has been trained")
-    parser.add_argument("--seed", help="subset seed of the arm (default: its first)")
-    parser.add_argument(
-        "--best",
-        action="store_true",
-        help="the best segmenter by the validations of its training, not the last",
-    )
-    parser.add_argument(
-        "--model", type=Path, help="folder of a trained segmenter, instead of --arm"
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("predictions"), help="folder (default: predictions)"
     )
@@ -41,6 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-overlays", action="store_true", help="write masks alone")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that name a segmenter."""
+    parser.add_argument("--arm", help="arm of this project that has been trained")
+    parser.add_argument("--seed", help="subset seed of the arm (default: its first)")
+    parser.add_argument(
+        "--best",
+        action="store_true",
+        help="the best segmenter by the validations of its training, not the last",
+    )
+    parser.add_argument(
+        "--model", type=Path, help="folder of a trained segmenter, instead of --arm"
+    )
 
 
 def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
@@ -59,7 +64,7 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         raise ConfigError(f"--every is {arguments.every}; expected at least 1")
     job = PredictionJob(
         sources=arguments.sources,
-        model=_model(arguments, paths=paths),
+        model=find_model(arguments, paths=paths),
         out=arguments.out,
         multi_scale=arguments.multi_scale,
         every=arguments.every,
@@ -73,7 +78,7 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     return 1 if result.faults else 0
 
 
-def _model(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> Path:
+def find_model(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> Path:
     """Return the folder of the segmenter that the options name.
 
     Raises:
