@@ -150,7 +150,9 @@ def _files_metadata(folder: Path, *, has_sheet: bool) -> dict[str, Any]:
     """Pictures, reports in Markdown, and metrics of a folder."""
     metadata: dict[str, Any] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix == ".md":
+        if file.name == "README.md":
+            metadata["card"] = dg.MetadataValue.md(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".md":
             text = file.read_text(encoding="utf-8")
             if rows := first_table(text):
                 # Pages show a table as it is, and a report in Markdown only when one asks for it.

@@ -44,6 +44,8 @@ def smoke_params() -> dict[str, Any]:
     }
     for generator in ("text2mask", "mask2img"):
         params[generator] |= {"num_steps": 2, "batch_size": 4}
+    for generator in ("foundation", "text2mask", "mask2img"):
+        params[generator]["preview"]["num_inference_steps"] = 2
     params["text2mask"]["decoder_steps"] = 2
     for method in ("masksyn", "imgsyn"):
         params[method]["samples_per_source"] = 1
