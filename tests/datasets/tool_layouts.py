@@ -78,7 +78,7 @@ def labelme(root: Path) -> dict[str, Any]:
     for split, stems in STEMS.items():
         for stem in stems:
             image = root / split / f"{stem}.jpg"
-            shapes = [
+            shapes: list[dict[str, Any]] = [
                 {"label": "wall", "points": _points(WALL), "group_id": None},
                 {"label": "car", "points": _points(CAR), "group_id": 7},
                 {"label": "car", "points": [[12, 3], [13, 4]], "group_id": 7, "shape_type": "mask"},
