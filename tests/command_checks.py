@@ -105,6 +105,8 @@ def _make(arguments: list[str]) -> str | None:
 
 
 def _python(arguments: list[str]) -> str | None:
+    if arguments[0] == "train_net.py":  # of Mask2Former and Mask DINO: docs/detectron2.md
+        return None
     if arguments[0] != "-m":
         return None if (ROOT / arguments[0]).is_file() else f"there is no {arguments[0]}"
     module, *rest = arguments[1:]

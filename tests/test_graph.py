@@ -241,7 +241,10 @@ def test_a_shell_never_reads_what_params_yaml_calls_a_class(tmp_path: Path) -> N
             body.get("do", body).pop(key)
     hostile = "x; touch owned; $(touch owned) 'q"
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
-    params = {"classes": [hostile], "methods": [hostile], "variants": {hostile: {}}}
+    # A transfer writes beside the arms, so it can't be called like one.
+    called = dict.fromkeys(stages, hostile) | {"transfer": f"{hostile} 2"}
+    items = {key: {called.get(key, hostile): {}} for key in ("variants", "transfer", "suite")}
+    params = {"classes": [hostile], "methods": [hostile], **items}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
@@ -255,4 +258,4 @@ def test_a_shell_never_reads_what_params_yaml_calls_a_class(tmp_path: Path) -> N
     )
     assert not list(tmp_path.rglob("owned"))
     asked = (tmp_path / "argv").read_text().split("-m\nseggen_core\n")[1:]
-    assert sorted(asked) == sorted(f"{name}\n--item\n{name}@{hostile}\n" for name in stages)
+    assert sorted(asked) == sorted(f"{n}\n--item\n{n}@{key}\n" for n, key in called.items())

@@ -19,7 +19,6 @@ from seggen_core.commands.init_splits import (
     has_own_classes,
     open_with_splits,
 )
-from seggen_core.config.params_text import set_key, set_path, without_comments_on_the_dataset
 
 if TYPE_CHECKING:
     from seggen_core.datasets.reader import DatasetReader
@@ -198,6 +197,8 @@ def _fit_to_own(
     text: str, arguments: argparse.Namespace, *, num_train: int, gpu_gb: float | None
 ) -> tuple[str, str]:
     """Fit a profile's text to the number of images and the machine; return also a line on it."""
+    from seggen_core.config.params_text import set_path
+
     changes = own_settings(num_train, gpu_gb=gpu_gb)
     about = "without a GPU: on photographs, a foundation this small lifts nothing (docs/results.md)"
     if gpu_gb is not None:
@@ -240,6 +241,7 @@ def _adapt(
     """
     from seggen_core.config import load_config
     from seggen_core.config.params_file import parse_params, read_params_text
+    from seggen_core.config.params_text import set_key, without_comments_on_the_dataset
     from seggen_core.datasets.open import open_dataset
 
     profile = load_config(source)

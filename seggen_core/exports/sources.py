@@ -220,7 +220,7 @@ def _open(name: str, *, paths: ProjectPaths) -> list[tuple[str, SampleStore]]:
             return [(plain, SampleStore(method / second))]
         if not second:
             return [(f"{first}/{s.folder.name}", s) for s in open_partitions(method)]
-    for folder in (Path(name), paths.root / name):
+    for folder in (paths.root / name, Path(name)):  # what lies in the project comes first
         if (folder / MANIFEST).is_file():
             return [(folder.resolve().name, SampleStore(folder))]
         if folder.is_dir() and any(folder.glob(f"*/{MANIFEST}")):

@@ -207,7 +207,13 @@ def at_size(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def _predict(segmenter: Segmenter, images: np.ndarray) -> torch.Tensor:
     """Return the scores of images, uint8 [B, H, W, 3], at their size: float32 [B, C, H, W]."""
     assert not segmenter.training
-    batch = torch.from_numpy(images).to(segmenter.device).permute(0, 3, 1, 2).float() / 255
+    batch = (
+        torch.from_numpy(np.require(images, requirements="W"))
+        .to(segmenter.device)
+        .permute(0, 3, 1, 2)
+        .float()
+        / 255
+    )
     return segmenter.predict_logits(batch).float()
 
 

@@ -8,8 +8,12 @@ lock lets one of them send at a time.
 
 import logging
 import os
+import signal
+import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +24,6 @@ from seggen_core.config import RuntimeConfig
 from seggen_core.errors import SegGenError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking import log
-from seggen_core.tracking.run import sigterm_exits
 from seggen_core.tracking.run_description import RunDescription
 from seggen_core.tracking.target import DISK_ONLY, TrackingTarget, describe, resolve_target
 
@@ -269,17 +272,41 @@ def follow(paths: ProjectPaths, runtime: RuntimeConfig) -> Report:
     """
     follower = Follower(paths, resolve_target(paths, runtime))
     is_warned = False
-    with sigterm_exits():
+    with _told_to_end() as told:
         try:
-            while True:
+            while not told.is_set():
                 report = follower.send()
                 if report.problems and not is_warned:
                     logger.warning("%s. Runs stay on disk, and sending is tried again", report)
                 is_warned = bool(report.problems)
-                time.sleep(POLL_SECONDS)
-        except (KeyboardInterrupt, SystemExit):
+                told.wait(POLL_SECONDS)
+        except KeyboardInterrupt:
             pass
     return follower.send()
+
+
+@contextmanager
+def _told_to_end() -> Iterator[threading.Event]:
+    """Set an event, and interrupt, at Ctrl-C or SIGTERM.
+
+    Python drops an exception that is raised within a finaliser, and the interruption with it. So
+    whoever works in the block looks at the event, too.
+    """
+    told = threading.Event()
+
+    def stop(*_: object) -> None:
+        told.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {number: old for number, old in before.items() if old != signal.SIG_IGN}
+    for number in heard:  # a shell's background job ignores Ctrl-C
+        signal.signal(number, stop)
+    try:
+        yield told
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 def mlflow_run_id(paths: ProjectPaths, name: str) -> str | None:

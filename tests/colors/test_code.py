@@ -23,9 +23,13 @@ PROFILES = sorted(path.parent.name for path in Path("profiles").glob("*/params.y
 def color_code(profile: str, kind: ColorMapKind | None = None) -> ColorCode:
     """Return the colour code of a profile: its own kind of colour maps, or another."""
     dataset = load_config(Path("profiles") / profile / "params.yaml").dataset
-    taxonomy = (
-        SCENES_TAXONOMY if dataset.name == "scenes" else load_class_table(dataset.name).taxonomy
-    )
+    if dataset.name == "scenes":
+        taxonomy = SCENES_TAXONOMY
+    elif dataset.name == "folder":  # the user's own classes
+        names = [f"class {number}" for number in range(40)]
+        taxonomy = Taxonomy.from_names(stuff=names[:20], things=names[20:])
+    else:
+        taxonomy = load_class_table(dataset.name).taxonomy
     return ColorCode(taxonomy, kind=kind or dataset.color_map)
 
 

@@ -30,6 +30,8 @@ def test_an_unknown_item_is_said_with_the_known_ones(
         "class slug": "sky, grass",
         "variant": "baseline, masksyn",
         "method": "masksyn, imgsyn",
+        "suite": "suite",  # params.yaml lists none: the message names the key
+        "transfer": "transfer",
     }
     for item in ("nothing", f"{stage}@nothing"):
         assert main(["--params", str(params), stage, "--item", item]) == 2
