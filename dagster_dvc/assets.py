@@ -78,12 +78,12 @@ def _build_asset(blueprint: Blueprint, group: str) -> dg.AssetsDefinition:
             raise dg.Failure(
                 f"{node.name} isn't run: {'; '.join(failed)} ({advice})", allow_retries=False
             )
-        if config.params:
-            yield _observe_experiment(
-                context, node, dvc=dvc, reader=blueprint.reader, params=config.params
-            )
-            return
         try:
+            if config.params:
+                yield _observe_experiment(
+                    context, node, dvc=dvc, reader=blueprint.reader, params=config.params
+                )
+                return
             result = _run(context, node, dvc=dvc, reader=blueprint.reader)
         except dg.DagsterExecutionInterruptedError:
             raise cancelled(node.name) from None
