@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterUserCodeProcessError
+from dagster._utils.error import SerializableErrorInfo
 
 from dagster_dvc.graph import StageNode
 from dagster_dvc.lock import LockedStage
@@ -201,9 +203,21 @@ def stage_failure(result: StageResult, *, advice: str = "") -> dg.Failure:
     return dg.Failure(text, metadata=metadata, allow_retries=False)
 
 
-def cancelled(what: str) -> dg.DagsterExecutionInterruptedError:
-    """What a cancelled run says; raise it `from None`, and no other stack trace is shown."""
-    return dg.DagsterExecutionInterruptedError(
+class CancelledError(dg.DagsterExecutionInterruptedError, DagsterUserCodeProcessError):
+    """A run was cancelled. Dagster shows the message alone: its own stack says nothing more.
+
+    An error of another process is shown as that process told it, so this one tells itself.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Take what pages show."""
+        told = SerializableErrorInfo(message, stack=[], cls_name="Cancelled")
+        DagsterUserCodeProcessError.__init__(self, message, user_code_process_error_infos=[told])
+
+
+def cancelled(what: str) -> CancelledError:
+    """What a cancelled run says; raise it `from None`."""
+    return CancelledError(
         f"{what} was cancelled. Its processes have ended; what was finished is kept, and "
         "materialising it again, or `dvc repro`, goes on from there"
     )
