@@ -61,7 +61,7 @@ def kill_params() -> dict:
     params = smoke_params()
     for generator in ("text2mask", "mask2img"):
         params[generator] |= {"num_steps": 12, "checkpoint_every": 3}
-    params["train_seg"] |= {"num_steps": 40, "checkpoint_every": 5}
+    params["train_seg"]["common"] |= {"num_steps": 40, "checkpoint_every": 5}
     params["seediff"]["samples_per_class"] = 6
     params["diffumask"]["samples_per_class"] = 6
     for method in ("masksyn", "imgsyn"):

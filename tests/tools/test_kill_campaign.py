@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.kill_campaign import KillProject, campaign
-from tools.smoke_project import finish_project, make_project, smoke_params
+from seggen_core.config import load_config
+from tools.kill_campaign import KillProject, campaign, kill_params
+from tools.smoke_project import finish_project, make_project, smoke_params, write_params
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +32,9 @@ def test_killed_runners_and_stages_leave_the_same_bytes_and_nothing_else(
     )
     assert counts["iterations"] == counts["sound"] == 1, "\n".join(said)
     assert counts["kills"] >= 1
+
+
+def test_the_campaigns_parameters_are_valid(tmp_path: Path) -> None:
+    write_params(tmp_path, kill_params())
+    config = load_config(tmp_path / "params.yaml")
+    assert config.text2mask.checkpoint_every == 3
