@@ -11,8 +11,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seggen_core.errors import StorageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Codes that only writing meets."""
@@ -112,6 +116,28 @@ def storage_errors(folder: Path, *, kept: str) -> Iterator[None]:
             f"can't write {_path(found) or folder}: {_reason(found)}. {kept} "
             f"Free some space or make the folder writable, {AGAIN}"
         ) from error
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, and the folders above it.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def save_png_whole(path: Path, picture: "Image.Image") -> None:
+    """Save a picture as PNG whole or not at all, and the folders above it.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as file:
+        picture.save(file, format="PNG")
 
 
 @contextmanager

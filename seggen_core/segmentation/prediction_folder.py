@@ -17,7 +17,7 @@ from PIL import Image
 
 from seggen_core.errors import ConfigError
 from seggen_core.project.publish import read_json
-from seggen_core.project.storage import written_whole
+from seggen_core.project.storage import save_png_whole, write_text_whole
 from seggen_core.reports.grids import colorize, overlay
 
 MODEL, CLASSES, PREDICTIONS = "model.json", "classes.json", "predictions.jsonl"
@@ -60,8 +60,8 @@ class PredictionFolder:
             {"id": k, "name": name, "color": color}
             for k, (name, color) in enumerate(zip(self._names, palette.tolist(), strict=True))
         ]
-        self._write(CLASSES, json.dumps(rows, indent=1) + "\n")
-        self._write(MODEL, json.dumps(identity, indent=1) + "\n")
+        write_text_whole(self.folder / CLASSES, json.dumps(rows, indent=1) + "\n")
+        write_text_whole(self.folder / MODEL, json.dumps(identity, indent=1) + "\n")
 
     def has(self, name: str) -> bool:
         """Return whether a picture is predicted already."""
@@ -76,12 +76,12 @@ class PredictionFolder:
         """
         if self._with_overlays:
             colored = overlay(image, colorize(predicted, self._palette), _OPACITY)
-            self._save(f"overlays/{name}.png", Image.fromarray(colored))
+            save_png_whole(self.folder / f"overlays/{name}.png", Image.fromarray(colored))
         mask = Image.fromarray(predicted)
         full = np.full((256, 3), 128, np.uint8)
         full[: len(self._palette)] = self._palette
         mask.putpalette(full.ravel().tolist())
-        self._save(f"masks/{name}.png", mask)
+        save_png_whole(self.folder / f"masks/{name}.png", mask)
 
     def record(self, names: Iterable[str]) -> None:
         """Write predictions.jsonl, a line for each of these pictures.
@@ -90,7 +90,7 @@ class PredictionFolder:
             StorageError: the disk is full or not writable.
         """
         lines = (json.dumps(self._row(name), ensure_ascii=False) + "\n" for name in names)
-        self._write(PREDICTIONS, "".join(lines))
+        write_text_whole(self.folder / PREDICTIONS, "".join(lines))
 
     def _row(self, name: str) -> dict[str, Any]:
         with Image.open(self.folder / "masks" / f"{name}.png") as mask:
@@ -101,17 +101,6 @@ class PredictionFolder:
         }
         height, width = ids.shape
         return {"name": name, "width": width, "height": height, "classes": classes}
-
-    def _save(self, name: str, picture: Image.Image) -> None:
-        place = self.folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(place) as file:
-            picture.save(file, format="PNG")
-
-    def _write(self, name: str, text: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(self.folder / name) as file:
-            file.write_text(text, encoding="utf-8")
 
 
 def _read(file: Path) -> Any:

@@ -20,7 +20,7 @@ from PIL import Image
 from seggen_core.colors.palette import class_palette
 from seggen_core.errors import PromptError
 from seggen_core.project.publish import read_json
-from seggen_core.project.storage import written_whole
+from seggen_core.project.storage import save_png_whole, write_text_whole
 from seggen_core.reports.contact_sheet import SheetSample, draw_sheet
 from seggen_core.synthesis.attention_previews import MaskStory, draw_previews
 from seggen_core.synthesis.mask_images import MaskedImage, MaskRequest
@@ -57,7 +57,7 @@ class MaskFolder:
         ]
         rows.append({"id": IGNORE_INDEX, "name": "uncertain", "ignore": True})
         self._check(rows)
-        self._write(CLASSES, json.dumps(rows, indent=1) + "\n")
+        write_text_whole(self.folder / CLASSES, json.dumps(rows, indent=1) + "\n")
 
     def _check(self, rows: list[dict[str, Any]]) -> None:
         file = self.folder / CLASSES
@@ -96,12 +96,12 @@ class MaskFolder:
             "previews": preview,
         }
         for kind, picture in pictures.items():
-            self._save(f"{kind}/{name}", picture)
+            save_png_whole(self.folder / f"{kind}/{name}", picture)
         if with_maps:
             labels = np.where(masked.mask == request.prompt.classes[0].train_id + 1, 1, 0)
             labels[masked.mask == IGNORE_INDEX] = IGNORE_INDEX
             story = MaskStory.from_soft_maps(masked.maps, labels.astype(np.uint8))
-            self._save(f"maps/{name}", draw_previews([masked.image], [story]))
+            save_png_whole(self.folder / f"maps/{name}", draw_previews([masked.image], [story]))
         return self.folder / "previews" / name
 
     def record(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -114,7 +114,10 @@ class MaskFolder:
         present = (
             row for name, row in known.items() if (self.folder / "masks" / f"{name}.png").is_file()
         )
-        self._write(SAMPLES, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in present))
+        write_text_whole(
+            self.folder / SAMPLES,
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in present),
+        )
 
     def _earlier(self) -> dict[str, dict[str, Any]]:
         file = self.folder / SAMPLES
@@ -123,17 +126,6 @@ class MaskFolder:
             return {str(row["name"]): row for row in rows}
         except (OSError, ValueError, KeyError, TypeError):
             return {}  # none, or one that something else has written
-
-    def _save(self, name: str, picture: Image.Image) -> None:
-        place = self.folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(place) as file:
-            picture.save(file, format="PNG")
-
-    def _write(self, name: str, text: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(self.folder / name) as file:
-            file.write_text(text, encoding="utf-8")
 
 
 def sample_row(
