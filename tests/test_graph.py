@@ -182,6 +182,34 @@ def test_another_prompt_file_concerns_the_method_that_names_it(project: Path) ->
     assert stale() == {"diffumask@car", "diffumask@person"}
 
 
+def test_a_mask_recipe_concerns_its_own_store_and_what_reads_it(project: Path) -> None:
+    """It isn't an input of the method, whose samples stay as they are."""
+    recipe = {"method": "seediff", "settings": {"strategy": "ca"}, "reads": NONE}
+    reads = ["data/synthetic/rough", "data/real/train/index.parquet"]
+    arm = {"model": "hrnet", "strategy": "plain", "real": "none", "reads": reads}
+    write_params(
+        project,
+        seediff={"prompt_file": "listed.jsonl", "reads": "listed.jsonl"},
+        variants={"rough": arm},
+    )
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    params |= {"mask_recipe": {"rough": recipe}, "methods": [*params["methods"], "rough"]}
+    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    new = {f"{stage}@rough" for stage in ("mask_recipe", "check_synthetic", "train_seg")}
+    new |= {f"{stage}@rough" for stage in ("evaluate", "judge", "memorization")}
+    assert stale() == {*new, "ablation"}  # which lists the arms
+    with Repo() as repo:
+        repo.reproduce("check_synthetic@rough")
+    params["mask_recipe"]["rough"]["settings"]["strategy"] = "ca_sa"
+    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert {name for name in stale() if "mask_recipe" in name or "seediff" in name} == {
+        "mask_recipe@rough"
+    }
+    params["seediff"]["beta"] = 0.4
+    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert {"mask_recipe@rough", "seediff@car", "seediff@person"} <= stale()
+
+
 def test_edited_captions_concern_the_stage_that_reads_them(project: Path) -> None:
     (project / "profiles" / "scenes" / "caption_edits.csv").write_text(
         "sample_key,caption\ntrain-00001,a car\n"
@@ -243,7 +271,8 @@ def test_a_shell_never_reads_what_params_yaml_calls_a_class(tmp_path: Path) -> N
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
     # A transfer writes beside the arms, so it can't be called like one.
     called = dict.fromkeys(stages, hostile) | {"transfer": f"{hostile} 2"}
-    items = {key: {called.get(key, hostile): {}} for key in ("variants", "transfer", "suite")}
+    named = ("variants", "transfer", "suite", "mask_recipe")
+    items = {key: {called.get(key, hostile): {}} for key in named}
     params = {"classes": [hostile], "methods": [hostile], **items}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     python = tmp_path / "bin" / "python"

@@ -301,7 +301,7 @@ def capture_attention(
     """Record the attention of every call of `unet` within the context.
 
     Afterwards the network is as it was. Under classifier-free guidance only the conditional rows
-    are recorded.
+    are recorded. A capture may lie within another one: both record the same calls.
 
     Args:
         unet: UNet2DConditionModel of any Stable Diffusion 1.x, 2.x or XL pipeline, called directly
@@ -361,10 +361,13 @@ def _check_capture(
             f"this network has: {', '.join(names)}"
         )
     for name, module in modules:
-        if type(module.processor).__name__ not in _SUPPORTED_PROCESSORS:
+        processor = module.processor
+        while isinstance(processor, _RecordingProcessor):
+            processor = processor.wrapped
+        if type(processor).__name__ not in _SUPPORTED_PROCESSORS:
             raise AttentionError(
-                f"{name} uses {type(module.processor).__name__}, expected one of "
+                f"{name} uses {type(processor).__name__}, expected one of "
                 f"{', '.join(_SUPPORTED_PROCESSORS)}; undo what installed it (adapters, fused "
-                "projections, another capture) or call unet.set_default_attn_processor()"
+                "projections) or call unet.set_default_attn_processor()"
             )
     return modules

@@ -24,6 +24,7 @@ What the paper leaves open, and what is done here (docs/attention.md has the mea
 Shape legend: B images; s side of a map; N = s * s, row-major.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +44,7 @@ from seggen_core.errors import AttentionError
 SeedThreshold = Literal["fixed", "otsu"]
 Affinity = Literal["rows", "columns", "cosine"]
 Normalization = Literal["min_max", "max"]
-Expansion = Literal["none", "once", "iterative"]
+Expansion = Literal["none", "once", "each", "iterative"]
 
 _EPSILON = 1e-12
 
@@ -52,7 +53,7 @@ _EPSILON = 1e-12
 class SeeDiffSettings:
     """How regions grow from seeds.
 
-    The rows of the paper's Table 2 are expansion "none" without background (CAA), "once" (CRE),
+    The rows of the paper's Table 2 are expansion "none" without background (CAA), "each" (CRE),
     "iterative" (IRE) and the same with background expansion (BE).
 
     Attributes:
@@ -61,8 +62,9 @@ class SeeDiffSettings:
         seed_threshold: "fixed" compares with alpha; "otsu" is the authors' code's choice.
         affinity: how self-attention is read, see `expand_region`.
         normalization: how soft maps are brought to [0, 1].
-        expansion: "iterative" over all resolutions, "once" at the coarsest, or "none": the mask is
-            the cross-attention map.
+        expansion: "iterative" over all resolutions; "each" grows the cross-attention map's seeds at
+            each resolution and averages the regions; "once" does so at the coarsest alone; with
+            "none" the mask is the cross-attention map.
         background_expansion: grow the background too and take it out, equations 10 and 11.
     """
 
@@ -183,6 +185,22 @@ class _Growth:
         )
         return self.normalize(region)
 
+    def grow(
+        self, cross_attention: torch.Tensor, resolutions: Sequence[int]
+    ) -> tuple[torch.Tensor, dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+        """Return the soft mask, and the seeds and regions by resolution, equations 6 to 9."""
+        each = self.settings.expansion == "each"
+        soft, seeds, expansions = cross_attention, {}, {}
+        for resolution in resolutions:
+            source = cross_attention if each else soft
+            source = source if source.shape[-1] == resolution else upsample(source, resolution)
+            seeds[resolution] = self.seeds(source)
+            soft = expansions[resolution] = self.expand(seeds[resolution])
+        if each:
+            regions = [upsample(region, soft.shape[-1]) for region in expansions.values()]
+            soft = self.normalize(torch.stack(regions).mean(0))
+        return soft, seeds, expansions
+
 
 def seediff_masks(
     cross_map: torch.Tensor,
@@ -217,12 +235,8 @@ def seediff_masks(
     growth = _Growth(self_maps, finite, settings)
 
     # 2. Seeds from cross-attention; then grow, upsample, take seeds again: equations 6 to 9.
-    cross_attention = soft = growth.normalize(cross_map.float())
-    seeds, expansions = {}, {}
-    for resolution in growing:
-        soft = soft if soft.shape[-1] == resolution else upsample(soft, resolution)
-        seeds[resolution] = growth.seeds(soft)
-        soft = expansions[resolution] = growth.expand(seeds[resolution])
+    cross_attention = growth.normalize(cross_map.float())
+    soft, seeds, expansions = growth.grow(cross_attention, growing)
     if not seeds:
         seeds[soft.shape[-1]] = growth.seeds(soft)
 
@@ -256,7 +270,8 @@ def _resolutions(
             f"regions grow on self-attention at {side}x{side} or finer, but only "
             f"{sorted(self_maps)} was captured; choose a coarser cross-attention resolution"
         )
-    growing = {"none": [], "once": usable[:1], "iterative": usable}[settings.expansion]
+    some = {"none": [], "once": usable[:1]}
+    growing = some.get(settings.expansion, usable)
     if not settings.background_expansion:
         return growing, None
     # The background grows where the last region did.

@@ -107,6 +107,8 @@ def _with_suite(
     tree["variants"] = {name: arm for name, arm in tree["variants"].items() if name in arms}
     read = {m for arm in tree["variants"].values() for m in map(_method, arm["reads"]) if m}
     tree["methods"] = [method for method in tree["methods"] if method in read]
+    recipes = tree.get("mask_recipe", {})
+    tree["mask_recipe"] = {name: recipe for name, recipe in recipes.items() if name in read}
     return check_config(tree, name=f"suite {arguments.suite}"), paths, is_own
 
 

@@ -30,6 +30,7 @@ from seggen_core.config.generation import (
     Text2MaskConfig,
 )
 from seggen_core.config.load import SegGenConfig, load_config
+from seggen_core.config.mask_recipe import MaskRecipeConfig
 from seggen_core.config.recipe import MultiScaleConfig, PostprocessConfig, RecipeConfig, Task
 from seggen_core.config.segmentation import (
     SYNTHESIS_METHODS,
@@ -69,6 +70,7 @@ __all__ = [
     "HRNetConfig",
     "JudgeConfig",
     "Mask2FormerConfig",
+    "MaskRecipeConfig",
     "MemorizationConfig",
     "ModelName",
     "MultiScaleConfig",

@@ -130,8 +130,11 @@ class SeeDiffConfig(AttentionMethodConfig):
     """Reading of equation 7: rows, columns or cosines (`attention.seediff.expand_region`)."""
     normalization: Literal["min_max", "max"] = "min_max"
     """How soft maps are brought to [0, 1]."""
-    expansion: Literal["once", "iterative"] = "iterative"
-    """"iterative" over all resolutions (IRE of Table 2), or "once" at the coarsest (CRE)."""
+    expansion: Literal["once", "each", "iterative"] = "iterative"
+    """"iterative" over all resolutions (IRE of Table 2); "each" grows the seeds of the
+    cross-attention map at each resolution and averages the regions (CRE); "once" grows them at the
+    coarsest alone.
+    """
     background_expansion: bool = True
     """Remove the expanded background from the mask (BE of Table 2)."""
     power: Size = 4

@@ -18,6 +18,7 @@ from seggen_core.config.generation import (
     SegGenSynthesisConfig,
     Text2MaskConfig,
 )
+from seggen_core.config.mask_recipe import MaskRecipeConfig
 from seggen_core.config.overrides import apply_overrides
 from seggen_core.config.params_file import read_params
 from seggen_core.config.segmentation import (
@@ -46,8 +47,8 @@ class SegGenConfig(Section):
     """Slugs of the class partitions to synthesise; a part of the dataset's taxonomy, or all of it.
     """
     methods: tuple[Slug, ...] = SYNTHESIS_METHODS
-    """Synthetic methods that are checked, judged and compared with the training set: those that
-    arms read, and others.
+    """Synthetic methods and mask recipes that are checked, judged and compared with the training
+    set: those that arms read, and others.
     """
     runtime: RuntimeConfig = RuntimeConfig()
     """How to compute."""
@@ -69,6 +70,8 @@ class SegGenConfig(Section):
     """Sampling and masks of SeeDiff."""
     diffumask: DiffuMaskConfig | None = None
     """Sampling and masks of DiffuMask; None if the stage is not used."""
+    mask_recipe: dict[Slug, MaskRecipeConfig] = Field(default_factory=dict)
+    """Further stores of SeeDiff and DiffuMask, by name: other masks of the same images."""
     train_seg: TrainSegConfig = TrainSegConfig()
     """Training of the segmenters."""
     variants: dict[Slug, VariantConfig]
@@ -97,25 +100,13 @@ class SegGenConfig(Section):
                 f"dataset.image_size is {self.dataset.image_size}; expected a multiple of 8: "
                 "diffusion pipelines make images of no other size"
             )
-        models = [self._settings_of(name) for name in self.variants]
-        for name, settings in zip(self.variants, models, strict=True):
-            if settings.model == "hrnet" and settings.task != "semantic":
-                raise ValueError(
-                    f"variants.{name}: the task is {settings.task}, and hrnet gives a class for "
-                    "each pixel alone; write model: mask2former or eomt, or task: semantic"
-                )
-        zooming = sorted({m.model for m in models if m.resize == "zoom"})
-        if self.dataset.fit == "native" and self.dataset.name != "scenes" and zooming:
-            raise ValueError(
-                "dataset.fit is 'native', so samples differ in size, but "
-                f"train_seg.common.resize is 'zoom' for {' and '.join(zooming)}; set it to "
-                "short_side or scale_jitter"
-            )
+        self._check_models()
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
-        if unknown := set(self.methods) - set(SYNTHESIS_METHODS):
+        self._check_recipes()
+        if unknown := set(self.methods) - set(self.synthetic_stores):
             raise ValueError(
-                f"'methods' holds {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}"
+                f"'methods' holds {sorted(unknown)}; known: {', '.join(self.synthetic_stores)}"
             )
         for key, values in (
             ("methods", self.methods),
@@ -124,6 +115,11 @@ class SegGenConfig(Section):
             if len(set(values)) != len(values):
                 raise ValueError(f"{key!r} repeats a value: {list(values)}")
         for name, variant in self.variants.items():
+            if unknown := set(variant.methods) - set(self.synthetic_stores):
+                raise ValueError(
+                    f"variants.{name}: unknown synthetic source {sorted(unknown)}; known: "
+                    f"{', '.join(self.synthetic_stores)}"
+                )
             if unchecked := set(variant.methods) - set(self.methods):
                 raise ValueError(
                     f"variants.{name} reads {', '.join(sorted(unchecked))}, which 'methods' lacks: "
@@ -141,6 +137,51 @@ class SegGenConfig(Section):
                 "(known_classes); a judge has to know all"
             )
         return self
+
+    def _check_models(self) -> None:
+        models = [self._settings_of(name) for name in self.variants]
+        for name, settings in zip(self.variants, models, strict=True):
+            if settings.model == "hrnet" and settings.task != "semantic":
+                raise ValueError(
+                    f"variants.{name}: the task is {settings.task}, and hrnet gives a class for "
+                    "each pixel alone; write model: mask2former or eomt, or task: semantic"
+                )
+        zooming = sorted({m.model for m in models if m.resize == "zoom"})
+        if self.dataset.fit == "native" and self.dataset.name != "scenes" and zooming:
+            raise ValueError(
+                "dataset.fit is 'native', so samples differ in size, but "
+                f"train_seg.common.resize is 'zoom' for {' and '.join(zooming)}; set it to "
+                "short_side or scale_jitter"
+            )
+
+    @property
+    def synthetic_stores(self) -> tuple[str, ...]:
+        """Names of the folders below data/synthetic: methods, then mask recipes."""
+        return (*SYNTHESIS_METHODS, *self.mask_recipe)
+
+    def attention_settings(self, name: str) -> SeeDiffConfig | DiffuMaskConfig:
+        """Return the settings of an attention method or of a mask recipe.
+
+        Raises:
+            ValueError: the recipe can't be used, or params.yaml has no section for its method.
+        """
+        recipe = self.mask_recipe.get(name)
+        section = getattr(self, name if recipe is None else recipe.method)
+        if section is None:
+            raise ValueError("params.yaml has no section 'diffumask', which this method needs")
+        return section if recipe is None else recipe.settings_for(section)
+
+    def _check_recipes(self) -> None:
+        for name in self.mask_recipe:
+            if name in SYNTHESIS_METHODS:
+                raise ValueError(
+                    f"mask_recipe.{name} has the name of a method, whose folder it would fill; "
+                    "choose another one"
+                )
+            try:
+                self.attention_settings(name)
+            except ValueError as error:
+                raise ValueError(f"mask_recipe.{name}.{error}") from None
 
     def _check_transfers(self) -> None:
         for name, transfer in self.transfer.items():

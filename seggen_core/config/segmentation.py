@@ -23,7 +23,9 @@ SYNTHESIS_METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 
 
 _INPUT = re.compile(r"data/(real|synthetic)/[A-Za-z0-9_./-]+")
-"""What an arm may read: outs of the stages dataset, masksyn, imgsyn, seediff and diffumask."""
+"""What an arm may read: outs of the stages dataset, masksyn, imgsyn, seediff, diffumask and
+mask_recipe.
+"""
 
 
 class SyntheticAugmentConfig(Section):
@@ -148,11 +150,6 @@ class VariantConfig(Section):
                     f"reads names {path!r}; expected paths below data/real or data/synthetic, such "
                     "as data/synthetic/masksyn"
                 )
-        unknown = set(self.methods) - set(SYNTHESIS_METHODS)
-        if unknown:
-            raise ValueError(
-                f"unknown synthetic source {sorted(unknown)}; known: {', '.join(SYNTHESIS_METHODS)}"
-            )
         if self.real == "none" and not self.methods:
             raise ValueError(
                 "the arm has no data: 'real' is none and 'reads' names nothing under data/synthetic"
@@ -263,8 +260,9 @@ class EvaluateConfig(Section):
     max_side: Size | None = None
     """Largest long side in pixels beside `short_side`; None sets no limit."""
     multi_scale: MultiScaleConfig | None = None
-    """Score each arm at several scales, too (`miou_ms`), which takes as many times as long as there
-    are scales and flips; None scores at one.
+    """Score each arm with task "semantic" at several scales, too (`miou_ms`), which takes as many
+    times as long as there are scales and flips; None scores at one. Segments and instances of
+    several scales can't be averaged, so other arms are scored at one, as Mask2Former's authors do.
     """
 
     groups: dict[Slug, ClassGroups] = Field(default_factory=dict)

@@ -85,7 +85,9 @@ class SuiteFile(Section):
     note: str | None = None
     """What a reader has to know about the figures."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """What the suite changes in params.yaml: mappings are merged, everything else is replaced."""
+    """What the suite changes in params.yaml: mappings are merged, the names of `methods` are added,
+    and everything else is replaced.
+    """
     scores: dict[str, str] = Field(min_length=1)
     """Columns of its table: the heading of each score of metrics.json, by its name there ("miou",
     "groups/diffumask/bus").
@@ -141,7 +143,9 @@ def merge_params(
     for name, value in changes.items():
         place = f"{key}.{name}" if key else str(name)
         present = tree.get(name)
-        if isinstance(value, Mapping) and isinstance(present, dict):
+        if place == "methods" and isinstance(present, list):
+            present += [method for method in value if method not in present]
+        elif isinstance(value, Mapping) and isinstance(present, dict):
             replaced += merge_params(present, value, key=place)
         elif name not in tree or present is None or present in ([], {}):
             tree[name] = value

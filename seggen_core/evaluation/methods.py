@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seggen_core.config import SYNTHESIS_METHODS
+from seggen_core.config import SegGenConfig
 from seggen_core.errors import ConfigError, SampleStoreError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore, open_partitions
@@ -49,9 +49,9 @@ class MethodSamples:
         return all(store.index["source_key"].isna().all() for store in self.partitions.values())
 
 
-def check_method(name: str | None) -> str:
-    """Return the name of a synthetic method; ConfigError lists the known ones for any other."""
-    if name not in SYNTHESIS_METHODS:
-        known = ", ".join(SYNTHESIS_METHODS)
+def check_method(name: str | None, *, config: SegGenConfig) -> str:
+    """Return the name of a synthetic method or mask recipe; ConfigError lists the known ones."""
+    if name not in config.synthetic_stores:
+        known = ", ".join(config.synthetic_stores)
         raise ConfigError(f"there is no synthetic method {name!r}; known: {known}")
     return name

@@ -70,8 +70,8 @@ class Comparison:
         """
         return cls(
             arms=read_arms(config, paths=paths, taxonomy=taxonomy),
-            judges=read_judges(paths=paths, taxonomy=taxonomy),
-            memorization=read_memorization(paths=paths),
+            judges=read_judges(config.synthetic_stores, paths=paths, taxonomy=taxonomy),
+            memorization=read_memorization(config.synthetic_stores, paths=paths),
             taxonomy=taxonomy,
             baseline=config.ablation.baseline,
             title=f"Ablation: {config.profile}",

@@ -51,9 +51,14 @@ class Workload:
 
     @cached_property
     def methods(self) -> set[str]:
-        """The synthetic methods that arms read or `methods` names."""
+        """The synthetic methods and mask recipes that arms read or `methods` names.
+
+        The method of a recipe is among them, since it runs first.
+        """
         read = {m for variant in self.config.variants.values() for m in variant.methods}
-        return read | set(self.config.methods)
+        named = read | set(self.config.methods)
+        recipes = self.config.mask_recipe
+        return named | {recipes[name].method for name in named if name in recipes}
 
     @property
     def basis(self) -> str:
@@ -85,6 +90,9 @@ class Workload:
         Raises:
             ConfigError: params.yaml has no section for it.
         """
+        if method in self.config.mask_recipe:
+            per_class = self.config.attention_settings(method).samples_per_class
+            return len(self.config.classes) * per_class
         section = getattr(self.config, method)
         if section is None:
             raise ConfigError(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from seggen_core.config import DiffusionTrainingConfig, RandomCrops, SamplingConfig
+from seggen_core.config.mask_recipe import has_same_images
 from seggen_core.reports.plan_inputs import PUBLISHED_SIZES, Workload
 
 _TRAIN_PASSES = 3.9
@@ -70,6 +71,7 @@ def estimate_stages(workload: Workload) -> list[StagePlan]:
     }
     plans += [estimate(workload) for method, estimate in estimates.items() if method in wanted]
     plans += [
+        *([estimate_mask_recipe(workload)] if wanted & set(workload.config.mask_recipe) else []),
         estimate_train_seg(workload),
         estimate_evaluate(workload),
         *([estimate_transfer(workload)] if workload.config.transfer else []),
@@ -154,6 +156,25 @@ def estimate_diffumask(w: Workload) -> StagePlan:
         "diffumask: without the training of its AffinityNet and of the networks of noise learning"
     )
     return _attention_plan(w, "diffumask", drawn=drawn, further_notes=(note,))
+
+
+def estimate_mask_recipe(w: Workload) -> StagePlan:
+    """Estimate the stores of the mask recipes, and the sampling of those with other images."""
+    names = [name for name in w.config.mask_recipe if name in w.methods]
+    counts = {name: w.num_samples(name) for name in names}
+    hours, own = 0.0, 0
+    for name in names:
+        settings, method = w.config.attention_settings(name), w.config.mask_recipe[name].method
+        if not has_same_images(settings, w.config.attention_settings(method)):
+            seconds = _sampling_seconds(settings.sampling, unet=w.unet_s, vae=w.vae_s)
+            hours, own = hours + counts[name] * seconds / 3600, own + 1
+    total = sum(counts.values())
+    note = (
+        "mask_recipe: if its recipes are in params.yaml before their method runs; else the images "
+        "are sampled once more, for all of them"
+    )
+    work = f"{total:,} samples, {own} of {len(names)} with images of their own"
+    return StagePlan("mask_recipe", len(names), work, hours, total * w.picture_gb, w.basis, (note,))
 
 
 def estimate_train_seg(w: Workload) -> StagePlan:

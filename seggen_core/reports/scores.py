@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seggen_core.config import SYNTHESIS_METHODS, SegGenConfig, Task
+from seggen_core.config import SegGenConfig, Task
 from seggen_core.errors import SegGenError
 from seggen_core.metrics.tasks import FIGURES, PER_CLASS
 from seggen_core.project.artefacts import damaged, is_there, read_artefact
@@ -165,10 +165,12 @@ def _segment_seeds(seeds: Any, *, task: Task) -> Any:
     }
 
 
-def read_judges(*, paths: ProjectPaths, taxonomy: Taxonomy) -> list[JudgeScores]:
-    """Return the judge's scores of every method that has been judged."""
+def read_judges(
+    methods: Sequence[str], *, paths: ProjectPaths, taxonomy: Taxonomy
+) -> list[JudgeScores]:
+    """Return the judge's scores of every one of the methods that has been judged."""
     judges = []
-    for method in SYNTHESIS_METHODS:
+    for method in methods:
         file = paths.report("judge", method) / "metrics.json"
         if not is_there(file):
             continue
@@ -185,12 +187,9 @@ def read_judges(*, paths: ProjectPaths, taxonomy: Taxonomy) -> list[JudgeScores]
     return judges
 
 
-def read_memorization(*, paths: ProjectPaths) -> list[MemorizationScores]:
-    """Return the distances of every method that has been compared with the training set."""
-    files = {
-        method: paths.report("memorization", method) / "metrics.json"
-        for method in SYNTHESIS_METHODS
-    }
+def read_memorization(methods: Sequence[str], *, paths: ProjectPaths) -> list[MemorizationScores]:
+    """Return the distances of those methods that have been compared with the training set."""
+    files = {method: paths.report("memorization", method) / "metrics.json" for method in methods}
     return [
         _validate(
             MemorizationScores,

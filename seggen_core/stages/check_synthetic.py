@@ -20,7 +20,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         ConfigError: there is no such method.
         SampleStoreError: the partition of a listed class is missing or of another dataset.
     """
-    method, taxonomy = check_method(item), Taxonomy.read(paths.taxonomy)
+    method, taxonomy = check_method(item, config=config), Taxonomy.read(paths.taxonomy)
     folder = paths.synthetic(method)
     stores = open_partitions(folder, classes=config.classes, taxonomy=taxonomy)
     slugs = [store.folder.name for store in stores]

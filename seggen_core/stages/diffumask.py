@@ -1,17 +1,15 @@
 """Stage `diffumask`: images of one class with masks from cross-attention alone.
 
-Thresholds and filter are learned from the class itself.
+Thresholds and filter are learned from the class itself. Masks of the mask recipes are made
+meanwhile, and kept for the stage `mask_recipe`.
 """
-
-from functools import partial
 
 from seggen_core.config import SegGenConfig
 from seggen_core.errors import ConfigError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stage import open_stage
-from seggen_core.synthesis.attention_partition import attention_partition
 from seggen_core.synthesis.diffumask import DiffuMask
-from seggen_core.synthesis.partition import make_partition
+from seggen_core.synthesis.mask_recipes import make_attention_partition
 
 
 def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
@@ -21,13 +19,12 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
 
     Raises:
         ConfigError: params.yaml has no section `diffumask`.
-        SegGenError: as `attention_partition`.
+        SegGenError: as `make_attention_partition`.
     """
-    settings = config.diffumask
-    if settings is None:
+    if config.diffumask is None:
         raise ConfigError(
             "params.yaml has no section 'diffumask', which this stage needs; "
             "its keys are in seggen_core/config"
         )
     with open_stage("diffumask", item=item, config=config, paths=paths) as stage:
-        make_partition(stage, partial(attention_partition, DiffuMask, stage, settings))
+        make_attention_partition(stage, DiffuMask)

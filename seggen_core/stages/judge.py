@@ -20,7 +20,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         ConfigError: there is no such method, or no such variant as `judge.variant`.
         SampleStoreError: the method has no sample.
     """
-    method, settings = check_method(item), config.judge
+    method, settings = check_method(item, config=config), config.judge
     find_variant(config, settings.variant)
     require_checkpoint(settings.variant, paths=paths, checks=config.checks)
     with open_stage("judge", item=item, config=config, paths=paths) as stage:

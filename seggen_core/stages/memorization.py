@@ -18,7 +18,7 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
         ConfigError: there is no such method.
         SampleStoreError: the method has no sample.
     """
-    method, settings = check_method(item), config.memorization
+    method, settings = check_method(item, config=config), config.memorization
     with open_stage("memorization", item=item, config=config, paths=paths) as stage:
         samples = MethodSamples.open(paths, method=method, classes=config.classes)
         train, validation = SampleStore(paths.real("train")), SampleStore(paths.real("val"))

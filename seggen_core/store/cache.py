@@ -65,8 +65,12 @@ class RecordCache:
         folder: the cache.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, wait: bool = False) -> None:
         """Open `folder`, which is created where it doesn't exist, and find its records.
+
+        Args:
+            folder: the cache.
+            wait: until no other process has it open.
 
         Raises:
             SampleStoreError: another process has opened it.
@@ -79,7 +83,7 @@ class RecordCache:
         self._num_committed = self._num_pending = 0
         with self._storage_errors():
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open_locked(folder / _LOCK)
+            self._lock = open_locked(folder / _LOCK, wait=wait)
         try:
             with self._storage_errors():
                 self._find_records()

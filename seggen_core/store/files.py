@@ -35,10 +35,12 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def open_locked(path: Path) -> int:
+def open_locked(path: Path, *, wait: bool = False) -> int:
     """Open a file that no other process may open this way meanwhile.
 
-    The file is created where it doesn't exist.
+    Args:
+        path: the file; it is created where it doesn't exist.
+        wait: until no other process holds the lock.
 
     Returns:
         The file's descriptor; the lock lasts until it is closed or the process ends.
@@ -51,7 +53,7 @@ def open_locked(path: Path) -> int:
     try:
         # A POSIX lock, unlike flock, isn't inherited by forked workers, which may outlive a killed
         # process for some seconds.
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
         if error.errno not in (errno.EACCES, errno.EAGAIN):

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -44,16 +45,32 @@ def to_segmentation_map(
     return table[labels]
 
 
+@dataclass(frozen=True, eq=False)
+class MaskSink(Generic[Settings]):
+    """A store that gets masks of the images of one class.
+
+    Attributes:
+        store: name of the method or mask recipe, whose folder it fills.
+        settings: the method's section as it holds for the store and the class.
+        cache: of its records.
+    """
+
+    store: str
+    settings: Settings
+    cache: RecordCache
+
+
 class AttentionMethod(ABC, Generic[Settings]):
     """One class of one of the methods, with its pipeline on the device.
 
     Attributes:
         noun: what it calls its attempts in messages.
         advice: what to change where no attempt is accepted.
-        name: "seediff" or "diffumask"; names streams and keys.
-        settings: the method's section as it holds for the class.
+        name: "seediff" or "diffumask"; names streams.
+        own: the store that is made; `store`, `settings` and `cache` are its.
+        others: stores with the same images. Their records are made with those of `own`, from the
+            same calls of the network.
         stage: the method and the class.
-        cache: what earlier runs have made.
         target: the class.
         seed: of the project.
         image_size: side of the images in pixels.
@@ -65,13 +82,15 @@ class AttentionMethod(ABC, Generic[Settings]):
     noun: ClassVar[str]
     advice: ClassVar[str]
 
-    def __init__(self, stage: Stage, settings: Settings, *, cache: RecordCache) -> None:
+    def __init__(
+        self, stage: Stage, own: MaskSink[Settings], *, others: Sequence[MaskSink[Settings]] = ()
+    ) -> None:
         """Load the foundation and read the prompts.
 
         Args:
             stage: the method and the class.
-            settings: the method's section.
-            cache: what earlier runs have made.
+            own: the store to make.
+            others: stores with the same images, whose records are made with it.
 
         Raises:
             ConfigError: no class has the stage's slug, or `ignore_background` is off and none is
@@ -79,15 +98,13 @@ class AttentionMethod(ABC, Generic[Settings]):
             FoundationError: the foundation can't be loaded.
             PromptError: a prompt file is unreadable, or has no prompt of the class.
         """
-        self.stage, self.cache, self.name = stage, cache, stage.name
+        self.stage, self.name, self.own, self.others = stage, stage.name, own, others
+        self.store, self.cache = own.store, own.cache
+        self.settings: Settings = own.settings
         self.target: SegmentationClass = stage.taxonomy.by_slug(stage.class_slug)
-        self.settings: Settings = settings.for_class(self.target.slug)
         self.seed, self.image_size = stage.config.seed, stage.config.dataset.image_size
-        self._background_id = (
-            IGNORE_INDEX
-            if settings.ignore_background
-            else stage.taxonomy.by_slug("background").train_id
-        )
+        for sink in (own, *others):
+            self._background_id(sink)  # refuses what has none, before anything is sampled
         foundation = stage.paths.model("foundation")
         self.pipeline: Any = load_pipeline(foundation).to(stage.device)
         stage.run.log_input(name="foundation", path=foundation)
@@ -132,6 +149,11 @@ class AttentionMethod(ABC, Generic[Settings]):
         """Return the digest of the story's record; None where a later run can't use it."""
         return None
 
+    def _background_id(self, sink: MaskSink[Settings]) -> int:
+        if sink.settings.ignore_background:
+            return IGNORE_INDEX
+        return self.stage.taxonomy.by_slug("background").train_id
+
     def noise(self, attempt: int) -> torch.Generator:
         """Return a fresh generator for the noise of an attempt."""
         return torch_generator(self.seed, self.name, self.target.slug, attempt)
@@ -144,12 +166,19 @@ class AttentionMethod(ABC, Generic[Settings]):
         return json_digest(parts, length=32)
 
     def encode(
-        self, attempt: int, *, image: np.ndarray, labels: np.ndarray, quality: dict[str, float]
+        self,
+        attempt: int,
+        sink: MaskSink[Settings],
+        *,
+        image: np.ndarray,
+        labels: np.ndarray,
+        quality: dict[str, float],
     ) -> EncodedSample:
         """Return the sample of an attempt.
 
         Args:
             attempt: its number.
+            sink: the store that gets it.
             image: uint8 [H, W, 3].
             labels: uint8 [H, W], see `to_segmentation_map`.
             quality: scores by name.
@@ -167,9 +196,9 @@ class AttentionMethod(ABC, Generic[Settings]):
         segmentation_map = to_segmentation_map(
             labels,
             train_ids=[c.train_id for c in prompt.classes],
-            background_id=self._background_id,
+            background_id=self._background_id(sink),
         )
-        key = f"{self.name}-{self.target.slug}-{attempt:06d}"
+        key = f"{sink.store}-{self.target.slug}-{attempt:06d}"
         sample = Sample(key, image, segmentation_map, None, metadata)
         num_classes = len(self.stage.taxonomy)
-        return encode_sample(sample, num_classes=num_classes, **self.settings.encoding)
+        return encode_sample(sample, num_classes=num_classes, **sink.settings.encoding)

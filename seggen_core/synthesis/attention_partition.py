@@ -10,9 +10,8 @@ from seggen_core.errors import AttentionError
 from seggen_core.project.publish import write_json
 from seggen_core.project.storage import storage_errors
 from seggen_core.stage import Stage
-from seggen_core.store.cache import RecordCache
 from seggen_core.store.reader import SampleStore, SampleStoreWriter
-from seggen_core.synthesis.attention_method import AttentionMethod, Settings
+from seggen_core.synthesis.attention_method import AttentionMethod, MaskSink, Settings
 from seggen_core.synthesis.attention_previews import NUM_PICTURES, draw_previews
 from seggen_core.synthesis.outcomes import summarize, write_attempts
 from seggen_core.synthesis.partition import FinishedPartition, describe_origin
@@ -23,22 +22,23 @@ logger = logging.getLogger(__name__)
 def attention_partition(
     method_class: type[AttentionMethod[Settings]],
     stage: Stage,
-    settings: Settings,
-    cache: RecordCache,
+    own: MaskSink[Settings],
     folder: Path,
+    *,
+    others: Sequence[MaskSink[Settings]] = (),
 ) -> FinishedPartition:
-    """Make one class partition of a method.
+    """Make one class partition of a method or of a mask recipe.
 
-    Attempts are found in `cache` or made and added to it, so a run that was killed goes on after
-    its last commit. The store is the same bytes either way. attempts.jsonl has every attempt with
-    its prompt, its scores and why it was rejected.
+    Attempts are found in the store's cache or made and added to it, so a run that was killed goes
+    on after its last commit. The store is the same bytes either way. attempts.jsonl has every
+    attempt with its prompt, its scores and why it was rejected.
 
     Args:
         method_class: SeeDiff or DiffuMask.
         stage: the method and the class.
-        settings: the method's section.
-        cache: what earlier runs have made.
+        own: the store to make.
         folder: emptied, and filled with the store.
+        others: stores with the same images, whose records are made with it.
 
     Raises:
         ConfigError: no class has the stage's slug, or `ignore_background` is off and none is
@@ -49,12 +49,12 @@ def attention_partition(
             gave a usable mask.
         StorageError: the disk is full or not writable; what was committed is kept.
     """
-    method = method_class(stage, settings, cache=cache)
+    method = method_class(stage, own, others=others)
     attempts = method.attempts()
     accepted = [a.attempt for a in attempts if a.is_accepted]
     summary = summarize(attempts)
     _report(method, summary)
-    with storage_errors(folder, kept=f"What was committed is kept in {cache.folder}."):
+    with storage_errors(folder, kept=f"What was committed is kept in {own.cache.folder}."):
         keys = _write_store(method, accepted, summary=summary, folder=folder)
         write_attempts(folder / "attempts.jsonl", attempts)
         write_json(folder / "metrics.json", summary)
@@ -62,19 +62,19 @@ def attention_partition(
     metrics |= {f"quality/{name}": value for name, value in summary["quality"].items()}
     metrics |= {f"rejected/{name}": float(n) for name, n in summary["rejected"].items()}
     digests = {key: method.digest(attempt) for key, attempt in zip(keys, accepted, strict=True)}
-    others = [method.digest(a.attempt) for a in attempts if not a.is_accepted]
-    others += [method.story_digest(attempt) for attempt in accepted[:NUM_PICTURES]]
+    further = [method.digest(a.attempt) for a in attempts if not a.is_accepted]
+    further += [method.story_digest(attempt) for attempt in accepted[:NUM_PICTURES]]
     return FinishedPartition(
         folder,
         metrics,
         {key: digest for key, digest in digests.items() if digest is not None},
-        [digest for digest in others if digest is not None],
+        [digest for digest in further if digest is not None],
     )
 
 
 def _report(method: AttentionMethod[Any], summary: dict[str, Any]) -> None:
     """Log what was rejected; AttentionError where nothing was accepted."""
-    name, target, needed = method.name, method.target, method.settings.samples_per_class
+    name, target, needed = method.store, method.target, method.settings.samples_per_class
     num_attempts, noun = summary["attempts"], method.noun.split()[0]
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected"].items())
     if not summary["accepted"]:
@@ -111,7 +111,7 @@ def _write_store(
         for attempt in accepted:
             writer.append(method.sample(attempt))
         about = {
-            "method": method.name,
+            "method": method.store,
             "class_slug": method.target.slug,
             **describe_origin(method.stage, trained_on_real=False),
             "params": settings.model_dump(mode="json", exclude=settings.encoding_fields),

@@ -1,6 +1,7 @@
 """Images from a text-to-image pipeline, with the attention that made them."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,18 +70,49 @@ def run_with_capture(
         image_size: side of the images in pixels.
         request: what to record; attention maps are float32 always.
     """
+    (captured,) = run_with_captures(
+        pipeline,
+        prompts=prompts,
+        generators=generators,
+        sampling=sampling,
+        image_size=image_size,
+        requests=[request],
+    )
+    return captured
+
+
+def run_with_captures(
+    pipeline: Any,
+    *,
+    prompts: Sequence[ClassPrompt],
+    generators: Sequence[torch.Generator],
+    sampling: SamplingConfig,
+    image_size: int,
+    requests: Sequence[CaptureRequest],
+) -> list[CapturedImages]:
+    """Do as `run_with_capture` for several requests at once: the images are made once.
+
+    Returns:
+        The images with the attention of each request. A recorder may hold more resolutions than its
+        request names; each map has the same bits as if it alone had been recorded.
+    """
     device = pipeline.unet.device
-    with (
-        capture_attention(
-            pipeline.unet,
-            class_tokens=[list(p.tokens) for p in prompts],
-            cross_layers=request.cross_layers,
-            cross_resolutions=request.cross_resolutions,
-            self_resolutions=request.self_resolutions,
-            per_layer=request.per_layer,
-        ) as recorder,
-        autocast(device, resolve_precision(sampling.precision, device)),
-    ):
+    merged = _merge(requests)
+    with ExitStack() as stack:
+        recorders = {
+            layers: stack.enter_context(
+                capture_attention(
+                    pipeline.unet,
+                    class_tokens=[list(p.tokens) for p in prompts],
+                    cross_layers=layers,
+                    cross_resolutions=request.cross_resolutions,
+                    self_resolutions=request.self_resolutions,
+                    per_layer=request.per_layer,
+                )
+            )
+            for layers, request in merged.items()
+        }
+        stack.enter_context(autocast(device, resolve_precision(sampling.precision, device)))
         latents = sample_latents(
             pipeline,
             sampling,
@@ -97,4 +129,28 @@ def run_with_capture(
         _, flags = pipeline.run_safety_checker(images, device, torch.float32)
         for k, is_flagged in enumerate(flags or ()):
             status[k] = FLAGGED_IMAGE if is_flagged else status[k]
-    return CapturedImages(images.mul(255).round(), status, recorder)
+    pixels = images.mul(255).round()
+    return [CapturedImages(pixels, status, recorders[_layers(request)]) for request in requests]
+
+
+def _layers(request: CaptureRequest) -> tuple[str, ...] | None:
+    return None if request.cross_layers is None else tuple(request.cross_layers)
+
+
+def _merge(requests: Sequence[CaptureRequest]) -> dict[tuple[str, ...] | None, CaptureRequest]:
+    """Return one request for each choice of layers: a recorder averages over one such choice."""
+    merged: dict[tuple[str, ...] | None, CaptureRequest] = {}
+    for request in requests:
+        layers = _layers(request)
+        other = merged.get(layers, request)
+        merged[layers] = CaptureRequest(
+            layers,
+            _union(other.cross_resolutions, request.cross_resolutions),
+            _union(other.self_resolutions, request.self_resolutions),
+            other.per_layer or request.per_layer,
+        )
+    return merged
+
+
+def _union(first: Sequence[int] | None, second: Sequence[int] | None) -> list[int] | None:
+    return None if first is None or second is None else sorted({*first, *second})

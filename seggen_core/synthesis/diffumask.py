@@ -32,9 +32,9 @@ from seggen_core.generators.foundation import vae_scale_factor
 from seggen_core.generators.sampling import make_scheduler
 from seggen_core.store.format import EncodedSample
 from seggen_core.store.records import Record, pack_array, unpack_array
-from seggen_core.synthesis.attention_method import AttentionMethod
+from seggen_core.synthesis.attention_method import AttentionMethod, MaskSink
 from seggen_core.synthesis.attention_previews import MaskStory
-from seggen_core.synthesis.captured_images import CaptureRequest, run_with_capture
+from seggen_core.synthesis.captured_images import CaptureRequest, run_with_captures
 from seggen_core.synthesis.mask_quality import mask_status, soft_mask_quality
 from seggen_core.synthesis.noise_learning import cross_validated_confidence, least_confident
 from seggen_core.synthesis.outcomes import Attempt
@@ -109,6 +109,7 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
         """Return the sample of an accepted candidate."""
         return self.encode(
             attempt,
+            self.own,
             image=self._candidates.images[attempt],
             labels=self._labelled.labels[attempt],
             quality=self._labelled.quality[attempt],
@@ -131,23 +132,17 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
     @cached_property
     def _candidates(self) -> Candidates:
         """All candidates; each call of the network is committed."""
-        sampling = self.settings.sampling
-        relevant = self.settings.model_dump(
-            mode="json", include={"sampling", "cross_attention_layers"}
-        )
-        count, micro = num_candidates(self.settings), sampling.micro_batch_size
-        digests = [self.attempt_digest(k, relevant) for k in range(count)]
-        self.pipeline.scheduler = make_scheduler(self.pipeline, sampling)
+        count, micro = num_candidates(self.settings), self.settings.sampling.micro_batch_size
+        self.pipeline.scheduler = make_scheduler(self.pipeline, self.settings.sampling)
         records: list[Record] = []
         starts = range(0, count, micro)
-        for start in tqdm(starts, desc=f"diffumask {self.target.slug}", unit="call", disable=None):
-            call = digests[start : start + micro]
-            whole = [record for record in map(self.cache.find, call) if record is not None]
+        title = f"{self.store} {self.target.slug}"
+        for start in tqdm(starts, desc=title, unit="call", disable=None):
+            call = range(start, start + micro)
+            whole = self._found(self.own, call)
             if len(whole) < micro:
-                whole = self._make_call(range(start, start + micro))
-                for digest, record in zip(call, whole, strict=True):
-                    self.cache.add(digest, record)
-                self.cache.commit()
+                self._make_call(call)
+                whole = [self.cache.read_back(digest) for digest in self._digests(self.own, call)]
             records += whole
         return Candidates(
             images=np.stack([unpack_array(record.members["image"]) for record in records]),
@@ -155,27 +150,44 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
             status=[record.info["status"] for record in records],
         )
 
+    def _digests(self, sink: MaskSink[DiffuMaskConfig], attempts: range) -> list[str]:
+        relevant = sink.settings.model_dump(
+            mode="json", include={"sampling", "cross_attention_layers"}
+        )
+        return [self.attempt_digest(k, relevant) for k in attempts]
+
+    def _found(self, sink: MaskSink[DiffuMaskConfig], attempts: range) -> list[Record]:
+        found = map(sink.cache.find, self._digests(sink, attempts))
+        return [record for record in found if record is not None]
+
     @torch.no_grad()
-    def _make_call(self, attempts: range) -> list[Record]:
-        layers = self.settings.cross_attention_layers
-        captured = run_with_capture(
+    def _make_call(self, attempts: range) -> None:
+        """Make one call of the network, and commit it to every store that lacks some of it.
+
+        That of `own` comes last, so that a run that was killed in between makes the call again.
+        """
+        lacking = [s for s in self.others if len(self._found(s, attempts)) < len(attempts)]
+        sinks = [*lacking, self.own]
+        captures = run_with_captures(
             self.pipeline,
             prompts=[self.prompts[k] for k in attempts],
             generators=[self.noise(k) for k in attempts],
             sampling=self.settings.sampling,
             image_size=self.image_size,
-            request=CaptureRequest(cross_layers=layers, self_resolutions=[]),
+            requests=[
+                CaptureRequest(cross_layers=s.settings.cross_attention_layers, self_resolutions=[])
+                for s in sinks
+            ],
         )
         size = self.image_size // vae_scale_factor(self.pipeline)
-        images = captured.arrays
-        scores = captured.recorder.mean_cross_map(size)[:, 0].cpu().numpy()
-        return [
-            Record(
-                {"status": status},
-                {"image": pack_array(images[k]), "scores": pack_array(scores[k])},
-            )
-            for k, status in enumerate(captured.status)
-        ]
+        for sink, captured in zip(sinks, captures, strict=True):
+            images = captured.arrays
+            scores = captured.recorder.mean_cross_map(size)[:, 0].cpu().numpy()
+            digests = self._digests(sink, attempts)
+            for k, (digest, status) in enumerate(zip(digests, captured.status, strict=True)):
+                members = {"image": pack_array(images[k]), "scores": pack_array(scores[k])}
+                sink.cache.add(digest, Record({"status": status}, members))
+            sink.cache.commit()
 
 
 def label_candidates(

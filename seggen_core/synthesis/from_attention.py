@@ -22,7 +22,7 @@ from seggen_core.errors import AttentionError
 from seggen_core.generators.foundation import vae_scale_factor
 from seggen_core.generators.sampling import use_scheduler
 from seggen_core.project.chunks import padded_chunks
-from seggen_core.synthesis.captured_images import CapturedImages, CaptureRequest, run_with_capture
+from seggen_core.synthesis.captured_images import CapturedImages, CaptureRequest, run_with_captures
 from seggen_core.synthesis.mask_quality import mask_quality, mask_status
 from seggen_core.synthesis.prompts import ClassPrompt
 from seggen_core.taxonomy import IGNORE_INDEX
@@ -170,7 +170,6 @@ def combine_classes(results: Sequence[ClassMasks]) -> torch.Tensor:
     return torch.where(largest >= 0, winner + 1, outside).to(torch.uint8)
 
 
-@torch.no_grad()
 def generate_from_attention(
     pipeline: Any,
     *,
@@ -193,26 +192,58 @@ def generate_from_attention(
         AttentionError: the network's attention can't be captured, or not at the resolution asked
             for.
     """
-    request = CaptureRequest(
-        cross_layers=config.cross_attention_layers,
-        cross_resolutions=[config.cross_attention_resolution],
-        self_resolutions=seediff_self_resolutions(
-            pipeline.unet, config=config, latent_size=image_size // vae_scale_factor(pipeline)
-        ),
+    (samples,) = generate_with_recipes(
+        pipeline, prompts=prompts, generators=generators, configs=[config], image_size=image_size
     )
-    calls = []
-    with use_scheduler(pipeline, config.sampling):
-        for rows, num_real in padded_chunks(range(len(prompts)), config.sampling.micro_batch_size):
-            captured = run_with_capture(
+    return samples
+
+
+@torch.no_grad()
+def generate_with_recipes(
+    pipeline: Any,
+    *,
+    prompts: Sequence[ClassPrompt],
+    generators: Callable[[int], torch.Generator],
+    configs: Sequence[SeeDiffConfig],
+    image_size: int,
+) -> list[AttentionSamples]:
+    """Generate one image per prompt, once, and masks of it by several settings.
+
+    Arguments and errors are those of `generate_from_attention`; all `configs` have one sampler.
+
+    Returns:
+        The samples by each of `configs`, with the bits that it alone would give.
+    """
+    latent_size = image_size // vae_scale_factor(pipeline)
+    requests = [
+        CaptureRequest(
+            cross_layers=config.cross_attention_layers,
+            cross_resolutions=[config.cross_attention_resolution],
+            self_resolutions=seediff_self_resolutions(
+                pipeline.unet, config=config, latent_size=latent_size
+            ),
+        )
+        for config in configs
+    ]
+    sampling = configs[0].sampling
+    calls: list[list[AttentionSamples]] = []
+    with use_scheduler(pipeline, sampling):
+        for rows, num_real in padded_chunks(range(len(prompts)), sampling.micro_batch_size):
+            captures = run_with_captures(
                 pipeline,
                 prompts=[prompts[i] for i in rows],
                 generators=[generators(i) for i in rows],
-                sampling=config.sampling,
+                sampling=sampling,
                 image_size=image_size,
-                request=request,
+                requests=requests,
             )
-            calls.append(_samples_of_call(captured, num_real=num_real, config=config))
-    return join_samples(calls)
+            calls.append(
+                [
+                    _samples_of_call(captured, request, num_real=num_real, config=config)
+                    for captured, request, config in zip(captures, requests, configs, strict=True)
+                ]
+            )
+    return [join_samples(parts) for parts in zip(*calls, strict=True)]
 
 
 def join_samples(parts: Sequence[AttentionSamples]) -> AttentionSamples:
@@ -228,14 +259,14 @@ def join_samples(parts: Sequence[AttentionSamples]) -> AttentionSamples:
 
 
 def _samples_of_call(
-    captured: CapturedImages, *, num_real: int, config: SeeDiffConfig
+    captured: CapturedImages, request: CaptureRequest, *, num_real: int, config: SeeDiffConfig
 ) -> AttentionSamples:
     """Return the samples of one network call, of its first `num_real` rows."""
     recorder = captured.recorder
     samples = label_images(
         captured.pixels,
         recorder.cross_map(config.cross_attention_resolution),
-        {r: recorder.self_map(r) for r in recorder.self_resolutions},
+        {r: recorder.self_map(r) for r in request.self_resolutions or ()},
         status=captured.status,
         config=config,
     )

@@ -82,13 +82,13 @@ def make_partition(
         stage.run.log_metrics(partition.metrics)
         with storage_errors(out, kept=f"All that was made is kept in {cache.folder}."):
             stage.publish(partition.folder, out)
-            _write_method_card(out)
+            write_method_card(out)
             cache.keep(out, digests=partition.digests, others=partition.others)
     for picture in sorted(out.glob("*.png")):
         stage.run.log_artifact(picture)
 
 
-def _write_method_card(partition: Path) -> None:
+def write_method_card(partition: Path) -> None:
     """Write README.md beside a method's class partitions, so that the whole folder can be loaded.
 
     It is no stage's output: .dvcignore hides it from the stages that read the method's folder.

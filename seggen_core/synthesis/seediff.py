@@ -6,7 +6,8 @@ Network calls are aligned at multiples of the micro-batch, so that each attempt 
 in the same row of the same call: with several threads kernels round differently for different rows.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
 
@@ -14,12 +15,11 @@ from seggen_core.attention.masks import ACCEPTED
 from seggen_core.config import SeeDiffConfig
 from seggen_core.project.digests import json_digest
 from seggen_core.stage import Stage
-from seggen_core.store.cache import RecordCache
 from seggen_core.store.format import EncodedSample
 from seggen_core.store.records import Record
-from seggen_core.synthesis.attention_method import AttentionMethod
+from seggen_core.synthesis.attention_method import AttentionMethod, MaskSink
 from seggen_core.synthesis.attention_previews import NUM_PICTURES, MaskStory
-from seggen_core.synthesis.from_attention import generate_from_attention
+from seggen_core.synthesis.from_attention import AttentionSamples, generate_with_recipes
 from seggen_core.synthesis.outcomes import Attempt, Outcome
 
 MAX_ATTEMPTS_PER_SAMPLE = 3
@@ -42,11 +42,21 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
     noun = "attempts at"
     advice = "seediff.alpha, beta, the lowest scores or cross_attention_resolution"
 
-    def __init__(self, stage: Stage, settings: SeeDiffConfig, *, cache: RecordCache) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        own: MaskSink[SeeDiffConfig],
+        *,
+        others: Sequence[MaskSink[SeeDiffConfig]] = (),
+    ) -> None:
         """See `AttentionMethod`."""
-        super().__init__(stage, settings, cache=cache)
-        self._relevant = self.settings.model_dump(mode="json", exclude=_OTHER_SETTINGS)
-        self._num_stories = 0
+        super().__init__(stage, own, others=others)
+        self._relevant = {
+            sink.store: sink.settings.model_dump(mode="json", exclude=_OTHER_SETTINGS)
+            | {"store": sink.store}
+            for sink in (own, *others)
+        }
+        self._num_stories = Counter[str]()
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts until `samples_per_class` are accepted, at most three times as many.
@@ -58,7 +68,7 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
         limit = MAX_ATTEMPTS_PER_SAMPLE * needed
         attempts: list[Attempt] = []
         num_accepted = start = 0
-        title = f"seediff {self.target.slug}"
+        title = f"{self.store} {self.target.slug}"
         with tqdm(total=needed, desc=title, unit="image", disable=None) as progress:
             while num_accepted < needed and start < limit:
                 in_flight = min(settings.batch_size, needed - num_accepted, limit - start)
@@ -75,7 +85,10 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
 
     def digest(self, attempt: int) -> str:
         """Return a digest of all that an attempt depends on."""
-        return self.attempt_digest(attempt, self._relevant)
+        return self._digest(self.own, attempt)
+
+    def _digest(self, sink: MaskSink[SeeDiffConfig], attempt: int) -> str:
+        return self.attempt_digest(attempt, self._relevant[sink.store])
 
     def sample(self, attempt: int) -> EncodedSample:
         """Return the sample of an accepted attempt."""
@@ -85,7 +98,10 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
 
     def story_digest(self, attempt: int) -> str:
         """Return a digest of all that the pictures of an attempt depend on."""
-        return json_digest([self.digest(attempt), "story"], length=32)
+        return self._story_digest(self.own, attempt)
+
+    def _story_digest(self, sink: MaskSink[SeeDiffConfig], attempt: int) -> str:
+        return json_digest([self._digest(sink, attempt), "story"], length=32)
 
     def story(self, attempt: int) -> MaskStory:
         """Return what the mask of an accepted attempt came from."""
@@ -109,31 +125,50 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
     def _make(self, indices: Iterable[int], *, with_story: int | None = None) -> None:
         """Make the network calls that some attempts belong to, and commit what comes of them.
 
-        Pictures are kept of the first accepted ones, and of `with_story`.
+        Pictures are kept of the first accepted ones, and of `with_story`. The other stores get what
+        they lack first, so that a run that was killed in between makes the calls again.
         """
         micro = self.settings.sampling.micro_batch_size
         calls = sorted({index // micro for index in indices})
         rows = [index for call in calls for index in range(call * micro, (call + 1) * micro)]
         if not rows:
             return
-        generated = generate_from_attention(
+        lacking = [
+            sink
+            for sink in self.others
+            if any(self._digest(sink, index) not in sink.cache for index in rows)
+        ]
+        sinks = [*lacking, self.own]
+        generated = generate_with_recipes(
             self.pipeline,
             prompts=[self.prompts[index] for index in rows],
             generators=lambda k: self.noise(rows[k]),
-            config=self.settings,
+            configs=[sink.settings for sink in sinks],
             image_size=self.image_size,
         )
+        for sink, samples in zip(sinks, generated, strict=True):
+            self._add(sink, samples, rows=rows, with_story=with_story)
+
+    def _add(
+        self,
+        sink: MaskSink[SeeDiffConfig],
+        samples: AttentionSamples,
+        *,
+        rows: Sequence[int],
+        with_story: int | None,
+    ) -> None:
+        """Add the records of attempts `rows` to a store's cache, and commit them."""
         for k, index in enumerate(rows):
-            status, quality = generated.status[k], generated.quality[k]
+            status, quality = samples.status[k], samples.quality[k]
             sample = None
             if status == ACCEPTED:
                 sample = self.encode(
-                    index, image=generated.images[k], labels=generated.labels[k], quality=quality
+                    index, sink, image=samples.images[k], labels=samples.labels[k], quality=quality
                 )
-                self._num_stories += 1
-                if self._num_stories <= NUM_PICTURES or index == with_story:
-                    maps = {name: m[k] for name, m in generated.maps.items()}
-                    story = MaskStory.from_soft_maps(maps, generated.labels[k])
-                    self.cache.add(self.story_digest(index), story.to_record())
-            self.cache.add(self.digest(index), Outcome(status, quality, sample).to_record())
-        self.cache.commit()
+                self._num_stories[sink.store] += 1
+                if self._num_stories[sink.store] <= NUM_PICTURES or index == with_story:
+                    maps = {name: m[k] for name, m in samples.maps.items()}
+                    story = MaskStory.from_soft_maps(maps, samples.labels[k])
+                    sink.cache.add(self._story_digest(sink, index), story.to_record())
+            sink.cache.add(self._digest(sink, index), Outcome(status, quality, sample).to_record())
+        sink.cache.commit()

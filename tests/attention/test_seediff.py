@@ -150,11 +150,6 @@ def test_the_modules_of_the_ablation_can_be_taken_out():
     cross, self_maps = random_maps()
     tensor, tensors = as_tensors(cross, self_maps)
     settings = {"image_size": 20}
-    rows = {
-        "CAA": ({"expansion": "none", "background_expansion": False}, lambda m, s: m),
-        "CRE": ({"expansion": "once", "background_expansion": False}, lambda m, s: grow(m, s, [4])),
-        "IRE": ({"background_expansion": False}, lambda m, s: grow(m, s, [4, 8])),
-    }
 
     def grow(m, maps, scales):
         for s in scales:
@@ -162,6 +157,19 @@ def test_the_modules_of_the_ablation_can_be_taken_out():
                 literal_expand(maps[s], literal_seeds(literal_upsample(m, s), ALPHA))
             )
         return m
+
+    def grow_each(m, maps):
+        return literal_rescale((literal_upsample(grow(m, maps, [4]), 8) + grow(m, maps, [8])) / 2)
+
+    rows = {
+        "CAA": ({"expansion": "none", "background_expansion": False}, lambda m, s: m),
+        "CRE": ({"expansion": "each", "background_expansion": False}, grow_each),
+        "once": (
+            {"expansion": "once", "background_expansion": False},
+            lambda m, s: grow(m, s, [4]),
+        ),
+        "IRE": ({"background_expansion": False}, lambda m, s: grow(m, s, [4, 8])),
+    }
 
     for name, (changes, literal) in rows.items():
         result = make_masks(tensor, {} if name == "CAA" else tensors, **settings, **changes)

@@ -91,7 +91,7 @@ def test_an_interrupted_run_goes_on_after_its_last_call(paths, monkeypatch):
     out, cache = paths.synthetic("diffumask", "car"), paths.record_cache("diffumask", "car")
     expected = contents(out)
     assert not list(cache.glob("published-*")) and count_added(cache) == 0
-    calls, original = [], candidates_room.run_with_capture
+    calls, original = [], candidates_room.run_with_captures
 
     def interrupt(step):
         def fail(*args, **kwargs):
@@ -104,11 +104,11 @@ def test_an_interrupted_run_goes_on_after_its_last_call(paths, monkeypatch):
 
     shutil.rmtree(out)
     with monkeypatch.context() as patch:
-        patch.setattr(candidates_room, "run_with_capture", interrupt("first run"))
+        patch.setattr(candidates_room, "run_with_captures", interrupt("first run"))
         with pytest.raises(KeyboardInterrupt):
             stage.run(config, paths=paths, item="car")
         assert count_added(cache) == 4  # one call of four
-        patch.setattr(candidates_room, "run_with_capture", interrupt("second run"))
+        patch.setattr(candidates_room, "run_with_captures", interrupt("second run"))
         stage.run(config, paths=paths, item="car")
     assert calls == ["first run", "first run", "second run"] and contents(out) == expected
 
@@ -119,7 +119,7 @@ def test_an_interrupted_run_goes_on_after_its_last_call(paths, monkeypatch):
         calls.append("keep")
         with pytest.raises(KeyboardInterrupt):
             stage.run(config, paths=paths, item="car")
-    monkeypatch.setattr(candidates_room, "run_with_capture", None)
+    monkeypatch.setattr(candidates_room, "run_with_captures", None)
     stage.run(make_config(thresholds=[0.5]), paths=paths, item="car")
     assert contents(out) != expected
 

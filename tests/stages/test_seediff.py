@@ -114,14 +114,14 @@ def test_a_partition_is_written(whole, picky):
 def calls(monkeypatch):
     """Numbers of the attempts of every network call's batch, by the seeds of their noise."""
     made = []
-    original = attempts_room.generate_from_attention
+    original = attempts_room.generate_with_recipes
 
     def generate(*args, **kwargs):
         seeds = [kwargs["generators"](k).initial_seed() for k in range(len(kwargs["prompts"]))]
         made.append(seeds)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(attempts_room, "generate_from_attention", generate)
+    monkeypatch.setattr(attempts_room, "generate_with_recipes", generate)
     return made
 
 
@@ -130,7 +130,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(project, whole, picky, mon
     expected = contents(whole.synthetic("seediff", "car"))
     broken = project("broken")
     owner, name, number = {
-        "between_calls": (attempts_room, "generate_from_attention", 3),
+        "between_calls": (attempts_room, "generate_with_recipes", 3),
         "within_a_call": (RecordCache, "add", 4),
         "at_the_end": (stage_context, "publish", 1),
         "while_kept": (RecordCache, "keep", 1),
@@ -149,7 +149,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(project, whole, picky, mon
             stage.run(make_config(**picky), paths=broken, item="car")
     shutil.rmtree(broken.synthetic("seediff", "car"), ignore_errors=True)  # as DVC does
     if when in ("at_the_end", "while_kept"):
-        monkeypatch.setattr(attempts_room, "generate_from_attention", None)  # all is there
+        monkeypatch.setattr(attempts_room, "generate_with_recipes", None)  # all is there
     stage.run(make_config(**picky), paths=broken, item="car")
     assert contents(broken.synthetic("seediff", "car")) == expected
 
