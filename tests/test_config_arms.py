@@ -7,7 +7,7 @@ import pytest
 
 from seggen_core.config import TrainSegConfig, VariantConfig, load_config
 from seggen_core.errors import ConfigError
-from tests.minimal_config import minimal_config
+from tests.minimal_config import BASELINE, minimal_config
 from tests.test_config import write_params
 
 ARM = {"model": "hrnet", "strategy": "replace", "reads": ["data/synthetic/masksyn", "data/real/a"]}
@@ -65,3 +65,13 @@ def test_a_judge_knows_all_classes() -> None:
     arms = {"baseline": arm, "full_real": arm | {"known_classes": ["car"]}}
     with pytest.raises(ValueError, match=r"judge.variant is 'full_real', which knows some classes"):
         minimal_config({"name": "scenes"}, variants=arms)
+
+
+def test_several_scales_need_a_semantic_arm() -> None:
+    """Segments of several scales can't be averaged: no params.yaml asks for it in vain."""
+    tasks = {"train_seg": {"common": {"task": "panoptic"}}, "evaluate": {"multi_scale": {}}}
+    model = BASELINE | {"model": "mask2former"}
+    with pytest.raises(ValueError, match="multi_scale averages the scores of classes"):
+        minimal_config({"name": "scenes"}, **tasks, variants={"baseline": model})
+    mixed = {"baseline": model, "classes": model | {"task": "semantic"}}
+    assert minimal_config({"name": "scenes"}, **tasks, variants=mixed).evaluate.multi_scale

@@ -157,7 +157,8 @@ def reduced(name: str) -> dict[str, Any]:
         for arm in SHAPES[name].arms
     }
     tree["evaluate"]["batch_size"] = tree["judge"]["batch_size"] = 2
-    tree["evaluate"]["multi_scale"]["scales"] = [1.0, 1.5]
+    if "multi_scale" in tree["evaluate"]:
+        tree["evaluate"]["multi_scale"]["scales"] = [1.0, 1.5]
     return tree
 
 

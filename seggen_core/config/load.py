@@ -146,6 +146,12 @@ class SegGenConfig(Section):
                     f"variants.{name}: the task is {settings.task}, and hrnet gives a class for "
                     "each pixel alone; write model: mask2former or eomt, or task: semantic"
                 )
+        if self.evaluate.multi_scale is not None and all(m.task != "semantic" for m in models):
+            raise ValueError(
+                "evaluate.multi_scale averages the scores of classes, pixel by pixel, which arms "
+                "with task semantic alone have (Mask2Former's authors test the others at one "
+                "scale); remove it: no arm here has that task"
+            )
         zooming = sorted({m.model for m in models if m.resize == "zoom"})
         if self.dataset.fit == "native" and self.dataset.name != "scenes" and zooming:
             raise ValueError(

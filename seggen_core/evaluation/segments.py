@@ -1,5 +1,6 @@
 """The scores of an arm that tells instances apart, on the held-out test split."""
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from seggen_core.segmentation.predict import TestProtocol
 from seggen_core.segmentation.predict_segments import SegmentTask, predict_segments, score_segments
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
+
+logger = logging.getLogger(__name__)
 
 _PICTURE_SIDE = 128
 _MIN_SHOWN = 0.5
@@ -94,6 +97,8 @@ def evaluate_segments(
     Raises:
         ConfigError: a test sample shows things and has no instance map.
     """
+    if settings.multi_scale is not None:
+        logger.info("%s is scored at one scale: its task is %s", arm.folder.name, arm.task)
     protocol = arm.protocol
     if settings.short_side is not None:
         protocol = TestProtocol(settings.short_side, settings.max_side)
