@@ -325,7 +325,8 @@ def check_segmenters(
             coco = paths.report("evaluate", arm) / "coco"
             assert len(read(coco / "truth" / "instances.json")["images"]) == num_test
             continue
-        assert 0 <= metrics["miou"] <= 100 and 0 <= metrics["miou_ms"] <= 100
+        assert 0 <= metrics["miou"] <= 100
+        assert ("miou_ms" in metrics) == (config.evaluate.multi_scale is not None)
         assert validated == [2, 4]
         # Scores are counted on the labels as published.
         confusion = read(paths.report("evaluate", arm) / "confusion.json")["seeds"]["0"]

@@ -142,6 +142,8 @@ def test_an_arm_that_has_not_run_says_how_to_run_it(tmp_path: Path) -> None:
     shutil.copy(FILES[SCENES], tmp_path / "profiles" / "suites")
     write_scores(paths, suite, leave_out="p40")
     report = SuiteReport.read(config_of(SCENES), name=SCENES, paths=paths)
+    assert "another arm in mIoU, seed by seed" in report.markdown()
+    assert "41.1\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.5" in report.markdown()
     assert "p\\_aug 0.4: not run: dvc repro evaluate@p40" in report.markdown().replace(
         "p_aug", "p\\_aug"
     )
@@ -192,6 +194,20 @@ def test_a_suite_goes_into_params_yaml_and_comments_stay(
     assert main(["--params", str(project), "suites"]) == 0
     printed = capsys.readouterr().out
     assert f"* {SCENES}" in printed and all(name in printed for name in FILES)
+
+
+def test_names_of_methods_are_added() -> None:
+    """So suites of one dataset share a project, whichever stores their arms read."""
+    tree: dict[str, Any] = {"methods": ["seediff"], "seed": 0}
+    assert merge_params(tree, {"methods": ["ca", "seediff"], "seed": 1}) == [("seed", 0, 1)]
+    assert tree == {"methods": ["seediff", "ca"], "seed": 1}
+    merged = profile_tree(read_suite(FILES["seediff-table2"]))
+    for name, file in FILES.items():
+        suite = read_suite(file)
+        if suite.profile == "voc2012":
+            replaced = [key for key, _, _ in merge_params(merged, suite.params)]
+            assert set(replaced) <= {"diffumask.samples_per_class"}, name
+    assert set(check_config(merged, name="all of VOC").mask_recipe) < set(merged["methods"])
 
 
 def test_a_suite_replaces_nothing_unless_it_is_told_to(

@@ -13,14 +13,16 @@ from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.reports.suite_curve import history_figure, suite_figure
 from seggen_core.reports.suite_table import RowScores, read_rows
-from seggen_core.reports.tables import NO_VALUE, escape_markdown, markdown_table
+from seggen_core.reports.tables import NO_VALUE, escape_markdown, markdown_table, with_spread
 from seggen_core.tracking import StageRun
 
 _METHOD = (
     "Ours: percent, mean ± sample standard deviation over seeds. Against: the difference to "
-    "another arm, seed by seed, with its 95% confidence interval and the p value of a paired "
-    "t-test."
+    "another arm in {score}, seed by seed, with its 95% confidence interval and the p value of a "
+    "paired t-test."
 )
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+"""Between a figure and its spread, which wide tables would else put on two lines."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class SuiteReport:
             f"# {escape_markdown(suite.title)}",
             escape_markdown(source),
             escape_markdown(suite.note or ""),
-            _METHOD,
+            _METHOD.format(score=escape_markdown(next(iter(suite.scores.values())))),
             markdown_table([self._cells(row) for row in self.rows]),
             "![curve](curve.png)" if self._has_curve else "",
             "## Rows without figures of ours" if gaps else "",
@@ -194,7 +196,4 @@ def _comparison(scored: RowScores) -> dict[str, str]:
 
 
 def _number(value: float, *, spread: float = math.nan, sign: bool = False) -> str:
-    if math.isnan(value):
-        return NO_VALUE
-    text = f"{value:+.1f}" if sign else f"{value:.1f}"
-    return text if math.isnan(spread) else f"{text} ± {spread:.1f}"
+    return with_spread(value, spread, sign=sign).replace(" ", _NO_BREAK)

@@ -39,7 +39,8 @@ def suite_figure(rows: Sequence[RowScores], *, suite: SuiteFile, score: str) -> 
             _draw_line(panel, members, score, color=_color(number, groups), ours=title == "ours")
         panel.set_xlabel(suite.curve.x, color=_SOFT)
         panel.set_ylabel(f"{suite.scores[score]} (%)", color=_SOFT)
-        panel.set_title(title, loc="left", color=_SOFT, fontsize=10, parse_math=False)
+        if has_paper:
+            panel.set_title(title, loc="left", color=_SOFT, fontsize=10, parse_math=False)
         if suite.curve.log:
             panel.set_xscale("log")
         _tidy(panel)

@@ -21,11 +21,13 @@ Score = Annotated[float, BeforeValidator(_nan_for_none)]
 
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
 """What Markdown, or HTML in it, would not show as it is. Underscores inside of words are shown."""
+_SPACE = re.compile(r"[^\S\N{NO-BREAK SPACE}]+")
+"""Space and ends of lines, but not what keeps a figure and its spread on one line."""
 
 
 def escape_markdown(text: str) -> str:
     """Return text that Markdown shows as it is, on one line: names come from users' files."""
-    one_line = " ".join(text.split())
+    one_line = _SPACE.sub(" ", text).strip(" ")
     return _MARKDOWN.sub(lambda match: "\\" + match[0], one_line)
 
 
