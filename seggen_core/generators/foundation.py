@@ -84,11 +84,11 @@ def fetch_pipeline(source: str | Path, *, revision: str | None = None) -> Path:
         FoundationError: no such folder, a hub repository without a full commit hash, or one that
             can't be downloaded.
     """
-    from diffusers import DiffusionPipeline
-
     _check_source(str(source), revision=revision)
     if Path(source).is_dir():
         return Path(source)
+    from diffusers import DiffusionPipeline
+
     try:
         return Path(
             DiffusionPipeline.download(
@@ -216,6 +216,11 @@ def unet_arguments(conditioning: dict[str, torch.Tensor]) -> dict[str, Any]:
     return arguments
 
 
+def controlnet_pipeline_name(pipeline: Any) -> str:
+    """Return the name of diffusers' class for a text-to-image pipeline with a ControlNet."""
+    return _CONTROLNET_PIPELINES[type(pipeline).__name__]
+
+
 def load_mask2img(foundation: Path, controlnet: Path) -> Any:
     """Load the ControlNet pipeline of a foundation folder and a ControlNet folder, in float32.
 
@@ -231,7 +236,7 @@ def load_mask2img(foundation: Path, controlnet: Path) -> Any:
     side_network = ControlNetModel.from_pretrained(controlnet, use_safetensors=True)
     side_network.requires_grad_(False)
     base = load_pipeline(foundation)
-    pipeline = getattr(diffusers, _CONTROLNET_PIPELINES[type(base).__name__]).from_pipe(
+    pipeline = getattr(diffusers, controlnet_pipeline_name(base)).from_pipe(
         base, controlnet=side_network
     )
     pipeline.set_progress_bar_config(disable=True)

@@ -16,6 +16,7 @@ from seggen_core.generators.fine_tuning import Denoiser, NoisyBatch, fine_tune
 from seggen_core.generators.foundation import unet_arguments, vae_scale_factor
 from seggen_core.generators.generator_training import GeneratorTraining
 from seggen_core.generators.latent_cache import LatentCache
+from seggen_core.generators.model_card import write_model_card
 from seggen_core.generators.pixels import read_flipped, to_condition
 from seggen_core.generators.prompt_cache import PromptCache
 from seggen_core.project.rng import seeded_torch
@@ -87,6 +88,7 @@ def make_mask2img(training: GeneratorTraining, config: DiffusionTrainingConfig) 
         )
     finished = training.scratch / "controlnet"
     controlnet.to("cpu").save_pretrained(finished, safe_serialization=True)
+    write_model_card(training, config, finished)
     return finished
 
 

@@ -16,6 +16,7 @@ from seggen_core.generators.generator_training import GeneratorTraining
 from seggen_core.generators.latent_cache import LatentCache
 from seggen_core.generators.lora import LORA_FOLDER, add_lora, merge_lora, save_lora
 from seggen_core.generators.mask_decoder import ColorMapCrops, train_mask_decoder
+from seggen_core.generators.model_card import write_model_card
 from seggen_core.generators.prompt_cache import PromptCache
 from seggen_core.training.loop import OnStep
 
@@ -56,6 +57,7 @@ def make_text2mask(training: GeneratorTraining, config: Text2MaskConfig) -> Path
                 pipeline.vae, crops, state_folder=training.scratch / "decoder", on_step=on_step
             )
     pipeline.to("cpu").save_pretrained(finished, safe_serialization=True)
+    write_model_card(training, config, finished)
     pipeline.to(training.stage.device)
     return finished
 

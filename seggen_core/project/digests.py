@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def content_digest(path: Path, *, cache: Path | None = None) -> str:
+def content_digest(path: Path, *, cache: Path | None = None, without: Collection[str] = ()) -> str:
     """Return an md5 of a file or folder.
 
     For a file it is the md5 of its bytes, which equals DVC's. For a sample store it is that of the
@@ -33,6 +34,7 @@ def content_digest(path: Path, *, cache: Path | None = None) -> str:
     Args:
         path: file or folder.
         cache: folder with cached md5s of large files, by place, size and time; None caches none.
+        without: names in the folder that don't count.
 
     Raises:
         ArtefactError: it is a FIFO or a device.
@@ -47,7 +49,8 @@ def content_digest(path: Path, *, cache: Path | None = None) -> str:
         )
     manifest = path / "manifest.json"
     members = [manifest, path / "index.parquet"] if manifest.is_file() else sorted(path.iterdir())
-    lines = [f"{m.name} {content_digest(m, cache=cache)}\n" for m in members if m.exists()]
+    counted = [m for m in members if m.exists() and m.name not in without]
+    lines = [f"{m.name} {content_digest(m, cache=cache)}\n" for m in counted]
     return hashlib.md5("".join(lines).encode(), usedforsecurity=False).hexdigest()
 
 

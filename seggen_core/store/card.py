@@ -71,9 +71,7 @@ def front_matter(
             come from its cache.
         features: lines of YAML that type the columns.
     """
-    hub = (license_text or "unknown").strip().lower()
-    known = hub == "unknown" or _HUB_LICENSES.fullmatch(hub)
-    lines = ["---", f"license: {hub if known else 'other'}"]
+    lines = ["---", f"license: {hub_license(license_text)}"]
     lines += ["task_categories:", "- image-segmentation", "tags:", "- seggen"]
     lines += ["dataset_info:", *(f"  {line}" for line in features)] if features else []
     lines += ["configs:", "- config_name: default"]
@@ -81,6 +79,12 @@ def front_matter(
     for split, pattern in data_files.items():
         lines += [f"  - split: {json.dumps(split)}", f"    path: {json.dumps(pattern)}"]
     return "\n".join([*lines, "---", ""])
+
+
+def hub_license(license_text: str | None) -> str:
+    """Return a licence as the Hub's cards name it: "unknown" for None, "other" for foreign ones."""
+    name = (license_text or "unknown").strip().lower()
+    return name if name == "unknown" or _HUB_LICENSES.fullmatch(name) else "other"
 
 
 def _features(indices: Sequence[bytes], *, image_format: str) -> list[str]:

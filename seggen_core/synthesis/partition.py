@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seggen_core.colors.class_colors import read_class_colors
+from seggen_core.generators.origin import foundation_origin
 from seggen_core.project.storage import storage_errors
 from seggen_core.stage import Stage
 from seggen_core.store.cache import RecordCache
@@ -41,18 +42,15 @@ def describe_origin(stage: Stage, *, trained_on_real: bool) -> dict[str, Any]:
         trained_on_real: the method's models or masks come from the real training samples, so that
             their licence counts; else nothing of the real dataset is in the samples.
     """
-    paths, foundation = stage.paths, stage.config.foundation
+    paths = stage.paths
     license_text = None
     if trained_on_real and (paths.real("train") / MANIFEST).is_file():
         license_text = read_manifest(paths.real("train")).get("license")
-    source = foundation.source if foundation.mode == "pretrained" else "pretrained by this project"
-    if source is not None and Path(source).is_absolute():
-        source = Path(source).name  # a machine's own folders concern nobody else
     return {
         **describe_classes(
             stage.taxonomy, colors=read_class_colors(paths.taxonomy), license_text=license_text
         ),
-        "models": {"foundation": {"source": source, "revision": foundation.revision}},
+        "models": {"foundation": foundation_origin(stage.config.foundation)},
     }
 
 

@@ -16,8 +16,9 @@ from seggen_core.colors.code import ColorCode
 from seggen_core.datasets.subset import class_partitions, subset_union
 from seggen_core.errors import CaptionError
 from seggen_core.generators.foundation import load_mask2img
+from seggen_core.generators.origin import generator_digest
 from seggen_core.project.artefacts import read_artefact, read_table
-from seggen_core.project.digests import content_digest, json_digest
+from seggen_core.project.digests import json_digest
 from seggen_core.project.publish import write_json
 from seggen_core.project.storage import storage_errors
 from seggen_core.reports.grids import store_grid
@@ -129,7 +130,7 @@ class _PairMaker:
         self.method, self.cache = method, cache
         self.settings = method.settings
         self.model_hashes = {
-            name: content_digest(stage.paths.model(name)) for name in method.models
+            name: generator_digest(stage.paths.model(name)) for name in method.models
         }
         # Neither the batch size, nor what is rejected, nor other samples change a sample's bytes.
         common = [
