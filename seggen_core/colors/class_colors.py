@@ -4,6 +4,7 @@ They are the dataset's own where it has some. Generators have other ones (`color
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ def colored_classes(taxonomy: Taxonomy, colors: np.ndarray) -> list[dict[str, An
         row | {"color": color}
         for row, color in zip(taxonomy.to_json(), colors.tolist(), strict=True)
     ]
+
+
+def with_synonyms(
+    rows: list[dict[str, Any]], synonyms: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Return the rows of `colored_classes`, those of classes with synonyms with "synonyms"."""
+    return [
+        row | {"synonyms": list(words)} if (words := synonyms.get(known.slug)) else row
+        for row, known in zip(rows, Taxonomy.from_json(rows), strict=True)
+    ]
+
+
+def read_synonyms(taxonomy_file: Path) -> dict[str, tuple[str, ...]]:
+    """Return what else prompts call the classes in data/real/taxonomy.json, by slug."""
+    rows = json.loads(taxonomy_file.read_text(encoding="utf-8"))
+    pairs = zip(Taxonomy.from_json(rows), rows, strict=True)
+    return {c.slug: tuple(map(str, row["synonyms"])) for c, row in pairs if row.get("synonyms")}
 
 
 def colors_of(rows: list[dict[str, Any]]) -> np.ndarray:

@@ -87,7 +87,8 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     """
     from seggen_core.errors import ConfigError, PromptError
     from seggen_core.synthesis.mask_job import MaskJob, run_job
-    from seggen_core.synthesis.mask_prompts import ListedPrompt, read_prompts, read_words
+    from seggen_core.synthesis.mask_prompts import read_words
+    from seggen_core.synthesis.prompt_file import ListedPrompt, read_prompts
 
     # 1. What can be refused is refused before anything is loaded.
     if arguments.num < 1 or arguments.seed < 0:

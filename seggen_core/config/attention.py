@@ -1,7 +1,7 @@
 """Sections of the methods that make masks from attention."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,16 +30,21 @@ class AttentionMethodConfig(ImageStorageConfig):
     for each sample.
     """
     prompt_file: Path | None = None
-    """Prompts to use instead of the templates, one JSON object a line: {"class": "car", "prompt":
-    "a red car"}. They may come from a language model, a retrieval or a list of sub-classes. Each
-    partition stores the prompts that it used.
+    """Prompts to use instead of the templates, one a line: a JSON object, {"class": "car",
+    "prompt": "a red car"}, or plain text, which then is a prompt of each class that it names. They
+    may come from a language model, a retrieval or a list of sub-classes. The file is checked whole
+    before the first image. Each partition stores the prompts that it used.
     """
     reads: Annotated[Path | None, TrackedPath] = None
     """The file that DVC watches: `prompt_file` if it is set, else data/code/none.json."""
     sub_classes: dict[Slug, tuple[str, ...]] = Field(default_factory=dict)
     """Names that stand for a class in the templates, by its slug: {"car": ["police car", "old
-    car"]}. Each name has to contain the name of the class, because the tokens of the class name
-    give the mask.
+    car"]}. Each name has to contain the name of the class or a synonym, because their tokens give
+    the mask.
+    """
+    synonyms: dict[Slug, tuple[str, ...]] = Field(default_factory=dict)
+    """What else prompts call a class, by its slug: {"person": ["man", "woman"]}. The tokens of all
+    these words give the mask. Regular plurals need not be listed.
     """
     multi_class: bool = False
     """True labels every class that the prompt names, by argmax against the background; False labels
@@ -73,6 +78,18 @@ class AttentionMethodConfig(ImageStorageConfig):
     """Pixels outside the masks become ignore_index (their true class is unknown)."""
     batch_size: Size = 16
     """Samples in flight; changes memory and speed, never bytes."""
+    keep_attention: bool = False
+    """Keep the attention of each image in .seggen/attention. Then a change of any setting of the
+    masks makes masks anew and no images. It is kept in float16, from which masks are cut, so they
+    differ in a few pixels from those without. SeeDiff keeps 38 MB for an image of 64x64 latents
+    (`seggen plan` shows it), DiffuMask, which needs no self-attention, about 1 MB.
+    """
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What the manifest of a partition says about the settings."""
+        unused = {name for name in ("synonyms", "keep_attention") if not getattr(self, name)}
+        return self.model_dump(mode="json", exclude=self.encoding_fields | unused)
 
     def for_class(self, slug: str) -> Self:
         """Return the section for one class, with the cross-attention layers of that class."""

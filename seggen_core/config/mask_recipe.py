@@ -9,9 +9,19 @@ from seggen_core.config.attention import DiffuMaskConfig, SeeDiffConfig
 from seggen_core.config.base import Section, TrackedPath
 from seggen_core.config.library_settings import first_error
 
-IMAGE_KEYS = frozenset({"prompts", "prompt_file", "sub_classes", "multi_class", "sampling"})
-"""Keys of an attention method that image k depends on. Stores with the same values of these have
-the same images.
+IMAGE_KEYS = frozenset(
+    {
+        "prompts",
+        "prompt_file",
+        "sub_classes",
+        "synonyms",
+        "multi_class",
+        "sampling",
+        "keep_attention",
+    }
+)
+"""Keys of an attention method that image k and the record of its attention depend on. Stores with
+the same values of these have the same images.
 """
 
 

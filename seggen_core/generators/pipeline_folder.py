@@ -8,7 +8,7 @@ and what is wrong is one FoundationError.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,9 @@ from seggen_core.project.weights import (
     read_json_object,
     weight_files,
 )
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
 TRANSFORMERS_WEIGHTS = "model"
@@ -224,3 +227,36 @@ def check_finite_parts(pipeline: Any, *, source: str | Path) -> None:
 def _in_one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def read_tokenizer(folder: Path) -> "CLIPTokenizer":
+    """Return a pipeline's tokenizer alone, so that prompts are checked before weights are loaded.
+
+    Raises:
+        FoundationError: it can't be read.
+    """
+    from transformers import CLIPTokenizer
+
+    place = folder / "tokenizer"
+    try:
+        return CLIPTokenizer.from_pretrained(place)
+    # The user's files: the library raises whatever it meets in them, also a bare Exception.
+    except Exception as error:
+        raise FoundationError(
+            f"can't read the tokenizer {place}: {error}: {cure_for(folder)}"
+        ) from error
+
+
+def read_scale_factor(folder: Path) -> int:
+    """Return image pixels per latent along a side, from the configuration of the autoencoder.
+
+    Raises:
+        FoundationError: it doesn't say.
+    """
+    cure = cure_for(folder)
+    blocks = read_json_object(folder / "vae" / "config.json", cure=cure).get("block_out_channels")
+    if not isinstance(blocks, list) or not blocks:
+        raise FoundationError(
+            f"the configuration of the autoencoder of {folder} lists no block_out_channels: {cure}"
+        )
+    return 2 ** (len(blocks) - 1)

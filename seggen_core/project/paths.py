@@ -103,6 +103,10 @@ class ProjectPaths:
         """
         return self.root / ".seggen" / "cache" / stage / item
 
+    def kept_attention(self, stage: str, item: str) -> Path:
+        """Attention of the images of one class partition, for other masks; never tracked."""
+        return self.root / ".seggen" / "attention" / stage / item
+
     def preview(self, stage: str) -> Path:
         """Picture drawn by the model of `stage`; never tracked, because no result depends on it."""
         return self.root / ".seggen" / "previews" / f"{stage}.png"

@@ -179,12 +179,14 @@ def plan_project(
     """
     use_results = use_results and not has_other_results(config, paths=paths)
     counts, notes = count_samples(config, paths=paths)
+    family = foundation_family(config, paths=paths)
     workload = Workload(
         config,
         rates,
         counts,
         num_sources(config, paths=paths, train=counts["train"], use_results=use_results),
-        rates[foundation_family(config, paths=paths)],
+        rates[family],
+        family,
     )
     stages = with_memory(estimate_stages(workload), workload)
     all_notes = [

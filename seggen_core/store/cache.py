@@ -190,6 +190,30 @@ class RecordCache:
                 segment.unlink()
             self._find_records()
 
+    def retain(self, digests: Iterable[str]) -> None:
+        """Delete the added records that have none of these digests.
+
+        Files of which some records stay are written again, one after the other, so that takes as
+        much free space as the largest of them. A kill leaves every record that is to stay.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
+        wanted = {bytes.fromhex(digest) for digest in digests}
+        with self._storage_errors():
+            self._close_segment()
+            for path in sorted(self.folder.glob(_ADDED)):
+                held = {digest for digest, place in self._places.items() if place[0] == path}
+                if held and held <= wanted:
+                    continue
+                for digest in sorted(held & wanted, key=lambda d: self._places[d][1]):
+                    record = self.find(digest.hex())
+                    if record is not None:
+                        self.add(digest.hex(), record)
+                self._close_segment()
+                path.unlink()
+            self._find_records()
+
     def close(self) -> None:
         """Commit, and let other processes open the folder."""
         try:

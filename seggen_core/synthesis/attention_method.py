@@ -1,15 +1,22 @@
 """What SeeDiff and DiffuMask share: one class, its prompts and its samples."""
 
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 
+from seggen_core.colors.class_colors import read_synonyms
 from seggen_core.config.attention import AttentionMethodConfig
-from seggen_core.generators.foundation import load_pipeline
+from seggen_core.config.mask_recipe import has_same_images
+from seggen_core.generators.foundation import fetch_pipeline, load_pipeline
+from seggen_core.generators.pipeline_folder import read_scale_factor, read_tokenizer
 from seggen_core.project.digests import content_digest, json_digest
 from seggen_core.project.rng import derive_seed, torch_generator
 from seggen_core.stage import Stage
@@ -17,6 +24,7 @@ from seggen_core.store.cache import RecordCache
 from seggen_core.store.format import EncodedSample, encode_sample
 from seggen_core.store.reader import Sample
 from seggen_core.synthesis.attention_previews import MaskStory
+from seggen_core.synthesis.kept_attention import AttentionKeeper, KeptAttention, capture_kept
 from seggen_core.synthesis.outcomes import Attempt
 from seggen_core.synthesis.partition import code_identity
 from seggen_core.synthesis.prompts import PromptSource
@@ -74,18 +82,20 @@ class AttentionMethod(ABC, Generic[Settings]):
         target: the class.
         seed: of the project.
         image_size: side of the images in pixels.
-        pipeline: the foundation, a diffusers text-to-image pipeline with a UNet.
+        keeper: the attention of its attempts, with `keep_attention`, within `keeping`.
         model_hash: digest of the foundation.
         prompts: the prompt of each attempt.
     """
 
     noun: ClassVar[str]
     advice: ClassVar[str]
+    needs_self_attention: ClassVar[bool] = True
+    keeper: AttentionKeeper | None = None
 
     def __init__(
         self, stage: Stage, own: MaskSink[Settings], *, others: Sequence[MaskSink[Settings]] = ()
     ) -> None:
-        """Load the foundation and read the prompts.
+        """Read the prompts; the foundation is loaded when the first image is to be made.
 
         Args:
             stage: the method and the class.
@@ -95,8 +105,8 @@ class AttentionMethod(ABC, Generic[Settings]):
         Raises:
             ConfigError: no class has the stage's slug, or `ignore_background` is off and none is
                 called background.
-            FoundationError: the foundation can't be loaded.
-            PromptError: a prompt file is unreadable, or has no prompt of the class.
+            FoundationError: there is no foundation, or its tokenizer can't be read.
+            PromptError: a prompt can't be used, or there is none of the class.
         """
         self.stage, self.name, self.own, self.others = stage, stage.name, own, others
         self.store, self.cache = own.store, own.cache
@@ -105,15 +115,15 @@ class AttentionMethod(ABC, Generic[Settings]):
         self.seed, self.image_size = stage.config.seed, stage.config.dataset.image_size
         for sink in (own, *others):
             self._background_id(sink)  # refuses what has none, before anything is sampled
-        foundation = stage.paths.model("foundation")
-        self.pipeline: Any = load_pipeline(foundation).to(stage.device)
+        foundation = fetch_pipeline(stage.paths.model("foundation"))
         stage.run.log_input(name="foundation", path=foundation)
         self.model_hash = content_digest(foundation)
+        synonyms = read_synonyms(stage.paths.taxonomy) | self.settings.synonyms
         self.prompts = PromptSource(
-            self.settings,
+            self.settings.model_copy(update={"synonyms": synonyms}),
             target=self.target,
             taxonomy=stage.taxonomy,
-            tokenizer=self.pipeline.tokenizer,
+            tokenizer=read_tokenizer(foundation),
             name=(self.seed, self.name),
             base=stage.paths.root,
         )
@@ -128,6 +138,73 @@ class AttentionMethod(ABC, Generic[Settings]):
             code_identity(stage),
         ]
         self._common = json_digest(common, length=32)
+
+    @cached_property
+    def pipeline(self) -> Any:
+        """The foundation, a diffusers text-to-image pipeline with a UNet, on the stage's device.
+
+        Raises:
+            FoundationError: it can't be loaded.
+        """
+        return load_pipeline(self.stage.paths.model("foundation")).to(self.stage.device)
+
+    @cached_property
+    def vae_scale(self) -> int:
+        """Image pixels per latent along a side."""
+        return read_scale_factor(self.stage.paths.model("foundation"))
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep attention within the context, if the settings say so; else delete what was kept.
+
+        A mask recipe with the images of its method shares the method's attention.
+
+        Raises:
+            StorageError: it can't be kept.
+        """
+        if not self.settings.keep_attention:
+            yield
+            shutil.rmtree(self._kept_folder(self.store), ignore_errors=True)
+            return
+        with AttentionKeeper(
+            self._kept_folder(self._image_store),
+            make=self._make_kept,
+            digest=self._kept_digest,
+            micro_batch_size=self.settings.sampling.micro_batch_size,
+        ) as self.keeper:
+            yield
+            if self._image_store == self.store:
+                self.keeper.prune(self.max_attempts)
+        self.keeper = None
+
+    @property
+    def _image_store(self) -> str:
+        """Name of the method or recipe whose images these are."""
+        method = self.stage.config.attention_settings(self.name)
+        return self.name if has_same_images(method, self.settings) else self.store
+
+    def _kept_folder(self, store: str) -> Path:
+        return self.stage.paths.kept_attention(store, self.target.slug)
+
+    def _kept_digest(self, attempt: int) -> str:
+        sampling = self.settings.sampling.model_dump(mode="json")
+        return self.attempt_digest(attempt, {"kept": sampling})
+
+    @torch.no_grad()
+    def _make_kept(self, attempts: range) -> list[KeptAttention]:
+        return capture_kept(
+            self.pipeline,
+            prompts=[self.prompts[k] for k in attempts],
+            generators=[self.noise(k) for k in attempts],
+            sampling=self.settings.sampling,
+            image_size=self.image_size,
+            self_resolutions=None if self.needs_self_attention else [],
+        )
+
+    @property
+    @abstractmethod
+    def max_attempts(self) -> int:
+        """How many attempts there are at most."""
 
     @abstractmethod
     def attempts(self) -> list[Attempt]:

@@ -44,17 +44,23 @@ def attention_partition(
         ConfigError: no class has the stage's slug, or `ignore_background` is off and none is
             called background.
         FoundationError: the foundation can't be loaded.
-        PromptError: a prompt doesn't name the class.
+        PromptError: a prompt can't be used, or there is none of the class.
         AttentionError: the foundation's attention can't be captured as configured, or no attempt
             gave a usable mask.
         StorageError: the disk is full or not writable; what was committed is kept.
     """
     method = method_class(stage, own, others=others)
+    with method.keeping():
+        return _fill(method, folder)
+
+
+def _fill(method: AttentionMethod[Any], folder: Path) -> FinishedPartition:
+    """Make the attempts, and write the store of those that are accepted."""
     attempts = method.attempts()
     accepted = [a.attempt for a in attempts if a.is_accepted]
     summary = summarize(attempts)
     _report(method, summary)
-    with storage_errors(folder, kept=f"What was committed is kept in {own.cache.folder}."):
+    with storage_errors(folder, kept=f"What was committed is kept in {method.cache.folder}."):
         keys = _write_store(method, accepted, summary=summary, folder=folder)
         write_attempts(folder / "attempts.jsonl", attempts)
         write_json(folder / "metrics.json", summary)
@@ -114,7 +120,7 @@ def _write_store(
             "method": method.store,
             "class_slug": method.target.slug,
             **describe_origin(method.stage, trained_on_real=False),
-            "params": settings.model_dump(mode="json", exclude=settings.encoding_fields),
+            "params": settings.recorded,
             "seed": method.seed,
             "model_hash": method.model_hash,
             "samples_wanted": settings.samples_per_class,

@@ -28,13 +28,13 @@ from seggen_core.attention.masks import (
 )
 from seggen_core.attention.pamr import MaskRefiner
 from seggen_core.config import DiffuMaskConfig
-from seggen_core.generators.foundation import vae_scale_factor
 from seggen_core.generators.sampling import make_scheduler
 from seggen_core.store.format import EncodedSample
 from seggen_core.store.records import Record, pack_array, unpack_array
 from seggen_core.synthesis.attention_method import AttentionMethod, MaskSink
 from seggen_core.synthesis.attention_previews import MaskStory
 from seggen_core.synthesis.captured_images import CaptureRequest, run_with_captures
+from seggen_core.synthesis.kept_attention import KeptAttention
 from seggen_core.synthesis.mask_quality import mask_status, soft_mask_quality
 from seggen_core.synthesis.noise_learning import cross_validated_confidence, least_confident
 from seggen_core.synthesis.outcomes import Attempt
@@ -56,6 +56,36 @@ class Candidates:
     images: np.ndarray
     scores: np.ndarray
     status: list[str]
+
+    @classmethod
+    def from_kept(
+        cls,
+        kept: Sequence[KeptAttention],
+        indices: Sequence[int],
+        *,
+        layers: Sequence[str] | None,
+        size: int,
+    ) -> "Candidates":
+        """Take images with kept attention.
+
+        Args:
+            kept: N images.
+            indices: of the class among those of each image's prompt.
+            layers: names of the cross-attention layers that count; None takes all.
+            size: side of the scores.
+
+        Raises:
+            AttentionError: the network has no such layer.
+        """
+        scores = [
+            one.mean_cross_map(index, layers=layers, size=size)
+            for one, index in zip(kept, indices, strict=True)
+        ]
+        return cls(
+            images=np.stack([one.image for one in kept]),
+            scores=torch.stack(scores).numpy(),
+            status=[one.status for one in kept],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +124,14 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
     A sample depends on all candidates of its class, so a later run can't take single samples over.
     """
 
+    needs_self_attention = False
     noun = "candidates of"
     advice = "diffumask.thresholds, affinity_net or the lowest scores"
+
+    @property
+    def max_attempts(self) -> int:
+        """All candidates."""
+        return num_candidates(self.settings)
 
     def attempts(self) -> list[Attempt]:
         """Make the candidates that the cache doesn't hold, and label all of them."""
@@ -133,10 +169,18 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
     def _candidates(self) -> Candidates:
         """All candidates; each call of the network is committed."""
         count, micro = num_candidates(self.settings), self.settings.sampling.micro_batch_size
+        title = f"{self.store} {self.target.slug}"
+        if self.keeper is not None:
+            attempts = tqdm(range(count), desc=title, unit="image", disable=None)
+            return Candidates.from_kept(
+                [self.keeper.get(k) for k in attempts],
+                [0] * count,
+                layers=self.settings.cross_attention_layers,
+                size=self.image_size // self.vae_scale,
+            )
         self.pipeline.scheduler = make_scheduler(self.pipeline, self.settings.sampling)
         records: list[Record] = []
         starts = range(0, count, micro)
-        title = f"{self.store} {self.target.slug}"
         for start in tqdm(starts, desc=title, unit="call", disable=None):
             call = range(start, start + micro)
             whole = self._found(self.own, call)
@@ -179,7 +223,7 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
                 for s in sinks
             ],
         )
-        size = self.image_size // vae_scale_factor(self.pipeline)
+        size = self.image_size // self.vae_scale
         for sink, captured in zip(sinks, captures, strict=True):
             images = captured.arrays
             scores = captured.recorder.mean_cross_map(size)[:, 0].cpu().numpy()

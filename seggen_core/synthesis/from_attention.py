@@ -23,9 +23,10 @@ from seggen_core.generators.foundation import vae_scale_factor
 from seggen_core.generators.sampling import use_scheduler
 from seggen_core.project.chunks import padded_chunks
 from seggen_core.synthesis.captured_images import CapturedImages, CaptureRequest, run_with_captures
+from seggen_core.synthesis.kept_attention import KeptAttention
 from seggen_core.synthesis.mask_quality import mask_quality, mask_status
 from seggen_core.synthesis.prompts import ClassPrompt
-from seggen_core.taxonomy import IGNORE_INDEX
+from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,6 +278,39 @@ def _samples_of_call(
         class_status=samples.class_status[:num_real],
         quality=samples.quality[:num_real],
         maps={name: m[:num_real] for name, m in samples.maps.items()},
+    )
+
+
+def label_kept(
+    kept: KeptAttention,
+    classes: Sequence[SegmentationClass],
+    *,
+    config: SeeDiffConfig,
+    device: torch.device,
+) -> AttentionSamples:
+    """Cut the masks of one image from its kept attention.
+
+    Args:
+        kept: the image.
+        classes: of its prompt.
+        config: the method.
+        device: where to compute.
+
+    Raises:
+        AttentionError: the network has no layer or resolution that `config` asks for.
+    """
+    sides, side = expansion_sides(kept.self_maps, config=config), config.cross_attention_resolution
+    cross = [
+        kept.cross_map(index, layers=config.for_class(c.slug).cross_attention_layers, side=side)
+        for index, c in enumerate(classes)
+    ]
+    pixels = torch.from_numpy(kept.image).permute(2, 0, 1)[None].float()
+    return label_images(
+        pixels.to(device),
+        torch.stack(cross)[None].to(device),
+        {r: torch.from_numpy(kept.self_maps[r])[None].to(device).float() for r in sides},
+        status=[kept.status],
+        config=config,
     )
 
 

@@ -8,9 +8,10 @@ rounded maps, so they are the same whether the attention is fresh or was kept.
 Shape legend: B images; P classes; s side of a map; N = s * s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from seggen_core.config import SamplingConfig
 from seggen_core.errors import AttentionError
 from seggen_core.generators.sampling import use_scheduler
+from seggen_core.store.cache import RecordCache
 from seggen_core.store.records import Record, pack_array, unpack_array
 from seggen_core.synthesis.captured_images import CaptureRequest, run_with_capture
 from seggen_core.synthesis.prompts import ClassPrompt
@@ -124,10 +126,12 @@ def capture_kept(
     generators: Sequence[torch.Generator],
     sampling: SamplingConfig,
     image_size: int,
+    self_resolutions: Sequence[int] | None = None,
 ) -> list[KeptAttention]:
     """Make one image per prompt in one call of the networks, and keep all of its attention.
 
-    Arguments and errors are those of `run_with_capture`.
+    Arguments and errors are those of `run_with_capture`; `self_resolutions` are the sides of the
+    self-attention maps to keep, and None keeps all.
     """
     with use_scheduler(pipeline, sampling):
         captured = run_with_capture(
@@ -136,7 +140,7 @@ def capture_kept(
             generators=generators,
             sampling=sampling,
             image_size=image_size,
-            request=CaptureRequest(per_layer=True),
+            request=CaptureRequest(per_layer=True, self_resolutions=self_resolutions),
         )
     recorder, images = captured.recorder, captured.arrays
     cross = {name: _half(maps) for name, maps in recorder.layer_maps().items()}
@@ -150,6 +154,73 @@ def capture_kept(
         )
         for k in range(len(prompts))
     ]
+
+
+class AttentionKeeper:
+    """The attention of the attempts of one class, kept in a folder; a context manager.
+
+    Calls of the networks are aligned at multiples of the micro-batch, so that each attempt is
+    always computed in the same row of the same call.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        make: Callable[[range], Sequence[KeptAttention]],
+        digest: Callable[[int], str],
+        micro_batch_size: int,
+    ) -> None:
+        """Open the folder, which is created where it doesn't exist, when no other process has it.
+
+        Args:
+            folder: where attention is kept.
+            make: makes the images of the attempts of one call.
+            digest: of all that an attempt's image depends on.
+            micro_batch_size: attempts of a call.
+
+        Raises:
+            StorageError: it can't be written.
+        """
+        self._cache = RecordCache(folder, wait=True)
+        self._make, self._digest, self._micro = make, digest, micro_batch_size
+
+    def get(self, attempt: int) -> KeptAttention:
+        """Return the image of an attempt with its attention; it is made where it wasn't kept.
+
+        Raises:
+            AttentionError: the network's attention can't be captured.
+            StorageError: it can't be kept.
+        """
+        record = self._cache.find(self._digest(attempt))
+        if record is not None:
+            return KeptAttention.from_record(record)
+        call = self._call_of(attempt)
+        made = self._make(call)
+        for index, kept in zip(call, made, strict=True):
+            self._cache.add(self._digest(index), kept.to_record())
+        self._cache.commit()
+        return made[attempt - call.start]
+
+    def prune(self, num_attempts: int) -> None:
+        """Delete what is of other images than those of the first attempts, and of their calls.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
+        end = self._call_of(num_attempts - 1).stop if num_attempts else 0
+        self._cache.retain(self._digest(index) for index in range(end))
+
+    def _call_of(self, attempt: int) -> range:
+        start = attempt // self._micro * self._micro
+        return range(start, start + self._micro)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Commit what was added, and let other processes open the folder."""
+        self._cache.close()
 
 
 def _half(maps: torch.Tensor) -> np.ndarray:

@@ -21,7 +21,7 @@ from seggen_core.project.digests import json_digest
 from seggen_core.project.rng import torch_generator
 from seggen_core.store.cache import RecordCache
 from seggen_core.synthesis.diffumask import Candidates, LabelledCandidates, label_candidates
-from seggen_core.synthesis.from_attention import expansion_sides, label_images
+from seggen_core.synthesis.from_attention import label_kept
 from seggen_core.synthesis.kept_attention import KeptAttention, capture_kept
 from seggen_core.synthesis.prompts import ClassPrompt
 from seggen_core.taxonomy import SegmentationClass
@@ -129,19 +129,7 @@ def seediff_image(
     Raises:
         AttentionError: the network has no layer or resolution that `config` asks for.
     """
-    sides = expansion_sides(kept.self_maps, config=config)
-    cross = [
-        kept.cross_map(index, layers=_layers(known, config), side=config.cross_attention_resolution)
-        for index, known in enumerate(prompt.classes)
-    ]
-    pixels = torch.from_numpy(kept.image).permute(2, 0, 1)[None].float()
-    samples = label_images(
-        pixels.to(device),
-        torch.stack(cross)[None].to(device),
-        {r: torch.from_numpy(kept.self_maps[r])[None].to(device).float() for r in sides},
-        status=[kept.status],
-        config=config,
-    )
+    samples = label_kept(kept, prompt.classes, config=config, device=device)
     slugs = [known.slug for known in prompt.classes]
     return MaskedImage(
         image=kept.image,
@@ -210,14 +198,11 @@ def _label_word(
 ) -> LabelledCandidates:
     settings = config.model_copy(update={"samples_per_class": len(kept)})
     size = max(max(m.shape[-1] for m in one.cross.values()) for one in kept)
-    scores = [
-        one.mean_cross_map(prompt.classes.index(word), layers=_layers(word, config), size=size)
-        for one, prompt in zip(kept, prompts, strict=True)
-    ]
-    candidates = Candidates(
-        images=np.stack([one.image for one in kept]),
-        scores=torch.stack(scores).numpy(),
-        status=[one.status for one in kept],
+    candidates = Candidates.from_kept(
+        kept,
+        [prompt.classes.index(word) for prompt in prompts],
+        layers=config.for_class(word.slug).cross_attention_layers,
+        size=size,
     )
     return label_candidates(
         candidates, settings=settings, name=("mask", "diffumask", word.slug), device=device
@@ -235,10 +220,6 @@ def _combine(image: np.ndarray, found: Mapping[SegmentationClass, _Found]) -> Ma
         quality=first.quality,
         maps=first.maps,
     )
-
-
-def _layers(known: SegmentationClass, config: SeeDiffConfig | DiffuMaskConfig) -> Any:
-    return config.for_class(known.slug).cross_attention_layers
 
 
 def _word_ids(labels: np.ndarray, classes: Sequence[SegmentationClass]) -> np.ndarray:

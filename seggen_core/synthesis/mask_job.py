@@ -26,8 +26,9 @@ from seggen_core.synthesis.mask_images import (
     seediff_image,
 )
 from seggen_core.synthesis.mask_model import change_sampling, check_image_size, open_model
-from seggen_core.synthesis.mask_prompts import ListedPrompt, Words, make_requests
+from seggen_core.synthesis.mask_prompts import Words, make_requests
 from seggen_core.synthesis.mask_settings import MaskDefaults, method_settings
+from seggen_core.synthesis.prompt_file import ListedPrompt
 
 
 @dataclass(frozen=True)

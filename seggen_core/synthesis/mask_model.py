@@ -11,7 +11,7 @@ from seggen_core.config import SamplingConfig
 from seggen_core.config.load import load_config
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.generators.foundation import fetch_pipeline
-from seggen_core.generators.pipeline_folder import cure_for
+from seggen_core.generators.pipeline_folder import cure_for, read_scale_factor, read_tokenizer
 from seggen_core.project.digests import content_digest
 from seggen_core.project.shipped import shipped
 from seggen_core.project.weights import read_json_object
@@ -53,16 +53,7 @@ class MaskModel:
         Raises:
             FoundationError: it can't be read.
         """
-        from transformers import CLIPTokenizer
-
-        place = self.folder / "tokenizer"
-        try:
-            return CLIPTokenizer.from_pretrained(place)
-        # The user's files: the library raises whatever it meets in them, also a bare Exception.
-        except Exception as error:
-            raise FoundationError(
-                f"can't read the tokenizer {place}: {error}: {cure_for(self.folder)}"
-            ) from error
+        return read_tokenizer(self.folder)
 
 
 def open_model(source: str | None, *, revision: str | None, root: Path) -> MaskModel:
@@ -83,14 +74,13 @@ def open_model(source: str | None, *, revision: str | None, root: Path) -> MaskM
             f"there is no foundation in {folder}; name a pipeline's folder or repository: --model"
         )
     cure = cure_for(folder)
-    blocks = read_json_object(folder / "vae" / "config.json", cure=cure).get("block_out_channels")
+    scale = read_scale_factor(folder)
     sample = read_json_object(folder / "unet" / "config.json", cure=cure).get("sample_size")
-    if not isinstance(blocks, list) or not blocks or not isinstance(sample, int) or sample < 1:
+    if not isinstance(sample, int) or sample < 1:
         raise FoundationError(
             f"the configurations of {folder} don't say how large its images are (sample_size of "
             f"the UNet: {str(sample)[:40]}): {cure}"
         )
-    scale = 2 ** (len(blocks) - 1)
     if folder.resolve() == (profile / "foundation").resolve():
         defaults = defaults_of_profile(load_config(profile / "params.yaml"))
     else:

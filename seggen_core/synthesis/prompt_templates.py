@@ -26,9 +26,17 @@ class TemplatePrompts:
         *,
         target: SegmentationClass,
         taxonomy: Taxonomy,
+        forms: Sequence[str],
         name: Sequence[str | int],
     ) -> None:
-        """Take the templates of `config`; `name` names the random streams.
+        """Take the templates of `config`.
+
+        Args:
+            config: templates and sub-classes.
+            target: the class.
+            taxonomy: all classes.
+            forms: what prompts call the class.
+            name: of the random streams.
 
         Raises:
             PromptError: a sub-class doesn't contain its class.
@@ -41,11 +49,12 @@ class TemplatePrompts:
         )
         self._names = config.sub_classes.get(target.slug, (target.name,))
         for name_of_class in self._names:
-            if target.name.lower() not in name_of_class.lower():
+            if not any(form.lower() in name_of_class.lower() for form in forms):
                 raise PromptError(
                     f"sub_classes.{target.slug} has {name_of_class!r}, which doesn't contain "
                     f"{target.name!r}: the mask is taken from that word's tokens; write the "
-                    "class's name into it ('police car')"
+                    "class's name into it ('police car'), or list the word in "
+                    f"synonyms.{target.slug}"
                 )
 
     def __getitem__(self, index: int) -> str:

@@ -3,16 +3,16 @@
 Each comes with the tokens of every class that it names.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seggen_core.attention.tokens import class_token_positions
 from seggen_core.config.attention import AttentionMethodConfig
 from seggen_core.errors import PromptError
+from seggen_core.synthesis.prompt_file import ListedPrompt, listed_faults, read_prompts
 from seggen_core.synthesis.prompt_templates import TemplatePrompts
+from seggen_core.synthesis.words import class_forms, find_words, missing_words
 from seggen_core.taxonomy import SegmentationClass, Taxonomy
 
 if TYPE_CHECKING:
@@ -35,41 +35,44 @@ class ClassPrompt:
     tokens: tuple[tuple[int, ...], ...]
 
 
-def read_prompt_file(path: Path, *, taxonomy: Taxonomy) -> dict[str, list[str]]:
-    """Read a list of prompts; return the prompts of each class by its slug.
+def prompts_by_class(
+    prompts: Sequence[ListedPrompt],
+    *,
+    forms: Mapping[SegmentationClass, Sequence[str]],
+    tokenizer: "CLIPTokenizer",
+) -> dict[str, list[str]]:
+    """Return the prompts of each class, by its slug.
 
     Args:
-        path: one JSON object a line with "class" (slug or name) and "prompt".
-        taxonomy: the classes.
+        prompts: of a file; one without a class is of each class that it names.
+        forms: what prompts call each class.
+        tokenizer: the foundation's.
 
     Raises:
-        PromptError: the file can't be read, a line isn't such an object, or a class isn't in the
-            taxonomy.
+        PromptError: a prompt is of an unknown class, doesn't name its class, or names it past the
+            text encoder's end. The message lists all such prompts.
     """
-    by_name = {c.name: c.slug for c in taxonomy} | {c.slug: c.slug for c in taxonomy}
-    prompts: dict[str, list[str]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"the prompt file {path} can't be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    by_name = {c.name: c for c in forms} | {c.slug: c for c in forms}
+    listed: dict[str, list[str]] = {}
+    faults = []
+    for text, origin, name in prompts:
+        if name is not None and name not in by_name:
+            known = ", ".join(c.slug for c in forms)
+            faults.append(f"{origin}: there is no class {name[:80]!r}; expected one of {known}")
             continue
+        wanted = forms if name is None else {by_name[name]: forms[by_name[name]]}
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise PromptError(f"{path}, line {number}: not JSON ({error})") from None
-        if (
-            not isinstance(row, dict)
-            or not isinstance(row.get("prompt"), str)
-            or row.get("class") not in by_name
-        ):
-            raise PromptError(
-                f'{path}, line {number}: expected {{"class": ..., "prompt": ...}} with a class of '
-                f"{', '.join(taxonomy.slugs)}, found {line[:80]!r}"
-            )
-        prompts.setdefault(by_name[row["class"]], []).append(row["prompt"])
-    return prompts
+            named = find_words(tokenizer, prompt=text, forms=wanted)
+            if not named:
+                raise missing_words(text, wanted)
+        except PromptError as error:
+            faults.append(f"{origin}: {error}")
+            continue
+        for known_class in named:
+            listed.setdefault(known_class.slug, []).append(text)
+    if faults:
+        raise PromptError(listed_faults(faults))
+    return listed
 
 
 class PromptSource:
@@ -85,7 +88,7 @@ class PromptSource:
         name: Sequence[str | int],
         base: Path = Path(),
     ) -> None:
-        """Read the prompt file, if there is one.
+        """Read the prompt file, if there is one, and check all of it, other classes' prompts too.
 
         Args:
             config: templates or prompt file.
@@ -96,19 +99,19 @@ class PromptSource:
             base: where the prompt file's relative path starts.
 
         Raises:
-            PromptError: the prompt file is unreadable or has no prompt of this class; a sub-class
-                doesn't contain its class.
+            PromptError: a prompt of the file can't be used, or none is of this class; a sub-class
+                doesn't contain its class; or as `class_forms`.
         """
-        self._config, self._target, self._taxonomy, self._tokenizer = (
-            config,
-            target,
-            taxonomy,
-            tokenizer,
-        )
+        self._config, self._target, self._tokenizer = config, target, tokenizer
+        self._forms = class_forms(taxonomy, config.synonyms)
         self._listed: list[str] | None = None
-        self._templates = TemplatePrompts(config, target=target, taxonomy=taxonomy, name=name)
+        self._templates = TemplatePrompts(
+            config, target=target, taxonomy=taxonomy, forms=self._forms[target], name=name
+        )
         if config.prompt_file is not None:
-            listed = read_prompt_file(base / config.prompt_file, taxonomy=taxonomy)
+            listed = prompts_by_class(
+                read_prompts(base / config.prompt_file), forms=self._forms, tokenizer=tokenizer
+            )
             if target.slug not in listed:
                 raise PromptError(
                     f"{config.prompt_file} has no prompt of class {target.slug!r}, "
@@ -127,39 +130,17 @@ class PromptSource:
             if self._listed is None
             else self._listed[index % len(self._listed)]
         )
-        tokens = {
-            self._target: class_token_positions(
-                self._tokenizer, prompt=text, class_name=self._target.name
-            )
-        }
+        own = {self._target: self._forms[self._target]}
+        tokens = find_words(self._tokenizer, prompt=text, forms=own)
+        if not tokens:
+            raise missing_words(text, own)
         if self._config.multi_class:
-            tokens |= find_classes(
-                self._tokenizer, prompt=text, taxonomy=self._taxonomy, without=tokens
+            others = {known: words for known, words in self._forms.items() if known not in own}
+            tokens |= find_words(
+                self._tokenizer,
+                prompt=text,
+                forms=others,
+                taken=tokens[self._target],
+                ignore_late=True,
             )
         return ClassPrompt(text, tuple(tokens), tuple(tokens.values()))
-
-
-def find_classes(
-    tokenizer: "CLIPTokenizer",
-    *,
-    prompt: str,
-    taxonomy: Taxonomy,
-    without: Mapping[SegmentationClass, tuple[int, ...]],
-) -> dict[SegmentationClass, tuple[int, ...]]:
-    """Return the classes of a taxonomy that a prompt names, with their tokens.
-
-    Those in `without` are left out, and so is a class that would share a token with them.
-    """
-    taken = {position for positions in without.values() for position in positions}
-    named = {}
-    for known in sorted(taxonomy, key=lambda c: -len(c.name)):  # "traffic light" before "light"
-        if known in without:
-            continue
-        try:
-            positions = class_token_positions(tokenizer, prompt=prompt, class_name=known.name)
-        except PromptError:
-            continue
-        if not taken.intersection(positions):
-            taken.update(positions)
-            named[known] = positions
-    return {c: named[c] for c in sorted(named, key=lambda c: c.train_id)}

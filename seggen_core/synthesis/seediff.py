@@ -19,7 +19,12 @@ from seggen_core.store.format import EncodedSample
 from seggen_core.store.records import Record
 from seggen_core.synthesis.attention_method import AttentionMethod, MaskSink
 from seggen_core.synthesis.attention_previews import NUM_PICTURES, MaskStory
-from seggen_core.synthesis.from_attention import AttentionSamples, generate_with_recipes
+from seggen_core.synthesis.from_attention import (
+    AttentionSamples,
+    generate_with_recipes,
+    join_samples,
+    label_kept,
+)
 from seggen_core.synthesis.outcomes import Attempt, Outcome
 
 MAX_ATTEMPTS_PER_SAMPLE = 3
@@ -32,6 +37,7 @@ _OTHER_SETTINGS = {
     "prompt_file",
     "reads",
     "sub_classes",
+    "synonyms",
     "class_cross_attention_layers",
 }
 
@@ -58,6 +64,11 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
         }
         self._num_stories = Counter[str]()
 
+    @property
+    def max_attempts(self) -> int:
+        """Three times the samples that are wanted."""
+        return MAX_ATTEMPTS_PER_SAMPLE * self.settings.samples_per_class
+
     def attempts(self) -> list[Attempt]:
         """Return the attempts until `samples_per_class` are accepted, at most three times as many.
 
@@ -65,7 +76,7 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
         """
         settings = self.settings
         needed, micro = settings.samples_per_class, settings.sampling.micro_batch_size
-        limit = MAX_ATTEMPTS_PER_SAMPLE * needed
+        limit = self.max_attempts
         attempts: list[Attempt] = []
         num_accepted = start = 0
         title = f"{self.store} {self.target.slug}"
@@ -139,15 +150,31 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
             if any(self._digest(sink, index) not in sink.cache for index in rows)
         ]
         sinks = [*lacking, self.own]
-        generated = generate_with_recipes(
-            self.pipeline,
-            prompts=[self.prompts[index] for index in rows],
-            generators=lambda k: self.noise(rows[k]),
-            configs=[sink.settings for sink in sinks],
-            image_size=self.image_size,
-        )
-        for sink, samples in zip(sinks, generated, strict=True):
+        for sink, samples in zip(sinks, self._label(rows, sinks), strict=True):
             self._add(sink, samples, rows=rows, with_story=with_story)
+
+    def _label(
+        self, attempts: Sequence[int], sinks: Sequence[MaskSink[SeeDiffConfig]]
+    ) -> list[AttentionSamples]:
+        """Make images and the masks of each store, only masks where the images are kept."""
+        if self.keeper is None:
+            return generate_with_recipes(
+                self.pipeline,
+                prompts=[self.prompts[index] for index in attempts],
+                generators=lambda k: self.noise(attempts[k]),
+                configs=[sink.settings for sink in sinks],
+                image_size=self.image_size,
+            )
+        labelled = []
+        for index in attempts:
+            kept, classes = self.keeper.get(index), self.prompts[index].classes
+            labelled.append(
+                [
+                    label_kept(kept, classes, config=sink.settings, device=self.stage.device)
+                    for sink in sinks
+                ]
+            )
+        return [join_samples(parts) for parts in zip(*labelled, strict=True)]
 
     def _add(
         self,

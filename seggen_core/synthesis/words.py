@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from seggen_core.attention.tokens import find_tokens
 from seggen_core.errors import PromptError
 from seggen_core.project.phrases import pluralize
-from seggen_core.taxonomy import SegmentationClass, slugify
+from seggen_core.taxonomy import SegmentationClass, Taxonomy, slugify
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -38,11 +38,48 @@ def word_forms(name: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*singular, *(pluralize(form) for form in singular))))
 
 
+def class_forms(
+    taxonomy: Taxonomy, synonyms: Mapping[str, Sequence[str]]
+) -> dict[SegmentationClass, tuple[str, ...]]:
+    """Return what prompts call each class: `word_forms` without what another class is called.
+
+    Args:
+        taxonomy: the classes.
+        synonyms: of classes, by slug.
+
+    Raises:
+        PromptError: there is no class of such a slug, a synonym is empty, or two classes have one
+            name.
+    """
+    owners: dict[str, SegmentationClass] = {}
+    if unknown := sorted(set(synonyms) - set(taxonomy.slugs)):
+        raise PromptError(
+            f"synonyms are given of {', '.join(unknown)}; expected classes of "
+            f"{', '.join(taxonomy.slugs)}"
+        )
+    for known in taxonomy:
+        for name in (known.name, *synonyms.get(known.slug, ())):
+            if not name.strip():
+                raise PromptError(f"a synonym of {known.name!r} is empty; remove it")
+            owner = owners.setdefault(name.lower(), known)
+            if owner != known:
+                raise PromptError(
+                    f"{name!r} stands for two classes, {owner.name!r} and {known.name!r}; expected "
+                    "each word in one of them"
+                )
+    forms = {c: word_forms(c.name, synonyms.get(c.slug, ())) for c in taxonomy}
+    return {
+        c: tuple(w for w in words if owners.get(w.lower(), c) == c) for c, words in forms.items()
+    }
+
+
 def find_words(
     tokenizer: "CLIPTokenizer",
     *,
     prompt: str,
     forms: Mapping[SegmentationClass, Iterable[str]],
+    taken: Iterable[int] = (),
+    ignore_late: bool = False,
 ) -> dict[SegmentationClass, tuple[int, ...]]:
     """Return the classes that a prompt names, with the positions of all their forms' tokens.
 
@@ -53,6 +90,9 @@ def find_words(
         tokenizer: the pipeline's.
         prompt: the text.
         forms: of each class, the words that stand for it.
+        taken: positions that belong to another class.
+        ignore_late: a word past the text encoder's last position, which the network never sees,
+            counts as not named, instead of being an error.
 
     Returns:
         Positions in ascending order, by class in the order of `forms`.
@@ -60,16 +100,21 @@ def find_words(
     Raises:
         PromptError: a word stands past the text encoder's last position.
     """
-    taken: dict[int, SegmentationClass] = {}
+    owners: dict[int, SegmentationClass | None] = dict.fromkeys(taken)
     pairs = [(form, known) for known, words in forms.items() for form in words]
     for form, known in sorted(pairs, key=lambda pair: -len(pair[0])):
-        positions = find_tokens(tokenizer, prompt=prompt, phrase=form)
-        if not any(taken.get(position, known) != known for position in positions):
-            taken.update(dict.fromkeys(positions, known))
+        try:
+            positions = find_tokens(tokenizer, prompt=prompt, phrase=form)
+        except PromptError:
+            if not ignore_late:
+                raise
+            continue
+        if not any(owners.get(position, known) != known for position in positions):
+            owners.update(dict.fromkeys(positions, known))
     return {
         known: positions
         for known in forms
-        if (positions := tuple(sorted(p for p, owner in taken.items() if owner == known)))
+        if (positions := tuple(sorted(p for p, owner in owners.items() if owner == known)))
     }
 
 

@@ -73,6 +73,23 @@ def test_diffumask_draws_more_than_it_keeps() -> None:
     )  # noise learning drops a fifth
 
 
+def test_kept_attention_takes_disk() -> None:
+    config = load_config(ROOT / "profiles" / "voc2012" / "params.yaml")
+    seediff = config.seediff.model_copy(update={"keep_attention": True})
+    kept = config.model_copy(update={"seediff": seediff})
+    rates = load_rates(None, device="gpu")
+    plans = [
+        plan_project(c, paths=ProjectPaths(ROOT), rates=rates, use_results=False)
+        for c in (config, kept)
+    ]
+    before, after = (by_stage(p)["seediff"].gigabytes for p in plans)
+    # 64x64 latents: 38 MB of each of 60,000 images (docs/attention.md).
+    assert after - before == pytest.approx(60_000 * 0.0375, rel=0.05)
+    (note,) = [note for note in plans[1].notes if "keep_attention" in note]
+    assert ".seggen/attention" in note and f"{after - before:.3g} GB" in note
+    assert not any("keep_attention" in note for note in plans[0].notes)
+
+
 def test_pretraining_takes_time() -> None:
     planned = by_stage(plan("camvid", device="cpu"))
     assert planned["foundation"].work == "3,000 steps of 8"
@@ -179,6 +196,7 @@ def test_every_profile_can_be_planned(profile: str, capsys: pytest.CaptureFixtur
         "own_cpu": "embedded",
         "voc2012": "sd",
         "cityscapes": "sd",
+        "words": "embedded",
     }
     assert foundation_family(config, paths=ProjectPaths(ROOT)) == families.get(profile, "sdxl")
 

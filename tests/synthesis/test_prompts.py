@@ -4,7 +4,9 @@ import pytest
 
 from seggen_core.config import SeeDiffConfig
 from seggen_core.errors import PromptError
-from seggen_core.synthesis.prompts import PromptSource, read_prompt_file
+from seggen_core.synthesis.prompt_file import read_prompts
+from seggen_core.synthesis.prompts import PromptSource, prompts_by_class
+from seggen_core.synthesis.words import class_forms
 from seggen_core.taxonomy import Taxonomy
 from tests.attention.tiny_pipeline import build_tokenizer
 
@@ -21,6 +23,19 @@ def source(slug="car", **changes):
         tokenizer=TOKENIZER,
         name=(0, "test"),
     )
+
+
+def read(path, **synonyms):
+    forms = class_forms(TAXONOMY, synonyms)
+    return prompts_by_class(read_prompts(path), forms=forms, tokenizer=TOKENIZER)
+
+
+def words_of(prompt):
+    pieces = TOKENIZER.convert_ids_to_tokens(TOKENIZER(prompt.text).input_ids)
+    return {
+        known.slug: "".join(pieces[p] for p in positions).replace("</w>", " ").split()
+        for known, positions in zip(prompt.classes, prompt.tokens, strict=True)
+    }
 
 
 def texts(prompts, number):
@@ -72,7 +87,7 @@ def test_listed_prompts_travel_as_a_file(tmp_path):
         {"class": "potted plant", "prompt": "one potted plant"},
     ]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
-    assert read_prompt_file(path, taxonomy=TAXONOMY) == {
+    assert read(path) == {
         "car": ["a car on grass"],
         "potted_plant": ["one potted plant"],
     }
@@ -86,20 +101,74 @@ def test_listed_prompts_travel_as_a_file(tmp_path):
     ):
         source("bus", prompt_file=path, reads=path)
     path.write_text(json.dumps({"class": "car", "prompt": "a taxi"}))
-    with pytest.raises(PromptError, match="class 'car' isn't in the prompt 'a taxi'"):
-        source(prompt_file=path, reads=path)[0]
+    with pytest.raises(PromptError, match=r"the prompt 'a taxi' names none of .* \(car, cars\)"):
+        source(prompt_file=path, reads=path)
+
+
+def test_plain_text_is_a_prompt_of_each_class_that_it_names(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("two cars and a bus\n\n a potted plant \n")
+    assert read(path) == {
+        "car": ["two cars and a bus"],
+        "bus": ["two cars and a bus"],
+        "potted_plant": ["a potted plant"],
+    }
+
+
+def test_synonyms_and_plurals_give_the_mask(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("a house and two cars\n")
+    listed = {"prompt_file": path, "reads": path, "synonyms": {"car": ["house"]}}
+    assert words_of(source(**listed)[0]) == {"car": ["house", "cars"]}
+    both = source(**listed | {"synonyms": {"bus": ["house"]}}, multi_class=True)
+    assert words_of(both[0]) == {"car": ["cars"], "bus": ["house"]}
+    prompts = source(sub_classes={"car": ["red house"]}, synonyms={"car": ["house"]})
+    assert words_of(prompts[0]) == {"car": ["house"]}
 
 
 @pytest.mark.parametrize(
-    "line", ["no json", '["car"]', '{"class": "tram", "prompt": "a tram"}', '{"class": "car"}']
+    "synonyms, message",
+    [
+        ({"tram": ["car"]}, "synonyms are given of tram; expected classes of grass, car"),
+        ({"bus": ["Car"]}, "'Car' stands for two classes, 'car' and 'bus'"),
+        ({"bus": ["coach"], "car": ["coach"]}, "'coach' stands for two classes"),
+        ({"bus": [" "]}, "a synonym of 'bus' is empty"),
+    ],
+)
+def test_synonyms_that_mean_nothing_are_refused(synonyms, message):
+    with pytest.raises(PromptError, match=message):
+        source(synonyms=synonyms)
+
+
+def test_a_plural_that_another_class_has_for_a_name_is_that_class():
+    taxonomy = Taxonomy.from_names(stuff=[], things=["car", "cars"])
+    assert list(class_forms(taxonomy, {}).values()) == [("car",), ("cars", "carses")]
+
+
+def test_the_whole_file_is_checked_and_every_fault_named(tmp_path):
+    """Also the prompts of other classes: each partition would fail by them hours later."""
+    path = tmp_path / "prompts.jsonl"
+    rows = ["a car", *('{"class": "bus", "prompt": "a tram"}', "a house"), "a " * 31 + "bus"]
+    path.write_text("\n".join(rows))
+    with pytest.raises(PromptError) as caught:
+        source(prompt_file=path, reads=path)
+    message = str(caught.value)
+    assert "3 prompts can't be used" in message
+    assert all(f"line {number}: " in message for number in (2, 3, 4))
+    assert "line 1: " not in message and "past the text encoder's 32 tokens" in message
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["no json", '["car"]', '{"class": "tram", "prompt": "a tram"}', '{"class": "car"}', '{"class"'],
 )
 def test_a_bad_line_is_named(tmp_path, line):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"class": "car", "prompt": "a car"}\n' + line)
     with pytest.raises(PromptError, match="line 2"):
-        read_prompt_file(path, taxonomy=TAXONOMY)
-    with pytest.raises(PromptError, match="can't be read"):
-        read_prompt_file(tmp_path / "absent.jsonl", taxonomy=TAXONOMY)
+        read(path)
+    with pytest.raises(PromptError, match="is no file of prompts"):
+        read(tmp_path / "absent.jsonl")
 
 
 def test_a_template_has_to_name_the_class():
