@@ -9,6 +9,7 @@ from string import Template
 import pytest
 import yaml
 
+from seggen_core.commands.pipeline_text import words_pipeline
 from seggen_core.config import SegGenConfig, load_config
 from seggen_core.config.base import NOTHING_TO_WATCH
 from seggen_core.scenes.layout import SCENES_TAXONOMY
@@ -19,6 +20,12 @@ PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/params.yaml
 
 def profile(name: str) -> SegGenConfig:
     return load_config(ROOT / "profiles" / name / "params.yaml")
+
+
+def pipeline(name: str) -> str:
+    """The text of the dvc.yaml that a project with this profile has."""
+    text = (ROOT / "dvc.yaml").read_text()
+    return words_pipeline(text) if name == "words" else text
 
 
 def test_the_papers_profiles_are_all_there() -> None:
@@ -34,6 +41,7 @@ def test_the_papers_profiles_are_all_there() -> None:
         "own_cpu",
         "scenes",
         "scenes_n20",
+        "words",
     } == set(PROFILES)
 
 
@@ -46,7 +54,7 @@ def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
     assert config.profile == name and config.dataset.name == dataset and config.dataset.root is None
     if dataset == "scenes":
         slugs = SCENES_TAXONOMY.slugs
-    elif dataset == "folder":  # init writes the classes of the user's list
+    elif dataset in ("folder", "words"):  # init writes the classes of the user's list
         slugs = config.classes
     else:
         table = json.loads(
@@ -60,16 +68,14 @@ def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
     # DVC tracks these: they have to be there, and the matrices may not be empty.
     assert config.diffumask is not None
     assert config.dataset.reads == NOTHING_TO_WATCH, "init sets it, as it sets the root"
-    reads = (
-        config.captions.reads,
-        config.foundation.reads,
-        config.seediff.reads,
-        config.diffumask.reads,
-    )
-    for path in (*reads, config.captions.edits):
+    reads = [config.foundation.reads, config.seediff.reads, config.diffumask.reads]
+    if dataset != "words":  # its pipeline has neither captions nor a judge
+        reads += [config.captions.reads, config.captions.edits]
+        assert config.judge.variant in config.variants
+    for path in reads:
         assert path is not None, name
         assert Path(path) == NOTHING_TO_WATCH or (ROOT / path).exists(), path
-    assert config.methods and config.judge.variant in config.variants
+    assert config.methods
     # What comes from the hub is pinned by commit.
     if (
         config.foundation.mode == "pretrained"
@@ -83,7 +89,7 @@ def test_a_profile_names_classes_models_and_files_that_exist(name: str) -> None:
 @pytest.mark.parametrize("name", PROFILES)
 def test_dvc_yaml_finds_every_parameter_that_it_names(name: str) -> None:
     tree = yaml.safe_load((ROOT / "profiles" / name / "params.yaml").read_text())
-    text = (ROOT / "dvc.yaml").read_text()
+    text = pipeline(name)
     for section in yaml.safe_load(text).get("vars", []):  # what params.yaml need not have
         tree = section | tree
     for reference in re.findall(r"\$\{([a-z_.]+)\}", text):
@@ -304,7 +310,7 @@ def test_attention_methods_fit_the_image_size_even_where_no_arm_reads_them(name:
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_holds_every_section_that_a_stage_depends_on(name: str) -> None:
     tree = yaml.safe_load((ROOT / "profiles" / name / "params.yaml").read_text())
-    for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values():
+    for stage in yaml.safe_load(pipeline(name))["stages"].values():
         if stage.get("foreach") in ("${suite}", "${transfer}", "${mask_recipe}"):
             continue  # none is a part of a profile
         for parameter in stage.get("do", stage).get("params", ()):

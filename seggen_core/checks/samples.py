@@ -28,6 +28,8 @@ def check_samples(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
         num_samples += summary.num_samples
         problems += store_problems
     numbers = {"samples": float(num_samples), "bad": float(len(problems))}
+    if not num_samples and folder in real_folders:
+        return Finding(True, "there are no real samples: the dataset is a list of words", numbers)
     if not problems:
         return Finding(True, f"all {num_samples} samples are sound", numbers)
     first = f"{problems[0].where}: {problems[0].what}"

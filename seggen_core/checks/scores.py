@@ -46,7 +46,9 @@ def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig)
     limit = f"min_val_{name}"
     expected = getattr(checks, limit)
     if not scores:
-        summary = "no validation sample has a labelled pixel, so there is no score to look at"
+        summary = (
+            "there is no validation sample with a labelled pixel, so there is no score to look at"
+        )
         return Finding(False, summary, {limit: expected}, blocks=False)
     worst, lowest = min(scores.items(), key=lambda item: item[1])
     numbers = {f"val_{name}": sum(scores.values()) / len(scores), limit: expected, **scores}

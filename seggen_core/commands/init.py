@@ -19,6 +19,7 @@ from seggen_core.commands.init_splits import (
     has_own_classes,
     open_with_splits,
 )
+from seggen_core.commands.init_words import add_words_arguments, words_text
 
 if TYPE_CHECKING:
     from seggen_core.datasets.reader import DatasetReader
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", type=Path, help="folder of your images; needs --masks")
     parser.add_argument("--masks", type=Path, help="folder of your masks, called as the images")
+    add_words_arguments(parser)
     parser.add_argument(
         "--gpu-memory",
         type=_parse_gigabytes,
@@ -101,6 +103,8 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     out: Path = arguments.params
     if out.exists() and not arguments.force:
         raise ConfigError(f"{out} exists; --force replaces it, --params names another file")
+    if arguments.words is not None:
+        return _write_words(arguments, paths=paths)
     try:
         settings = _settings(arguments, paths=paths)
         name = settings["name"]
@@ -135,8 +139,36 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         )
     if is_own and reader.conventions.max_unlisted_share == 1 and not settings.get("background"):
         print("what no shape covers is ignored; --set background=background makes a class of it")
+    _fit_pipeline(arguments, paths=paths, is_words=False)
     print("next: seggen validate, seggen show, seggen plan; then: dvc repro ablation")
     return 0
+
+
+def _write_words(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
+    """Write the parameters of a list of words, and a dvc.yaml with the stages that it can run."""
+    from seggen_core.config.overrides import set_value
+    from seggen_core.project.storage import write_text_whole
+
+    settings: dict[str, Any] = {}
+    for keys, value in arguments.set:
+        set_value(settings, keys, value)
+    text, about = words_text(arguments, settings, paths=paths)
+    write_text_whole(arguments.params, text)
+    print(f"{arguments.params}: {about}")
+    _fit_pipeline(arguments, paths=paths, is_words=True)
+    print("next: seggen plan; then: dvc repro; then: seggen predict PHOTO --model")
+    print("  data/checkpoints/seediff/seed0")
+    return 0
+
+
+def _fit_pipeline(arguments: argparse.Namespace, *, paths: "ProjectPaths", is_words: bool) -> None:
+    """Let dvc.yaml have the stages of the dataset, where DVC reads the written parameters."""
+    from seggen_core.commands.pipeline_text import fit_pipeline
+
+    if arguments.params.name == "params.yaml" and (
+        said := fit_pipeline(paths.root, is_words=is_words)
+    ):
+        print(said)
 
 
 def _settings(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> dict[str, Any]:
@@ -160,13 +192,15 @@ def _settings(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> dict[s
     elif arguments.dataset is None and arguments.root is None:
         raise ConfigError(
             "nothing says which data; give their folder as --root, or --images and --masks, or "
-            "--dataset scenes"
+            "--words, or --dataset scenes"
         )
     else:
         if arguments.dataset is None:
             arguments.dataset = recognise_dataset(arguments.root)
             print(f"{arguments.root} is laid out for the reader {arguments.dataset}")
         settings = {"name": arguments.dataset}
+    if settings["name"] == "words":
+        raise ConfigError("a list of words is read from a file; give it as --words FILE")
     if settings["name"] != "scenes" and arguments.root is None:
         raise ConfigError(f"{arguments.dataset} is read from disk; give its folder as --root")
     if arguments.root is not None:

@@ -164,6 +164,24 @@ def pretrained_segmenter(source: str | None) -> tuple[Mapping[Keys, Any], str]:
     return {keys[0]: name, keys[1]: commit}, f"segmenters start from {name} at {commit[:7]}"
 
 
+def newest_commit(name: str) -> str:
+    """Return the newest commit of a repository.
+
+    Raises:
+        ConfigError: the Hub can't be asked.
+    """
+    from seggen_core.errors import ConfigError
+
+    try:
+        return _ask_hub(name)[0]
+    except Exception as error:  # noqa: BLE001 (whatever a network and its libraries raise)
+        reason = str(error).split("\n", 1)[0][:200]
+        raise ConfigError(
+            f"{name} is no folder, and the Hub can't be asked for its commit ({reason}); check the "
+            "name and the network, or give the commit as --revision"
+        ) from None
+
+
 def _ask_hub(name: str) -> tuple[str, list[str]]:
     """Return the newest commit of a repository and the names of its files."""
     from huggingface_hub import HfApi

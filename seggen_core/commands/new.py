@@ -1,23 +1,18 @@
 """`seggen new`: make a project, in a folder or repository of its own."""
 
 import argparse
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seggen_core.commands.pipeline_text import PIPELINE, installed_pipeline, words_pipeline
+
 if TYPE_CHECKING:
     from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "make a project: dvc.yaml, params.yaml, profiles, and settings of DVC, git and Dagster"
-
-SOURCES_DEP = re.compile(r"^    deps: \[seggen_core\].*$", flags=re.MULTILINE)
-"""What the stage `code` depends on in the repository of seggen."""
-INSTALLED_DEP = """\
-    deps: [requirements.txt] # it names the version of seggen; `seggen new --update .` renews both
-    always_changed: true # only this stage, a second long, sees the code that is installed"""
 
 WORKSPACE = """\
 # Dagster's code location: what `dagster` loads in this folder.
@@ -77,14 +72,15 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa
 
 def _files(profile: str, *, folder: Path) -> Iterator[tuple[str, str]]:
     """Yield (path in the project, text) of the files that are written, but .gitignore."""
+    from seggen_core.config.params_file import read_params
+    from seggen_core.config.words import is_words
     from seggen_core.project.shipped import profile_file, shipped, version
 
     params = profile_file(profile, root=folder)
-    pipeline, count = SOURCES_DEP.subn(
-        INSTALLED_DEP, shipped("dvc.yaml").read_text(encoding="utf-8")
-    )
-    assert count == 1, "the stage `code` of dvc.yaml depends on seggen_core"
-    yield "dvc.yaml", pipeline
+    own = folder / "params.yaml"  # kept by an update; a list of words has fewer stages
+    tree = read_params(own if own.is_file() else params)
+    pipeline = installed_pipeline(shipped(PIPELINE).read_text(encoding="utf-8"))
+    yield PIPELINE, words_pipeline(pipeline) if is_words(tree) else pipeline
     yield "params.yaml", params.read_text(encoding="utf-8")
     yield "requirements.txt", f"seggen[pipeline]=={version()}\n"
     yield "workspace.yaml", WORKSPACE

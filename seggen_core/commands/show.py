@@ -96,11 +96,17 @@ def _samples(
 ) -> Iterator["SheetSample"]:
     """Yield the samples to show, from the dataset's own files or from a store."""
     from seggen_core.datasets.open import open_dataset
+    from seggen_core.errors import DatasetError
     from seggen_core.reports.contact_sheet import SheetSample
     from seggen_core.store.reader import SampleStore
 
     if arguments.source in _SPLITS:
         reader = open_dataset(config.dataset, seed=config.seed, base=paths.root)
+        if config.dataset.name == "words":
+            raise DatasetError(
+                "a list of words has no real images to show; name the folder of a class partition: "
+                f"seggen show data/synthetic/seediff/{config.classes[0]}"
+            )
         for key in arguments.keys or _spread(reader.keys(arguments.source), arguments.num):
             raw = reader.read(arguments.source, key)
             height, width = raw.segmentation_map.shape

@@ -89,6 +89,8 @@ class ListedClassConfig(Section):
     """(r, g, b), for masks that hold colours."""
     ignore: bool = False
     """The id belongs to no class."""
+    synonyms: tuple[str, ...] = ()
+    """For "words": what else prompts call it."""
 
 
 class DatasetConfig(ImageStorageConfig):
@@ -113,14 +115,15 @@ class DatasetConfig(ImageStorageConfig):
         "mapillary",
         "voc",
         "voc2012",
+        "words",
         "yolo",
     ]
-    """Name of the reader."""
+    """Name of the reader; "words" is a list of classes without real images."""
     root: Path | None = None
     """Folder of the dataset on disk, relative to the project's; the embedded scenes need none."""
     reads: Annotated[Path | None, TrackedPath] = None
     """The folder that DVC watches for changed files: the same as `root`, or data/code/none.json
-    where there is no root.
+    where there is no root. For "words", the same as `classes_file`, or data/code/none.json.
     """
     files: dict[Split, SplitFiles] = Field(default_factory=dict)
     """Places of the files of each published split, for datasets whose files were moved."""
@@ -131,16 +134,17 @@ class DatasetConfig(ImageStorageConfig):
     """
     classes_file: str | None = None
     """The class list, relative to `root`, for every dataset with classes of the user's own; it has
-    to agree with what the files themselves list.
+    to agree with what the files themselves list. For "words" relative to the project's folder.
     """
     class_list: tuple[ListedClassConfig, ...] = ()
     """For "folder": the class list itself, where there is no file of it. If there is one, the two
-    have to agree.
+    have to agree. For "words", it takes the place of a file.
     """
     background: str | None = None
     """For "coco_instance" and annotation tools' shapes: name of a class for the pixels that nothing
     covers. For "folder" with masks of one file a class: the listed class of the pixels that no mask
-    covers. None ignores them.
+    covers. None ignores them. For "words": a class that is added to the list, for what no word
+    covers (`seediff.ignore_background: false`).
     """
     class_masks: ClassMasks | None = None
     """For "folder": how masks are called if each class has a file of its own; None finds it from
@@ -222,6 +226,13 @@ class DatasetConfig(ImageStorageConfig):
                 f"{self.fit!r}; set fit: native, or leave max_size out"
             )
         watched = self.root or NOTHING_TO_WATCH
+        if self.name == "words":
+            watched = Path(self.classes_file) if self.classes_file else NOTHING_TO_WATCH
+            if self.reads not in (None, watched):
+                raise ValueError(
+                    f"dataset.reads is {str(self.reads)!r}; expected reads: {watched}, so that DVC "
+                    "notices when the list of words changes"
+                )
         if self.reads not in (None, watched):
             raise ValueError(
                 f"dataset.reads is {str(self.reads)!r}, but dataset.root is "

@@ -33,6 +33,7 @@ from seggen_core.config.segmentation import (
 from seggen_core.config.segmenter import SegmenterConfig, TrainSegConfig, keys_of_version_0_1
 from seggen_core.config.suite import SuiteConfig
 from seggen_core.config.transfer import TransferConfig
+from seggen_core.config.words import check_words, complete_words, is_words
 from seggen_core.errors import ConfigError
 
 
@@ -101,6 +102,7 @@ class SegGenConfig(Section):
                 "diffusion pipelines make images of no other size"
             )
         self._check_models()
+        check_words(self)
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"'classes' repeats a class: {list(self.classes)}")
         self._check_recipes()
@@ -272,6 +274,8 @@ def check_config(tree: Any, *, name: str) -> SegGenConfig:
     if earlier := keys_of_version_0_1(tree):
         lines = [f"  {line}" for line in earlier]
         raise ConfigError(f"{name} has {len(lines)} invalid value(s):\n" + "\n".join(lines))
+    if is_words(tree):
+        tree = complete_words(tree, name=name)
     try:
         # As JSON, because values are strict there (text is no number), but a list is a tuple.
         return SegGenConfig.model_validate_json(json.dumps(tree), strict=True)

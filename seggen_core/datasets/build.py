@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seggen_core.colors.class_colors import colored_classes
+from seggen_core.colors.class_colors import colored_classes, with_synonyms
 from seggen_core.config import DatasetConfig, SegGenConfig, Split
 from seggen_core.datasets.bad_samples import attempt_all
 from seggen_core.datasets.fit import fit_sample
@@ -16,6 +16,7 @@ from seggen_core.datasets.licenses import license_of
 from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
 from seggen_core.datasets.subset import class_partitions, draw_subset, subset_union
+from seggen_core.datasets.words import WordsReader
 from seggen_core.errors import DatasetError
 from seggen_core.project.publish import write_json
 from seggen_core.store.card import describe_classes
@@ -58,10 +59,11 @@ def build_dataset(
             reader, split, config=config, folder=folder / split
         )
         index = SampleStore(folder / split).index
-        pixels = np.array(index["class_pixel_counts"].tolist(), np.int64).sum(axis=0)
+        counted = np.array(index["class_pixel_counts"].tolist(), np.int64)
+        pixels = counted.reshape(-1, len(slugs)).sum(axis=0)
         labels = SplitLabels(split, pixels.tolist(), unlisted_share)
         _check_labels(labels, reader, config=config)
-        shares = pixels / pixels.sum()
+        shares = pixels / max(pixels.sum(), 1)
         log_metrics(
             {f"{split}/samples": float(len(index)), f"{split}/dropped": float(num_dropped)}
             | {f"{split}/share_{slug}": float(s) for slug, s in zip(slugs, shares, strict=True)}
@@ -70,7 +72,10 @@ def build_dataset(
     subsets = _subsets(counts, dataset=config.dataset, seed=config.seed)
     partition = class_partitions(counts, reader.taxonomy, sources=subset_union(subsets))
     log_metrics({f"partition/{slug}": float(len(keys)) for slug, keys in partition.items()})
-    write_json(folder / "taxonomy.json", colored_classes(reader.taxonomy, reader.palette))
+    rows = colored_classes(reader.taxonomy, reader.palette)
+    if isinstance(reader, WordsReader):
+        rows = with_synonyms(rows, reader.synonyms)
+    write_json(folder / "taxonomy.json", rows)
     write_json(folder / "subsets.json", subsets)
 
 
@@ -109,7 +114,7 @@ def _write_split(
     dropped: dict[str, str] = {}
     unlisted_shares: list[float] = []
     keys = reader.keys(split)
-    assert keys, split
+    assert keys or isinstance(reader, WordsReader), split
     settings = config.dataset
 
     def prepare(key: str) -> RawSample:
@@ -131,13 +136,14 @@ def _write_split(
             dropped[key] = str(sample)
             if len(dropped) >= settings.max_bad + _MAX_LISTED:
                 break
-        _check_dropped(
-            dropped,
-            split=split,
-            num_read=position + 1,
-            num_listed=len(keys),
-            max_bad=settings.max_bad,
-        )
+        if keys:
+            _check_dropped(
+                dropped,
+                split=split,
+                num_read=position + 1,
+                num_listed=len(keys),
+                max_bad=settings.max_bad,
+            )
         writer.finish(
             manifest={
                 "dataset": settings.name,
@@ -150,7 +156,7 @@ def _write_split(
                 **_changed_images(split, settings),
             }
         )
-    return len(dropped), float(np.mean(unlisted_shares))
+    return len(dropped), float(np.mean(unlisted_shares or [0.0]))
 
 
 def _changed_images(split: Split, settings: DatasetConfig) -> dict[str, int]:

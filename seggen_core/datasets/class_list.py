@@ -37,7 +37,7 @@ PARAMS_LIST = Path("dataset.class_list in params.yaml")
 """Stands for the file of a class list that params.yaml holds itself."""
 
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
-_COLUMNS = ("id", "name", "is_thing", "color", "ignore")
+_COLUMNS = ("id", "name", "is_thing", "color", "ignore", "synonyms")
 _OTHER_NAMES = {"pixel value": "id", "class": "name", "isthing": "is_thing", "colour": "color"}
 """Columns of other tools, by what they are here."""
 
@@ -54,6 +54,7 @@ class ListedClass(NamedTuple):
         is_thing: None where the list doesn't say.
         color: (r, g, b), or None.
         is_ignored: the id belongs to no class.
+        synonyms: what else prompts call it.
     """
 
     file_id: int
@@ -61,6 +62,7 @@ class ListedClass(NamedTuple):
     is_thing: bool | None
     color: tuple[int, int, int] | None
     is_ignored: bool
+    synonyms: tuple[str, ...] = ()
 
 
 class ClassList(NamedTuple):
@@ -71,8 +73,13 @@ class ClassList(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_class_list(path: Path) -> ClassList:
+def read_class_list(path: Path, *, of_words: bool = False) -> ClassList:
     """Read the user's class list.
+
+    Args:
+        path: the file.
+        of_words: no mask holds the ids, so rows without one are numbered, and a line of text may
+            have synonyms: "person: man, woman, people".
 
     Raises:
         DatasetError: the file is missing, isn't such a list, or its columns contradict one another:
@@ -88,9 +95,11 @@ def read_class_list(path: Path) -> ClassList:
     if suffix == ".json":
         raw = _json_rows(text, path=path)
     elif suffix == ".txt":
-        raw = _text_rows(text, path=path)
+        raw = _text_rows(text, path=path, of_words=of_words)
     else:
         raw, notes = _csv_rows(text, path=path)
+    if of_words:
+        raw = [_numbered(row, number) for number, row in enumerate(raw)]
     if len(raw) > _NUM_IDS:
         raise DatasetError(f"{path} has more than {_NUM_IDS} rows; expected at most one an id")
     return _checked(raw, path=path, notes=notes)
@@ -113,9 +122,14 @@ def read_class_file(path: Path) -> ClassTable:
     return _make_table(read_class_list(path))
 
 
+def checked_params_list(rows: Sequence[ListedClassConfig]) -> ClassList:
+    """Return `dataset.class_list`, checked; errors as of `read_class_list`."""
+    return _checked([row.model_dump() for row in rows], path=PARAMS_LIST)
+
+
 def table_of_params(rows: Sequence[ListedClassConfig]) -> ClassTable:
     """Return the table of `dataset.class_list`; errors as of `read_class_file`."""
-    return _make_table(_checked([row.model_dump() for row in rows], path=PARAMS_LIST))
+    return _make_table(checked_params_list(rows))
 
 
 def _make_table(listed: ClassList) -> ClassTable:
@@ -203,10 +217,21 @@ def _column(name: str) -> str:
     return _OTHER_NAMES.get(plain, plain)
 
 
-def _text_rows(text: str, *, path: Path) -> list[Any]:
+def _numbered(row: Any, number: int) -> Any:
+    """Return a row of a list of words with an id."""
+    if isinstance(row, str):
+        row = {"name": row}
+    if isinstance(row, dict) and row.get("id") in (None, ""):
+        row = {**row, "id": number}
+    return row
+
+
+def _text_rows(text: str, *, path: Path, of_words: bool) -> list[Any]:
     """Read CVAT's labelmap.txt, or names line by line as labelme writes them."""
     stripped = (line.strip() for line in io.StringIO(text))
     lines = list(islice((x for x in stripped if x and x[0] != "#"), _NUM_IDS + 1))
+    if of_words and not all(_LABELMAP_LINE.fullmatch(line) for line in lines):
+        return [{"name": line.partition(":")[0], "synonyms": _after_colon(line)} for line in lines]
     if not lines or not all(":" in line for line in lines):
         first = -1 if lines[:1] == [_LABELME_IGNORED] else 0  # labelme's labels.txt
         return [
@@ -270,7 +295,27 @@ def _check_row(row: Any, *, row_number: int, path: Path) -> ListedClass:
         _flag(row.get("is_thing"), flag="is_thing", where=where),
         _color(row.get("color"), where=where),
         bool(_flag(row.get("ignore"), flag="ignore", where=where)),
+        _synonyms(row.get("synonyms"), where=where),
     )
+
+
+def _after_colon(line: str) -> str | None:
+    _, colon, rest = line.partition(":")
+    return rest if colon else None
+
+
+def _synonyms(value: Any, *, where: str) -> tuple[str, ...]:
+    if value is None or value in ("", [], ()):
+        return ()
+    parts = re.split("[,;|]", value) if isinstance(value, str) else value
+    words = (
+        [p.strip() for p in parts if isinstance(p, str)] if isinstance(parts, list | tuple) else []
+    )
+    if not words or not all(words) or len(words) != len(parts):
+        raise DatasetError(
+            f"{where} has synonyms {reprlib.repr(value)}; expected words: man, woman, people"
+        )
+    return tuple(map(brief, words))
 
 
 def _color(value: Any, *, where: str) -> tuple[int, int, int] | None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from seggen_core.config import DatasetConfig, SegGenConfig
 from seggen_core.config.data import ColumnNames
+from seggen_core.config.words import WORDS
 from seggen_core.datasets import (
     ade20k,
     camvid,
@@ -21,6 +22,7 @@ from seggen_core.datasets import (
     mapillary,
     voc,
     voc2012,
+    words,
     yolo,
 )
 from seggen_core.datasets.files import describe_folder
@@ -51,6 +53,7 @@ _OPTIONAL = (
 _NOT_SET: tuple[object, ...] = (None, False, {}, "refuse", ColumnNames(), ())
 _FILES = frozenset({"files"})
 _SHAPES = _FILES | {"classes_file", "background", "boxes"}
+_WORDS = frozenset({"classes_file", "class_list", "background"})
 _DATASETS = {
     "ade20k": _Dataset(ade20k.open_reader, _FILES),
     "camvid": _Dataset(camvid.open_reader, _FILES),
@@ -90,6 +93,8 @@ def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> Da
     """
     dataset = _DATASETS.get(config.name)
     known = dataset.settings if dataset else frozenset()
+    if config.name == WORDS:
+        known = _WORDS
     is_set = {name for name in _OPTIONAL if getattr(config, name) not in _NOT_SET}
     for name in sorted(is_set - known):
         raise ConfigError(f"dataset.{name} is set, but means nothing to {config.name}; remove it")
@@ -98,6 +103,8 @@ def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> Da
             "dataset.keep_val_in_train is set, but with dataset.splits published no validation "
             "sample comes out of train; remove it"
         )
+    if config.name == WORDS:
+        return words.open_words(config, base=base)
     if dataset is None:
         return ScenesReader(config, seed=seed)
     return dataset.open_reader(config, root=_dataset_root(config, base=base), seed=seed)

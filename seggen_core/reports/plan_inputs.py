@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from seggen_core.config import PretrainConfig, SegGenConfig
+from seggen_core.config.words import WORDS
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, DatasetError
@@ -27,6 +28,8 @@ PUBLISHED_SIZES = {
 
 _EXAMPLE = {"train": 270, "val": 27, "test": 30}
 _SBD_TRAIN = 10_582
+_ATTENTION = {"embedded": (2, (2, 4)), "sd": (8, (1, 2, 4, 8)), "sdxl": (8, (2, 4))}
+"""Image pixels per latent, and latents per value of attention, along a side."""
 _PNG_SHARE = 0.6
 """Bytes of a PNG photograph per byte of pixels; measured on CamVid at 64 to 480 px: 0.5 to 0.7."""
 
@@ -41,6 +44,7 @@ class Workload:
         counts: samples of each split.
         num_sources: real samples that MaskSyn and ImgSyn start from.
         network: the foundation's rates.
+        family: of the foundation: "sdxl", "sd" or "embedded".
     """
 
     config: SegGenConfig
@@ -48,6 +52,7 @@ class Workload:
     counts: Mapping[str, int]
     num_sources: int
     network: Mapping[str, Any]
+    family: str = "sd"
 
     @cached_property
     def methods(self) -> set[str]:
@@ -83,6 +88,13 @@ class Workload:
     def picture_gb(self) -> float:
         """Gigabytes of one sample on disk."""
         return 3 * self.config.dataset.image_size**2 * _PNG_SHARE / 1e9
+
+    @property
+    def self_attention_gb(self) -> float:
+        """Gigabytes of one image's self-attention at all resolutions, in float16."""
+        scale, reductions = _ATTENTION[self.family]
+        latents = self.config.dataset.image_size // scale
+        return sum(2 * (latents // r) ** 4 for r in reductions) / 1e9
 
     def num_samples(self, method: str) -> int:
         """Return the number of samples that a method makes.
@@ -163,6 +175,8 @@ def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[st
         ConfigError: the dataset cannot be opened and has no published size.
     """
     dataset, notes = config.dataset, []
+    if dataset.name == WORDS:
+        return dict.fromkeys(SPLITS, 0), ["a list of words has no real images"]
     if dataset.root is not None or dataset.name == "scenes":
         try:
             reader = open_dataset(dataset, seed=config.seed, base=paths.root)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from seggen_core.config import DiffusionTrainingConfig, RandomCrops, SamplingConfig
 from seggen_core.config.mask_recipe import has_same_images
+from seggen_core.config.words import WORDS
 from seggen_core.reports.plan_inputs import PUBLISHED_SIZES, Workload
 
 _TRAIN_PASSES = 3.9
@@ -52,11 +53,14 @@ class StagePlan:
 
 
 def estimate_stages(workload: Workload) -> list[StagePlan]:
-    """Return the stages that `dvc repro ablation` runs, in that order."""
-    wanted = workload.methods
+    """Return the stages that `dvc repro ablation` runs, in that order.
+
+    Those of a list of words, which has no table, are the stages that read no real image.
+    """
+    wanted, has_images = workload.methods, workload.config.dataset.name != WORDS
     plans = [
         estimate_dataset(workload),
-        estimate_captions(workload),
+        *([estimate_captions(workload)] if has_images else []),
         estimate_foundation(workload),
     ]
     if "masksyn" in wanted:
@@ -70,9 +74,12 @@ def estimate_stages(workload: Workload) -> list[StagePlan]:
         "diffumask": estimate_diffumask,
     }
     plans += [estimate(workload) for method, estimate in estimates.items() if method in wanted]
+    if wanted & set(workload.config.mask_recipe):
+        plans.append(estimate_mask_recipe(workload))
+    plans.append(estimate_train_seg(workload))
+    if not has_images:
+        return [*plans, *([estimate_transfer(workload)] if workload.config.transfer else [])]
     plans += [
-        *([estimate_mask_recipe(workload)] if wanted & set(workload.config.mask_recipe) else []),
-        estimate_train_seg(workload),
         estimate_evaluate(workload),
         *([estimate_transfer(workload)] if workload.config.transfer else []),
         estimate_judge(workload),
@@ -290,4 +297,17 @@ def _attention_plan(
     note = f"{method}: if every attempt gives a usable mask; at most three attempts a sample"
     work = f"{count:,} samples: {classes} classes x {section.samples_per_class:,}"
     gigabytes, notes = count * w.picture_gb, (note, *further_notes)
+    if section.keep_attention:
+        kept = drawn * _kept_gigabytes(w, method)
+        gigabytes += kept
+        notes += (
+            f"{method}: {kept:.3g} GB of it is attention in .seggen/attention (keep_attention), "
+            "which DVC's cache doesn't hold",
+        )
     return StagePlan(method, classes, work, hours, gigabytes, w.basis, notes)
+
+
+def _kept_gigabytes(w: Workload, method: str) -> float:
+    """Return the gigabytes that `keep_attention` keeps of one image: pixels and attention."""
+    pixels = 3 * w.config.dataset.image_size**2 / 1e9
+    return pixels + (w.self_attention_gb if method == "seediff" else 0.0)

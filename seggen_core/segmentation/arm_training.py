@@ -192,7 +192,12 @@ class ArmTraining:
     def _validate(
         self, segmenter: Segmenter, *, subset_seed: int, keys: Sequence[str] | None = None
     ) -> float | None:
-        """Return the task's own score on validation samples (all, or `keys`), in percent."""
+        """Return the task's own score on validation samples (all, or `keys`), in percent.
+
+        It is None where there is no such sample, as of a list of words.
+        """
+        if not len(self.stores.validation):
+            return None
         store, description = (
             self.stores.validation,
             f"{self.stage.item} seed {subset_seed}: validation",

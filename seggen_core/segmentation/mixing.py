@@ -17,6 +17,9 @@ from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError
 from seggen_core.project.rng import numpy_rng
 
+_NO_SOURCE = ""
+"""Stands for the sources of slots where there are no real samples."""
+
 
 @dataclass(frozen=True)
 class TrainingSeed:
@@ -98,21 +101,21 @@ class BatchPlan:
         Args:
             config: `strategy`, `p_aug`, `num_steps`, `pretrain_share` and `batch_size` are used.
             real_keys: the arm's real samples; under `synthetic_only` the sources of its synthetic
-                ones.
+                ones, none where there are no real samples at all.
             synthetic: positions in it are what `Slot.synthetic` holds.
             synthetic_only: every slot is replaced.
             seed: names the random streams.
 
         Raises:
-            ConfigError: there is no real sample.
+            ConfigError: there is no real sample, and the arm isn't `synthetic_only`.
         """
-        if not real_keys:
+        if not real_keys and not synthetic_only:
             raise ConfigError(
                 "the arm has no real sample to take its batches from (run: dvc repro dataset)"
             )
         assert synthetic or not synthetic_only
         self._config = config
-        self._real_keys = sorted(real_keys)
+        self._real_keys = sorted(real_keys) or [_NO_SOURCE]
         self._seed = seed
         self._synthetic_only = synthetic_only
         self._by_method: dict[str, list[int]] = {}

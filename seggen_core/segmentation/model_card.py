@@ -107,6 +107,8 @@ class ModelFolder:
         protocol, side = self.protocol, self.stage.config.dataset.image_size
         if protocol.short_side is not None:
             return InputSize(short_side=protocol.short_side, max_side=protocol.max_side)
+        if not len(validation):  # of a list of words; synthetic samples are squares
+            return InputSize(square=side)
         first = validation.read_image(validation.keys()[0])
         return InputSize(square=side if first.shape[:2] == (side, side) else None)
 

@@ -23,13 +23,13 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     with open_stage("dataset", item=None, config=config, paths=paths) as stage:
         folder = stage.scratch([config.dataset.model_dump(mode="json")])
         build_dataset(reader, config=config, folder=folder, log_metrics=stage.run.log_metrics)
-        store_grid(
-            SampleStore(folder / "train"),
-            num_classes=len(reader.taxonomy),
-            num_pictures=8,
-            num_columns=8,
-        ).save(folder / "samples.png")
-        for name in ("samples.png", paths.taxonomy.name, paths.subsets.name):
+        if len(train := SampleStore(folder / "train")):  # a list of words has none
+            grid = store_grid(
+                train, num_classes=len(reader.taxonomy), num_pictures=8, num_columns=8
+            )
+            grid.save(folder / "samples.png")
+            stage.run.log_artifact(folder / "samples.png")
+        for name in (paths.taxonomy.name, paths.subsets.name):
             stage.run.log_artifact(folder / name)
         stage.publish_all(
             {folder / split: paths.real(split) for split in SPLITS}

@@ -25,7 +25,7 @@ def color_code(profile: str, kind: ColorMapKind | None = None) -> ColorCode:
     dataset = load_config(Path("profiles") / profile / "params.yaml").dataset
     if dataset.name == "scenes":
         taxonomy = SCENES_TAXONOMY
-    elif dataset.name == "folder":  # the user's own classes
+    elif dataset.name in ("folder", "words"):  # the user's own classes
         names = [f"class {number}" for number in range(40)]
         taxonomy = Taxonomy.from_names(stuff=names[:20], things=names[20:])
     else:

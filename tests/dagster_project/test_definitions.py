@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from dagster_project.definitions import build_definitions
+from seggen_core.commands.pipeline_text import words_pipeline
 from tests.dagster_project.conftest import ROOT, copy_pipeline
 
 SNAPSHOT = Path(__file__).parent / "asset_graph.json"
@@ -232,3 +233,15 @@ def test_dg_knows_the_project(command: tuple[str, ...], project: Path) -> None:
         assert {"dataset", "masksyn", "ablation"} <= {
             asset["asset_key"] for asset in listed["assets"]
         }
+
+
+def test_a_list_of_words_has_the_assets_that_it_can_make(tmp_path: Path) -> None:
+    copy_pipeline(tmp_path)
+    pipeline = tmp_path / "dvc.yaml"
+    pipeline.write_text(words_pipeline(pipeline.read_text()))
+    (tmp_path / "params.yaml").write_text((ROOT / "profiles/words/params.yaml").read_text())
+    found = describe(build_definitions(tmp_path))
+    groups = {"dataset", "foundation", "seediff", "diffumask", "train_seg"}
+    assert {name.rpartition("/")[2] for name in found["assets"]} >= groups
+    assert not [name for name in found["assets"] if "mask2img" in name or "evaluate" in name]
+    assert {"demo", "synthesize_class"} <= set(found["jobs"])
