@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa
         StorageError: the folder can't be written.
     """
     folder: Path = arguments.folder
-    files = dict(_files(arguments.profile, folder=folder))
+    files = dict(_files(arguments.profile, folder=folder, update=arguments.update))
     _check(folder, files, update=arguments.update)
     folder.mkdir(parents=True, exist_ok=True)
     has_git = _open_git(folder)
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa
     return 0
 
 
-def _files(profile: str, *, folder: Path) -> Iterator[tuple[str, str]]:
+def _files(profile: str, *, folder: Path, update: bool) -> Iterator[tuple[str, str]]:
     """Yield (path in the project, text) of the files that are written, but .gitignore."""
     from seggen_core.config.params_file import read_params
     from seggen_core.config.words import is_words
@@ -78,7 +78,7 @@ def _files(profile: str, *, folder: Path) -> Iterator[tuple[str, str]]:
 
     params = profile_file(profile, root=folder)
     own = folder / "params.yaml"  # kept by an update; a list of words has fewer stages
-    tree = read_params(own if own.is_file() else params)
+    tree = read_params(own if update and own.is_file() else params)
     pipeline = installed_pipeline(shipped(PIPELINE).read_text(encoding="utf-8"))
     yield PIPELINE, words_pipeline(pipeline) if is_words(tree) else pipeline
     yield "params.yaml", params.read_text(encoding="utf-8")

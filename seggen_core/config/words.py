@@ -52,9 +52,9 @@ _IMAGE_SETTINGS = (
 _ADVICE = "run: seggen init --words FILE, which writes parameters for a list of words"
 
 
-def is_words(tree: Mapping[str, Any]) -> bool:
+def is_words(tree: Any) -> bool:
     """Return whether unchecked parameters are of a list of words."""
-    dataset = tree.get("dataset")
+    dataset = tree.get("dataset") if isinstance(tree, Mapping) else None
     return isinstance(dataset, Mapping) and dataset.get("name") == WORDS
 
 
