@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from seggen_core.config import SegGenConfig
+from seggen_core.config.mask_recipe import MaskRecipeConfig
 from seggen_core.errors import AttentionError, PromptError
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.stages import diffumask, seediff
+from seggen_core.stages import diffumask, mask_recipe, seediff
 from seggen_core.store.cache import count_added
 from seggen_core.store.reader import SampleStore
 from seggen_core.synthesis import attention_method, kept_attention
@@ -189,3 +190,21 @@ def test_a_file_of_prompts_is_checked_before_the_first_image(
     no_images()
     with pytest.raises(PromptError, match=r"2 prompts can't be used:\n.*line 2: .*\n.*line 3: "):
         run(method, paths, **listed)
+
+
+@METHODS
+def test_a_later_recipe_takes_the_images_that_are_kept(
+    method: str, new_project: Callable[[str], ProjectPaths], no_images: Callable[[], None]
+) -> None:
+    paths = new_project("recipe")
+    store = run(method, paths)
+    no_images()
+    config = settings(method)
+    recipe = MaskRecipeConfig(method=method, settings={"pamr": False}, reads="data/code/none.json")  # type: ignore[arg-type]
+    config = config.model_copy(update={"mask_recipe": {"rough": recipe}, "classes": ("car",)})
+    mask_recipe.run(config, paths=paths, item="rough")
+    rough = SampleStore(paths.synthetic("rough", "car"))
+    assert [image.tobytes() for image in pictures(rough).values()] == [
+        image.tobytes() for image in pictures(store).values()
+    ]
+    assert num_kept(paths, method) == 4, "the recipe deletes nothing of its method"
