@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ValidationError
 
-from seggen_core.config.attention import DiffuMaskConfig, SeeDiffConfig
+from seggen_core.config.attention import AttentionMethodConfig, DiffuMaskConfig, SeeDiffConfig
 from seggen_core.config.base import Section, TrackedPath
 from seggen_core.config.library_settings import first_error
 
@@ -68,8 +68,6 @@ class MaskRecipeConfig(Section):
             raise ValueError(first_error(error, section="settings")) from None
 
 
-def has_same_images(
-    first: SeeDiffConfig | DiffuMaskConfig, second: SeeDiffConfig | DiffuMaskConfig
-) -> bool:
+def has_same_images(first: AttentionMethodConfig, second: AttentionMethodConfig) -> bool:
     """Return whether two stores have the same images, by the settings of their method."""
     return all(getattr(first, key) == getattr(second, key) for key in IMAGE_KEYS)
