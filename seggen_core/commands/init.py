@@ -156,8 +156,7 @@ def _write_words(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int
     write_text_whole(arguments.params, text)
     print(f"{arguments.params}: {about}")
     _fit_pipeline(arguments, paths=paths, is_words=True)
-    print("next: seggen plan; then: dvc repro; then: seggen predict PHOTO --model")
-    print("  data/checkpoints/seediff/seed0")
+    print("next: seggen plan; then: dvc repro; then: seggen predict PHOTO --arm seediff")
     return 0
 
 
