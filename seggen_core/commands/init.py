@@ -2,15 +2,18 @@
 
 import argparse
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seggen_core.commands.init_own import (
+    OWN,
     gpu_memory,
+    is_own_data,
     own_settings,
-    places_of_own_data,
     pretrained_segmenter,
 )
+from seggen_core.commands.init_places import places_of_own_data, read_some
 from seggen_core.commands.init_splits import (
     COUNTS,
     checked,
@@ -29,9 +32,6 @@ SUMMARY = "write params.yaml for a dataset, from a profile"
 
 _BORROWED = {"coco_stuff": "ade20k", "mapillary": "ade20k"}
 """The profile that a dataset starts from if no paper has settings for it."""
-
-_OWN = ("cvat", "folder", "huggingface", "label_studio", "labelme", "voc", "yolo")
-"""Readers of the user's own data, which start from the profiles own or own_cpu."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,16 +108,17 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     try:
         settings = _settings(arguments, paths=paths)
         name = settings["name"]
-        is_own = arguments.profile is None and name in _OWN
+        is_own = arguments.profile is None and is_own_data(settings, paths=paths)
         gpu_gb = _gpu_gb(arguments) if is_own else None
         profile = arguments.profile or _BORROWED.get(name, name)
         if is_own:
             profile = "own_cpu" if gpu_gb is None else "own"
         text, reader = _adapt(profile_file(profile, root=paths.root), settings, paths=paths)
+        read_some(reader, settings=settings)
     except DatasetError as error:
         raise DatasetError(
-            f"{error}\nnothing was written; if the files are there under other names, say which: "
-            "--set KEY=VALUE takes every key of the section dataset (docs/datasets.md)"
+            f"{error}\nnothing was written; --set KEY=VALUE takes every key of the section "
+            "dataset, names of files and folders among them (docs/datasets.md)"
         ) from None
     about = ""
     if is_own:
@@ -186,7 +187,14 @@ def _settings(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> dict[s
     if arguments.images is not None:
         if arguments.root is not None or arguments.dataset not in (None, "folder"):
             raise ConfigError("--images and --masks say where the data are; leave --root out")
-        settings = places_of_own_data(arguments.images, arguments.masks, paths=paths)
+        settings, notes = places_of_own_data(
+            arguments.images,
+            arguments.masks,
+            paths=paths,
+            stated={keys[0] for keys, _ in arguments.set},
+        )
+        for note in notes:
+            print(f"note: {note}")
         arguments.root = settings["root"]
     elif arguments.dataset is None and arguments.root is None:
         raise ConfigError(
@@ -197,7 +205,7 @@ def _settings(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> dict[s
         if arguments.dataset is None:
             arguments.dataset = recognise_dataset(arguments.root)
             print(f"{arguments.root} is laid out for the reader {arguments.dataset}")
-        settings = {"name": arguments.dataset}
+        settings = {"name": _known(arguments.dataset)}
     if settings["name"] == "words":
         raise ConfigError("a list of words is read from a file; give it as --words FILE")
     if settings["name"] != "scenes" and arguments.root is None:
@@ -207,6 +215,21 @@ def _settings(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> dict[s
     for keys, value in arguments.set:
         set_value(settings, keys, value)
     return settings
+
+
+def _known(dataset: str) -> str:
+    """Return the name of a reader; ConfigError names what there is."""
+    from typing import get_args
+
+    from seggen_core.config import DatasetConfig
+    from seggen_core.errors import ConfigError
+
+    known = get_args(DatasetConfig.model_fields["name"].annotation)
+    if dataset not in known:
+        close = get_close_matches(dataset, known, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(f"there is no reader {dataset!r}; {meant}there are: {', '.join(known)}")
+    return dataset
 
 
 def _gpu_gb(arguments: argparse.Namespace) -> float | None:
@@ -231,8 +254,14 @@ def _fit_to_own(
 ) -> tuple[str, str]:
     """Fit a profile's text to the number of images and the machine; return also a line on it."""
     from seggen_core.config.params_text import set_path
+    from seggen_core.errors import ConfigError
 
     changes = own_settings(num_train, gpu_gb=gpu_gb)
+    if gpu_gb is None and arguments.segmenter not in (None, "none"):
+        raise ConfigError(
+            "--segmenter names a Mask2Former, and without a GPU a small HRNet is trained from "
+            "scratch; leave it out, or plan for a GPU by --gpu-memory GB"
+        )
     about = "without a GPU: on photographs, a foundation this small lifts nothing (docs/results.md)"
     if gpu_gb is not None:
         segmenter, about = pretrained_segmenter(arguments.segmenter)
@@ -284,7 +313,7 @@ def _adapt(
     checked(tree | {"dataset": dict(settings)}, source=source)
     is_own = (
         settings["name"] == profile.dataset.name
-        and settings["name"] not in _OWN
+        and settings["name"] not in OWN
         and not has_own_classes(tree, settings, source=source, paths=paths)
     )
     if not is_own:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seggen_core.project.paths import ProjectPaths
 
+OWN = ("cvat", "folder", "huggingface", "label_studio", "labelme", "voc", "yolo")
+"""Readers of the user's own data, which start from the profiles own or own_cpu."""
+
 SEGMENTER = "facebook/mask2former-swin-tiny-ade-semantic"
 """The pretrained segmenter that is asked for if the user names none."""
 
@@ -20,6 +23,21 @@ _FULL_GB, _LARGE_GB = 40, 20
 large (docs/results.md: 37.7 GB at 16 images a step; with LoRA about 20)."""
 
 Keys = tuple[str, ...]
+
+
+def is_own_data(settings: Mapping[str, Any], *, paths: "ProjectPaths") -> bool:
+    """Whether the data are the user's: by their format, or by classes of their own in COCO's."""
+    from seggen_core.commands.init_splits import COCO_FORMATS, checked, has_own_classes
+    from seggen_core.config.params_file import parse_params, read_params_text
+    from seggen_core.project.shipped import profile_file
+
+    name = settings["name"]
+    if name in OWN or name not in COCO_FORMATS:
+        return name in OWN
+    source = profile_file(name, root=paths.root)
+    tree = parse_params(read_params_text(source), name=str(source))
+    checked(tree | {"dataset": dict(settings)}, source=source)
+    return has_own_classes(tree, settings, source=source, paths=paths)
 
 
 def own_settings(num_train: int, *, gpu_gb: float | None) -> dict[Keys, Any]:
@@ -72,61 +90,6 @@ def gpu_memory() -> float | None:
     if not torch.cuda.is_available():
         return None
     return torch.cuda.get_device_properties(0).total_memory / 1e9
-
-
-def places_of_own_data(images: Path, masks: Path, *, paths: "ProjectPaths") -> dict[str, Any]:
-    """Return the keys of the section `dataset` for a folder of images and one of masks.
-
-    Splits are folders of the same name in both; without any, all samples are train. Where there is
-    no class list in the folder that holds both, the values that the masks hold are the classes.
-
-    Raises:
-        ConfigError: the two lie in folders that have only a folder of the system in common.
-        DatasetError: a folder is missing, holds no masks, or these hold no classes.
-    """
-    from seggen_core.datasets.annotated_files import SPLIT_NAMES
-    from seggen_core.datasets.files import MASK_SUFFIXES, describe_folder, list_files
-    from seggen_core.datasets.folder import CLASS_FILES
-    from seggen_core.datasets.scan_masks import scan_classes
-    from seggen_core.errors import ConfigError, DatasetError
-
-    images, masks = images.resolve(), masks.resolve()
-    for folder in (images, masks):
-        if not folder.is_dir():
-            raise DatasetError(f"{folder} is not a folder ({describe_folder(folder)})")
-    root = next(p for p in (images, *images.parents) if masks.is_relative_to(p))
-    if len(root.parts) < 3 or root in (Path.home(), paths.root.resolve()):
-        raise ConfigError(
-            f"{images} and {masks} have only {root} in common, and DVC would watch all of it; "
-            "expected both in one folder of the dataset: move them there"
-        )
-    where = {
-        "images": images.relative_to(root).as_posix(),
-        "masks": masks.relative_to(root).as_posix(),
-    }
-    files: dict[str, dict[str, str]] = {}
-    for split, names in SPLIT_NAMES.items():
-        name = next((n for n in names if (images / n).is_dir() and (masks / n).is_dir()), None)
-        if name is not None:
-            files[split] = {kind: f"{folder}/{name}" for kind, folder in where.items()}
-    if "train" not in files:
-        files = {"train": where}
-    settings: dict[str, Any] = {"name": "folder", "root": root, "files": files}
-    has_test, has_val = "test" in files, "val" in files
-    settings["splits"] = (
-        ("published" if has_val else "val_from_train")
-        if has_test
-        else ("val_as_test" if has_val else "all_from_train")
-    )
-    if not any((root / name).exists() for name in CLASS_FILES):
-        listing = list_files(masks, kind="mask", suffixes=MASK_SUFFIXES, subfolders="keyed")
-        found = [path for key in sorted(listing.names) for path in listing.paths(key)]
-        if masks == images:  # the images lie among them
-            found = [path for path in found if "mask" in path.stem]
-        if not found:
-            raise DatasetError(f"{masks} holds no masks; expected *.png ({describe_folder(masks)})")
-        settings["class_list"] = scan_classes(found)
-    return settings
 
 
 def pretrained_segmenter(source: str | None) -> tuple[Mapping[Keys, Any], str]:

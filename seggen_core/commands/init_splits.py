@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from seggen_core.datasets.reader import DatasetReader
     from seggen_core.project.paths import ProjectPaths
 
+COCO_FORMATS = ("coco_instance", "coco_panoptic")
+"""Readers of published datasets whose format others use for classes of their own."""
+
 COUNTS = ("num_train", "num_val", "num_test", "subset_size")
 _EXPECTED = {
     "published": {"val", "test"},
@@ -58,7 +61,7 @@ def has_own_classes(
     """Whether the user's files list other classes than the dataset whose format they have."""
     from seggen_core.errors import SegGenError
 
-    if settings["name"] not in ("coco_instance", "coco_panoptic"):
+    if settings["name"] not in COCO_FORMATS:
         return False
     train_alone = {"splits": "all_from_train", **settings}
     try:

@@ -98,7 +98,7 @@ class FileListing:
     def _why_not(self, name: str, *, key: str) -> str:
         stem, _, suffix = name.rpartition(".")
         if f".{suffix.lower()}" not in self.suffixes:
-            return f"(.{suffix} is no suffix of a {self.kind})"
+            return f"(.{suffix} is no suffix that is read for {self.kind}s)"
         if not stem.endswith(self.ending):
             return f"(doesn't end in {self.ending})"
         if normal(stem).rpartition("/")[2] != key.rpartition("/")[2] + self.ending:

@@ -23,6 +23,7 @@ import numpy as np
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_list import PARAMS_LIST, read_only_class_file
 from seggen_core.datasets.class_masks import ClassMaskReader, reader_pattern
+from seggen_core.datasets.files import IMAGE_SUFFIXES, describe_folder
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.reader import Conventions
 from seggen_core.datasets.splits import places
@@ -105,8 +106,13 @@ def _layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, SplitFile
     """Find the splits that there are; return their places, and a note about folders not read."""
     is_roboflow = not (root / "images").is_dir() and (root / "train").is_dir()
     above = root if is_roboflow else root / "images"
-    folders = {split: _split_folder(above, names) for split, names in _SPLIT_NAMES.items()}
+    folders = {split: split_folder(above, names) for split, names in _SPLIT_NAMES.items()}
     has_splits = folders["train"] is not None or not any(above.glob("*"))
+    if not has_splits and any(folders.values()) and "train" not in config.files:
+        raise DatasetError(
+            f"{above} has folders of splits and none for train ({describe_folder(above)}); "
+            "expected train, too: move the other images and their masks into a folder train"
+        )
     layout: dict[Split, SplitFiles] = {}
     for split, folder in folders.items():
         name = folder or split
@@ -127,12 +133,16 @@ def _layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, SplitFile
         )
     others = sorted(p.name for p in above.glob("*") if p.is_dir() and p.name[0] != ".")
     unread = [name for name in others if name not in folders.values()]
-    if is_roboflow or not has_splits or not unread:
+    notes = [f"{above.name}/{', '.join(unread)} is no split and isn't read"] if unread else []
+    num_loose = sum(p.suffix.lower() in IMAGE_SUFFIXES for p in above.glob("*") if p.is_file())
+    if num_loose:
+        notes.append(f"{num_loose} image(s) in {above.name} are in no split and aren't read")
+    if is_roboflow or not has_splits or not notes:
         return layout, ""
-    return layout, f"{above.name}/{', '.join(unread)} is no split and isn't read"
+    return layout, "; ".join(notes)
 
 
-def _split_folder(above: Path, names: tuple[str, ...]) -> str | None:
+def split_folder(above: Path, names: tuple[str, ...]) -> str | None:
     """Return the name that a split's folder has; DatasetError where it has two."""
     present = [name for name in names if (above / name).is_dir()]
     if len(present) > 1:

@@ -11,6 +11,7 @@ from seggen_core.config import SegGenConfig, Split
 from seggen_core.datasets.reader import DatasetReader
 
 _MAX_NAMED = 10
+_ONE_VALUE = "Check the masks: they hold nothing else."
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def label_faults(
     absent = [c for c in reader.taxonomy if not labels.class_pixels[c.train_id]]
     if not conventions.has_own_classes:
         absent = [c for c in absent if c.slug in config.classes]
-    names = _listed([c.name for c in absent])
+    names, hint = _listed([c.name for c in absent]), conventions.unlisted if share else _ONE_VALUE
     faults: list[LabelFault] = []
     if share > limit:
         faults.append(
@@ -84,7 +85,7 @@ def label_faults(
         faults.append(
             LabelFault(
                 f"every labelled training pixel is {has_pixels[0].name!r}, so that no score can be "
-                f"wrong; expected pixels of two classes or more. {conventions.unlisted}",
+                f"wrong; expected pixels of two classes or more. {hint}",
                 is_fatal=True,
             )
         )

@@ -17,6 +17,9 @@ MAX_SCANNED = 2000
 
 _MODES = ("L", "P", "I;16", "RGB", "1")
 
+_LEAST_SIDE = 16
+"""Masks with a shorter side say nothing about mixtures: areas are as small as outlines in them."""
+
 
 def scan_classes(masks: Sequence[Path]) -> list[dict[str, Any]]:
     """Return rows of a class list, `dataset.class_list`, for the values that masks hold.
@@ -28,24 +31,65 @@ def scan_classes(masks: Sequence[Path]) -> list[dict[str, Any]]:
         masks: their files; `MAX_SCANNED` of them are read.
 
     Raises:
-        DatasetError: one can't be read, or they hold too many values to be classes.
+        DatasetError: one can't be read, or they hold too many values to be classes, or mixtures.
     """
     step = max(1, len(masks) // MAX_SCANNED)
     ids: set[int] = set()
-    colors: set[tuple[int, int, int]] = set()
+    colors: set[int] = set()
+    areas = _Areas()
     for path in masks[::step]:
         with open_picture(path, modes=_MODES) as picture:
-            pixels = np.asarray(picture)
+            pixels = np.asarray(picture).astype(np.int32)
+        values = colors if pixels.ndim == 3 else ids
         if pixels.ndim == 3:
-            packed = pixels.astype(np.int32) @ [1 << 16, 1 << 8, 1]
-            colors |= {(v >> 16, v >> 8 & 255, v & 255) for v in sorted_unique(packed).tolist()}
-        else:
-            ids |= set(sorted_unique(pixels.astype(np.int32)).tolist())
+            pixels = pixels @ np.array([1 << 16, 1 << 8, 1], np.int32)
+        values |= set(sorted_unique(pixels).tolist())
+        areas.add(pixels)
         if len(ids) > IGNORE_INDEX or len(colors) > IGNORE_INDEX:
             raise DatasetError(
                 f"the masks up to {path} hold more than {IGNORE_INDEX} values; expected one value "
                 f"a class: masks saved as JPEG or resized smoothly hold mixtures {CHECK}"
             )
+    areas.refuse_mixtures()
+    return _rows(ids, {(v >> 16, v >> 8 & 255, v & 255) for v in colors})
+
+
+class _Areas:
+    """Tells classes, which cover areas, from mixtures, which stand on the outlines of areas.
+
+    Smooth resizing, anti-aliasing and JPEG put values between two classes on their common outline:
+    next to one another, but hardly ever in a square of 2x2.
+    """
+
+    def __init__(self) -> None:
+        self._present: set[int] = set()
+        self._in_squares: set[int] = set()
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Take the values of a mask, int32 [H, W]."""
+        if min(pixels.shape) < _LEAST_SIDE:
+            return
+        self._present |= set(sorted_unique(pixels).tolist())
+        corner = pixels[:-1, :-1]
+        is_square = (
+            (corner == pixels[1:, :-1]) & (corner == pixels[:-1, 1:]) & (corner == pixels[1:, 1:])
+        )
+        self._in_squares |= set(sorted_unique(corner[is_square]).tolist())
+
+    def refuse_mixtures(self) -> None:
+        """Raise DatasetError if at least half of the values, and two, are on outlines alone."""
+        num_values, num_thin = len(self._present), len(self._present - self._in_squares)
+        if num_thin >= 2 and 2 * num_thin >= num_values:
+            raise DatasetError(
+                f"the masks hold {num_values} values, and {num_thin} of them fill no square of 2x2 "
+                "pixels in any mask; expected one value a class: masks that were resized smoothly, "
+                "drawn with soft edges or saved as JPEG hold mixtures. Make them again by nearest "
+                "neighbour; if all of these are classes, write a class list (docs/datasets.md)"
+            )
+
+
+def _rows(ids: set[int], colors: set[tuple[int, int, int]]) -> list[dict[str, Any]]:
+    """Return the rows of the class list for ids or colours."""
     if ids and colors:
         grey = [c for c in colors if c[0] == c[1] == c[2]]
         if len(grey) < len(colors):

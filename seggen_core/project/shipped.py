@@ -42,7 +42,8 @@ def profile_file(name: str, *, root: Path) -> Path:
     close = get_close_matches(name, known, n=1)
     meant = f"did you mean {close[0]}? " if close else ""
     raise ConfigError(
-        f"there is no profile {name!r} in {folders[0]}; {meant}It has: {', '.join(known) or 'none'}"
+        f"there is no profile {name!r} in {folders[0]}; {meant}there are: "
+        f"{', '.join(known) or 'none'}"
     )
 
 

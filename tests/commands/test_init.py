@@ -118,6 +118,28 @@ def test_the_users_own_splits_are_taken(
         assert keys["test"] == {f"test{i}" for i in range(test)}, "the user's own test split"
 
 
+def test_images_beside_folders_of_splits_are_not_lost_in_silence(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = write_folder(project / "ds", train=10, val=3, test=3)
+    shutil.copy(root / "images" / "train" / "train0.jpg", root / "images" / "loose.jpg")
+    assert init(project, "--dataset", "folder", "--root", str(root)) == 0
+    notes = open_project_dataset(load_config(project / "params.yaml"), base=project).notes
+    assert any("1 image(s) in images are in no split" in note for note in notes)
+    # Without a folder train, the images of val would be trained on.
+    for kind in ("images", "masks"):
+        for file in (root / kind / "train").iterdir():
+            file.rename(root / kind / file.name)
+        (root / kind / "train").rmdir()
+    assert init(project, "--dataset", "folder", "--root", str(root), "--force") == 2
+    assert "has folders of splits and none for train" in capsys.readouterr().err
+
+
+def test_a_mistyped_reader_is_said_to_be_one(project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert init(project, "--dataset", "fodler", "--root", str(project)) == 2
+    assert "no reader 'fodler'; did you mean folder?" in capsys.readouterr().err
+
+
 def test_folders_without_splits_are_one_training_split(project: Path) -> None:
     root = write_folder(project / "ds", train=10, val=0, test=0)
     for kind in ("images", "masks"):
@@ -143,7 +165,7 @@ def test_init_takes_what_the_section_dataset_takes(
     assert not (project / "params.yaml").exists()
     for setting in (
         "classes_file=labels.csv",
-        "files.train={images: photos, keys: some.txt}",
+        "files.train={images: photos, masks: masks/train, keys: some.txt}",
         "dataset.image_size=256",
         "files.val.images=images/val",
     ):
@@ -195,7 +217,7 @@ def test_nothing_is_replaced_unless_asked(project: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (("--dataset", "imagenet", "--root", "."), "there is no profile 'imagenet'"),
+        (("--dataset", "imagenet", "--root", "."), "there is no reader 'imagenet'"),
         (("--dataset", "ade20k"), "give its folder as --root"),
         (("--dataset", "ade20k", "--root", "nowhere"), "is not a folder"),
         (("--dataset", "camvid", "--root", "."), "is missing"),
@@ -248,6 +270,9 @@ def test_categories_of_the_users_own_become_the_classes(project: Path, name: str
     assert {"crack", "rust"} <= set(config.classes)
     assert "bicycle" not in config.classes
     open_project_dataset(config, base=project)
+    assert config.profile in ("own", "own_cpu"), "COCO's recipe is for 118,287 images"
+    assert init(project, "--dataset", name, "--root", str(data), "--force", "--profile", name) == 0
+    assert load_config(project / "params.yaml").profile == name
 
 
 TEST_PLACES = {

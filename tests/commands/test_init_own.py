@@ -1,6 +1,7 @@
 """`seggen init` on the user's own data: steps, samples and seeds from the number of images."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,99 @@ def test_splits_and_a_class_list_are_taken(project: Path, capsys: pytest.Capture
     assert "differ: id 2 is table and chair" in capsys.readouterr().err
 
 
+def move(folder: Path, name: str, to: str) -> None:
+    (folder / name).rename(folder / to)
+
+
+def rename_train(data: Path) -> None:
+    for kind in ("photos", "labels"):
+        move(data, f"{kind}/train", f"{kind}/rest")
+
+
+def remove_masks_of_test(data: Path) -> None:
+    shutil.rmtree(data / "labels" / "test")
+
+
+def loosen_one_image(data: Path) -> None:
+    (data / "photos" / "train" / "im0000.jpg").rename(data / "photos" / "loose.jpg")
+    (data / "labels" / "train" / "im0000.png").unlink()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda data: move(data, "photos/val", "photos/valid"), "train 9, val 2, test 3"),
+        (lambda data: move(data, "labels/train", "labels/training"), "train 9, val 2, test 3"),
+        (remove_masks_of_test, "photos/test has no masks and isn't read"),
+        (loosen_one_image, "photos holds 1 more beside the splits, which isn't read"),
+        (lambda data: move(data, "labels/val", "labels/extra"), "photos/val has no counterpart in"),
+        (lambda data: move(data, "photos/val", "photos/extra"), "labels/val has no counterpart in"),
+        (
+            lambda data: [move(data, f"{k}/train", f"{k}/rest") for k in ("photos", "labels")],
+            "none",
+        ),
+    ],
+)
+def test_no_split_disappears_in_silence(
+    project: Path, change: Callable[[Path], object], words: str, capsys: pytest.CaptureFixture
+) -> None:
+    data = project.parent / "data"
+    for split, count in (("train", 9), ("val", 2), ("test", 3)):
+        write(data, count, split=split)
+    change(data)
+    code = init(project, "--gpu-memory", "0")
+    out, err = capsys.readouterr()
+    assert words in (err if code else out)
+    if code:
+        assert "train" in err and not (project / "params.yaml").exists()
+
+
+def test_data_without_a_sound_sample_make_no_project(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = project.parent / "data"
+    write(data, 10)
+    for path in (data / "photos").iterdir():
+        Image.open(path).save(path.with_suffix(".webp"))
+        path.unlink()
+    assert init(project, "--gpu-memory", "0") == 2
+    message = capsys.readouterr().err
+    assert "none of 8 training samples that were tried can be read" in message
+    assert ".webp (.webp is no suffix that is read for images)" in message
+    assert "nothing was written" in message and not (project / "params.yaml").exists()
+
+
+def test_masks_of_one_file_a_class_need_a_list(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = project.parent / "data"
+    write(data, 10)
+    for path in sorted((data / "labels").iterdir()):
+        mask = np.asarray(Image.open(path))
+        for value in (1, 2):
+            place = data / "labels" / f"c{value}" / path.name
+            place.parent.mkdir(exist_ok=True)
+            Image.fromarray((mask == value).astype(np.uint8) * 255).save(place)
+        path.unlink()
+    assert init(project, "--gpu-memory", "0") == 2
+    assert "list the classes in a file (classes.csv)" in capsys.readouterr().err
+    (data / "classes.csv").write_text("id,name\n1,c1\n2,c2\n")
+    assert init(project, "--gpu-memory", "0") == 0
+
+
+def test_a_list_of_another_name_is_named_or_noted(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = project.parent / "data"
+    write(data, 10)
+    (data / "classes.txt").write_text("wall\nfloor\nchair\n")
+    assert init(project, "--gpu-memory", "0") == 0
+    assert "--set classes_file=classes.txt" in capsys.readouterr().out
+    more = ("--force", "--set", "classes_file=classes.txt")
+    assert init(project, "--gpu-memory", "0", *more) == 0
+    assert load_config(project / "params.yaml").classes == ("wall", "floor", "chair")
+
+
 def test_masks_beside_the_images_and_two_places_that_share_nothing(
     project: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -166,6 +260,34 @@ def test_classes_are_the_values_of_the_masks(tmp_path: Path) -> None:
         scan_classes(masks(tmp_path / "e", noise))
     with pytest.raises(DatasetError, match="some masks hold colours and others ids"):
         scan_classes(masks(tmp_path / "f", [[0, 1]], [[[1, 2, 3], [0, 0, 0]]]))
+
+
+@pytest.mark.parametrize("kind", ["ids", "colours"])
+def test_mixtures_of_classes_are_no_classes(tmp_path: Path, kind: str) -> None:
+    mask = np.zeros((48, 64), np.uint8)
+    mask[8:30, 10:40], mask[20:44, 30:60] = 1, 2
+    values = np.array([[0, 0, 0], [200, 40, 40], [40, 60, 200]], np.uint8)[mask]
+    sharp = Image.fromarray(values if kind == "colours" else values[..., 0])
+    (tmp_path / "a").mkdir()
+    sharp.save(tmp_path / "a" / "0.png")
+    assert len(scan_classes([tmp_path / "a" / "0.png"])) == 3
+    # Every way to change sizes but the nearest neighbour mixes.
+    sharp.resize((90, 70), Image.Resampling.NEAREST).save(tmp_path / "a" / "1.png")
+    assert len(scan_classes([tmp_path / "a" / "1.png"])) == 3
+    for number, (size, way) in enumerate(
+        [((90, 70), "BILINEAR"), ((90, 70), "BICUBIC"), ((40, 30), "LANCZOS"), ((40, 30), "BOX")]
+    ):
+        path = tmp_path / "a" / f"m{number}.png"
+        sharp.resize(size, Image.Resampling[way]).save(path)
+        with pytest.raises(DatasetError, match="hold mixtures"):
+            scan_classes([path])
+
+
+def test_thin_classes_are_classes(tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[16:], mask[:, 5] = 1, 2  # a crack of one pixel
+    Image.fromarray(mask).save(tmp_path / "0.png")
+    assert [row["id"] for row in scan_classes([tmp_path / "0.png"])] == [0, 1, 2]
 
 
 def test_set_path_keeps_comments_and_everything_else() -> None:

@@ -116,7 +116,7 @@ def test_code_of_another_version_is_refused(
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--profile", "nope"], "It has: ade20k"),
+        (["--profile", "nope"], "there are: ade20k"),
         (["--update"], "no project to update"),
     ],
 )

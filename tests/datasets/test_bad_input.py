@@ -224,7 +224,7 @@ def write(path: Path) -> None:
 ABSENT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another suffix": (
         lambda p: replace(p, lambda: write(p.with_suffix(".tif"))),
-        r"found there: .*a_000001\S*\.tif \(\.tif is no suffix of a (image|mask)\)",
+        r"found there: .*a_000001\S*\.tif \(\.tif is no suffix that is read for (image|mask)s\)",
     ),
     "another folder": (
         lambda p: replace(p, lambda: write(p.parent / "deep" / "er" / p.name)),
