@@ -42,6 +42,9 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     from seggen_core.segmentation.models import load_segmenter
     from seggen_core.segmentation.onnx_export import export_onnx
 
+    above = arguments.out.parent
+    if not above.is_dir():
+        raise ConfigError(f"there is no folder {above}; name a file in a folder that exists")
     folder = find_model(arguments, paths=paths)
     square = InputSize.read(folder).square
     size = arguments.size or ([square, square] if square else None)

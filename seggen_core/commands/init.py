@@ -169,6 +169,11 @@ def _fit_pipeline(arguments: argparse.Namespace, *, paths: "ProjectPaths", is_wo
         said := fit_pipeline(paths.root, is_words=is_words)
     ):
         print(said)
+    if not (paths.root / "dvc.yaml").is_file():
+        print(
+            f"note: {paths.root} has no dvc.yaml, which dvc repro needs: make a project by "
+            "seggen new my-project, and run init --force there"
+        )
 
 
 def _settings(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> dict[str, Any]:

@@ -130,14 +130,19 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         print(place)
     for note in result.notes:
         logger.warning("%s", note)
-    print(f"masks of {len(result.places)} images in {job.out}, {result.num_made} drawn by this run")
+    count = "1 image" if len(result.places) == 1 else f"{len(result.places)} images"
+    print(f"masks of {count} in {job.out}, {result.num_made} drawn by this run")
     return 0 if result.num_usable else 1
 
 
 def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the keys of the method's section that the options set."""
+    from seggen_core.errors import ConfigError
+
     changes = dict(arguments.set)
     if arguments.threshold is not None:
+        if not 0 <= arguments.threshold <= 1:
+            raise ConfigError(f"--threshold is {arguments.threshold:g}; expected 0 to 1")
         is_diffumask = arguments.method == "diffumask"
         changes |= (
             {"thresholds": [arguments.threshold]} if is_diffumask else {"beta": arguments.threshold}

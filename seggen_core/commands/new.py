@@ -1,6 +1,7 @@
 """`seggen new`: make a project, in a folder or repository of its own."""
 
 import argparse
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -65,7 +66,8 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa
     if arguments.update:
         print("next: dvc repro (it runs what the new code or pipeline concerns)")
     else:
-        print(f"next: cd {folder}, then: dvc repro")
+        there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))}, then: "
+        print(f"next: {there}dvc repro ablation")
         print("for photos of yours: seggen init --force --images FOLDER --masks FOLDER")
     return 0
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,12 +90,15 @@ def find_model(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> Path:
     from seggen_core.segmentation.arms import BEST, TrainedArm
     from seggen_core.segmentation.segment_labels import require_classes
 
+    known = sorted(p.parent.name for p in paths.checkpoint("x").parent.glob("*/metrics.json"))
+    trained = f"; trained here: {', '.join(known)}" if known else ""
     if (arguments.model is None) == (arguments.arm is None):
-        known = sorted(p.parent.name for p in paths.checkpoint("x").parent.glob("*/metrics.json"))
-        trained = f"; trained here: {', '.join(known)}" if known else ""
         raise ConfigError(f"name the segmenter, either as --arm or as --model{trained}")
     if arguments.model is not None:
         return Path(arguments.model)
+    close = get_close_matches(arguments.arm, known, n=1)
+    if close and arguments.arm not in known:
+        raise ConfigError(f"no arm {arguments.arm} is trained; did you mean {close[0]}?{trained}")
     arm = TrainedArm.read(paths, variant=arguments.arm)
     require_classes(arm.task, arm=arguments.arm, key="--arm")
     seed = arguments.seed or arm.seeds[0]

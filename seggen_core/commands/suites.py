@@ -95,13 +95,16 @@ def _own_place(file: Path, *, paths: "ProjectPaths") -> Path:
 def _list(config: "SegGenConfig", *, paths: "ProjectPaths") -> None:
     from seggen_core.config import read_suite
 
-    for file in _files(paths).values():
+    files = _files(paths)
+    width = max((len(name) for name in files), default=0)
+    for file in files.values():
         suite = read_suite(file)
         with_figures = sum(row.arm is not None for row in suite.rows)
         mark = "*" if file.stem in config.suite else " "
         count = f"{with_figures} of {len(suite.rows)} rows have an arm"
-        print(f"{mark} {file.stem:22} {suite.profile:14} {suite.title} ({count})")
-    print("* in params.yaml; put another one there: seggen suites NAME")
+        print(f"{mark} {file.stem:{width}} {suite.profile:14} {suite.title} ({count})")
+    there = "* in params.yaml; put another one there"
+    print(f"{there if config.suite else 'put one into params.yaml'}: seggen suites NAME")
 
 
 def _add(
@@ -177,7 +180,7 @@ def check_dataset(tree: Any, suite: "SuiteFile", *, name: str, paths: "ProjectPa
         raise ConfigError(
             f"the suite {name} is for the dataset {wanted}, and params.yaml reads "
             f"{tree['dataset']['name']}; in a project of its own, run: seggen init --dataset "
-            f"{wanted} --profile {suite.profile} --root PATH"
+            f"{wanted} --profile {suite.profile}{'' if wanted == 'scenes' else ' --root PATH'}"
         )
     return content
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -41,8 +42,12 @@ def describe_keys(section: str | None = None) -> list[Key]:
         ConfigError: there is no such section.
     """
     if section is not None and section not in SegGenConfig.model_fields:
-        known = ", ".join(SegGenConfig.model_fields)
-        raise ConfigError(f"params.yaml has no section {section!r}; it has: {known}")
+        known = list(SegGenConfig.model_fields)
+        close = get_close_matches(section.partition(".")[0], known, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(
+            f"params.yaml has no section {section!r}; {meant}it has: {', '.join(known)}"
+        )
     keys = list(_keys(SegGenConfig, prefix=""))
     if section is None:
         return keys

@@ -157,7 +157,7 @@ def _open_split(files: SplitFiles, *, root: Path) -> _LabelStudioImages:
         if name is None:
             raise DatasetError(
                 f"{path}, byte {element.start}: a task names no image; {_EXPECTED}, with an image "
-                "in data"
+                "in data (the export called JSON, not JSON-MIN)"
             )
         is_empty = False
         try:

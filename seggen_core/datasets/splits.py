@@ -105,7 +105,8 @@ def _hold_out(
     if count >= len(train):
         raise ConfigError(
             f"dataset.num_{split} is {count}, but it is taken out of {len(train)} training "
-            "samples; lower it"
+            "sample(s), of which one has to be left; "
+            + ("lower it" if count > 1 else "add samples: train, val and test need one each")
         )
     if runs is not None:
         return hold_out(runs(train), count=count, seed=seed)

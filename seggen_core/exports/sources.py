@@ -228,10 +228,10 @@ def _open(name: str, *, paths: ProjectPaths) -> list[tuple[str, SampleStore]]:
             return [(f"{folder.resolve().name}/{s.folder.name}", s) for s in stores]
     known = _known(paths)
     near = difflib.get_close_matches(plain, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"did you mean {near[0]}? " if near else ""
     raise ConfigError(
-        f"there are no samples {name!r} (no source, and no folder with a {MANIFEST}){hint} "
-        f"There are: {', '.join(known) or 'none; run: dvc repro dataset'}"
+        f"there are no samples {name!r} (no source, and no folder with a {MANIFEST}); {hint}"
+        f"there are: {', '.join(known) or 'none; run: dvc repro dataset'}"
     )
 
 

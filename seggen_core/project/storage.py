@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seggen_core.errors import StorageError
+from seggen_core.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -118,13 +118,29 @@ def storage_errors(folder: Path, *, kept: str) -> Iterator[None]:
         ) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless they are there.
+
+    Raises:
+        ConfigError: there is a file in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        above = next(place for place in (folder, *folder.parents) if place.exists())
+        raise ConfigError(
+            f"{above} is a file; expected a folder, or nothing, there: name another place"
+        ) from None
+
+
 def write_text_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all, and the folders above it.
 
     Raises:
+        ConfigError: a file lies where a folder is expected.
         StorageError: it can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with written_whole(path) as file:
         file.write_text(text, encoding="utf-8")
 
@@ -133,9 +149,10 @@ def save_png_whole(path: Path, picture: "Image.Image") -> None:
     """Save a picture as PNG whole or not at all, and the folders above it.
 
     Raises:
+        ConfigError: a file lies where a folder is expected.
         StorageError: it can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with written_whole(path) as file:
         picture.save(file, format="PNG")
 

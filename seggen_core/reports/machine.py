@@ -210,7 +210,10 @@ def _project(paths: ProjectPaths, *, params: Path) -> Iterator[Finding]:
         yield Finding("project", "ok", f"{params}: profile {config.profile}")
     for name in ("dvc.yaml", ".dvc/config"):
         if not (paths.root / name).is_file():
-            remedy = f"bring it back: git checkout {name}"
+            remedy = (
+                f"bring it back: git checkout {name}; if the folder never had one, make a project "
+                "elsewhere: seggen new my-project, and run init there"
+            )
             yield Finding("DVC", "problem", f"{paths.root} has no {name}", remedy)
     pin = paths.root / "requirements.txt"
     text = pin.read_text(encoding="utf-8") if pin.is_file() else ""

@@ -162,6 +162,17 @@ def _half_segmenter_steps(config: SegGenConfig) -> _Lever | None:
     return _Lever("train_seg.common.num_steps", value, changed)
 
 
+def _half_pretraining(config: SegGenConfig) -> _Lever | None:
+    part = config.foundation
+    if part.mode != "pretrain" or part.pretrain is None or part.pretrain.unet_steps < 2:
+        return None
+    value = part.pretrain.unet_steps // 2
+    pretrain = part.pretrain.model_copy(update={"unet_steps": value})
+    foundation = part.model_copy(update={"pretrain": pretrain})
+    changed = config.model_copy(update={"foundation": foundation})
+    return _Lever("foundation.pretrain.unet_steps", value, changed)
+
+
 def _one_seed(config: SegGenConfig) -> _Lever | None:
     seeds = config.dataset.subset_seeds[:1]
     if seeds == config.dataset.subset_seeds:
@@ -173,6 +184,7 @@ def _one_seed(config: SegGenConfig) -> _Lever | None:
 
 
 _LEVERS = (
+    _half_pretraining,
     _half("text2mask", "num_steps"),
     _half("mask2img", "num_steps"),
     _half("masksyn", "samples_per_source"),

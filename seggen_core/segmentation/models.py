@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import FoundationError
-from seggen_core.project.artefacts import place
 from seggen_core.project.weights import (
     check_floats,
     check_weights,
@@ -19,7 +18,7 @@ from seggen_core.project.weights import (
     read_json_object,
     weight_files,
 )
-from seggen_core.segmentation.segmenter import CONFIG_FILE, Segmenter
+from seggen_core.segmentation.segmenter import CONFIG_FILE, Segmenter, segmenter_cure
 
 if TYPE_CHECKING:
     from seggen_core.segmentation.detectron2_segmenter import Detectron2Segmenter
@@ -85,8 +84,7 @@ def load_segmenter(folder: Path) -> Segmenter:
     Raises:
         FoundationError: `folder` holds no segmenter, or a damaged one.
     """
-    arm = folder.parent
-    cure = f"run: dvc checkout {place(arm)}, or dvc repro -f -s train_seg@{arm.name}"
+    cure = segmenter_cure(folder)
     config = read_json_object(folder / CONFIG_FILE, cure=cure)
     models = {
         "mask2former": "mask2former",

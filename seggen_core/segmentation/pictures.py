@@ -13,6 +13,8 @@ from seggen_core.errors import ConfigError, DatasetError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+_OTHER_SUFFIXES = (".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif", ".jp2")
+"""Pictures that aren't read: those of a folder are listed, so that reading them is a fault."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Picture:
 def find_pictures(sources: Sequence[Path]) -> list[Picture]:
     """Return the pictures that files and folders hold, in the order of their names.
 
-    Those of a folder are named by their place in it.
+    Those of a folder are named by their place in it. Pictures of other formats are among them,
+    named with their suffix, so that none is passed over in silence: `read_image` refuses them.
 
     Raises:
         ConfigError: a source is missing or is neither, a folder holds no picture, two pictures
@@ -51,9 +54,8 @@ def find_pictures(sources: Sequence[Path]) -> list[Picture]:
                     f"{source} holds no picture; expected files that end in "
                     f"{', '.join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)}"
                 )
-            pictures += [
-                Picture(p.relative_to(source).with_suffix("").as_posix(), p) for p in files
-            ]
+            files += sorted(p for p in source.rglob("*") if _has_suffix(p, _OTHER_SUFFIXES))
+            pictures += [Picture(_name(p.relative_to(source)), p) for p in files]
         elif _is_picture(source):
             pictures.append(Picture(source.stem, source))
         else:
@@ -76,7 +78,16 @@ def find_pictures(sources: Sequence[Path]) -> list[Picture]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
+    return _has_suffix(path, IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+
+
+def _has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
+    return path.is_file() and path.suffix.lower() in suffixes
+
+
+def _name(path: Path) -> str:
+    is_read = path.suffix.lower() not in _OTHER_SUFFIXES
+    return (path.with_suffix("") if is_read else path).as_posix()
 
 
 def read_image(path: Path) -> np.ndarray:

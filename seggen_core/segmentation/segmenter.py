@@ -11,12 +11,28 @@ from torch import nn
 
 from seggen_core.config import Task
 from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.project.artefacts import place
 from seggen_core.project.weights import check_finite, check_floats, read_headers
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, which the pretrained weights of both models expect."""
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+def segmenter_cure(folder: Path) -> str:
+    """Return what to do about a damaged or missing segmenter, for messages.
+
+    Args:
+        folder: of the segmenter: one of an arm's seeds, below data/checkpoints, or any other.
+    """
+    arm = next((p for p in folder.absolute().parents if p.parent.name == "checkpoints"), None)
+    if arm is None:
+        return (
+            f"name the folder of a segmenter, with {CONFIG_FILE} and {WEIGHTS_FILE}, such as the "
+            "folder of a seed in data/checkpoints/<arm>"
+        )
+    return f"run: dvc checkout {place(arm)}, or dvc repro -f -s train_seg@{arm.name}"
 
 
 class Segmenter(nn.Module, ABC):

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from seggen_core.config import SegmenterConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.project.weights import check_loading
+from seggen_core.segmentation.segmenter import segmenter_cure
 
 Network = TypeVar("Network", bound=PreTrainedModel)
 
@@ -116,9 +117,7 @@ def load_saved(kind: type[Network], folder: Path) -> Network:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    stage = f"train_seg@{folder.parent.name}"
-    cure = f"run: dvc checkout {folder.parent}, or dvc repro -f -s {stage}"
-    check_loading(loading, part=f"the segmenter in {folder}", cure=cure)
+    check_loading(loading, part=f"the segmenter in {folder}", cure=segmenter_cure(folder))
     loaded: Network = network
     return loaded
 

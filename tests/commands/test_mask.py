@@ -141,7 +141,9 @@ def test_a_file_of_prompts_is_checked_whole_before_the_first_image(mask: Any) ->
         (("a car", "--word", "car", "--size", "50"), "multiple of 8"),
         (("a car", "--word", "car", "--steps", "0"), "num_inference_steps"),
         (("a car", "--word", "car", "--set", "nope=1"), "nope: there is no such key"),
-        (("a car", "--word", "car", "--threshold", "2"), "beta: Input should be less than"),
+        (("a car", "--word", "car", "--threshold", "2"), "--threshold is 2; expected 0 to 1"),
+        (("a car", "--word", "car", "--out", "file"), "file is a file; expected a folder"),
+        (("a car", "--word", "car", "--out", "file/x"), "file is a file; expected a folder"),
         (("a car", "--word", "car", "--set", "cross_attention_resolution=9"), "have 8, 16"),
         (("a car", "--word", "car", "--set", 'cross_attention_layers=["x"]'), "layer is called x"),
         (("--prompts", "nope.txt", "--word", "car"), "no file of prompts"),
@@ -150,6 +152,7 @@ def test_a_file_of_prompts_is_checked_whole_before_the_first_image(mask: Any) ->
     ],
 )
 def test_odd_input_is_one_message(mask: Any, arguments: tuple[str, ...], message: str) -> None:
+    Path("file").touch()
     code, _, err = mask(*arguments)
     assert code == 2 and message in err and "Traceback" not in err
 

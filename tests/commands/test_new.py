@@ -51,6 +51,17 @@ def test_dvc_reads_the_pipeline_of_a_new_project(tmp_path: Path) -> None:
     assert (folder / "requirements.txt").read_text() == f"seggen[pipeline]=={version()}\n"
 
 
+def test_the_next_command_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert new(tmp_path / "with space") == 0
+    assert f"next: cd '{tmp_path}/with space', then: dvc repro ablation" in capsys.readouterr().out
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert new(Path()) == 0
+    assert "next: dvc repro ablation" in capsys.readouterr().out
+
+
 def test_a_repository_keeps_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine\n")
     (tmp_path / ".gitignore").write_text("/secret\n__pycache__/\n")

@@ -243,6 +243,14 @@ def test_memory_money_and_what_would_halve_them(capsys: pytest.CaptureFixture) -
 
 
 @pytest.mark.parametrize("name", PROFILES)
+def test_the_largest_stage_is_among_the_settings_that_halve_a_plan(name: str) -> None:
+    planned = plan(name)
+    largest = max(planned.stages, key=lambda stage: stage.hours).stage
+    note = next(n for n in planned.notes if n.startswith("to halve the hours: "))
+    assert f"{largest}." in note or (largest == "train_seg" and "subset_seeds" in note)
+
+
+@pytest.mark.parametrize("name", PROFILES)
 def test_the_settings_that_halve_a_plan_do(name: str) -> None:
     note = next(n for n in plan(name).notes if n.startswith("to halve the hours: "))
     parts = note.removeprefix("to halve the hours: ").split(", ")

@@ -118,6 +118,22 @@ def test_a_bad_picture_is_named_and_the_others_go_on(
     assert "broken.png" in caplog.text and len(masks(out)) == 3
 
 
+def test_pictures_of_other_formats_are_named(
+    model: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.webp", "b/e.tif", "b/f.bmp"):
+        Image.open(photos / "a.png").save(photos / name)
+    (photos / "notes.txt").write_text("no picture")
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert main(["predict", str(photos), "--model", str(model), "--out", str(out)]) == 1
+        assert list(masks(out)) == ["a", "b/c", "d"]
+        rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+        assert [row["name"] for row in rows] == ["a", "b/c", "d"]
+    assert all(name in caplog.text for name in ("a.webp", "e.tif", "f.bmp"))
+    assert "notes.txt" not in caplog.text
+
+
 def test_frames_of_a_video(model: Path, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     with av.open(str(tmp_path / "v.mp4"), "w") as container:
@@ -146,7 +162,13 @@ def test_frames_of_a_video(model: Path, tmp_path: Path) -> None:
         (["{model}", "--model", "{model}"], "holds no picture"),
         (["{photos}"], "name the segmenter"),
         (["{photos}", "--arm", "x"], "isn't trained"),
+        (["{photos}", "--arm", "baselin"], "did you mean baseline?; trained here: baseline"),
         (["{photos}", "--model", "{photos}"], "there is no file"),
+        (["{photos}", "--model", "{photos}"], "name the folder of a segmenter"),
+        (["{photos}", "--model", "data/checkpoints/a/seed0"], "dvc repro -f -s train_seg@a"),
+        (["{photos}", "--model", "data/checkpoints/a/seed0/best"], "dvc repro -f -s train_seg@a"),
+        (["{photos}", "--model", "{model}", "--out", "{photos}/a.png"], "a.png is a file"),
+        (["{photos}", "--model", "{model}", "--out", "{photos}/a.png/x"], "a.png is a file"),
         (["{photos}", "--model", "{model}", "--every", "0"], "--every is 0"),
         (["{photos}", "{photos}/b/../a.png", "--model", "{model}"], "of one name, a"),
     ],
@@ -161,6 +183,8 @@ def test_odd_input_is_one_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/checkpoints/baseline").mkdir(parents=True)
+    (tmp_path / "data/checkpoints/baseline/metrics.json").write_text("{}")
     assert main(["predict", *(a.format(model=model, photos=photos) for a in arguments)]) == 2
     assert message in capsys.readouterr().err
 

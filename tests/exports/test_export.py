@@ -60,7 +60,7 @@ def test_sources(sources: list[str], counts: dict[str, int], paths: ProjectPaths
         ("masksyn/dog", "dvc repro -f -s masksyn@dog"),
         ("imgsyn", "dvc repro imgsyn"),
         ("masksyn/sky", "there is no sample to export"),
-        ("/nowhere", "There are: real/train, real/val, real/test, masksyn, seediff"),
+        ("/nowhere", "there are: real/train, real/val, real/test, masksyn, seediff"),
         ("../..", "no samples"),
     ],
 )

@@ -11,16 +11,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from seggen_core.captions.table import write_caption_table
-from seggen_core.errors import DatasetError, StorageError
+from seggen_core.errors import ConfigError, DatasetError, StorageError
 from seggen_core.project.publish import publish
 from seggen_core.project.storage import (
     disk_errors,
     find_disk_error,
+    save_png_whole,
     storage_errors,
+    write_text_whole,
     written_whole,
 )
+
+
+def save_picture(path: Path) -> None:
+    save_png_whole(path, Image.new("L", (2, 2)))
+
+
+@pytest.mark.parametrize("place", ["file/x", "file/a/b/x"])
+@pytest.mark.parametrize("write", [lambda path: write_text_whole(path, "x"), save_picture])
+def test_a_file_in_the_place_of_a_folder_is_named(
+    tmp_path: Path, write: Callable[[Path], None], place: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="file is a file; expected a folder"):
+        write(tmp_path / place)
+    assert (tmp_path / "file").read_text() == "mine"
+
 
 NOISE = np.random.default_rng(0).random(20_000)
 
