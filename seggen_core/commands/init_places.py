@@ -168,7 +168,7 @@ def read_some(reader: "DatasetReader", *, settings: Mapping[str, Any]) -> None:
             return
     more = (
         "\nif each class has masks of its own, list the classes in a file (classes.csv)"
-        if "class_list" in settings
+        if "class_list" in settings and "is no suffix" not in str(faults[0])
         else ""
     )
     raise DatasetError(

@@ -111,7 +111,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
         _check_ids(names, path=path, class_file=class_file)
     splits = {
         split: _open_split(files, names=names, root=root)
-        for split, files in split_places(config, _layout(tree, root)).items()
+        for split, files in split_places(config, _layout(tree, path, config)).items()
     }
     classes = choose_shape_classes(
         [StatedClass(name) for name in names],
@@ -175,13 +175,23 @@ def _check_ids(names: tuple[str, ...], *, path: Path, class_file: Path) -> None:
             )
 
 
-def _layout(tree: dict[str, Any], root: Path) -> dict[Split, SplitFiles]:
-    """Find the folders of the splits that there are."""
+def _layout(tree: dict[str, Any], path: Path, config: DatasetConfig) -> dict[Split, SplitFiles]:
+    """Find the folders of the splits that there are.
+
+    Args:
+        tree: what data.yaml holds.
+        path: of data.yaml, in the root.
+        config: `files` may say where a split is that data.yaml names in another way.
+
+    Raises:
+        DatasetError: data.yaml gives a split several folders, or a list of images.
+    """
     layout: dict[Split, SplitFiles] = {}
+    root = path.parent
     for split, names in SPLIT_NAMES.items():
-        stated = tree.get(split, tree.get("valid") if split == "val" else None)
+        stated = _stated_folder(tree, split, path=path, is_named=split in config.files)
         places = [f"{n}/images" for n in names] + [f"images/{n}" for n in names]
-        if isinstance(stated, str) and not PurePosixPath(stated).is_absolute():
+        if stated is not None and not PurePosixPath(stated).is_absolute():
             parts = [part for part in PurePosixPath(stated).parts if part not in (".", "..")]
             places.insert(0, "/".join(parts))
         images = next((p for p in places if (root / p).is_dir()), None)
@@ -192,6 +202,28 @@ def _layout(tree: dict[str, Any], root: Path) -> dict[Split, SplitFiles]:
         labels = [*parts[:last], "labels", *parts[last + 1 :]] if last is not None else parts
         layout[split] = SplitFiles(images=images, annotations="/".join(labels))
     return layout
+
+
+def _stated_folder(tree: dict[str, Any], split: Split, *, path: Path, is_named: bool) -> str | None:
+    """Return the folder of images that data.yaml names for a split; None where it names none.
+
+    Raises:
+        DatasetError: it names several, or a list of images, and the user no files (`is_named`).
+    """
+    stated = tree.get(split, tree.get("valid") if split == "val" else None)
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    if stated is None or stated == "":
+        return None
+    if not isinstance(stated, str) or stated.lower().endswith(".txt"):
+        if is_named:
+            return None
+        raise DatasetError(
+            f"{path} names {brief(repr(stated))} for {split}; expected one folder of images: bring "
+            "the images into one, or name the folders, and as keys a list of samples (one name a "
+            f"line, without suffix), by dataset.files.{split}"
+        )
+    return stated
 
 
 def _open_split(files: SplitFiles, *, names: tuple[str, ...], root: Path) -> _YoloImages:

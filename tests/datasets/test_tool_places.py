@@ -121,6 +121,9 @@ def test_of_several_annotations_one_has_to_be_the_ground_truth(tmp_path: Path) -
         ("['wall', 'car']", "['wall', no]", "has names .*in quotes"),
         ("names:", "labels:", "has names None"),
         ("nc: 2", "nc: 2\na: &a [1]\nb: *a", "it has aliases"),
+        ("train: ../train/images", "train: [train/images, more]", "for train; expected one folder"),
+        ("train: ../train/images", "train: train.txt", "'train.txt' for train; expected one fold"),
+        ("val: ../valid/images", "val: {a: 1}", "for val; expected one folder"),
     ],
 )
 def test_data_yaml_that_contradicts_itself_is_refused(
@@ -145,7 +148,15 @@ def test_ultralytics_folders_and_names_by_number(tmp_path: Path) -> None:
     )
     reader = open_(tmp_path, section)
     assert bad_samples(reader) == {} and reader.keys("test") == STEMS["val"]
+    # Several folders are read where the user says which one, and one in a list is one.
+    path = tmp_path / "data.yaml"
+    path.write_text(path.read_text().replace("images/train\n", "[images/train]\n"))
+    assert bad_samples(open_(tmp_path, section)) == {}
+    path.write_text(path.read_text().replace("[images/train]", "[images/train, images/x]"))
+    files = {"train": {"images": "images/train", "annotations": "labels/train"}}
+    assert bad_samples(open_(tmp_path, section | {"files": files})) == {}
     (tmp_path / "classes.csv").write_text("id,name\n1,wall\n0,car\n")
+    path.write_text(path.read_text().replace("[images/train, images/x]", "images/train"))
     with pytest.raises(DatasetError, match=r"data\.yaml gives 'wall' the number 0, but .* id 1"):
         open_(tmp_path, section)
 
