@@ -2,10 +2,12 @@
 
 The hours are network calls times seconds per call. The seconds come from a table of throughputs
 (`plan_rates.json`), which says where its numbers come from; they are scaled by the number of
-pixels. If a stage of this project has run here before, its hours are those of its last run.
+pixels. If a stage of this project has run here before with the same amount of work, its hours are
+those of its last run.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from seggen_core.config import SegGenConfig
+from seggen_core.config.overrides import set_value
 from seggen_core.errors import ConfigError
 from seggen_core.project.artefacts import parse_typed
 from seggen_core.project.paths import ProjectPaths
@@ -26,6 +29,7 @@ from seggen_core.reports.plan_inputs import (
     num_sources,
 )
 from seggen_core.reports.plan_stages import StagePlan, estimate_stages
+from seggen_core.tracking.dvc_lineage import DvcLock, read_dvc_lock
 
 
 @dataclass(frozen=True)
@@ -198,23 +202,51 @@ def plan_project(
     ]
     all_notes += halving_notes(stages, workload)
     if use_results:
-        stages = _with_durations(stages, paths=paths)
+        stages = _with_durations(stages, workload, paths=paths)
     return Plan(config.profile, stages, all_notes)
 
 
-def _with_durations(stages: list[StagePlan], *, paths: ProjectPaths) -> list[StagePlan]:
-    """Replace the hours of each stage whose items all ran here by those of the last run."""
+def _with_durations(
+    stages: list[StagePlan], workload: Workload, *, paths: ProjectPaths
+) -> list[StagePlan]:
+    """Replace the hours of each stage whose items all ran here by those of the last run.
+
+    A stage that ran with other settings counts only if they make the same work.
+    """
     file = paths.root / ".seggen" / "durations.json"
     try:
         durations = parse_typed(file.read_bytes(), _Durations).stages if file.is_file() else {}
     except (OSError, ValueError, KeyError):
         return stages  # a broken file of durations is no reason not to plan
+    lock = read_dvc_lock(paths.root / "dvc.lock")
     plans = []
     for stage in stages:
-        seconds = [s for name, s in durations.items() if name.partition("@")[0] == stage.stage]
-        measured = replace(stage, hours=sum(seconds) / 3600, basis="last run here")
-        plans.append(measured if len(seconds) == stage.items else stage)
+        ran = {name: s for name, s in durations.items() if name.partition("@")[0] == stage.stage}
+        measured = replace(stage, hours=sum(ran.values()) / 3600, basis="last run here")
+        is_known = len(ran) == stage.items and _is_same_work(stage, ran, lock, workload)
+        plans.append(measured if is_known else stage)
     return plans
+
+
+def _is_same_work(
+    stage: StagePlan, names: Collection[str], lock: DvcLock, workload: Workload
+) -> bool:
+    """Whether a stage's last run did what is planned, by the parameters in dvc.lock."""
+    recorded: dict[str, Any] = {}
+    for name in names:
+        for key, value in lock.params.get(name, {}).items():
+            if recorded.setdefault(key, value) != value:
+                return False  # its items ran with different settings
+    tree = workload.config.model_dump(mode="json", exclude_unset=True)
+    try:
+        for key, value in recorded.items():
+            set_value(tree, key.split("."), value)
+        config = SegGenConfig.model_validate(tree)
+        then = {s.stage: s for s in estimate_stages(replace(workload, config=config))}
+    except (ValueError, KeyError):  # settings that this version doesn't know
+        return False
+    last = then.get(stage.stage)
+    return last is not None and last.work == stage.work and math.isclose(last.hours, stage.hours)
 
 
 def _number(value: float) -> str:

@@ -220,7 +220,7 @@ def estimate_transfer(w: Workload) -> StagePlan:
         model = w.config.variants[test.arm].model
         hours += seeds * count * w.predict_s(model) / 3600
         total += count
-    work = f"{total:,} test samples of other datasets"
+    work = f"{total:,} test samples of other datasets" if total else "datasets of unknown size"
     return StagePlan("transfer", len(w.config.transfer), work, hours, 0.0, w.rates["basis"])
 
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,19 @@ _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 @dataclass(frozen=True)
 class DvcLock:
-    """The md5s in dvc.lock.
+    """The md5s and parameters in dvc.lock.
 
     Attributes:
         stages: stage name ("masksyn@car") to path (relative to the project root) and md5 of its
             outputs.
         dependencies: stage name to the paths and md5s that its last run read.
+        params: stage name to the keys of params.yaml ("train_seg.common") that it depends on, and
+            their values in its last run.
     """
 
     stages: Mapping[str, Mapping[str, str]]
     dependencies: Mapping[str, Mapping[str, str]]
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def outputs(self) -> dict[str, str]:
@@ -76,8 +79,15 @@ def read_dvc_lock(path: Path, *, attempts: int = 3) -> DvcLock:
         return DvcLock(
             {name: _hashes(stage.get("outs")) for name, stage in stages.items()},
             {name: _hashes(stage.get("deps")) for name, stage in stages.items()},
+            {name: _params(stage.get("params")) for name, stage in stages.items()},
         )
     return DvcLock({}, {})
+
+
+def _params(files: Any) -> dict[str, Any]:
+    """Return the parameters of one stage, of all parameter files."""
+    sections = files.values() if isinstance(files, dict) else ()
+    return {str(k): v for part in sections if isinstance(part, dict) for k, v in part.items()}
 
 
 def _hashes(entries: Any) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from seggen_core.cli import main
 from seggen_core.config import load_config
@@ -150,6 +151,32 @@ def test_what_was_run_here_is_taken_from_its_durations(tmp_path: Path) -> None:
         "one of eight partitions is no measurement of all"
     )
     assert planned["train_seg"].basis == "measured"
+
+
+def test_a_run_with_other_settings_says_nothing_of_these(tmp_path: Path) -> None:
+    """`--set text2mask.num_steps=3000` has to cost more than the run of 1,600 that was made."""
+    (tmp_path / "profiles" / "scenes").mkdir(parents=True)
+    (tmp_path / "profiles" / "scenes" / "foundation").symlink_to(
+        ROOT / "profiles" / "scenes" / "foundation"
+    )
+    (tmp_path / ".seggen").mkdir()
+    durations = {"stages": {"text2mask": 360.0, "mask2img": 360.0}}
+    (tmp_path / ".seggen" / "durations.json").write_text(json.dumps(durations))
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    less = {**tree["text2mask"], "num_steps": tree["text2mask"]["num_steps"] // 2}
+    faster = {**tree["mask2img"], "learning_rate": 1e-4}
+    stages = {
+        name: {"cmd": "x", "params": {"params.yaml": {"seed": tree["seed"], name: section}}}
+        for name, section in (("text2mask", less), ("mask2img", faster))
+    }
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    planned = by_stage(plan("scenes", root=tmp_path, device="cpu", use_results=True))
+    assert planned["text2mask"].basis == "measured", "half of the steps are other work"
+    assert planned["mask2img"].basis == "last run here", "a learning rate takes no time"
+    stages["text2mask"]["params"]["params.yaml"]["text2mask"] = tree["text2mask"]
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    planned = by_stage(plan("scenes", root=tmp_path, device="cpu", use_results=True))
+    assert planned["text2mask"].basis == "last run here"
 
 
 def test_results_of_another_dataset_are_not_planned_with(
