@@ -197,12 +197,23 @@ def _read(path: Path) -> "pd.DataFrame":
             return pd.read_parquet(path)
         if path.suffix == ".csv":
             # Every cell is text: a caption "None" or "NA" stays what it is.
-            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            with path.open(encoding="utf-8-sig") as file:
+                separator = _separator(file.readline())
+            return pd.read_csv(
+                path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            )
     except (OSError, ValueError) as error:  # pandas' parser and pyarrow's errors are among these
+        reason = " ".join(str(error).split())
         raise CaptionError(
-            f"{path} can't be read: {error}; expected a Parquet or UTF-8 CSV table"
+            f"{path} can't be read: {reason}; expected a Parquet or UTF-8 CSV table"
         ) from None
     raise _wrong_suffix(path)
+
+
+def _separator(header: str) -> str:
+    """Return what separates the columns: many spreadsheets write ";" or tabs instead of ","."""
+    names = header.replace('"', "")
+    return next((mark for mark in ";\t" if mark in names and "," not in names), ",")
 
 
 def _wrong_suffix(path: Path) -> CaptionError:

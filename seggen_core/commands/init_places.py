@@ -107,7 +107,7 @@ def _split_places(folders: Mapping[str, Path], *, root: Path) -> tuple[Places, l
                 f"{', '.join(names)}"
             )
     if not files and not notes:
-        return {"train": where}, []
+        return {"train": where}, _unknown_folders(folders["images"])
     if "train" not in files:
         raise DatasetError(
             f"{folders['images']} has folders of splits and none for train "
@@ -117,11 +117,27 @@ def _split_places(folders: Mapping[str, Path], *, root: Path) -> tuple[Places, l
     for kind, folder in folders.items():
         read = {place[kind].rpartition("/")[2] for place in files.values()}
         ours = {name for names in SPLIT_NAMES.values() for name in names}
-        beside = [p for p in folder.iterdir() if p.name not in read | ours and p.name[0] != "."]
+        beside = [
+            p
+            for p in folder.iterdir()
+            if p.name not in read and p.name.lower() not in ours and p.name[0] != "."
+        ]
         unread = [p for p in beside if p.is_dir() or p.suffix.lower() in IMAGE_SUFFIXES]
         if unread:
             notes.append(f"{folder} holds {len(unread)} more beside the splits, which isn't read")
     return files, notes
+
+
+def _unknown_folders(images: Path) -> list[str]:
+    """Return a note on folders among the images, which might be meant for splits."""
+    below = sorted(p.name for p in images.iterdir() if p.is_dir() and p.name[0] != ".")
+    if not below:
+        return []
+    named = ", ".join(below[:5]) + (", ..." if len(below) > 5 else "")
+    return [
+        f"the folders in {images} ({named}) are called as no split (train, val, test), so all "
+        "images are one set, of which val and test are drawn"
+    ]
 
 
 def _scanned_classes(files: Places, *, root: Path, is_one: bool) -> list[dict[str, Any]]:

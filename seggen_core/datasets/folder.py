@@ -143,8 +143,9 @@ def _layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, SplitFile
 
 
 def split_folder(above: Path, names: tuple[str, ...]) -> str | None:
-    """Return the name that a split's folder has; DatasetError where it has two."""
-    present = [name for name in names if (above / name).is_dir()]
+    """Return the name that a split's folder has, in any case; DatasetError where it has two."""
+    below = sorted(above.glob("*"))
+    present = [path.name for path in below if path.name.lower() in names and path.is_dir()]
     if len(present) > 1:
         raise DatasetError(
             f"{above} holds {' and '.join(present)}; expected one folder a split: rename the other"

@@ -85,6 +85,15 @@ def test_zeros_that_a_spreadsheet_drops_are_put_back(tmp_path: Path) -> None:
     assert list(captioner.captions(named, keys=named.keys())) == ["twelve", "seven", "other"]
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_spreadsheet_may_write_other_separators(tmp_path: Path, mark: str) -> None:
+    named = _names({"train-00000": "a", "train-00001": "b"}, tmp_path)
+    text = f'sample_key{mark}caption\na{mark}"a car, a bus; grass"\nb{mark}a bus\n'
+    (tmp_path / "captions.csv").write_text(text, encoding="utf-8-sig")
+    captions = FileCaptioner(tmp_path / "captions.csv").captions(named, keys=named.keys())
+    assert list(captions) == ["a car, a bus; grass", "a bus"]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_file_with_gaps_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"captions{suffix}"

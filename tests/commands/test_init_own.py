@@ -108,6 +108,12 @@ def move(folder: Path, name: str, to: str) -> None:
     (folder / name).rename(folder / to)
 
 
+def rename_all(data: Path, *names: str) -> None:
+    for kind in ("photos", "labels"):
+        for split, name in zip(("train", "val", "test"), names, strict=True):
+            move(data, f"{kind}/{split}", f"{kind}/{name}")
+
+
 def rename_train(data: Path) -> None:
     for kind in ("photos", "labels"):
         move(data, f"{kind}/train", f"{kind}/rest")
@@ -127,6 +133,8 @@ def loosen_one_image(data: Path) -> None:
     [
         (lambda data: move(data, "photos/val", "photos/valid"), "train 9, val 2, test 3"),
         (lambda data: move(data, "labels/train", "labels/training"), "train 9, val 2, test 3"),
+        (lambda data: rename_all(data, "Train", "Valid", "TEST"), "train 9, val 2, test 3"),
+        (lambda data: rename_all(data, "trn", "dev", "x"), "(dev, trn, x) are called as no split"),
         (remove_masks_of_test, "photos/test has no masks and isn't read"),
         (loosen_one_image, "photos holds 1 more beside the splits, which isn't read"),
         (lambda data: move(data, "labels/val", "labels/extra"), "photos/val has no counterpart in"),
