@@ -184,13 +184,18 @@ def write_dataset(name: str, root: Path) -> None:
 
 
 def begin(
-    folder: Path, *, name: str, pretrained: Path, dataset: Path
+    folder: Path,
+    *,
+    name: str,
+    pretrained: Path,
+    dataset: Path,
+    tree: dict[str, Any] | None = None,
 ) -> tuple[ProjectPaths, SegGenConfig]:
-    """`seggen init` in a project that has the reduced profile."""
+    """`seggen init` in a project that has the reduced profile, or `tree` in its place."""
     profile = folder / "profiles" / name
     profile.mkdir(parents=True)
     (profile / "params.yaml").write_text(
-        yaml.safe_dump(reduced(name), sort_keys=False), encoding="utf-8"
+        yaml.safe_dump(tree or reduced(name), sort_keys=False), encoding="utf-8"
     )
     shutil.copy(ROOT / "profiles" / name / "caption_edits.csv", profile)
     (folder / "pretrained").symlink_to(pretrained)

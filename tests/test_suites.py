@@ -66,6 +66,7 @@ def test_every_suite_is_planned(name: str, capsys: pytest.CaptureFixture[str]) -
     assert main(["--params", str(ROOT / "params.yaml"), "plan", "--suite", name]) == 0
     printed = capsys.readouterr().out
     assert f"suite {name}" in printed and "train_seg" in printed and "judge" not in printed
+    assert ("mask_recipe" in printed) == ("mask_recipe" in read_suite(FILES[name]).params)
 
 
 def test_dvc_knows_every_suite(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from seggen_core.attention.masks import ACCEPTED
 from seggen_core.config import SeeDiffConfig
+from seggen_core.errors import AttentionError
+from seggen_core.generators.foundation import vae_scale_factor
 from seggen_core.project.digests import json_digest
 from seggen_core.stage import Stage
 from seggen_core.store.format import EncodedSample
@@ -24,6 +26,7 @@ from seggen_core.synthesis.from_attention import (
     generate_with_recipes,
     join_samples,
     label_kept,
+    seediff_self_resolutions,
 )
 from seggen_core.synthesis.outcomes import Attempt, Outcome
 
@@ -63,6 +66,14 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
             for sink in (own, *others)
         }
         self._num_stories = Counter[str]()
+        latent_size = self.image_size // vae_scale_factor(self.pipeline)
+        for sink in others:  # refused before anything is sampled
+            try:
+                seediff_self_resolutions(
+                    self.pipeline.unet, config=sink.settings, latent_size=latent_size
+                )
+            except AttentionError as error:
+                raise AttentionError(f"mask_recipe.{sink.store}: {error}") from None
 
     @property
     def max_attempts(self) -> int:

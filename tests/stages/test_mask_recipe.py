@@ -9,7 +9,7 @@ import torch
 
 from seggen_core.cli import main
 from seggen_core.config.mask_recipe import IMAGE_KEYS
-from seggen_core.errors import ConfigError
+from seggen_core.errors import AttentionError, ConfigError
 from seggen_core.stages import diffumask as diffumask_stage
 from seggen_core.stages import mask_recipe as stage
 from seggen_core.stages import seediff as seediff_stage
@@ -247,6 +247,18 @@ def test_wrong_recipes_are_named(changes, words):
 def test_a_recipe_that_is_not_there_is_named(project):
     with pytest.raises(ConfigError, match=r"no mask recipe 'other' in params.yaml; it has: ca, d"):
         stage.run(make_config(), paths=project("other"), item="other")
+
+
+def test_a_recipe_that_the_network_cannot_follow_is_named_before_anything_is_sampled(
+    project, calls
+):
+    recipe = RECIPES["fine"] | {"settings": {"cross_attention_resolution": 4}}
+    words = r"mask_recipe\.rough: seediff.cross_attention_resolution is 4, but with 16x16 latents"
+    with pytest.raises(AttentionError, match=words):
+        seediff_stage.run(
+            make_config(recipes={"rough": recipe}), paths=project("rough"), item="car"
+        )
+    assert not calls
 
 
 def test_keys_of_images_are_keys_of_both_methods():
