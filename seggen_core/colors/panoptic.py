@@ -20,6 +20,10 @@ MAX_CLASSES = IGNORE_INDEX - 1
 EDGE_COLOR = CORNERS[-1]
 PANOPTIC_BLOCK_SHARE = 1 / 20_000
 """`block_share` of `resolve_colors`: small, because outlines take a part of every segment."""
+MIN_INSIDE_SHARE = 1 / 3
+"""Segments of whose pixels an outline would leave no more than this share have none
+(docs/color_maps.md).
+"""
 Outline = Literal["segments", "things"]
 
 
@@ -64,8 +68,8 @@ def panoptic_to_color(
 ) -> np.ndarray:
     """Paint classes in their colours, borders between segments white and ignored pixels grey.
 
-    If an outline would cover a whole segment, the segment keeps its colour. The half of the outline
-    in its neighbours remains.
+    Thin segments, of which an outline would leave no more than `MIN_INSIDE_SHARE`, keep their
+    colour, and their neighbours have no outline towards them, unless they are of the same class.
 
     Args:
         panoptic: the segments.
@@ -89,20 +93,58 @@ def panoptic_to_color(
         raise DatasetError(
             f"mask holds ids {unknown}; expected 0-{len(palette) - 1} or {IGNORE_INDEX}"
         )
-    window = {"size": edge_width + 1, "mode": "nearest"}
-    edges = ndimage.maximum_filter(ids, **window) != ndimage.minimum_filter(ids, **window)
+    edges = _borders(ids, width=edge_width)
     if outline == "things":
         is_thing = np.zeros(256, bool)
         is_thing[: len(things)] = things
-        edges &= ndimage.maximum_filter(is_thing[classes], **window)
-    segments, position = np.unique(ids, return_inverse=True)
-    inside = np.bincount(position.ravel(), weights=~edges.ravel(), minlength=len(segments))
-    edges &= (inside > 0)[position].reshape(edges.shape)
+        edges &= ndimage.maximum_filter(is_thing[classes], size=edge_width + 1, mode="nearest")
+    thin = _thin_segments(ids, edges=edges)
+    if thin.any():
+        edges &= ~thin & _borders_beside(thin, ids=ids, width=edge_width)
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)], table[IGNORE_INDEX] = palette, IGNORE_COLOR
     color_map = table[classes]
     color_map[edges] = EDGE_COLOR
     return color_map
+
+
+def _borders(ids: np.ndarray, *, width: int) -> np.ndarray:
+    """Return the pixels of an outline of `width` pixels, bool [H, W]; `ids` are segments [H, W]."""
+    from scipy import ndimage
+
+    window = {"size": width + 1, "mode": "nearest"}
+    return ndimage.maximum_filter(ids, **window) != ndimage.minimum_filter(ids, **window)
+
+
+def _thin_segments(ids: np.ndarray, *, edges: np.ndarray) -> np.ndarray:
+    """Return the pixels of the segments of which `edges`, bool [H, W], leave too little."""
+    segments, position = np.unique(ids, return_inverse=True)
+    position = position.reshape(ids.shape)
+    areas = np.bincount(position.ravel(), minlength=len(segments))
+    inside = np.bincount(position.ravel(), weights=~edges.ravel(), minlength=len(segments))
+    return (inside <= MIN_INSIDE_SHARE * areas)[position]
+
+
+def _borders_beside(thin: np.ndarray, *, ids: np.ndarray, width: int) -> np.ndarray:
+    """Return the outlines that would be there without thin segments, bool [H, W].
+
+    Outlines between segments of one class are among them: nothing else tells those apart.
+    """
+    from scipy import ndimage
+
+    others = ids
+    if not thin.all():
+        # Thin segments become a part of the nearest other one.
+        nearest = ndimage.distance_transform_edt(thin, return_distances=False, return_indices=True)
+        others = ids[tuple(nearest)]
+    edges = _borders(others, width=width)
+    # The window of `_borders`: for an even size, SciPy's reaches further up and left.
+    before, after = (width + 1) // 2, width // 2
+    around = np.pad(ids, ((before, after), (before, after)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(around, (width + 1, width + 1))
+    return edges | (
+        (windows >> 16 == (ids >> 16)[..., None, None]) & (windows != ids[..., None, None])
+    ).any((-2, -1))
 
 
 @dataclass(frozen=True, eq=False)

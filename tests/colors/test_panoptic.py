@@ -130,12 +130,19 @@ def test_fragments_and_blends_go_to_what_surrounds_them() -> None:
     ).sum() == 9
 
 
-def test_a_segment_smaller_than_its_outline_keeps_its_colour() -> None:
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_thin_segment_keeps_its_colour_and_comes_back_as_it_is(width: int) -> None:
     truth = grid("0000", "0000")
-    truth.segmentation_map[4:6, 4:6], truth.instance_map[4:6, 4:6] = 1, 1
-    color_map = encode(truth, edge_width=3)
-    assert (color_map[4:6, 4:6] == PALETTE[1]).all() and (color_map[3, 3:7] == WHITE).all()
-    assert (decode(color_map, min_area=4).segmentation_map[4:6, 4:6] == 1).all()
+    truth.segmentation_map[2:13, 9:11], truth.instance_map[2:13, 9:11] = 1, 1
+    color_map = encode(truth, edge_width=width)
+    assert not (color_map == WHITE).all(-1).any()
+    assert (decode(color_map).segment_ids() == truth.segment_ids()).all()
+
+
+def test_a_thin_segment_is_told_apart_from_one_of_its_class() -> None:
+    truth = grid("1100", "1100")
+    truth.segmentation_map[2:13, 8:10], truth.instance_map[2:13, 8:10] = 1, 2
+    assert (decode(encode(truth)).segment_ids() == truth.segment_ids()).mean() > 0.95
 
 
 def test_the_smallest_segment_grows_with_the_map() -> None:
