@@ -121,13 +121,16 @@ def test_seggens_generators(name: str) -> None:
         config.captions.captioner == "blip2"
         and config.captions.model == "Salesforce/blip2-flan-t5-xxl"
     )
-    trained = (config.text2mask, config.mask2img) if name == "ade20k" else (config.mask2img,)
-    for section in trained:
+    for section in (config.text2mask, config.mask2img):
         assert (section.num_steps, section.learning_rate, section.random_flip) == (
             30_000,
             1e-5,
             True,
         )
+    assert config.masksyn.samples_per_source == 10
+    masks = config.masksyn.text2mask
+    assert (masks.num_inference_steps, masks.scheduler) == (200, "EulerDiscreteScheduler")
+    assert config.masksyn.mask2img == config.imgsyn.mask2img
     sampling = config.imgsyn.mask2img
     assert (sampling.num_inference_steps, sampling.scheduler) == (40, "EulerDiscreteScheduler")
     assert sampling.scheduler_kwargs == {"use_karras_sigmas": True}
@@ -136,11 +139,6 @@ def test_seggens_generators(name: str) -> None:
 
 def test_seggen_on_ade20k() -> None:
     config = profile("ade20k")
-    assert config.masksyn.samples_per_source == 10
-    assert (
-        config.masksyn.text2mask.num_inference_steps,
-        config.masksyn.mask2img.num_inference_steps,
-    ) == (200, 40)
     train = config.train_seg.for_arm(config.variants["masksyn"])
     assert (train.model, train.strategy, train.p_aug, train.num_steps) == (
         "mask2former",
@@ -215,8 +213,14 @@ def test_segmenters_are_trained_and_tested_as_mask2formers_authors_do(name: str)
 @pytest.mark.parametrize("name, classes", [("coco_panoptic", 133), ("coco_instance", 80)])
 def test_seggen_on_coco(name: str, classes: int) -> None:
     config = profile(name)
+    assert len(config.classes) == classes
+    assert config.methods == ("masksyn", "imgsyn") and config.dataset.color_map == "panoptic"
+    arms = {"baseline": [], "imgsyn": ["imgsyn"], "masksyn": ["masksyn"]}
+    arms["masksyn_imgsyn"] = ["masksyn", "imgsyn"]
+    for arm, methods in arms.items():
+        assert list(config.variants[arm].methods) == methods
+        assert config.train_seg.for_arm(config.variants[arm]).task == name.removeprefix("coco_")
     train = config.train_seg.for_arm(config.variants["imgsyn"])
-    assert len(config.classes) == classes and config.methods == ("imgsyn",)
     assert (train.strategy, train.pretrain_share, train.num_steps) == (
         "pretrain",
         0.5,

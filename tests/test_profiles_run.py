@@ -50,10 +50,10 @@ class Shape:
 SHAPES = {
     "ade20k": Shape("StableDiffusionXLPipeline", 150, ("baseline", "masksyn_imgsyn")),
     "coco_panoptic": Shape(
-        "StableDiffusionXLPipeline", 133, ("baseline", "imgsyn"), instances=True
+        "StableDiffusionXLPipeline", 133, ("baseline", "masksyn_imgsyn"), instances=True
     ),
     "coco_instance": Shape(
-        "StableDiffusionXLPipeline", 80, ("baseline", "imgsyn", "judge"), instances=True
+        "StableDiffusionXLPipeline", 80, ("baseline", "masksyn", "judge"), instances=True
     ),
     "voc2012": Shape("StableDiffusionPipeline", 21, ("baseline", "synthetic_only")),
     "cityscapes": Shape("StableDiffusionPipeline", 19, ("baseline", "seediff")),

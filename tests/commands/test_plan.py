@@ -57,8 +57,11 @@ def test_ade20k_makes_the_papers_numbers_of_samples() -> None:
 
 
 def test_coco_and_seediff_do_too() -> None:
-    assert work(plan("coco_panoptic"))["imgsyn"].startswith("1,182,870 samples")
-    assert not {"text2mask", "masksyn", "seediff"} & work(plan("coco_panoptic")).keys()
+    panoptic, instance = work(plan("coco_panoptic")), work(plan("coco_instance"))
+    assert panoptic["masksyn"] == panoptic["imgsyn"]
+    assert panoptic["imgsyn"].startswith("1,182,870 samples")
+    assert instance["masksyn"].startswith("1,172,660 samples")
+    assert "seediff" not in panoptic.keys() | instance.keys()
     assert work(plan("voc2012"))["seediff"].startswith("60,000 samples")
     assert not {"text2mask", "mask2img", "masksyn", "imgsyn"} & work(plan("voc2012")).keys()
 
