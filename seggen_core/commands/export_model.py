@@ -38,14 +38,20 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
     """
     from seggen_core.commands.predict import find_model
     from seggen_core.errors import ConfigError
+    from seggen_core.segmentation.arms import TrainedArm
     from seggen_core.segmentation.input_size import InputSize
     from seggen_core.segmentation.models import load_segmenter
     from seggen_core.segmentation.onnx_export import export_onnx
+    from seggen_core.segmentation.segment_labels import require_classes
 
     above = arguments.out.parent
     if not above.is_dir():
         raise ConfigError(f"there is no folder {above}; name a file in a folder that exists")
     folder = find_model(arguments, paths=paths)
+    if arguments.arm is not None:
+        require_classes(
+            TrainedArm.read(paths, variant=arguments.arm).task, arm=arguments.arm, key="--arm"
+        )
     square = InputSize.read(folder).square
     size = arguments.size or ([square, square] if square else None)
     if size is None or min(size) < 1 or max(size) > 1 << 13:

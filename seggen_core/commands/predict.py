@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seggen_core.project.paths import ProjectPaths
+    from seggen_core.segmentation.model_task import ModelTask
 
 SUMMARY = "segment images, folders of images and videos by a trained segmenter"
 
@@ -71,12 +72,29 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         every=arguments.every,
         with_overlays=not arguments.no_overlays,
         device=arguments.device,
+        task=_arm_task(arguments, paths=paths),
     )
     result = run_predictions(job, paths=paths)
     for fault in result.faults:
         logger.warning("not predicted: %s", fault)
     print(f"{len(result.names)} predictions in {job.out}, {result.num_new} of them by this run")
     return 1 if result.faults else 0
+
+
+def _arm_task(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> "ModelTask | None":
+    """Return what the segmenters of --arm are for, if they find segments."""
+    from seggen_core.segmentation.arms import TrainedArm
+    from seggen_core.segmentation.labels import LabelSpace
+    from seggen_core.segmentation.model_task import ModelTask
+    from seggen_core.taxonomy import Taxonomy
+
+    if arguments.arm is None:
+        return None
+    arm = TrainedArm.read(paths, variant=arguments.arm)
+    if arm.task == "semantic":
+        return None
+    taxonomy = LabelSpace(Taxonomy.read(paths.taxonomy), arm.known_classes).taxonomy
+    return ModelTask(arm.task, taxonomy, arm.postprocess)
 
 
 def find_model(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> Path:
@@ -88,7 +106,6 @@ def find_model(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> Path:
     """
     from seggen_core.errors import ConfigError
     from seggen_core.segmentation.arms import BEST, TrainedArm
-    from seggen_core.segmentation.segment_labels import require_classes
 
     known = sorted(p.parent.name for p in paths.checkpoint("x").parent.glob("*/metrics.json"))
     trained = f"; trained here: {', '.join(known)}" if known else ""
@@ -100,7 +117,6 @@ def find_model(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> Path:
     if close and arguments.arm not in known:
         raise ConfigError(f"no arm {arguments.arm} is trained; did you mean {close[0]}?{trained}")
     arm = TrainedArm.read(paths, variant=arguments.arm)
-    require_classes(arm.task, arm=arguments.arm, key="--arm")
     seed = arguments.seed or arm.seeds[0]
     if seed not in arm.seeds:
         raise ConfigError(

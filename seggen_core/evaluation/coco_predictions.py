@@ -11,16 +11,22 @@ Source: https://cocodataset.org/#format-results
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
 from seggen_core.colors.panoptic import PanopticMap
+from seggen_core.exports.coco_panoptic import segment_png
+from seggen_core.exports.coco_results import (
+    category_rows,
+    instance_rows,
+    panoptic_segment_map,
+    segment_rows,
+)
 from seggen_core.exports.folder import GrowingJson
-from seggen_core.exports.job import png_file, write_file
-from seggen_core.metrics.instance import Instances, encode_masks
+from seggen_core.exports.job import write_file
+from seggen_core.metrics.instance import Instances
 from seggen_core.metrics.segments import SegmentPrediction, true_instances
-from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
+from seggen_core.taxonomy import Taxonomy
 
 
 class CocoFolder:
@@ -57,15 +63,7 @@ class CocoFolder:
             for file in files:
                 file.close()
             return
-        categories = [
-            {
-                "id": c.train_id + 1,
-                "name": c.name,
-                "supercategory": "thing" if c.is_thing else "stuff",
-                "isthing": int(c.is_thing),
-            }
-            for c in self._taxonomy
-        ]
+        categories = category_rows(self._taxonomy)
         things = [category for category in categories if category["isthing"]]
         self._instances.finish({"categories": things} if self._is_truth else None)
         if self._panoptic is not None:
@@ -93,18 +91,10 @@ class CocoFolder:
             self._add_panoptic(segments, key=prediction.key)
 
     def _add_instances(self, shown: Instances) -> None:
-        encoded = encode_masks(shown.masks)
-        for place, (mask, class_id) in enumerate(zip(encoded, shown.class_ids, strict=True)):
+        for place, row in enumerate(instance_rows(shown)):
             self._num_instances += 1
-            counts = mask["counts"].decode("ascii")
-            entry: dict[str, Any] = {
-                "image_id": self._num_images,
-                "category_id": int(class_id) + 1,
-                "segmentation": {"size": list(mask["size"]), "counts": counts},
-            }
-            if shown.scores is not None:
-                entry["score"] = float(shown.scores[place])
-            else:
+            entry = {"image_id": self._num_images, **row}
+            if shown.scores is None:
                 assert shown.crowds is not None
                 entry |= {
                     "id": self._num_instances,
@@ -114,33 +104,14 @@ class CocoFolder:
                 }
             self._instances.append("annotations", entry)
 
-    def _add_panoptic(self, segments: PanopticMap, *, key: str) -> None:
+    def _add_panoptic(self, panoptic: PanopticMap, *, key: str) -> None:
         assert self._panoptic is not None
-        ids = segments.segment_ids()
-        codes, numbers = np.unique(ids, return_inverse=True)
-        is_void = (codes >> 16) == IGNORE_INDEX
-        # Segments are numbered from 1; 0 is void.
-        own = np.where(is_void, 0, np.cumsum(~is_void))
-        numbers = own[numbers].reshape(ids.shape)
-        areas = np.bincount(numbers.ravel(), minlength=len(codes) + 1)
-        listed = [
-            {
-                "id": int(number),
-                "category_id": int(code >> 16) + 1,
-                "area": int(areas[number]),
-                "bbox": _box(numbers == number),
-                "iscrowd": int(
-                    self._is_truth and bool(self._things[code >> 16]) and code & 0xFFFF == 0
-                ),
-            }
-            for code, number in zip(codes.tolist(), own.tolist(), strict=True)
-            if number
-        ]
-        colors = np.stack([numbers >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8)
-        name = write_file(self._folder / "panoptic" / f"{key}.png", png_file(colors))
+        segments = panoptic_segment_map(panoptic, things=self._things)
+        name = write_file(self._folder / "panoptic" / f"{key}.png", segment_png(segments))
+        rows = segment_rows(segments, with_crowds=self._is_truth)
         self._panoptic.append(
             "annotations",
-            {"image_id": self._num_images, "file_name": name, "segments_info": listed},
+            {"image_id": self._num_images, "file_name": name, "segments_info": rows},
         )
 
 

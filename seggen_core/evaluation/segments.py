@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from seggen_core.colors.panoptic import PanopticMap, panoptic_palette, panoptic_to_color
+from seggen_core.colors.panoptic import panoptic_palette, panoptic_to_color
 from seggen_core.config import EvaluateConfig
 from seggen_core.evaluation.coco_predictions import CocoFolder
 from seggen_core.metrics.segments import SegmentPrediction
@@ -22,14 +22,13 @@ from seggen_core.segmentation.arms import TrainedArm
 from seggen_core.segmentation.labels import LabelSpace
 from seggen_core.segmentation.predict import TestProtocol
 from seggen_core.segmentation.predict_segments import SegmentTask, predict_segments, score_segments
+from seggen_core.segmentation.segment_pictures import painted_segments
 from seggen_core.store.reader import SampleStore
-from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
+from seggen_core.taxonomy import Taxonomy
 
 logger = logging.getLogger(__name__)
 
 _PICTURE_SIDE = 128
-_MIN_SHOWN = 0.5
-"""Score from which on instances are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,22 +162,8 @@ def _score(
 
 def _picture(prediction: SegmentPrediction, taxonomy: Taxonomy, *, truth: bool) -> np.ndarray:
     """Return segments in the colours of their classes, with outlines: uint8 [H, W, 3]."""
-    segments = prediction.truth if truth else prediction.panoptic
-    things = np.array([c.is_thing for c in taxonomy])
-    if segments is None:
-        segments = _painted(prediction)
+    predicted = {"panoptic": prediction.panoptic, "instances": prediction.instances}
+    segments = prediction.truth if truth else painted_segments(predicted)
     palette = panoptic_palette(len(taxonomy))
+    things = np.array([c.is_thing for c in taxonomy])
     return panoptic_to_color(segments, palette=palette, things=things, edge_width=1)
-
-
-def _painted(prediction: SegmentPrediction) -> PanopticMap:
-    """Return instances as a panoptic map, the best in front; those with low scores are left out."""
-    found = prediction.instances
-    assert found.scores is not None
-    classes = np.full(prediction.truth.segmentation_map.shape, IGNORE_INDEX, np.uint8)
-    numbers = np.zeros(classes.shape, np.uint16)
-    for number, place in enumerate(np.argsort(found.scores), start=1):
-        if found.scores[place] >= _MIN_SHOWN:
-            classes[found.masks[place]] = found.class_ids[place]
-            numbers[found.masks[place]] = number
-    return PanopticMap(classes, numbers)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from seggen_core.exports.coco import category, head, image_entry
+from seggen_core.exports.coco_results import segment_rows
 from seggen_core.exports.folder import GrowingJson
 from seggen_core.exports.job import ExportJob, Writer, png_file, write_file
 from seggen_core.exports.sample import ExportSample
@@ -58,16 +59,7 @@ ids = rgb @ [1, 256, 65536]  # panopticapi.utils.rgb2id; first["segments_info"] 
         annotation = {
             "image_id": self._num_images,
             "file_name": write_file(picture, segment_png(segments)),
-            "segments_info": [
-                {
-                    "id": segment.id,
-                    "category_id": segment.train_id + 1,
-                    "iscrowd": int(segment.is_crowd),
-                    "area": segment.area,
-                    "bbox": list(segment.box),
-                }
-                for segment in segments.segments
-            ],
+            "segments_info": segment_rows(segments),
         }
         file.append("annotations", annotation)
 

@@ -14,6 +14,7 @@ from seggen_core.colors.class_colors import colored_classes, read_class_colors
 from seggen_core.config import VariantConfig
 from seggen_core.segmentation.input_size import InputSize
 from seggen_core.segmentation.labels import LabelSpace
+from seggen_core.segmentation.model_task import ModelTask
 from seggen_core.segmentation.predict import TestProtocol
 from seggen_core.stage import Stage
 from seggen_core.store.card import class_table, escape, license_sentence
@@ -79,7 +80,7 @@ class ModelFolder:
     protocol: TestProtocol
 
     def write(self, folder: Path, metrics: Mapping[str, Any], *, subset_seed: int) -> None:
-        """Write README.md and preprocessor_config.json.
+        """Write README.md and preprocessor_config.json, and task.json if it finds segments.
 
         Args:
             folder: of the weights.
@@ -89,11 +90,14 @@ class ModelFolder:
         paths, dataset = self.stage.paths, self.stage.config.dataset
         size = self._input_size(SampleStore(paths.real("val")))
         size.write(folder)
+        settings = self.stage.config.train_seg.for_arm(self.variant)
+        if settings.task != "semantic":
+            ModelTask(settings.task, self.labels.taxonomy, settings.postprocess).write(folder)
         card = segmenter_card(
             name=f"{self.stage.item}, seed {subset_seed}",
             dataset=dataset.name,
             variant=self.variant,
-            task=self.stage.config.train_seg.for_arm(self.variant).task,
+            task=settings.task,
             classes=colored_classes(self.labels.taxonomy, self._colors()),
             metrics=metrics,
             size=size,

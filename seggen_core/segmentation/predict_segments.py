@@ -55,8 +55,20 @@ class SegmentTask:
 
 
 @torch.inference_mode()
-def predict_sample(segmenter: Segmenter, *, image: np.ndarray, task: SegmentTask) -> dict[str, Any]:
-    """Predict one image, uint8 [H, W, 3].
+def predict_sample(
+    segmenter: Segmenter,
+    *,
+    image: np.ndarray,
+    task: SegmentTask,
+    size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Predict one image.
+
+    Args:
+        segmenter: in evaluation mode.
+        image: uint8 [H, W, 3].
+        task: how it predicts.
+        size: of what is predicted; None is that of the image.
 
     Returns:
         instances, and for "panoptic" also panoptic and semantic, as `SegmentPrediction` has them.
@@ -67,10 +79,11 @@ def predict_sample(segmenter: Segmenter, *, image: np.ndarray, task: SegmentTask
     assert not segmenter.training
     view = torch.from_numpy(task.protocol.resize(image)).to(segmenter.device)
     picture = view.permute(2, 0, 1)[None].float() / 255
+    size = size or (image.shape[0], image.shape[1])
     if not isinstance(segmenter, MaskClassifier):
-        return segmenter.predict_segments(picture, size=image.shape[:2], task=task.task)
+        return segmenter.predict_segments(picture, size=size, task=task.task)
     found = segmenter.queries(picture)
-    classes, masks = found.classes[0].float(), resized(found.masks.float(), image.shape[:2])[0]
+    classes, masks = found.classes[0].float(), resized(found.masks.float(), size)[0]
     options: dict[str, Any] = {"masks": masks, "things": task.things, "config": task.postprocess}
     predicted: dict[str, Any] = {"instances": thing_instances(classes, **options)}
     if task.task == "panoptic":

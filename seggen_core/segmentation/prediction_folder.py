@@ -1,4 +1,4 @@
-"""The folder that `seggen predict` fills.
+"""The folder that `seggen predict` fills with masks; `segment_folder` has that of segments.
 
 model.json               which model and settings made it
 classes.json             ids, names and colours
@@ -8,7 +8,7 @@ predictions.jsonl        size and share of each class, a line for each picture
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from seggen_core.project.storage import save_png_whole, write_text_whole
 from seggen_core.reports.grids import colorize, overlay
 
 MODEL, CLASSES, PREDICTIONS = "model.json", "classes.json", "predictions.jsonl"
-_OPACITY = 0.55
+OPACITY = 0.55
+"""Of the colours of overlays."""
 
 
 class PredictionFolder:
@@ -35,6 +36,7 @@ class PredictionFolder:
         palette: np.ndarray,
         identity: Mapping[str, Any],
         with_overlays: bool,
+        things: Sequence[bool] | None = None,
     ) -> None:
         """Create the folder, or continue one of the same model.
 
@@ -44,6 +46,7 @@ class PredictionFolder:
             palette: their colours, uint8 [C, 3].
             identity: JSON-ready: all that a prediction depends on, besides its picture.
             with_overlays: write overlays, too.
+            things: which classes are things, if the segmenter knows.
 
         Raises:
             ConfigError: it holds predictions of another model or other settings.
@@ -56,10 +59,12 @@ class PredictionFolder:
                 f"{folder} holds predictions of another model or of other settings; name another "
                 "folder as --out, or delete this one"
             )
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"id": k, "name": name, "color": color}
             for k, (name, color) in enumerate(zip(self._names, palette.tolist(), strict=True))
         ]
+        if things is not None:
+            rows = [row | {"is_thing": flag} for row, flag in zip(rows, things, strict=True)]
         write_text_whole(self.folder / CLASSES, json.dumps(rows, indent=1) + "\n")
         write_text_whole(self.folder / MODEL, json.dumps(identity, indent=1) + "\n")
 
@@ -75,8 +80,11 @@ class PredictionFolder:
             StorageError: the disk is full or not writable.
         """
         if self._with_overlays:
-            colored = overlay(image, colorize(predicted, self._palette), _OPACITY)
+            colored = overlay(image, colorize(predicted, self._palette), OPACITY)
             save_png_whole(self.folder / f"overlays/{name}.png", Image.fromarray(colored))
+        self._write_mask(name, predicted)
+
+    def _write_mask(self, name: str, predicted: np.ndarray) -> None:
         mask = Image.fromarray(predicted)
         full = np.full((256, 3), 128, np.uint8)
         full[: len(self._palette)] = self._palette

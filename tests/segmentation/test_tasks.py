@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
 
+from seggen_core.cli import main
 from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.config import SegGenConfig
 from seggen_core.errors import CheckError, ConfigError
@@ -21,6 +22,7 @@ from seggen_core.metrics.panoptic import PanopticCounts, count_panoptic, panopti
 from seggen_core.metrics.segments import PanopticScores, SegmentPrediction
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation.arms import TrainedArm
+from seggen_core.segmentation.model_task import TASK_FILE
 from seggen_core.stages import ablation, evaluate, judge, train_seg
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX
@@ -94,7 +96,9 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_arms_of_all_tasks_from_the_store_to_the_table(things: ProjectPaths) -> None:
+def test_arms_of_all_tasks_from_the_store_to_the_table(
+    things: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = settings()
     for arm, variant in ARMS.items():
         train_seg.run(config, paths=things, item=arm)
@@ -141,12 +145,32 @@ def test_arms_of_all_tasks_from_the_store_to_the_table(things: ProjectPaths) -> 
         assert (things.ablation / f"{name}.png").is_file() == expected_file
     assert "ap" in read(things.ablation / "arms" / "instance.json")
 
+    monkeypatch.chdir(things.root)
+    check_applied(things)
+
     judge.run(config, paths=things, item="masksyn")
     with pytest.raises(ConfigError, match="task is instance: it gives no class to every pixel"):
         judge.run(settings(judge={"variant": "instance"}), paths=things, item="masksyn")
     floor = settings(checks={"min_val_pq": 100})
     with pytest.raises(CheckError, match=r"validation PQ .* \(limit: checks.min_val_pq"):
         evaluate.run(floor, paths=things, item="panoptic")
+
+
+def check_applied(things: ProjectPaths) -> None:
+    """Check that arms applied to a picture find what evaluation scored, also without task.json."""
+    reports = {task: things.report("evaluate", task) / "coco" for task in ("panoptic", "instance")}
+    photo = things.root / "photo.png"
+    store, evaluated = SampleStore(things.real("test")), reports["panoptic"] / "seed0"
+    Image.fromarray(store.read_image(store.keys()[0])).save(photo)
+    (things.checkpoint("panoptic") / "seed0" / TASK_FILE).unlink()
+    command = ["predict", str(photo), "--arm"]
+    assert main([*command, "panoptic", "--out", "panoptic"]) == 0
+    found = [read(f / "panoptic.json")["annotations"][0] for f in (Path("panoptic"), evaluated)]
+    assert found[0]["segments_info"] == found[1]["segments_info"]
+    assert main([*command, "instance", "--out", "instance"]) == 0
+    rows = [r for r in read(reports["instance"] / "seed0" / "instances.json") if r["image_id"] == 1]
+    applied = read(Path("instance") / "instances.json")
+    assert [r | {"score": pytest.approx(r["score"])} for r in rows] == applied
 
 
 def ap_of_files(folder: Path) -> list[float]:
