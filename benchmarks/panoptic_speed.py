@@ -20,12 +20,12 @@ from unittest import mock
 import numpy as np
 
 from seggen_core.colors.panoptic import PanopticMap
-from seggen_core.metrics.panoptic import PanopticCounts, count_panoptic
+from seggen_core.metrics.panoptic import PanopticCounter, PanopticCounts
 from seggen_core.taxonomy import IGNORE_INDEX
 
 NUM_CLASSES = 133
 NUM_THINGS = 80
-ROUNDS = 7
+ROUNDS = 15
 Crowds = set[tuple[int, int]]
 
 
@@ -100,11 +100,10 @@ def as_arrays(stat: Any) -> list[np.ndarray]:
 
 def ours(pairs: list[tuple[PanopticMap, PanopticMap, Crowds]]) -> PanopticCounts:
     """Count all pairs with seggen."""
-    empty = (np.zeros(NUM_CLASSES, np.int64) for _ in range(3))
-    total = PanopticCounts(np.zeros(NUM_CLASSES), *empty)
+    counter = PanopticCounter(NUM_CLASSES)
     for prediction, truth, crowds in pairs:
-        total += count_panoptic(prediction, truth=truth, num_classes=NUM_CLASSES, crowds=crowds)
-    return total
+        counter.add(prediction, truth=truth, crowds=crowds)
+    return counter.counts()
 
 
 def compare(*, size: tuple[int, int], num_segments: int, count: int) -> str:
@@ -149,16 +148,20 @@ def compare(*, size: tuple[int, int], num_segments: int, count: int) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=50, help="pairs of maps of each size")
+    parser.add_argument("--count", type=int, default=50, help="pairs of maps of 640x480")
     options = parser.parse_args()
     print("| maps | seggen, ms | panopticapi, ms | ratio |\n|---|---:|---:|---:|")
     for size, num_segments in (
+        ((32, 32), 5),
         ((64, 64), 8),
+        ((128, 128), 10),
+        ((256, 256), 15),
         ((480, 640), 20),
         ((480, 640), 80),
         ((1024, 2048), 60),
     ):
-        count = max(2, options.count * 480 * 640 // max(480 * 640, size[0] * size[1]))
+        pixels = options.count * 480 * 640
+        count = min(20 * options.count, max(2, pixels // (size[0] * size[1])))
         print(compare(size=size, num_segments=num_segments, count=count))
 
 

@@ -9,8 +9,10 @@ import pandas as pd
 import torch
 
 from seggen_core.config import EvaluateConfig, ZeroShotConfig
+from seggen_core.metrics.boundary import boundary_scores, boundary_width, count_boundaries
 from seggen_core.metrics.semantic import (
     average,
+    confusion_matrix,
     group_scores,
     mean_iou,
     rounded,
@@ -26,7 +28,6 @@ from seggen_core.segmentation.predict import (
     TestProtocol,
     predict_store,
     prediction_rows,
-    score_store,
 )
 from seggen_core.store.reader import SampleStore
 from seggen_core.taxonomy import Taxonomy
@@ -39,10 +40,11 @@ class ArmEvaluation:
     """What `evaluate_arm` returns.
 
     Attributes:
-        metrics: JSON-ready. The means over the subset seeds (`semantic.summarize`, percent),
-            "miou_std", their sample standard deviation (None for one seed), and "seeds": the same
-            for each. With unseen classes also "miou_seen", "miou_unseen" and "miou_harmonic"; if
-            several scales are tested, "miou_ms"; with groups of classes "groups", by name.
+        metrics: JSON-ready. The means over the subset seeds (`semantic.summarize` and
+            `boundary.boundary_scores`, percent), "miou_std", their sample standard deviation (None
+            for one seed), and "seeds": the same for each. With unseen classes also "miou_seen",
+            "miou_unseen" and "miou_harmonic"; if several scales are tested, "miou_ms"; with groups
+            of classes "groups", by name.
         confusions: int64 [C, C] by seed: pixels, rows are true classes.
         taxonomy: the classes of the arm's segmenters.
         predictions: those of the first seed, at equal distances through the split.
@@ -116,11 +118,16 @@ def evaluate_arm(
     arm, protocol = replace(arm, checkpoint=settings.checkpoint), test_protocol(arm, settings)
     labels = LabelSpace(taxonomy, arm.known_classes)
     testing = _Testing(arm, test, settings, labels, device)
-    confusions = testing.confusions(protocol)
-    seeds = {s: _summary(c, labels, settings, zero_shot) for s, c in confusions.items()}
+    counts = testing.counts(protocol)
+    confusions = {seed: confusion for seed, (confusion, _) in counts.items()}
+    seeds = {
+        seed: _summary(confusion, labels, settings, zero_shot)
+        | boundary_scores(boundaries, slugs=labels.taxonomy.slugs)
+        for seed, (confusion, boundaries) in counts.items()
+    }
     if settings.multi_scale is not None:
         several = replace(protocol, multi_scale=settings.multi_scale)
-        for seed, confusion in testing.confusions(several).items():
+        for seed, (confusion, _) in testing.counts(several).items():
             seeds[seed] |= {"miou_ms": rounded(mean_iou(confusion))}
     scores = [summary["miou"] for summary in seeds.values() if summary["miou"] is not None]
     metrics: dict[str, Any] = {
@@ -154,11 +161,12 @@ class _Testing:
     labels: LabelSpace
     device: torch.device
 
-    def confusions(self, protocol: TestProtocol) -> dict[str, np.ndarray]:
-        """Return the confusion matrix of each segmenter, by seed."""
+    def counts(self, protocol: TestProtocol) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return the confusion matrix and the `count_boundaries` of each segmenter, by seed."""
         several = " at several scales" if protocol.multi_scale else ""
-        return {
-            seed: score_store(
+        number, counts = len(self.labels.taxonomy), {}
+        for seed in self.arm.seeds:
+            predictions = predict_store(
                 self.arm.load(seed, device=self.device),
                 store=self.test,
                 batch_size=self.settings.batch_size,
@@ -166,8 +174,15 @@ class _Testing:
                 protocol=protocol,
                 table=self.labels.truth_table,
             )
-            for seed in self.arm.seeds
-        }
+            confusion, boundaries = np.zeros((number, number), np.int64), np.zeros((2, number), int)
+            for p in predictions:
+                confusion += confusion_matrix(p.predicted, truth=p.truth, num_classes=number)
+                width = boundary_width(p.truth.shape)
+                boundaries += count_boundaries(
+                    p.predicted, truth=p.truth, num_classes=number, width=width
+                )
+            counts[seed] = confusion, boundaries
+        return counts
 
 
 def _summary(

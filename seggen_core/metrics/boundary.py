@@ -5,8 +5,12 @@ distance of a chessboard; the edge of the image is a contour, too. Boundary IoU 
 so it sees what the insides of large masks hide.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from seggen_core.metrics.semantic import rounded
 from seggen_core.taxonomy import IGNORE_INDEX
 
 DILATION = 0.02
@@ -76,6 +80,36 @@ def count_boundaries(
         for ids, flags in ((truth, both), (truth, true), (prediction, predicted))
     )
     return np.stack([shared, of_truth + of_prediction - shared])
+
+
+def boundary_iou(counts: np.ndarray) -> np.ndarray:
+    """Return the boundary IoU of every class in percent, float64 [C].
+
+    A class whose boundary is in neither truth nor prediction has none: NaN.
+
+    Args:
+        counts: int64 [2, C], sums of `count_boundaries`.
+    """
+    shared, either = counts.astype(np.float64)
+    return np.divide(100.0 * shared, either, out=np.full(len(shared), np.nan), where=either > 0)
+
+
+def boundary_scores(counts: np.ndarray, *, slugs: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of a semantic segmenter in percent, JSON-ready; None without a value.
+
+    Args:
+        counts: int64 [2, C], sums of `count_boundaries`.
+        slugs: of the classes, in train-id order.
+
+    Returns:
+        boundary_miou, the mean over the classes that have a boundary; per_class_boundary_iou.
+    """
+    iou = boundary_iou(counts)
+    known = iou[~np.isnan(iou)]
+    return {
+        "boundary_miou": rounded(float(known.mean())) if known.size else None,
+        "per_class_boundary_iou": {s: rounded(v) for s, v in zip(slugs, iou, strict=True)},
+    }
 
 
 def _all_in_window(flags: np.ndarray, length: int, *, axis: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from seggen_core.colors.panoptic import PanopticMap
-from seggen_core.metrics.boundary import label_boundaries
+from seggen_core.metrics.boundary import boundary_width, label_boundaries
 from seggen_core.taxonomy import IGNORE_INDEX
 
 
@@ -57,6 +57,74 @@ class PanopticQuality:
     num_classes: int
 
 
+BATCH_PIXELS = 1 << 19
+"""Pictures are counted together, up to so many pixels: numpy's calls cost more than they do their
+work on a picture of 64 x 64.
+"""
+
+
+class PanopticCounter:
+    """Counts the segments of many images.
+
+    Memory doesn't grow with their number.
+    """
+
+    def __init__(self, num_classes: int, *, boundaries: bool = False) -> None:
+        """Begin with no image.
+
+        Args:
+            num_classes: C.
+            boundaries: count for boundary PQ, with the width that `boundary_width` gives.
+        """
+        self._num_classes, self._boundaries = num_classes, boundaries
+        self._waiting: list[_Picture] = []
+        self._num_pixels = 0
+        self._total = _no_counts(num_classes)
+
+    def add(
+        self,
+        prediction: PanopticMap,
+        *,
+        truth: PanopticMap,
+        crowds: Collection[tuple[int, int]] = (),
+    ) -> None:
+        """Take in an image; see `count_panoptic`."""
+        shape = truth.segmentation_map.shape
+        width = boundary_width(shape) if self._boundaries else None
+        self._waiting.append(_Picture.of(prediction, truth=truth, crowds=crowds, boundary=width))
+        self._num_pixels += truth.segmentation_map.size
+        if self._num_pixels >= BATCH_PIXELS:
+            self._count()
+
+    def counts(self) -> PanopticCounts:
+        """Return the counts of all images."""
+        self._count()
+        return self._total
+
+    def _count(self) -> None:
+        if self._waiting:
+            self._total = _total(self._waiting, onto=self._total)
+        self._waiting, self._num_pixels = [], 0
+
+
+def _total(pictures: Sequence["_Picture"], *, onto: PanopticCounts) -> PanopticCounts:
+    """Return counts with those of pictures added to them."""
+    counts = _count_pictures(pictures, num_classes=len(onto.iou))
+    # Picture by picture: the same sum to the last digit, whatever is counted together.
+    iou = onto.iou.copy()
+    for row in counts.iou:
+        iou += row
+    numbers = (counts.true_positives, counts.false_positives, counts.false_negatives)
+    before = (onto.true_positives, onto.false_positives, onto.false_negatives)
+    return PanopticCounts(
+        iou, *(old + new.sum(0) for old, new in zip(before, numbers, strict=True))
+    )
+
+
+def _no_counts(number: int) -> PanopticCounts:
+    return PanopticCounts(np.zeros(number), *(np.zeros(number, np.int64) for _ in range(3)))
+
+
 def count_panoptic(
     prediction: PanopticMap,
     *,
@@ -80,10 +148,59 @@ def count_panoptic(
     Raises:
         ValueError: sizes differ, or a class is out of range.
     """
-    shapes = prediction.segmentation_map.shape, truth.segmentation_map.shape
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"the prediction is {shapes[0]}, the truth {shapes[1]}; expected one size")
-    pairs = _overlaps(truth, prediction, boundary=boundary)
+    picture = _Picture.of(prediction, truth=truth, crowds=crowds, boundary=boundary)
+    return _total([picture], onto=_no_counts(num_classes))
+
+
+_PICTURE = 1 << 24
+"""Step from a segment of one picture to the same segment, class * 65536 + instance, of the next."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """The pixels of one image, each [H * W].
+
+    Attributes:
+        planes: classes and instances of the truth, then of the prediction.
+        edges: which pixels are in boundaries of the truth and of the prediction; empty if
+            boundaries aren't compared.
+        crowds: segment ids.
+    """
+
+    planes: tuple[np.ndarray, ...]
+    edges: tuple[np.ndarray, ...]
+    crowds: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        prediction: PanopticMap,
+        *,
+        truth: PanopticMap,
+        crowds: Collection[tuple[int, int]],
+        boundary: int | None,
+    ) -> "_Picture":
+        shapes = prediction.segmentation_map.shape, truth.segmentation_map.shape
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"the prediction is {shapes[0]}, the truth {shapes[1]}; expected one size"
+            )
+        maps = (truth, prediction)
+        planes = tuple(
+            plane.ravel() for m in maps for plane in (m.segmentation_map, m.instance_map)
+        )
+        edges: tuple[np.ndarray, ...] = ()
+        if boundary is not None:
+            edges = tuple(label_boundaries(m.segment_ids(), width=boundary).ravel() for m in maps)
+        return cls(planes, edges, tuple(c << 16 | instance for c, instance in crowds))
+
+
+def _count_pictures(pictures: Sequence[_Picture], *, num_classes: int) -> PanopticCounts:
+    """Match the segments of pictures: counts of [pictures, C].
+
+    All of the pictures compare boundaries, or none does.
+    """
+    pairs = _overlaps(pictures)
     true, predicted = _Segments.of(pairs.true_ids, pairs), _Segments.of(pairs.predicted_ids, pairs)
     for name, segments in (("prediction", predicted), ("truth", true)):
         foreign = (segments.classes >= num_classes) & (segments.classes != IGNORE_INDEX)
@@ -94,28 +211,35 @@ def count_panoptic(
             )
 
     # 1. Matches: pairs of one class, neither void nor a crowd, with more than half of their union.
-    is_crowd = np.isin(true.ids, [class_id << 16 | instance for class_id, instance in crowds])
+    crowds = [k * _PICTURE + crowd for k, p in enumerate(pictures) for crowd in p.crowds]
+    is_crowd = true.among(crowds)
     pair_classes = true.classes[true.of_pair]
     one_class = pair_classes == predicted.classes[predicted.of_pair]
     is_void = pair_classes == IGNORE_INDEX
+    in_crowd = is_crowd[true.of_pair]
     in_void = predicted.sum(pairs.areas * is_void)
     union = true.areas[true.of_pair] + (predicted.areas - in_void)[predicted.of_pair] - pairs.areas
-    candidates = one_class & ~is_void & ~is_crowd[true.of_pair]
+    candidates = one_class & ~is_void & ~in_crowd
     iou = np.divide(pairs.areas, union, out=np.zeros(len(union)), where=candidates)
-    if boundary is not None:
+    if pictures[0].edges:
         iou = np.minimum(iou, _boundary_iou(pairs, true, predicted, where=candidates))
     matched = iou > 0.5
 
     # 2. Unmatched segments. A prediction is excused if more than half of it is in void and crowds.
-    excused = in_void + predicted.sum(pairs.areas * (one_class & is_crowd[true.of_pair]))
+    excused = in_void + predicted.sum(pairs.areas * (one_class & in_crowd))
     missed = (true.classes != IGNORE_INDEX) & ~is_crowd & ~true.any(matched)
     excess = (predicted.classes != IGNORE_INDEX) & ~predicted.any(matched)
     excess &= excused / predicted.areas <= 0.5
-    counts = [
-        np.bincount(classes, minlength=num_classes)
-        for classes in (pair_classes[matched], predicted.classes[excess], true.classes[missed])
-    ]
-    return PanopticCounts(np.bincount(pair_classes[matched], iou[matched], num_classes), *counts)
+
+    # 3. Sums for each picture and class.
+    shape = len(pictures), num_classes
+    places = (true.pictures * num_classes + true.classes)[true.of_pair][matched]
+    iou_sums = np.bincount(places, iou[matched], shape[0] * shape[1]).reshape(shape)
+    counts = [places]
+    for segments, flags in ((predicted, excess), (true, missed)):
+        counts.append((segments.pictures * num_classes + segments.classes)[flags])
+    numbers = [np.bincount(c, minlength=shape[0] * shape[1]).reshape(shape) for c in counts]
+    return PanopticCounts(iou_sums, *numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +247,8 @@ class _Overlaps:
     """The pairs of a true and a predicted segment that share pixels: int64 [P] each.
 
     Attributes:
-        true_ids, predicted_ids: class * 65536 + instance; one id for all ignored pixels.
+        true_ids, predicted_ids: picture * _PICTURE + class * 65536 + instance; one id for all
+            ignored pixels of a picture.
         areas: pixels that they share.
         true_boundary, predicted_boundary, both_boundaries: those of them in the boundary of the
             true segment, of the predicted one, and of both; 0 if boundaries aren't compared.
@@ -137,31 +262,25 @@ class _Overlaps:
     both_boundaries: np.ndarray
 
 
-def _overlaps(truth: PanopticMap, prediction: PanopticMap, *, boundary: int | None) -> _Overlaps:
+def _overlaps(pictures: Sequence[_Picture]) -> _Overlaps:
     """Count the pixels of every pair of segments.
 
     It reads the first pixel of each run of equal pixels and weights it by the run's length, because
     pictures have far fewer runs than pixels.
     """
-    planes = [
-        plane.ravel()
-        for panoptic in (truth, prediction)
-        for plane in (panoptic.segmentation_map, panoptic.instance_map)
-    ]
-    edges = np.zeros((2, 0), bool)
-    if boundary is not None:
-        edges = np.stack(
-            [label_boundaries(m.segment_ids(), width=boundary).ravel() for m in (truth, prediction)]
-        )
+    planes, edges = _joined([p.planes for p in pictures]), _joined([p.edges for p in pictures])
+    ends = np.cumsum([len(p.planes[0]) for p in pictures])
     starts_run = np.ones(len(planes[0]), bool)
     np.not_equal(planes[0][1:], planes[0][:-1], out=starts_run[1:])
-    for plane in (*planes[1:], *(edges if boundary is not None else ())):
+    for plane in (*planes[1:], *edges):
         starts_run[1:] |= plane[1:] != plane[:-1]
+    starts_run[ends[:-1]] = True
     starts = np.flatnonzero(starts_run)
-    lengths = np.diff(starts, append=len(starts_run))
-    runs = np.zeros(len(starts), np.int64)
-    for plane in planes:
-        runs = runs << 16 | plane[starts]
+    lengths = np.diff(starts, append=len(starts_run)).astype(np.float64)  # weights of bincount
+    runs = np.repeat(np.arange(len(ends)), np.diff(np.searchsorted(starts, ends), prepend=0))
+    for plane, bits in zip(planes, (8, 16, 8, 16), strict=True):
+        runs <<= bits
+        runs |= plane.take(starts)
     # A hash table: three times as fast as the sort of np.unique.
     pair_of_run, pairs = pd.factorize(runs)
 
@@ -170,18 +289,27 @@ def _overlaps(truth: PanopticMap, prediction: PanopticMap, *, boundary: int | No
 
     none = np.zeros(len(pairs), np.int64)
     flagged = [none] * 3
-    if boundary is not None:
-        true, predicted = edges[:, starts]
+    if edges:
+        true, predicted = (plane.take(starts) for plane in edges)
         flagged = [pixels(true), pixels(predicted), pixels(true & predicted)]
     areas = np.bincount(pair_of_run, lengths).astype(np.int64)
-    ids = _segment_ids(pairs >> 32), _segment_ids(pairs & 0xFFFFFFFF)
-    return _Overlaps(*ids, areas, *flagged)
+    picture = pairs >> 48 << 24
+    true_ids, predicted_ids = (
+        _segment_ids(picture | pairs >> shift & 0xFFFFFF) for shift in (24, 0)
+    )
+    return _Overlaps(true_ids, predicted_ids, areas, *flagged)
+
+
+def _joined(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Return the planes of several pictures one after the other."""
+    if len(rows) == 1:
+        return list(rows[0])
+    return [np.concatenate(planes) for planes in zip(*rows, strict=True)]
 
 
 def _segment_ids(ids: np.ndarray) -> np.ndarray:
-    """Return ids, class * 65536 + instance, with one id for all ignored pixels."""
-    void = IGNORE_INDEX << 16
-    return np.where(ids >> 16 == IGNORE_INDEX, void, ids)
+    """Return ids with one id for all ignored pixels of a picture."""
+    return np.where(ids >> 16 & 0xFF == IGNORE_INDEX, ids & ~0xFFFF, ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,11 +317,12 @@ class _Segments:
     """The S true or predicted segments of an image.
 
     Attributes:
-        ids, classes, areas: int64 [S].
+        ids, pictures, classes, areas: int64 [S].
         of_pair: int64 [P], the segment that each pair of `_Overlaps` belongs to.
     """
 
     ids: np.ndarray
+    pictures: np.ndarray
     classes: np.ndarray
     areas: np.ndarray
     of_pair: np.ndarray
@@ -201,7 +330,15 @@ class _Segments:
     @classmethod
     def of(cls, pair_ids: np.ndarray, pairs: _Overlaps) -> "_Segments":
         ids, of_pair = np.unique(pair_ids, return_inverse=True)
-        return cls(ids, ids >> 16, np.bincount(of_pair, pairs.areas).astype(np.int64), of_pair)
+        areas = np.bincount(of_pair, pairs.areas).astype(np.int64)
+        return cls(ids, ids >> 24, ids >> 16 & 0xFF, areas, of_pair)
+
+    def among(self, ids: Sequence[int]) -> np.ndarray:
+        """Return which segments have one of these ids, bool [S]; ids may be of none."""
+        flags = np.zeros(len(self.ids) + 1, bool)
+        places = np.searchsorted(self.ids, ids)
+        flags[places] = np.append(self.ids, -1)[places] == ids
+        return flags[:-1]
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Return the sum over each segment's pairs, int64 [S]."""

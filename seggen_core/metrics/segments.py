@@ -8,12 +8,11 @@ import numpy as np
 
 from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.errors import ConfigError
-from seggen_core.metrics.boundary import boundary_width
 from seggen_core.metrics.instance import AveragePrecision, Instances, PrecisionCounter
 from seggen_core.metrics.panoptic import (
+    PanopticCounter,
     PanopticCounts,
     PanopticQuality,
-    count_panoptic,
     panoptic_quality,
 )
 from seggen_core.metrics.semantic import confusion_matrix, mean_iou, rounded
@@ -103,7 +102,7 @@ class PanopticScores:
         number = len(taxonomy)
         self._taxonomy = taxonomy
         self._things = np.array([c.is_thing for c in taxonomy])
-        self._counts = [_no_counts(number), _no_counts(number)]
+        self._counters = [PanopticCounter(number, boundaries=flag) for flag in (False, True)]
         self._precision = PrecisionCounter(number)
         self._confusion = np.zeros((number, number), np.int64)
 
@@ -120,14 +119,8 @@ class PanopticScores:
             )
         truth, number = prediction.truth, len(self._taxonomy)
         crowds = crowds_of(truth, things=self._things)
-        for place, width in enumerate((None, boundary_width(truth.segmentation_map.shape))):
-            self._counts[place] += count_panoptic(
-                prediction.panoptic,
-                truth=truth,
-                num_classes=number,
-                crowds=crowds,
-                boundary=width,
-            )
+        for counter in self._counters:
+            counter.add(prediction.panoptic, truth=truth, crowds=crowds)
         self._precision.add(prediction.instances, true=true_instances(truth, things=self._things))
         self._confusion += confusion_matrix(
             prediction.semantic, truth=truth.segmentation_map, num_classes=number
@@ -141,22 +134,19 @@ class PanopticScores:
         segmenter gives as instances; miou_pan, of its classes; per_class_pq by slug.
         """
         figures: dict[str, Any] = {}
+        counts = [counter.counts() for counter in self._counters]
         groups = {"": None, "_things": self._things, "_stuff": ~self._things}
         for ending, classes in groups.items():
-            quality, rims = (panoptic_quality(c, classes=classes) for c in self._counts)
+            quality, rims = (panoptic_quality(c, classes=classes) for c in counts)
             figures |= {f"{n}{ending}": rounded(getattr(quality, n)) for n in ("pq", "sq", "rq")}
             figures[f"boundary_pq{ending}"] = rounded(rims.pq)
         precision = self._precision.result()
         figures |= {"ap_pan": rounded(precision.ap), "ap50_pan": rounded(precision.ap50)}
         figures["miou_pan"] = rounded(mean_iou(self._confusion))
-        return figures | {"per_class_pq": _per_class(self._counts[0], self._taxonomy.slugs)}
+        return figures | {"per_class_pq": _per_class(counts[0], self._taxonomy.slugs)}
 
 
 def _per_class(counts: PanopticCounts, slugs: Sequence[str]) -> dict[str, float | None]:
     flags = np.eye(len(slugs), dtype=bool)
     qualities: list[PanopticQuality] = [panoptic_quality(counts, classes=row) for row in flags]
     return {slug: rounded(q.pq) for slug, q in zip(slugs, qualities, strict=True)}
-
-
-def _no_counts(number: int) -> PanopticCounts:
-    return PanopticCounts(np.zeros(number), *(np.zeros(number, np.int64) for _ in range(3)))

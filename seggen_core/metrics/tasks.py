@@ -11,6 +11,7 @@ FIGURES: dict[Task, dict[str, str]] = {
         "miou_things": "Things",
         "miou_stuff": "Stuff",
         "pixel_accuracy": "Pixel acc.",
+        "boundary_miou": "Boundary mIoU",
     },
     "panoptic": {
         "pq": "PQ",

@@ -24,12 +24,15 @@ FURTHER_SCORES = {
 }
 """Headings of the columns of `SeedScores.further`; groups of classes have their own names."""
 
+BOUNDARY = "boundary_miou"
+"""Column of boundary IoU, which reports of an earlier seggen don't have."""
+
 
 def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
     """Return one row per arm and seed.
 
-    Columns: variant, seed, miou, miou_things, miou_stuff, pixel_accuracy, those of
-    `SeedScores.further` that any arm has, and iou_<slug>.
+    Columns: variant, seed, miou, miou_things, miou_stuff, pixel_accuracy, boundary_miou if any arm
+    has it, those of `SeedScores.further` that any arm has, and iou_<slug>.
     """
     groups = {
         "miou_things": [c.slug for c in taxonomy if c.is_thing],
@@ -47,6 +50,7 @@ def seed_table(arms: Sequence[Arm], *, taxonomy: Taxonomy) -> pd.DataFrame:
                     "miou": scores.miou,
                     **means,
                     "pixel_accuracy": scores.pixel_accuracy,
+                    **({} if scores.boundary_miou is None else {BOUNDARY: scores.boundary_miou}),
                 }
                 | scores.further
                 | {f"iou_{slug}": value for slug, value in iou.items()}
@@ -88,15 +92,15 @@ def ablation_table(
     """Return one row per arm, in the order of `arms`.
 
     Columns: variant, mark (other model, control, upper bound), model, real, methods, num_seeds;
-    mean and spread of miou, miou_things, miou_stuff, pixel_accuracy and of what `further_names`
-    returns; compared_with, and the
+    mean and spread of miou, miou_things, miou_stuff, pixel_accuracy, boundary_miou if any arm has
+    it, and of what `further_names` returns; compared_with, and the
     differences of those means (delta_*), with the spread of delta_miou over the seeds that both
     arms have; judge_<method>, the mIoU of the judge on the pairs the arm was trained on.
     """
     by_variant = {str(name): group.set_index("seed") for name, group in seeds.groupby("variant")}
     judged = {judge.method: judge.miou for judge in judges}
     names = ["miou", "miou_things", "miou_stuff", "pixel_accuracy"]
-    names += further_names(arms)
+    names += [BOUNDARY] * (BOUNDARY in seeds) + further_names(arms)
     baseline_model = next(a.model for a in arms if a.variant == baseline)
     rows = []
     for arm in arms:
@@ -163,9 +167,9 @@ def judge_table(judges: Sequence[JudgeScores], *, taxonomy: Taxonomy) -> pd.Data
 
 
 def arm_figures(table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return the figures that `dvc metrics` shows, by arm: miou, std, delta, things and stuff.
+    """Return the figures that `dvc metrics` shows, by arm.
 
-    A figure without a value is left out.
+    They are miou, std, delta, things, stuff and boundary. A figure without a value is left out.
 
     Args:
         table: `ablation_table`.
@@ -176,6 +180,7 @@ def arm_figures(table: pd.DataFrame) -> dict[str, dict[str, float]]:
         "delta": "delta_miou",
         "things": "miou_things",
         "stuff": "miou_stuff",
+        **({"boundary": BOUNDARY} if BOUNDARY in table else {}),
     }
     return {
         str(row["variant"]): {
@@ -190,7 +195,8 @@ def arm_figures(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 def flat_metrics(table: pd.DataFrame, *, judges: Sequence[JudgeScores]) -> dict[str, float]:
     """Return all metrics in one mapping, as metrics.json and MLflow have them.
 
-    Names are "<variant>.miou", ".miou_std", ".delta", ".things", ".stuff" and "judge.<method>".
+    Names are "<variant>.miou", ".miou_std", ".delta", ".things", ".stuff", ".boundary_miou" and
+    "judge.<method>".
     """
     names = {
         "miou": "miou",
@@ -198,6 +204,7 @@ def flat_metrics(table: pd.DataFrame, *, judges: Sequence[JudgeScores]) -> dict[
         "delta": "delta_miou",
         "things": "miou_things",
         "stuff": "miou_stuff",
+        **({BOUNDARY: BOUNDARY} if BOUNDARY in table else {}),
     }
     values = {
         f"{row['variant']}.{name}": float(row[column])

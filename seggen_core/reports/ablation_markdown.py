@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from seggen_core.reports.ablation import (
+    BOUNDARY,
     CONTROL,
     FURTHER_SCORES,
     OTHER_CLASSES,
@@ -61,6 +62,9 @@ def ablation_markdown(
         "Seen, Unseen: mIoU of the classes with and without real labels (`zero_shot`)."
         if "miou_harmonic" in table
         else "",
+        "Boundary: mean boundary IoU (docs/segmentation.md), which sees outlines alone."
+        if BOUNDARY in table
+        else "",
         "## IoU per class",
         markdown_table(per_class_rows),
     ]
@@ -91,6 +95,11 @@ def _arm_row(row: "pd.Series", *, judges: Sequence[JudgeScores]) -> dict[str, st
         "Things": with_spread(row["miou_things"], row["miou_things_std"]),
         "Stuff": with_spread(row["miou_stuff"], row["miou_stuff_std"]),
         "Pixel acc.": with_spread(row["pixel_accuracy"], row["pixel_accuracy_std"]),
+        **(
+            {"Boundary": with_spread(row[BOUNDARY], row[f"{BOUNDARY}_std"])}
+            if BOUNDARY in row.index
+            else {}
+        ),
         "Judge on its pairs": scores or NO_VALUE,
     }
 

@@ -12,6 +12,7 @@ from seggen_core.metrics.tasks import CLASS_FIGURE, FIGURES, PRIMARY
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.reports.ablation import (
+    BOUNDARY,
     ablation_table,
     arm_figures,
     flat_metrics,
@@ -175,7 +176,7 @@ class _Part:
         for arm, figures in arm_figures(table).items():
             write_json(self.folder / "arms" / f"{arm}.json", figures)
         columns = ["variant", "model", "miou", "miou_std", "delta_miou", "miou_things"]
-        columns += ["miou_stuff", "pixel_accuracy"]
+        columns += ["miou_stuff", "pixel_accuracy", *([BOUNDARY] if BOUNDARY in table else [])]
         plotted = table[columns].assign(task="semantic", score=table["miou"])
         return text, plotted, flat_metrics(table, judges=[])
 

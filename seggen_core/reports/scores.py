@@ -19,13 +19,18 @@ Report = TypeVar("Report", bound=BaseModel)
 
 
 class SeedScores(BaseModel):
-    """Scores of one trained segmenter; `miou_ms` is that of several scales, if they were tested."""
+    """Scores of one trained segmenter.
+
+    `miou_ms` is that of several scales, if they were tested; a report of an earlier seggen has no
+    `boundary_miou`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     miou: Score
     miou_ms: Score | None = None
     pixel_accuracy: Score
+    boundary_miou: Score | None = None
     per_class_iou: dict[str, Score]
     miou_seen: Score | None = None
     miou_unseen: Score | None = None

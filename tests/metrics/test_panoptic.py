@@ -5,7 +5,14 @@ import pytest
 from scipy import ndimage
 
 from seggen_core.colors.panoptic import PanopticMap
-from seggen_core.metrics.panoptic import PanopticCounts, count_panoptic, panoptic_quality
+from seggen_core.metrics import panoptic
+from seggen_core.metrics.boundary import boundary_width
+from seggen_core.metrics.panoptic import (
+    PanopticCounter,
+    PanopticCounts,
+    count_panoptic,
+    panoptic_quality,
+)
 from seggen_core.taxonomy import IGNORE_INDEX
 
 
@@ -227,6 +234,42 @@ def test_counts_of_images_add_up() -> None:
     two = count_panoptic(row((1, 1, 5)), truth=row((0, 0, 5)), num_classes=2)
     assert lists(one + two) == [[1, 0], [1, 0], [0, 1], [1, 0]]
     assert panoptic_quality(one + two).pq == pytest.approx(100 * (1 / 1.5 + 0) / 2)
+
+
+@pytest.mark.parametrize("boundaries", [False, True])
+@pytest.mark.parametrize("pixels", [1, 2500, 1 << 19])
+def test_pictures_counted_together_give_the_same_to_the_last_digit(
+    pixels: int, boundaries: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panoptic, "BATCH_PIXELS", pixels)
+    counter, expected = PanopticCounter(4, boundaries=boundaries), []
+    for seed in range(24):
+        prediction, truth = draw(seed)
+        cut = (slice(0, 30 - seed), slice(0, 17 + seed // 2))
+        prediction, truth = (
+            PanopticMap(m.segmentation_map[cut], m.instance_map[cut]) for m in (prediction, truth)
+        )
+        segments = [int(s) for s in np.unique(truth.segment_ids()) if s >> 16 < 4]
+        crowds = {(s >> 16, s & 0xFFFF) for s in segments[: seed % 3]}
+        counter.add(prediction, truth=truth, crowds=crowds)
+        width = boundary_width(truth.segmentation_map.shape) if boundaries else None
+        options = {"num_classes": 4, "crowds": crowds, "boundary": width}
+        expected.append(count_panoptic(prediction, truth=truth, **options))
+    total = expected[0]
+    for counts in expected[1:]:
+        total = total + counts
+    assert lists(counter.counts()) == lists(total) == lists(counter.counts())
+    assert total.true_positives.sum() > 10 and total.false_negatives.sum() > 10
+
+
+def test_a_counter_names_bad_classes_and_may_have_seen_nothing() -> None:
+    counter = PanopticCounter(2)
+    assert lists(counter.counts()) == [[0, 0]] * 4
+    with pytest.raises(ValueError, match=r"\(1, 4\), the truth \(1, 5\)"):
+        counter.add(row((0, 0, 4)), truth=row((0, 0, 5)))
+    counter.add(row((1, 9, 4)), truth=row((2, 0, 4)))
+    with pytest.raises(ValueError, match=r"the truth holds ids \[2\]; expected 0 to 1 or 255"):
+        counter.counts()
 
 
 def test_nothing_there_is_nan() -> None:

@@ -10,6 +10,8 @@ from seggen_core.reports.ablation import (
     CONTROL,
     OTHER_MODEL,
     ablation_table,
+    arm_figures,
+    flat_metrics,
     per_class_delta,
     per_class_table,
     seed_table,
@@ -70,6 +72,35 @@ def test_names_of_classes_are_neither_markdown_nor_html_nor_math():
         title="$",
     )
     figure.savefig(io.BytesIO())
+
+
+def test_boundary_iou_is_the_last_score_and_old_reports_have_none():
+    values = (20.0, 22.0, 24.0)
+    newer = [
+        s.model_copy(update={"boundary_miou": value})
+        for s, value in zip(ARMS[0].seeds.values(), values, strict=True)
+    ]
+    seeds = seed_table([arm("baseline", *newer), ARMS[1]], taxonomy=TAXONOMY)
+    table = ablation_table(
+        [arm("baseline", *newer), ARMS[1]], seeds=seeds, judges=[], baseline="baseline"
+    )
+    text = ablation_markdown(
+        table,
+        per_class=per_class_table(ARMS[:2], seeds=seeds, taxonomy=TAXONOMY),
+        judges=[],
+        taxonomy=TAXONOMY,
+        title="x",
+    )
+    lines = [line for line in text.splitlines() if line.startswith(("| Arm", "| baseline"))]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:2]]
+    assert dict(zip(*cells, strict=True))["Boundary"] == "22.0 ± 2.0"
+    assert cells[0][-3:] == ["Pixel acc.", "Boundary", "Judge on its pairs"]
+    assert arm_figures(table)["baseline"]["boundary"] == 22.0
+    assert "boundary" not in arm_figures(table)["masksyn"]
+    assert flat_metrics(table, judges=[])["baseline.boundary_miou"] == 22.0
+    seeds = seed_table(ARMS[:2], taxonomy=TAXONOMY)
+    plain = ablation_table(ARMS[:2], seeds=seeds, judges=[], baseline="baseline")
+    assert "boundary_miou" not in plain and "boundary" not in arm_figures(plain)["baseline"]
 
 
 def test_scores_of_several_scales_get_a_column_if_there_are_any():

@@ -13,6 +13,7 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
+from seggen_core.metrics.boundary import boundary_scores, count_boundaries
 from seggen_core.metrics.semantic import confusion_matrix, mean_iou
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.segmentation import arm_training
@@ -245,11 +246,17 @@ def test_evaluate_scores_the_test_split_for_each_seed(project: ProjectPaths) -> 
     store = SampleStore(project.real("test"))
     for seed in "01":
         segmenter = load_segmenter(project.checkpoint("baseline") / f"seed{seed}")
-        expected = np.zeros((3, 3), np.int64)
+        expected, rims = np.zeros((3, 3), np.int64), np.zeros((2, 3), np.int64)
         for sample in store:
             predicted = predict_maps(segmenter, images=sample.image[None])[0]
             expected += confusion_matrix(predicted, truth=sample.segmentation_map, num_classes=3)
+            rims += count_boundaries(
+                predicted, truth=sample.segmentation_map, num_classes=3, width=1
+            )
         np.testing.assert_array_equal(confusion["seeds"][seed], expected)
+        scores = boundary_scores(rims, slugs=TAXONOMY.slugs)
+        assert scores["boundary_miou"] == metrics["seeds"][seed]["boundary_miou"] > 0
+        assert scores.items() <= metrics["seeds"][seed].items()
         assert metrics["seeds"][seed]["miou"] == pytest.approx(mean_iou(expected), abs=1e-3)
     values = [metrics["seeds"][seed]["miou"] for seed in "01"]
     assert metrics["miou"] == pytest.approx(np.mean(values), abs=1e-3)
