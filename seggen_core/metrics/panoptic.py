@@ -79,6 +79,7 @@ class PanopticCounter:
         self._num_classes, self._boundaries = num_classes, boundaries
         self._waiting: list[_Picture] = []
         self._num_pixels = 0
+        self._memory = _Memory()
         self._total = _no_counts(num_classes)
 
     def add(
@@ -103,13 +104,32 @@ class PanopticCounter:
 
     def _count(self) -> None:
         if self._waiting:
-            self._total = _total(self._waiting, onto=self._total)
+            self._total = _total(self._waiting, onto=self._total, memory=self._memory)
         self._waiting, self._num_pixels = [], 0
 
 
-def _total(pictures: Sequence["_Picture"], *, onto: PanopticCounts) -> PanopticCounts:
+class _Memory:
+    """Arrays that batches use again: the system clears new memory, which costs as much as the work.
+
+    Each is overwritten by the next batch.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def array(self, name: str, length: int, dtype: np.dtype | type) -> np.ndarray:
+        """Return an array [length] of any content."""
+        kept = self._arrays.get(name)
+        if kept is None or len(kept) < length or kept.dtype != dtype:
+            kept = self._arrays[name] = np.empty(length, dtype)
+        return kept[:length]
+
+
+def _total(
+    pictures: Sequence["_Picture"], *, onto: PanopticCounts, memory: _Memory
+) -> PanopticCounts:
     """Return counts with those of pictures added to them."""
-    counts = _count_pictures(pictures, num_classes=len(onto.iou))
+    counts = _count_pictures(pictures, num_classes=len(onto.iou), memory=memory)
     # Picture by picture: the same sum to the last digit, whatever is counted together.
     iou = onto.iou.copy()
     for row in counts.iou:
@@ -149,7 +169,7 @@ def count_panoptic(
         ValueError: sizes differ, or a class is out of range.
     """
     picture = _Picture.of(prediction, truth=truth, crowds=crowds, boundary=boundary)
-    return _total([picture], onto=_no_counts(num_classes))
+    return _total([picture], onto=_no_counts(num_classes), memory=_Memory())
 
 
 _PICTURE = 1 << 24
@@ -195,12 +215,14 @@ class _Picture:
         return cls(planes, edges, tuple(c << 16 | instance for c, instance in crowds))
 
 
-def _count_pictures(pictures: Sequence[_Picture], *, num_classes: int) -> PanopticCounts:
+def _count_pictures(
+    pictures: Sequence[_Picture], *, num_classes: int, memory: _Memory
+) -> PanopticCounts:
     """Match the segments of pictures: counts of [pictures, C].
 
     All of the pictures compare boundaries, or none does.
     """
-    pairs = _overlaps(pictures)
+    pairs = _overlaps(pictures, memory)
     true, predicted = _Segments.of(pairs.true_ids, pairs), _Segments.of(pairs.predicted_ids, pairs)
     for name, segments in (("prediction", predicted), ("truth", true)):
         foreign = (segments.classes >= num_classes) & (segments.classes != IGNORE_INDEX)
@@ -262,18 +284,21 @@ class _Overlaps:
     both_boundaries: np.ndarray
 
 
-def _overlaps(pictures: Sequence[_Picture]) -> _Overlaps:
+def _overlaps(pictures: Sequence[_Picture], memory: _Memory) -> _Overlaps:
     """Count the pixels of every pair of segments.
 
     It reads the first pixel of each run of equal pixels and weights it by the run's length, because
     pictures have far fewer runs than pixels.
     """
-    planes, edges = _joined([p.planes for p in pictures]), _joined([p.edges for p in pictures])
+    planes = _joined([p.planes for p in pictures], memory, name="plane")
+    edges = _joined([p.edges for p in pictures], memory, name="edge")
     ends = np.cumsum([len(p.planes[0]) for p in pictures])
-    starts_run = np.ones(len(planes[0]), bool)
+    starts_run = memory.array("starts", len(planes[0]), bool)
+    changes = memory.array("changes", len(planes[0]), bool)[1:]
+    starts_run[:1] = True
     np.not_equal(planes[0][1:], planes[0][:-1], out=starts_run[1:])
     for plane in (*planes[1:], *edges):
-        starts_run[1:] |= plane[1:] != plane[:-1]
+        starts_run[1:] |= np.not_equal(plane[1:], plane[:-1], out=changes)
     starts_run[ends[:-1]] = True
     starts = np.flatnonzero(starts_run)
     lengths = np.diff(starts, append=len(starts_run)).astype(np.float64)  # weights of bincount
@@ -300,11 +325,18 @@ def _overlaps(pictures: Sequence[_Picture]) -> _Overlaps:
     return _Overlaps(true_ids, predicted_ids, areas, *flagged)
 
 
-def _joined(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+def _joined(
+    rows: Sequence[Sequence[np.ndarray]], memory: _Memory, *, name: str
+) -> list[np.ndarray]:
     """Return the planes of several pictures one after the other."""
     if len(rows) == 1:
         return list(rows[0])
-    return [np.concatenate(planes) for planes in zip(*rows, strict=True)]
+    joined = []
+    for place, planes in enumerate(zip(*rows, strict=True)):
+        length = sum(len(plane) for plane in planes)
+        out = memory.array(f"{name}{place}", length, planes[0].dtype)
+        joined.append(np.concatenate(planes, out=out))
+    return joined
 
 
 def _segment_ids(ids: np.ndarray) -> np.ndarray:

@@ -249,23 +249,17 @@ def test_evaluate_scores_the_test_split_for_each_seed(project: ProjectPaths) -> 
         expected, rims = np.zeros((3, 3), np.int64), np.zeros((2, 3), np.int64)
         for sample in store:
             predicted = predict_maps(segmenter, images=sample.image[None])[0]
-            expected += confusion_matrix(predicted, truth=sample.segmentation_map, num_classes=3)
-            rims += count_boundaries(
-                predicted, truth=sample.segmentation_map, num_classes=3, width=1
-            )
+            mask = sample.segmentation_map
+            expected += confusion_matrix(predicted, truth=mask, num_classes=3)
+            rims += count_boundaries(predicted, truth=mask, num_classes=3, width=1)
         np.testing.assert_array_equal(confusion["seeds"][seed], expected)
         scores = boundary_scores(rims, slugs=TAXONOMY.slugs)
-        assert scores["boundary_miou"] == metrics["seeds"][seed]["boundary_miou"] > 0
-        assert scores.items() <= metrics["seeds"][seed].items()
+        assert rims[0].any() and scores.items() <= metrics["seeds"][seed].items()
         assert metrics["seeds"][seed]["miou"] == pytest.approx(mean_iou(expected), abs=1e-3)
     values = [metrics["seeds"][seed]["miou"] for seed in "01"]
     assert metrics["miou"] == pytest.approx(np.mean(values), abs=1e-3)
     assert metrics["miou_std"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2), abs=1e-3)
-    assert (
-        list(metrics["per_class_iou"]) == TAXONOMY.slugs
-        and metrics["model"] == "hrnet"
-        and metrics["num_images"] == 2
-    )
+    assert [*metrics["per_class_iou"], metrics["num_images"]] == [*TAXONOMY.slugs, 2]
     table = pd.read_csv(out / "confusion.csv")
     assert table["pixels"].sum() == 2 * 2 * SIZE * SIZE
     assert table.groupby("truth")["share"].sum().round(1).isin([0, 100]).all()
