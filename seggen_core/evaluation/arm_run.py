@@ -21,6 +21,7 @@ from seggen_core.evaluation.segments import SegmentEvaluation, evaluate_segments
 from seggen_core.metrics.tasks import CLASS_FIGURE, FIGURES, PER_CLASS, PRIMARY
 from seggen_core.project.publish import write_json
 from seggen_core.segmentation.arms import BEST, TrainedArm
+from seggen_core.segmentation.model_task import TASK_FILE, ModelTask
 from seggen_core.stage import Stage
 from seggen_core.store.reader import SampleStore
 
@@ -165,8 +166,6 @@ def _log_best_segmenter(
     from packages of the index alone.
     """
     architecture = arm.model
-    if arm.task == "instance" or architecture == "eomt":
-        return  # the registry's models give each pixel a class, by the networks that it knows
     if architecture == "detectron2":
         return
     name = PRIMARY[arm.task]
@@ -180,15 +179,19 @@ def _log_best_segmenter(
         Image.fromarray(report.predictions[0].image).save(example)
         classes = Path(folder, "classes.json")
         write_json(classes, report.taxonomy.to_json())
+        files = {
+            "config.json": checkpoint / "config.json",
+            "model.safetensors": checkpoint / "model.safetensors",
+            "classes.json": classes if arm.known_classes else stage.paths.taxonomy,
+            "example.png": example,
+        }
+        if arm.task != "semantic":
+            ModelTask(arm.task, report.taxonomy, arm.postprocess).write(Path(folder))
+            files[TASK_FILE] = Path(folder, TASK_FILE)
         stage.run.log_model(
             f"seggen-{stage.config.profile}{'' if arm.task == 'semantic' else f'-{arm.task}'}",
             architecture=architecture,
-            files={
-                "config.json": checkpoint / "config.json",
-                "model.safetensors": checkpoint / "model.safetensors",
-                "classes.json": classes if arm.known_classes else stage.paths.taxonomy,
-                "example.png": example,
-            },
+            files=files,
             tags={
                 "arm": str(stage.item),
                 "seed": best,

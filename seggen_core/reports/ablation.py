@@ -86,6 +86,30 @@ def comparison_arm(arm: ArmData, *, arms: Sequence[ArmData], baseline: str) -> s
     return None if compared == arm.variant else compared
 
 
+def arm_row(
+    arm: ArmData, scores: pd.DataFrame, *, names: Sequence[str], model: str
+) -> dict[str, object]:
+    """Return what the tables of all tasks say of an arm: who it is, and means and spreads.
+
+    Args:
+        arm: the arm.
+        scores: a row for each of its seeds.
+        names: columns of `scores` to average.
+        model: the baseline's.
+    """
+    row: dict[str, object] = {
+        "variant": arm.variant,
+        "mark": arm_mark(arm, model=model),
+        "model": arm.model,
+        "real": arm.real,
+        "methods": "+".join(arm.methods),
+        "num_seeds": len(scores),
+    }
+    for name in names:
+        row |= {name: scores[name].mean(), f"{name}_std": scores[name].std(ddof=1)}
+    return row
+
+
 def ablation_table(
     arms: Sequence[Arm], *, seeds: pd.DataFrame, judges: Sequence[JudgeScores], baseline: str
 ) -> pd.DataFrame:
@@ -105,16 +129,7 @@ def ablation_table(
     rows = []
     for arm in arms:
         scores = by_variant[arm.variant]
-        row: dict[str, object] = {
-            "variant": arm.variant,
-            "mark": arm_mark(arm, model=baseline_model),
-            "model": arm.model,
-            "real": arm.real,
-            "methods": "+".join(arm.methods),
-            "num_seeds": len(scores),
-        }
-        for name in names:
-            row |= {name: scores[name].mean(), f"{name}_std": scores[name].std(ddof=1)}
+        row = arm_row(arm, scores, names=names, model=baseline_model)
         row["compared_with"] = comparison_arm(arm, arms=arms, baseline=baseline)
         if row["compared_with"] is not None:
             other = by_variant[str(row["compared_with"])]

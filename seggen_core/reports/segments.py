@@ -10,7 +10,7 @@ import pandas as pd
 
 from seggen_core.config import Task
 from seggen_core.metrics.tasks import CLASS_FIGURE, FIGURES, PRIMARY
-from seggen_core.reports.ablation import arm_mark, comparison_arm
+from seggen_core.reports.ablation import arm_row, comparison_arm
 from seggen_core.reports.scores import SegmentArm
 from seggen_core.reports.tables import NO_VALUE, markdown_table, number, with_spread
 from seggen_core.taxonomy import Taxonomy
@@ -123,16 +123,7 @@ def task_tables(
     rows = []
     for arm in arms:
         scores = by_variant[arm.variant]
-        row: dict[str, object] = {
-            "variant": arm.variant,
-            "mark": arm_mark(arm, model=model),
-            "model": arm.model,
-            "real": arm.real,
-            "methods": "+".join(arm.methods),
-            "num_seeds": len(scores),
-        }
-        for name in figures:
-            row |= {name: scores[name].mean(), f"{name}_std": scores[name].std(ddof=1)}
+        row = arm_row(arm, scores, names=figures, model=model)
         other = comparison_arm(arm, arms=arms, baseline=baseline)
         row |= {"compared_with": other, f"delta_{score}": None, f"delta_{score}_std": None}
         if other is not None:

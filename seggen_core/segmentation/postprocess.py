@@ -1,7 +1,7 @@
-"""From queries to segments and instances: Mask2Former's panoptic and instance inference.
+"""From queries to segments and instances; `query_inference` has the rules.
 
-Masks are brought to the size of the image before anything is decided, as its authors do for both
-tasks.
+Masks are brought to the size of the image before anything is decided, as Mask2Former's authors do
+for both tasks.
 
 Shape legend of one image: classes float32 [Q, C + 1], masks float32 [Q, H, W], both logits; things
 bool [C].
@@ -13,62 +13,28 @@ import torch
 from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.config import PostprocessConfig
 from seggen_core.metrics.instance import Instances
-from seggen_core.taxonomy import IGNORE_INDEX
+from seggen_core.segmentation.query_inference import best_instances, panoptic_maps
 
 
 def panoptic_segments(
     classes: torch.Tensor, *, masks: torch.Tensor, things: np.ndarray, config: PostprocessConfig
 ) -> PanopticMap:
-    """Return the segments of an image.
-
-    1. Queries stay whose class isn't "no object" and has a probability above
-       `object_mask_threshold`.
-    2. A pixel belongs to the query with the highest product of class and mask probability, if its
-       mask probability there is at least a half.
-    3. A query is left out if it gets less than `overlap_threshold` of the pixels where its own mask
-       probability is at least a half. Its pixels stay void.
-    4. Things are numbered; queries of one stuff class are one segment.
-    """
-    num_classes = classes.shape[-1] - 1
-    scores, labels = classes.softmax(-1).max(-1)
-    keep = (labels != num_classes) & (scores > config.object_mask_threshold)
-    scores, masks = scores[keep], masks[keep].sigmoid()
-    if not len(masks):
-        size = tuple(masks.shape[-2:])
-        return PanopticMap(np.full(size, IGNORE_INDEX, np.uint8), np.zeros(size, np.uint16))
-    owner = (scores[:, None, None] * masks).argmax(0)
-    inside = masks >= 0.5
-    shown = inside.gather(0, owner[None])[0].cpu().numpy()
-    own = inside.flatten(1).sum(1).cpu().numpy()
-    place = owner.cpu().numpy()
-    won = np.bincount(place.ravel(), minlength=len(own))
-    visible = np.bincount(place[shown], minlength=len(own))
-    stays = (visible > 0) & (won / np.maximum(own, 1) >= config.overlap_threshold)
-    kinds = labels[keep].cpu().numpy()
-    is_thing = np.asarray(things, bool)[kinds]
-    numbers = np.where(is_thing & stays, np.cumsum(is_thing & stays), 0).astype(np.uint16)
-    kinds = np.where(stays, kinds, IGNORE_INDEX).astype(np.uint8)
-    segmentation_map = np.where(shown, kinds[place], np.uint8(IGNORE_INDEX))
-    return PanopticMap(segmentation_map, np.where(shown, numbers[place], np.uint16(0)))
+    """Return the segments of an image; see `panoptic_maps`."""
+    maps = panoptic_maps(
+        classes,
+        masks=masks,
+        things=things,
+        object_mask_threshold=config.object_mask_threshold,
+        overlap_threshold=config.overlap_threshold,
+    )
+    return PanopticMap(*maps)
 
 
 def thing_instances(
     classes: torch.Tensor, *, masks: torch.Tensor, things: np.ndarray, config: PostprocessConfig
 ) -> Instances:
-    """Return the instances of an image: the `num_instances` best pairs of a query and a class.
-
-    Pairs with a stuff class are then left out. A score is the class probability times the mean mask
-    probability of the pixels above a half. One query may be several instances, of other classes.
-    """
-    probabilities = classes.softmax(-1)[:, :-1]
-    num_classes = probabilities.shape[1]
-    number = min(config.num_instances, probabilities.numel())
-    scores, pairs = probabilities.flatten().topk(number)
-    labels = pairs % num_classes
-    keep = torch.from_numpy(np.asarray(things, bool)).to(labels.device)[labels]
-    scores, labels, chosen = scores[keep], labels[keep], masks[(pairs // num_classes)[keep]]
-    inside = chosen > 0
-    certainty = (chosen.sigmoid() * inside).flatten(1).sum(1) / (inside.flatten(1).sum(1) + 1e-6)
-    return Instances(
-        inside.cpu().numpy(), labels.cpu().numpy(), scores=(scores * certainty).cpu().numpy()
+    """Return the instances of an image; see `best_instances`."""
+    found, labels, scores = best_instances(
+        classes, masks=masks, things=things, num_instances=config.num_instances
     )
+    return Instances(found, labels, scores=scores)

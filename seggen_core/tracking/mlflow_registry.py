@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model as MlflowModel
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, Schema, TensorSpec
 from PIL import Image
 
 from seggen_core.tracking.log import Model
@@ -29,11 +29,18 @@ from seggen_core.tracking.log import Model
 CODE = Path(__file__).with_name("segmenter_pyfunc.py")
 """The code that each logged model gets a copy of."""
 
+SHARED_CODE = Path(__file__).parents[1] / "segmentation" / "query_inference.py"
+"""What that code and seggen share; it lies beside it in a logged model."""
+
 REQUIREMENTS = {
+    "eomt": ("mlflow", "numpy", "safetensors", "torch", "transformers"),
     "hrnet": ("mlflow", "numpy", "safetensors", "timm", "torch"),
     "mask2former": ("mlflow", "numpy", "safetensors", "scipy", "torch", "transformers"),
 }
 """Packages that a model of each architecture needs, with the packages that these need."""
+
+_OF_INSTANCES = ("pandas", "pycocotools")
+"""Further packages that a model of the task "instance" needs."""
 
 BEST, ARM = "best", "arm-"
 """The alias of the best arm's model, and the beginning of the alias of each arm's model."""
@@ -43,15 +50,25 @@ _EXAMPLE_SIDE = 64
 
 _DESCRIPTION = """\
 Segmenters of the ablation arms: each version is the seed of an arm with the highest validation
-mIoU. `@best` is the arm with the highest mean validation mIoU over its seeds, and `@arm-<name>` the
-newest version of an arm.
+score (mIoU, PQ or AP, by the task). `@best` is the arm with the highest mean of it over its seeds,
+and `@arm-<name>` the newest version of an arm.
 
 ```python
 model = mlflow.pyfunc.load_model("models:/{name}@best")
-ids = model.predict(images)  # uint8 [B, H, W, 3] to train ids, uint8 [B, H, W]
+predicted = model.predict(images)  # uint8 [B, H, W, 3]
 classes = model.unwrap_python_model().classes
 ```
+
+{returns}
 """
+
+_RETURNS = {
+    "semantic": "`predicted` are train ids, uint8 [B, H, W].",
+    "panoptic": "`predicted` are segment ids, int32 [B, H, W]: train id * 65536 + number of the "
+    "thing; the train id is 255 where there is no segment.",
+    "instance": "`predicted` is a table of instances: image, train_id, score, height, width and "
+    "counts (COCO's run lengths).",
+}
 
 
 class ModelRegistry:
@@ -108,7 +125,8 @@ class ModelRegistry:
         """
         with suppress(MlflowException):  # it is there already
             self._client.create_registered_model(
-                model.name, description=_DESCRIPTION.format(name=model.name)
+                model.name,
+                description=_DESCRIPTION.format(name=model.name, returns=_RETURNS[_task(model)]),
             )
         tags = model.tags | ({"dvc.exp": experiment} if experiment else {})
         with _default_store(self._uri):  # MLflow looks for the logged model in this one
@@ -152,7 +170,14 @@ def _default_store(uri: str) -> Iterator[None]:
 
 def _validation_score(made: ModelVersion) -> float:
     # All versions of a model are of one task.
-    return float(made.tags.get("val_miou", made.tags.get("val_pq", 0.0)))
+    return next((float(made.tags[n]) for n in _VALIDATION if n in made.tags), 0.0)
+
+
+_VALIDATION = ("val_miou", "val_pq", "val_ap")
+
+
+def _task(model: Model) -> str:
+    return model.tags.get("task", "semantic")
 
 
 def _save(model: Model, description: MlflowModel, *, folder: Path, work: Path, saved: Path) -> None:
@@ -176,18 +201,29 @@ def _save(model: Model, description: MlflowModel, *, folder: Path, work: Path, s
     arguments: dict[str, Any] = {
         "mlflow_model": description,
         "python_model": str(CODE),
+        "code_paths": [str(SHARED_CODE)],
         "artifacts": {"segmenter": str(segmenter)},
         "signature": ModelSignature(
-            inputs=Schema([TensorSpec(byte, (-1, -1, -1, 3))]),
-            outputs=Schema([TensorSpec(byte, (-1, -1, -1))]),
+            inputs=Schema([TensorSpec(byte, (-1, -1, -1, 3))]), outputs=_outputs(_task(model))
         ),
         "input_example": pixels[None],
-        "pip_requirements": requirements(model.architecture),
+        "pip_requirements": requirements(model.architecture, task=_task(model)),
         "metadata": dict(model.tags),
     }
     mlflow.pyfunc.save_model(str(saved), **arguments)
 
 
-def requirements(architecture: str) -> list[str]:
+def _outputs(task: str) -> Schema:
+    """Return the schema of what a model of a task predicts."""
+    if task == "instance":
+        names = {"image": "long", "train_id": "long", "score": "double"}
+        names |= {"height": "long", "width": "long", "counts": "string"}
+        return Schema([ColSpec(kind, name) for name, kind in names.items()])
+    kind = np.dtype(np.uint8 if task == "semantic" else np.int32)
+    return Schema([TensorSpec(kind, (-1, -1, -1))])
+
+
+def requirements(architecture: str, *, task: str = "semantic") -> list[str]:
     """Return the packages that a model needs, with the versions of this environment."""
-    return [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS[architecture]]
+    names = REQUIREMENTS[architecture] + (_OF_INSTANCES if task == "instance" else ())
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]

@@ -1,16 +1,20 @@
 """The code of the models in MLflow's registry: a segmenter without seggen.
 
 MLflow copies this file into each logged model and runs the copy when the model is loaded ("models
-from code"). So the file imports nothing of seggen and unpickles nothing: it builds the network from
-config.json and reads model.safetensors. Its networks are those of `seggen_core.segmentation`; a
-test compares their predictions.
+from code"), with `seggen_core/segmentation/query_inference.py` beside it. So the file imports
+nothing of seggen and unpickles nothing: it builds the network from config.json and reads
+model.safetensors. Its networks are those of `seggen_core.segmentation`; a test compares their
+predictions.
 
     model = mlflow.pyfunc.load_model("models:/seggen-scenes@best")
     ids = model.predict(images)  # uint8 [B, H, W, 3] to uint8 [B, H, W]
     classes = model.unwrap_python_model().classes  # [{"train_id": 0, "name": "sky", ...}, ...]
+
+What `predict` returns depends on the task of the model (`SegmenterModel.predict`).
 """
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +31,29 @@ _DIVISOR = 32
 _STEM_STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
 
 
+_VOID = 255 << 16
+"""Segment id of pixels that belong to no segment."""
+
+
 class SegmenterModel(PythonModel):
-    """Predicts the class of each pixel.
+    """Predicts the class of each pixel, segments or instances.
 
     Attributes:
         classes: rows with train_id, name and is_thing.
+        task: "semantic", "panoptic" or "instance".
     """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the network and the classes from the model's artifacts."""
         folder = Path(context.artifacts["segmenter"])
-        self.classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config["model_type"] == "mask2former":
-            self._scores = _load_mask2former(folder)
+        self.classes = _read(folder / "classes.json")
+        config = _read(folder / "config.json")
+        about = _read(folder / "task.json") if (folder / "task.json").is_file() else {}
+        self.task, self._limits = about.get("task", "semantic"), about.get("postprocess", {})
+        self._things = np.array([row["is_thing"] for row in about.get("classes", self.classes)])
+        self._queries = self._scores = None
+        if config["model_type"] in _QUERIES:
+            self._queries = _QUERIES[config["model_type"]](folder)
         else:
             self._scores = _load_hrnet(folder, config=config)
 
@@ -49,13 +62,21 @@ class SegmenterModel(PythonModel):
         context: PythonModelContext,  # noqa: ARG002 (MLflow's signature)
         model_input: np.ndarray,
         params: dict[str, Any] | None = None,  # noqa: ARG002
-    ) -> np.ndarray:
-        """Return the train id of each pixel: uint8 [B, H, W].
+    ) -> Any:
+        """Predict images.
 
         Args:
             context: not used.
             model_input: RGB images, uint8 [B, H, W, 3].
             params: not used.
+
+        Returns:
+            "semantic": train ids, uint8 [B, H, W].
+            "panoptic": segment ids, int32 [B, H, W]: train id * 65536 + number of the thing in its
+            image, 0 for stuff. The train id is 255 where there is no segment.
+            "instance": a pandas table with a row for each instance: image (its place in the
+            batch), train_id, score, height, width, and counts, COCO's run lengths of the mask
+            (`pycocotools.mask.decode({"size": [height, width], "counts": counts})`).
         """
         import torch
 
@@ -63,16 +84,69 @@ class SegmenterModel(PythonModel):
         with torch.inference_mode():
             for start in range(0, len(model_input), BATCH_SIZE):
                 batch = torch.from_numpy(model_input[start : start + BATCH_SIZE])
-                images = batch.permute(0, 3, 1, 2).float() / 255
-                mean, std = (images.new_tensor(v)[None, :, None, None] for v in (_MEAN, _STD))
-                scores = self._scores((images - mean) / std)
-                predicted.append(scores.argmax(1).to(torch.uint8).numpy())
-        return np.concatenate(predicted)
+                predicted += self._predict(batch.permute(0, 3, 1, 2).float() / 255)
+        if self.task == "instance":
+            return _table(predicted)
+        return np.stack(predicted)
+
+    def _predict(self, images: Any) -> list[Any]:
+        """Return what is predicted of images in [0, 1], float32 [B, 3, H, W], one by one."""
+        import torch
+
+        if self._scores is not None:
+            scores = self._scores(_normalized(images))
+            return list(scores.argmax(1).to(torch.uint8).numpy())
+        assert self._queries is not None
+        classes, masks = self._queries(images)
+        if self.task == "semantic":
+            weights = classes.softmax(-1)[..., :-1]
+            scores = torch.einsum("bqc,bqhw->bchw", weights, masks.sigmoid())
+            return list(scores.argmax(1).to(torch.uint8).numpy())
+        # Beside this file in a logged model (MLflow's `code_paths`).
+        inference = import_module("query_inference")
+        limits, predicted = self._limits, []
+        for one, own in zip(classes, masks, strict=True):
+            shared = {"masks": own, "things": self._things}
+            if self.task == "instance":
+                number = limits["num_instances"]
+                predicted.append(inference.best_instances(one, **shared, num_instances=number))
+                continue
+            ids, numbers = inference.panoptic_maps(
+                one,
+                **shared,
+                object_mask_threshold=limits["object_mask_threshold"],
+                overlap_threshold=limits["overlap_threshold"],
+            )
+            segments = ids.astype(np.int32) << 16 | numbers
+            predicted.append(np.where(segments >> 16 == 255, np.int32(_VOID), segments))
+        return predicted
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _normalized(images: Any) -> Any:
+    mean, std = (images.new_tensor(v)[None, :, None, None] for v in (_MEAN, _STD))
+    return (images - mean) / std
+
+
+def _table(predicted: list[Any]) -> Any:
+    """Return the instances of images as a pandas table."""
+    import pandas as pd
+    from pycocotools import mask as coco_mask
+
+    columns = ["image", "train_id", "score", "height", "width", "counts"]
+    rows = []
+    for image, (masks, train_ids, scores) in enumerate(predicted):
+        for mask, train_id, score in zip(masks, train_ids, scores, strict=True):
+            runs = coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii")
+            rows.append((image, int(train_id), float(score), *mask.shape, runs))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _load_mask2former(folder: Path) -> Any:
-    """Return a function from normalised images to scores, both float32 [B, C, H, W]."""
-    from torch import einsum
+    """Return a function from images in [0, 1] to logits of classes and masks."""
     from torch.nn import functional as F
     from transformers import Mask2FormerForUniversalSegmentation
 
@@ -80,20 +154,57 @@ def _load_mask2former(folder: Path) -> Any:
         folder, use_safetensors=True, local_files_only=True
     ).eval()
 
-    def scores(images: Any) -> Any:
+    def queries(images: Any) -> Any:
         height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % _DIVISOR, 0, -height % _DIVISOR))
+        beside = (0, -width % _DIVISOR, 0, -height % _DIVISOR)
+        padded = F.pad(_normalized(images), beside)
         output = network(pixel_values=padded)
-        masks = F.interpolate(
-            output.masks_queries_logits,
-            size=tuple(padded.shape[-2:]),
-            mode="bilinear",
-            align_corners=False,
-        ).sigmoid()
-        classes = output.class_queries_logits.softmax(-1)[..., :-1]
-        return einsum("bqc,bqhw->bchw", classes, masks)[..., :height, :width]
+        masks = _resized(output.masks_queries_logits, tuple(padded.shape[-2:]))
+        return output.class_queries_logits, masks[..., :height, :width]
 
-    return scores
+    return queries
+
+
+def _load_eomt(folder: Path) -> Any:
+    """Return a function from images in [0, 1] to logits of classes and masks."""
+    from torch.nn import functional as F
+    from transformers import EomtForUniversalSegmentation
+
+    network = EomtForUniversalSegmentation.from_pretrained(
+        folder, use_safetensors=True, local_files_only=True
+    ).eval()
+    side: Any = network.config.image_size
+
+    def queries(images: Any) -> Any:
+        size = tuple(images.shape[-2:])
+        scale = side / max(size)
+        height, width = (max(1, round(length * scale)) for length in size)
+        if size != (height, width):
+            images = F.interpolate(
+                images,
+                size=(height, width),
+                mode="bilinear",
+                align_corners=False,
+                antialias=scale < 1,
+            )
+        padded = F.pad(images, (0, side - width, 0, side - height), value=0.5)
+        output = network(pixel_values=_normalized(padded))
+        masks = _resized(output.masks_queries_logits, (side, side))
+        return output.class_queries_logits, _resized(masks[..., :height, :width], size)
+
+    return queries
+
+
+_QUERIES = {"mask2former": _load_mask2former, "eomt": _load_eomt}
+
+
+def _resized(masks: Any, size: tuple[int, ...]) -> Any:
+    """Return mask logits [B, Q, h, w] at another size, bilinear."""
+    from torch.nn import functional as F
+
+    if tuple(masks.shape[-2:]) == size:
+        return masks
+    return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
 
 
 def _load_hrnet(folder: Path, *, config: dict[str, Any]) -> Any:
