@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from seggen_core.colors.panoptic import PanopticMap
-from seggen_core.metrics.boundary import boundary_width, label_boundaries
+from seggen_core.metrics.boundary import boundary_width
+from seggen_core.metrics.overlaps import PICTURE, Memory, Overlaps, Picture, find_overlaps
 from seggen_core.taxonomy import IGNORE_INDEX
 
 
@@ -77,9 +77,9 @@ class PanopticCounter:
             boundaries: count for boundary PQ, with the width that `boundary_width` gives.
         """
         self._num_classes, self._boundaries = num_classes, boundaries
-        self._waiting: list[_Picture] = []
+        self._waiting: list[Picture] = []
         self._num_pixels = 0
-        self._memory = _Memory()
+        self._memory = Memory()
         self._total = _no_counts(num_classes)
 
     def add(
@@ -92,7 +92,7 @@ class PanopticCounter:
         """Take in an image; see `count_panoptic`."""
         shape = truth.segmentation_map.shape
         width = boundary_width(shape) if self._boundaries else None
-        self._waiting.append(_Picture.of(prediction, truth=truth, crowds=crowds, boundary=width))
+        self._waiting.append(Picture.of(prediction, truth=truth, crowds=crowds, boundary=width))
         self._num_pixels += truth.segmentation_map.size
         if self._num_pixels >= BATCH_PIXELS:
             self._count()
@@ -108,26 +108,7 @@ class PanopticCounter:
         self._waiting, self._num_pixels = [], 0
 
 
-class _Memory:
-    """Arrays that batches use again: the system clears new memory, which costs as much as the work.
-
-    Each is overwritten by the next batch.
-    """
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def array(self, name: str, length: int, dtype: np.dtype | type) -> np.ndarray:
-        """Return an array [length] of any content."""
-        kept = self._arrays.get(name)
-        if kept is None or len(kept) < length or kept.dtype != dtype:
-            kept = self._arrays[name] = np.empty(length, dtype)
-        return kept[:length]
-
-
-def _total(
-    pictures: Sequence["_Picture"], *, onto: PanopticCounts, memory: _Memory
-) -> PanopticCounts:
+def _total(pictures: Sequence[Picture], *, onto: PanopticCounts, memory: Memory) -> PanopticCounts:
     """Return counts with those of pictures added to them."""
     counts = _count_pictures(pictures, num_classes=len(onto.iou), memory=memory)
     # Picture by picture: the same sum to the last digit, whatever is counted together.
@@ -168,61 +149,18 @@ def count_panoptic(
     Raises:
         ValueError: sizes differ, or a class is out of range.
     """
-    picture = _Picture.of(prediction, truth=truth, crowds=crowds, boundary=boundary)
-    return _total([picture], onto=_no_counts(num_classes), memory=_Memory())
-
-
-_PICTURE = 1 << 24
-"""Step from a segment of one picture to the same segment, class * 65536 + instance, of the next."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Picture:
-    """The pixels of one image, each [H * W].
-
-    Attributes:
-        planes: classes and instances of the truth, then of the prediction.
-        edges: which pixels are in boundaries of the truth and of the prediction; empty if
-            boundaries aren't compared.
-        crowds: segment ids.
-    """
-
-    planes: tuple[np.ndarray, ...]
-    edges: tuple[np.ndarray, ...]
-    crowds: tuple[int, ...]
-
-    @classmethod
-    def of(
-        cls,
-        prediction: PanopticMap,
-        *,
-        truth: PanopticMap,
-        crowds: Collection[tuple[int, int]],
-        boundary: int | None,
-    ) -> "_Picture":
-        shapes = prediction.segmentation_map.shape, truth.segmentation_map.shape
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"the prediction is {shapes[0]}, the truth {shapes[1]}; expected one size"
-            )
-        maps = (truth, prediction)
-        planes = tuple(
-            plane.ravel() for m in maps for plane in (m.segmentation_map, m.instance_map)
-        )
-        edges: tuple[np.ndarray, ...] = ()
-        if boundary is not None:
-            edges = tuple(label_boundaries(m.segment_ids(), width=boundary).ravel() for m in maps)
-        return cls(planes, edges, tuple(c << 16 | instance for c, instance in crowds))
+    picture = Picture.of(prediction, truth=truth, crowds=crowds, boundary=boundary)
+    return _total([picture], onto=_no_counts(num_classes), memory=Memory())
 
 
 def _count_pictures(
-    pictures: Sequence[_Picture], *, num_classes: int, memory: _Memory
+    pictures: Sequence[Picture], *, num_classes: int, memory: Memory
 ) -> PanopticCounts:
     """Match the segments of pictures: counts of [pictures, C].
 
     All of the pictures compare boundaries, or none does.
     """
-    pairs = _overlaps(pictures, memory)
+    pairs = find_overlaps(pictures, memory)
     true, predicted = _Segments.of(pairs.true_ids, pairs), _Segments.of(pairs.predicted_ids, pairs)
     for name, segments in (("prediction", predicted), ("truth", true)):
         foreign = (segments.classes >= num_classes) & (segments.classes != IGNORE_INDEX)
@@ -233,7 +171,7 @@ def _count_pictures(
             )
 
     # 1. Matches: pairs of one class, neither void nor a crowd, with more than half of their union.
-    crowds = [k * _PICTURE + crowd for k, p in enumerate(pictures) for crowd in p.crowds]
+    crowds = [k * PICTURE + crowd for k, p in enumerate(pictures) for crowd in p.crowds]
     is_crowd = true.among(crowds)
     pair_classes = true.classes[true.of_pair]
     one_class = pair_classes == predicted.classes[predicted.of_pair]
@@ -265,92 +203,12 @@ def _count_pictures(
 
 
 @dataclass(frozen=True, eq=False)
-class _Overlaps:
-    """The pairs of a true and a predicted segment that share pixels: int64 [P] each.
-
-    Attributes:
-        true_ids, predicted_ids: picture * _PICTURE + class * 65536 + instance; one id for all
-            ignored pixels of a picture.
-        areas: pixels that they share.
-        true_boundary, predicted_boundary, both_boundaries: those of them in the boundary of the
-            true segment, of the predicted one, and of both; 0 if boundaries aren't compared.
-    """
-
-    true_ids: np.ndarray
-    predicted_ids: np.ndarray
-    areas: np.ndarray
-    true_boundary: np.ndarray
-    predicted_boundary: np.ndarray
-    both_boundaries: np.ndarray
-
-
-def _overlaps(pictures: Sequence[_Picture], memory: _Memory) -> _Overlaps:
-    """Count the pixels of every pair of segments.
-
-    It reads the first pixel of each run of equal pixels and weights it by the run's length, because
-    pictures have far fewer runs than pixels.
-    """
-    planes = _joined([p.planes for p in pictures], memory, name="plane")
-    edges = _joined([p.edges for p in pictures], memory, name="edge")
-    ends = np.cumsum([len(p.planes[0]) for p in pictures])
-    starts_run = memory.array("starts", len(planes[0]), bool)
-    changes = memory.array("changes", len(planes[0]), bool)[1:]
-    starts_run[:1] = True
-    np.not_equal(planes[0][1:], planes[0][:-1], out=starts_run[1:])
-    for plane in (*planes[1:], *edges):
-        starts_run[1:] |= np.not_equal(plane[1:], plane[:-1], out=changes)
-    starts_run[ends[:-1]] = True
-    starts = np.flatnonzero(starts_run)
-    lengths = np.diff(starts, append=len(starts_run)).astype(np.float64)  # weights of bincount
-    runs = np.repeat(np.arange(len(ends)), np.diff(np.searchsorted(starts, ends), prepend=0))
-    for plane, bits in zip(planes, (8, 16, 8, 16), strict=True):
-        runs <<= bits
-        runs |= plane.take(starts)
-    # A hash table: three times as fast as the sort of np.unique.
-    pair_of_run, pairs = pd.factorize(runs)
-
-    def pixels(flags: np.ndarray) -> np.ndarray:
-        return np.bincount(pair_of_run, lengths * flags, len(pairs)).astype(np.int64)
-
-    none = np.zeros(len(pairs), np.int64)
-    flagged = [none] * 3
-    if edges:
-        true, predicted = (plane.take(starts) for plane in edges)
-        flagged = [pixels(true), pixels(predicted), pixels(true & predicted)]
-    areas = np.bincount(pair_of_run, lengths).astype(np.int64)
-    picture = pairs >> 48 << 24
-    true_ids, predicted_ids = (
-        _segment_ids(picture | pairs >> shift & 0xFFFFFF) for shift in (24, 0)
-    )
-    return _Overlaps(true_ids, predicted_ids, areas, *flagged)
-
-
-def _joined(
-    rows: Sequence[Sequence[np.ndarray]], memory: _Memory, *, name: str
-) -> list[np.ndarray]:
-    """Return the planes of several pictures one after the other."""
-    if len(rows) == 1:
-        return list(rows[0])
-    joined = []
-    for place, planes in enumerate(zip(*rows, strict=True)):
-        length = sum(len(plane) for plane in planes)
-        out = memory.array(f"{name}{place}", length, planes[0].dtype)
-        joined.append(np.concatenate(planes, out=out))
-    return joined
-
-
-def _segment_ids(ids: np.ndarray) -> np.ndarray:
-    """Return ids with one id for all ignored pixels of a picture."""
-    return np.where(ids >> 16 & 0xFF == IGNORE_INDEX, ids & ~0xFFFF, ids)
-
-
-@dataclass(frozen=True, eq=False)
 class _Segments:
     """The S true or predicted segments of an image.
 
     Attributes:
         ids, pictures, classes, areas: int64 [S].
-        of_pair: int64 [P], the segment that each pair of `_Overlaps` belongs to.
+        of_pair: int64 [P], the segment that each pair of `Overlaps` belongs to.
     """
 
     ids: np.ndarray
@@ -360,7 +218,7 @@ class _Segments:
     of_pair: np.ndarray
 
     @classmethod
-    def of(cls, pair_ids: np.ndarray, pairs: _Overlaps) -> "_Segments":
+    def of(cls, pair_ids: np.ndarray, pairs: Overlaps) -> "_Segments":
         ids, of_pair = np.unique(pair_ids, return_inverse=True)
         areas = np.bincount(of_pair, pairs.areas).astype(np.int64)
         return cls(ids, ids >> 24, ids >> 16 & 0xFF, areas, of_pair)
@@ -382,7 +240,7 @@ class _Segments:
 
 
 def _boundary_iou(
-    pairs: _Overlaps, true: _Segments, predicted: _Segments, *, where: np.ndarray
+    pairs: Overlaps, true: _Segments, predicted: _Segments, *, where: np.ndarray
 ) -> np.ndarray:
     """Return the boundary IoU of each pair, float64 [P]; 0 where `where` doesn't hold."""
     is_void = true.classes[true.of_pair] == IGNORE_INDEX
