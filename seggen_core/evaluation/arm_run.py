@@ -161,13 +161,8 @@ def _log_best_segmenter(
 ) -> None:
     """Record the arm's segmenter with the highest validation score as a model for the registry.
 
-    The test split decides nothing: it only measures. Arms of one task are versions of one model. A
-    model of detectron2 isn't recorded, because a model of the registry is loaded without seggen,
-    from packages of the index alone.
+    The test split decides nothing: it only measures. Arms of one task are versions of one model.
     """
-    architecture = arm.model
-    if architecture == "detectron2":
-        return
     name = PRIMARY[arm.task]
     scores = {seed: facts[f"val_{name}"] or 0.0 for seed, facts in arm.facts["seeds"].items()}
     best = max(scores, key=lambda seed: scores[seed])
@@ -188,9 +183,11 @@ def _log_best_segmenter(
         if arm.task != "semantic":
             ModelTask(arm.task, report.taxonomy, arm.postprocess).write(Path(folder))
             files[TASK_FILE] = Path(folder, TASK_FILE)
+        if arm.model == "detectron2":
+            files["config.yaml"] = checkpoint / "config.yaml"
         stage.run.log_model(
             f"seggen-{stage.config.profile}{'' if arm.task == 'semantic' else f'-{arm.task}'}",
-            architecture=architecture,
+            architecture=arm.model,
             files=files,
             tags={
                 "arm": str(stage.item),

@@ -128,7 +128,7 @@ class Model(_Event):
 
     event: Literal["model"] = "model"
     name: Text
-    architecture: Literal["hrnet", "mask2former", "eomt"]
+    architecture: Literal["hrnet", "mask2former", "eomt", "detectron2"]
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}/[^/]*[^/.][^/]*$")]]
     tags: dict[Text, Text]
 

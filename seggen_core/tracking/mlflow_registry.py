@@ -33,11 +33,18 @@ SHARED_CODE = Path(__file__).parents[1] / "segmentation" / "query_inference.py"
 """What that code and seggen share; it lies beside it in a logged model."""
 
 REQUIREMENTS = {
+    "detectron2": ("mlflow", "numpy", "safetensors", "torch"),
     "eomt": ("mlflow", "numpy", "safetensors", "torch", "transformers"),
     "hrnet": ("mlflow", "numpy", "safetensors", "timm", "torch"),
     "mask2former": ("mlflow", "numpy", "safetensors", "scipy", "torch", "transformers"),
 }
 """Packages that a model of each architecture needs, with the packages that these need."""
+
+DETECTRON2 = (
+    "detectron2 @ git+https://github.com/facebookresearch/detectron2"
+    "@02b5c4e295e990042a714712c21dc79b731e8833"
+)
+"""It isn't on the package index; the commit is that of docs/detectron2.md."""
 
 _OF_INSTANCES = ("pandas", "pycocotools")
 """Further packages that a model of the task "instance" needs."""
@@ -226,4 +233,5 @@ def _outputs(task: str) -> Schema:
 def requirements(architecture: str, *, task: str = "semantic") -> list[str]:
     """Return the packages that a model needs, with the versions of this environment."""
     names = REQUIREMENTS[architecture] + (_OF_INSTANCES if task == "instance" else ())
-    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
+    listed = [f"{name}=={version(name).partition('+')[0]}" for name in names]
+    return [*listed, DETECTRON2] if architecture == "detectron2" else listed

@@ -141,7 +141,7 @@ class StageRun:
         self,
         name: str,
         *,
-        architecture: Literal["hrnet", "mask2former", "eomt"],
+        architecture: Literal["hrnet", "mask2former", "eomt", "detectron2"],
         files: Mapping[str, Path],
         tags: Mapping[str, str],
     ) -> None:

@@ -51,8 +51,11 @@ class SegmenterModel(PythonModel):
         about = _read(folder / "task.json") if (folder / "task.json").is_file() else {}
         self.task, self._limits = about.get("task", "semantic"), about.get("postprocess", {})
         self._things = np.array([row["is_thing"] for row in about.get("classes", self.classes)])
-        self._queries = self._scores = None
-        if config["model_type"] in _QUERIES:
+        self._queries = self._scores = self._outputs = None
+        if config["model_type"] == "seggen_detectron2":
+            self.task = config["task"]
+            self._outputs = _load_detectron2(folder)
+        elif config["model_type"] in _QUERIES:
             self._queries = _QUERIES[config["model_type"]](folder)
         else:
             self._scores = _load_hrnet(folder, config=config)
@@ -96,6 +99,8 @@ class SegmenterModel(PythonModel):
         if self._scores is not None:
             scores = self._scores(_normalized(images))
             return list(scores.argmax(1).to(torch.uint8).numpy())
+        if self._outputs is not None:
+            return [_DETECTRON2[self.task](output) for output in self._outputs(images)]
         assert self._queries is not None
         classes, masks = self._queries(images)
         if self.task == "semantic":
@@ -196,6 +201,61 @@ def _load_eomt(folder: Path) -> Any:
 
 
 _QUERIES = {"mask2former": _load_mask2former, "eomt": _load_eomt}
+
+
+def _load_detectron2(folder: Path) -> Any:
+    """Return a function from images in [0, 1] to what a model of detectron2 gives of each."""
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+    from safetensors.torch import load_file
+
+    config = get_cfg()
+    config.merge_from_file(str(folder / "config.yaml"), allow_unsafe=False)
+    config.MODEL.DEVICE = "cpu"
+    network = build_model(config)
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    network.eval()
+
+    def outputs(images: Any) -> Any:
+        pictures = images * 255
+        if config.INPUT.FORMAT == "BGR":
+            pictures = pictures.flip(1)
+        height, width = images.shape[-2:]
+        return network([{"image": p, "height": height, "width": width} for p in pictures])
+
+    return outputs
+
+
+def _detectron2_classes(output: Any) -> np.ndarray:
+    """Return train ids, uint8 [H, W]."""
+    ids: np.ndarray = output["sem_seg"].argmax(0).numpy().astype(np.uint8)
+    return ids
+
+
+def _detectron2_segments(output: Any) -> np.ndarray:
+    """Return segment ids, int32 [H, W]; stuff has its train id plus 1 in detectron2."""
+    numbers, infos = output["panoptic_seg"]
+    codes = np.full(int(numbers.max()) + 1, _VOID, np.int32)
+    for info in infos:
+        train_id = info["category_id"] - (not info["isthing"])
+        codes[info["id"]] = train_id << 16 | (info["id"] if info["isthing"] else 0)
+    return codes[numbers.numpy()]
+
+
+def _detectron2_instances(output: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return masks, train ids and scores."""
+    found = output["instances"]
+    masks, train_ids, scores = (
+        field.numpy() for field in (found.pred_masks, found.pred_classes, found.scores)
+    )
+    return masks.astype(bool), train_ids, scores
+
+
+_DETECTRON2 = {
+    "semantic": _detectron2_classes,
+    "panoptic": _detectron2_segments,
+    "instance": _detectron2_instances,
+}
 
 
 def _resized(masks: Any, size: tuple[int, ...]) -> Any:

@@ -1,6 +1,7 @@
 """Models of MLflow's registry predict what seggen predicts, for each task and kind of network."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,45 @@ from seggen_core.tracking.log import Model
 from tests.segmentation.tiny import TINY_EOMT, TINY_MASK2FORMER
 
 TAXONOMY = Taxonomy.from_names(stuff=["sky", "grass"], things=["car", "bus"])
+OPTIONS = {
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.RESNETS.NORM": "BN",
+    "MODEL.FPN.OUT_CHANNELS": 8,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 8,
+    "MODEL.SEM_SEG_HEAD.NORM": "",
+}
+RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+FPN = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
+RCNN_OPTIONS = OPTIONS | {
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {"eomt": TINY_EOMT, "mask2former": TINY_MASK2FORMER}
 EVERY_QUERY = PostprocessConfig(object_mask_threshold=0.0, overlap_threshold=0.0, num_instances=6)
+
+
+DETECTRON2: dict[Task, dict[str, Any]] = {
+    "semantic": {"options": OPTIONS},
+    "panoptic": {"options": RCNN_OPTIONS, "config": FPN, "task": "panoptic"},
+    "instance": {"options": RCNN_OPTIONS, "config": RCNN, "task": "instance"},
+}
 
 
 def logged(architecture: str, task: Task, *, folder: Path) -> tuple[Any, Any]:
     """Save a segmenter as MLflow does; return it, and the model that MLflow loads."""
     torch.manual_seed(1)
-    config = SegmenterConfig(model=architecture, architecture=ARCHITECTURES[architecture])
+    config = SegmenterConfig.model_validate(
+        {"model": architecture}
+        | (
+            {"architecture": ARCHITECTURES[architecture]}
+            if architecture in ARCHITECTURES
+            else DETECTRON2[task]
+        )
+    )
     segmenter = build_segmenter(config, id2label=TAXONOMY.id2label).eval()
     files = folder / "files"
     save_segmenter(segmenter, folder=files)
@@ -49,7 +81,19 @@ def logged(architecture: str, task: Task, *, folder: Path) -> tuple[Any, Any]:
     return segmenter, mlflow.pyfunc.load_model(str(saved))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        *ARCHITECTURES,
+        pytest.param(
+            "detectron2",
+            marks=pytest.mark.skipif(
+                find_spec("detectron2") is None,
+                reason="detectron2 isn't on the package index: docs/detectron2.md installs it",
+            ),
+        ),
+    ],
+)
 @pytest.mark.parametrize("task", ["semantic", "panoptic", "instance"])
 def test_a_logged_model_predicts_what_evaluation_predicts(
     architecture: str, task: Task, tmp_path: Path
@@ -77,3 +121,11 @@ def test_a_logged_model_predicts_what_evaluation_predicts(
             runs = {"size": [row.height, row.width], "counts": row.counts}
             np.testing.assert_array_equal(coco_mask.decode(runs), mask)
     assert "pycocotools" in (tmp_path / "saved" / "requirements.txt").read_text()
+
+
+def test_a_model_of_detectron2_names_its_repository_at_the_commit_that_seggen_installs() -> None:
+    listed = mlflow_registry.requirements("detectron2", task="instance")
+    library = Path(mlflow_registry.__file__).parents[1] / "segmentation/detectron2_library.py"
+    commit = mlflow_registry.DETECTRON2.rpartition("@")[2]
+    assert listed[-1] == mlflow_registry.DETECTRON2
+    assert f'COMMIT = "{commit}"' in library.read_text()
