@@ -171,8 +171,8 @@ def _fit_pipeline(arguments: argparse.Namespace, *, paths: "ProjectPaths", is_wo
         print(said)
     if not (paths.root / "dvc.yaml").is_file():
         print(
-            f"note: {paths.root} has no dvc.yaml, which dvc repro needs: make a project by "
-            "seggen new my-project, and run init --force there"
+            f"note: {paths.root} has no dvc.yaml, which DVC needs; make a project, and run init "
+            "--force there: seggen new my-project"
         )
 
 

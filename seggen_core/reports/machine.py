@@ -212,7 +212,7 @@ def _project(paths: ProjectPaths, *, params: Path) -> Iterator[Finding]:
         if not (paths.root / name).is_file():
             remedy = (
                 f"bring it back: git checkout {name}; if the folder never had one, make a project "
-                "elsewhere: seggen new my-project, and run init there"
+                "elsewhere, and run init there: seggen new my-project"
             )
             yield Finding("DVC", "problem", f"{paths.root} has no {name}", remedy)
     pin = paths.root / "requirements.txt"
