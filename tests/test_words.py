@@ -323,3 +323,35 @@ def test_a_segmenter_is_applied_and_samples_are_shown_and_exported(
     assert "no real images to show" in capsys.readouterr().err
     options = ["--to", "mmseg", "--out", str(tmp_path / "mmseg")]
     assert main(["--params", params, "export", "seediff", *options]) == 0
+
+
+def test_photos_of_ones_own_score_a_segmenter_later(finished: Path) -> None:
+    photos = finished / "photos"
+    for kind in ("images", "masks"):
+        (photos / kind).mkdir(parents=True)
+    for name in ("a", "b"):
+        mask = np.zeros((40, 60), np.uint8)
+        mask[10:30, 10:40] = 1
+        Image.fromarray(mask).save(photos / "masks" / f"{name}.png")
+        image = np.random.default_rng(len(name)).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(image).save(photos / "images" / f"{name}.png")
+    (photos / "classes.csv").write_text("id,name\n0,ground\n1,auto\n")
+    tree = yaml.safe_load((finished / "params.yaml").read_text())
+    files = {"images": "images", "masks": "masks"}  # all are test samples
+    places = {"root": "photos", "reads": "photos"}
+    places |= {"files": {"train": files, "val": files, "test": files}}
+    tree["transfer"] = {
+        "mine": {
+            "arm": "seediff",
+            "dataset": {"name": "folder", "fit": "stretch", "image_size": 32, **places},
+            "classes": {"car": {"ours": ["car"], "theirs": ["auto"]}},
+        }
+    }
+    params = finished / "transfer.yaml"
+    params.write_text(yaml.safe_dump(tree))
+    module = importlib.import_module("seggen_core.stages.transfer")
+    module.run(load_config(params), paths=ProjectPaths(finished), item="mine")
+    metrics = json.loads((finished / "data/reports/evaluate/mine/metrics.json").read_text())
+    (scores,) = metrics["groups"].values()
+    assert 0 <= scores["car"] <= 100
+    assert metrics["num_images"] == 2
