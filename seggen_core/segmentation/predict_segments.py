@@ -77,7 +77,8 @@ def predict_sample(
         ConfigError: the segmenter doesn't tell instances apart.
     """
     assert not segmenter.training
-    view = torch.from_numpy(task.protocol.resize(image)).to(segmenter.device)
+    pixels = np.require(task.protocol.resize(image), requirements="W")  # torch warns of others
+    view = torch.from_numpy(pixels).to(segmenter.device)
     picture = view.permute(2, 0, 1)[None].float() / 255
     size = size or (image.shape[0], image.shape[1])
     if not isinstance(segmenter, MaskClassifier):

@@ -184,6 +184,7 @@ def test_frames_of_a_video_have_files_of_their_own(
     assert not (out / "overlays").exists()
 
 
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_segments_of_large_pictures_are_decided_smaller_and_enlarged(
     model: Callable[[Task], Path],
     photos: Path,
