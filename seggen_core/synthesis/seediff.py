@@ -66,14 +66,6 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
             for sink in (own, *others)
         }
         self._num_stories = Counter[str]()
-        latent_size = self.image_size // vae_scale_factor(self.pipeline)
-        for sink in others:  # refused before anything is sampled
-            try:
-                seediff_self_resolutions(
-                    self.pipeline.unet, config=sink.settings, latent_size=latent_size
-                )
-            except AttentionError as error:
-                raise AttentionError(f"mask_recipe.{sink.store}: {error}") from None
 
     @property
     def max_attempts(self) -> int:
@@ -169,6 +161,7 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
     ) -> list[AttentionSamples]:
         """Make images and the masks of each store, only masks where the images are kept."""
         if self.keeper is None:
+            self._check(sinks)
             return generate_with_recipes(
                 self.pipeline,
                 prompts=[self.prompts[index] for index in attempts],
@@ -186,6 +179,18 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
                 ]
             )
         return [join_samples(parts) for parts in zip(*labelled, strict=True)]
+
+    def _check(self, sinks: Sequence[MaskSink[SeeDiffConfig]]) -> None:
+        """Refuse a recipe that the network can't follow, before anything is sampled."""
+        latent_size = self.image_size // vae_scale_factor(self.pipeline)
+        for sink in sinks:
+            try:
+                seediff_self_resolutions(
+                    self.pipeline.unet, config=sink.settings, latent_size=latent_size
+                )
+            except AttentionError as error:
+                name = "" if sink.store == self.name else f"mask_recipe.{sink.store}: "
+                raise AttentionError(f"{name}{error}") from None
 
     def _add(
         self,
