@@ -248,6 +248,7 @@ def run_all(folder: Path) -> None:
         name, _, item = stage.name.partition("@")
         if name == "code":
             assert main(["--params", str(folder / "params.yaml"), "code"]) == 0
+            assert all((folder / out.def_path).exists() for out in stage.outs)
             continue
         deps = [dep.def_path for dep in stage.deps]
         missing = [dep for dep in deps if not (folder / dep).exists()]

@@ -47,6 +47,9 @@ def words_pipeline(text: str) -> str:
     for stage in _NEED_IMAGES:
         text, count = re.subn(rf"^  {stage}:.*\n(?:   .*\n)*", "", text, flags=re.MULTILINE)
         assert count == 1, stage
+        digest = f"      - data/code/{stage}.json\n"  # of the stage `code`, which writes no other
+        assert text.count(digest) == 1, stage
+        text = text.replace(digest, "")
     text = re.sub(r"^(?:metrics|plots):.*\n(?:  .*\n)*", "", text, flags=re.MULTILINE)
     for line in _CAPTION_DEPS:
         assert text.count(line) == 1, line
