@@ -32,6 +32,7 @@ def test_an_unknown_item_is_said_with_the_known_ones(
         "method": "masksyn, imgsyn",
         "suite": "suite",  # params.yaml lists none: the message names the key
         "transfer": "transfer",
+        "mask recipe": "mask_recipe",
     }
     for item in ("nothing", f"{stage}@nothing"):
         assert main(["--params", str(params), stage, "--item", item]) == 2
