@@ -5,6 +5,7 @@ samples only what isn't there (`synthesis.mask_recipes`).
 """
 
 from seggen_core.config import SegGenConfig
+from seggen_core.errors import ConfigError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.stage import open_stage
 from seggen_core.synthesis.diffumask import DiffuMask
@@ -16,9 +17,12 @@ def run(config: SegGenConfig, *, paths: ProjectPaths, item: str | None) -> None:
     """Write data/synthetic/<item>, a folder of class partitions as those of the method.
 
     Raises:
+        ConfigError: there is no such mask recipe.
         SegGenError: as `make_mask_recipe`.
     """
-    recipe = config.mask_recipe.get(item or "")
-    params = {} if recipe is None else recipe.model_dump(mode="json")
+    if item not in config.mask_recipe:
+        known = ", ".join(config.mask_recipe) or "none"
+        raise ConfigError(f"there is no mask recipe {item!r} in params.yaml; it has: {known}")
+    params = config.mask_recipe[item].model_dump(mode="json")
     with open_stage("mask_recipe", item=item, config=config, paths=paths, params=params) as stage:
         make_mask_recipe(stage, {"seediff": SeeDiff, "diffumask": DiffuMask})

@@ -53,17 +53,14 @@ def make_mask_recipe(stage: Stage, methods: Mapping[str, type[AttentionMethod[An
     """Make every class partition of a mask recipe, and publish them as one folder.
 
     Args:
-        stage: `mask_recipe`, with the recipe's name.
+        stage: `mask_recipe`, with the name of a recipe in params.yaml.
         methods: classes of the methods, by name.
 
     Raises:
-        ConfigError: params.yaml has no such recipe.
         SegGenError: as `attention_partition`.
     """
     name = stage.item
-    if name not in stage.config.mask_recipe:
-        known = ", ".join(stage.config.mask_recipe) or "none"
-        raise ConfigError(f"there is no mask recipe {name!r} in params.yaml; it has: {known}")
+    assert name is not None, "the stage looks at its item"
     method, settings = stage.config.mask_recipe[name].method, _settings(stage.config, name)
     folder, out = stage.scratch(["stores"]), stage.paths.synthetic(name)
     for slug in stage.config.classes:
