@@ -16,6 +16,8 @@ class Finding:
         example: the worst case, or the first that fails: its place and its problem.
         picture: sample store and key of a sample to show.
         blocks: whether a failure stops downstream stages; False makes it a warning.
+        limit: key of `checks` in params.yaml that the failure is measured by: another value of it
+            would let the data pass. None where no limit would.
     """
 
     passed: bool
@@ -24,12 +26,20 @@ class Finding:
     example: str | None = None
     picture: tuple[Path, str] | None = None
     blocks: bool = True
+    limit: str | None = None
 
     @classmethod
     def of_sample(
-        cls, passed: bool, summary: str, numbers: dict[str, float], *, folder: Path, key: str
+        cls,
+        passed: bool,
+        summary: str,
+        numbers: dict[str, float],
+        *,
+        picture: tuple[Path, str],
+        limit: str | None = None,
     ) -> Self:
-        """Return a finding; if it fails, sample `key` of the store `folder` is its example."""
+        """Return a finding; if it fails, the sample of `picture` is its example."""
         if passed:
             return cls(True, summary, numbers)
-        return cls(False, summary, numbers, example=key, picture=(folder, key))
+        _, key = picture
+        return cls(False, summary, numbers, example=key, picture=picture, limit=limit)

@@ -43,10 +43,12 @@ def pass_gate(
     _write(report, {c.name: results_tree(c, findings[c.name]) for c in outputs})
     failures = [line for c in outputs for line in failure_lines(c, findings[c.name])]
     if failures:
+        shown = (f for checked in outputs for f in findings[checked.name].values())
+        has_limit = any(f.limit is not None for f in shown if not f.passed and f.blocks)
+        choice = "; or, if the data are as you want them, change the limit" if has_limit else ""
         raise CheckError(
             "\n  ".join([f"{len(failures)} blocking checks fail:", *failures])
-            + "\nMend the data and run again; or, if the data are as you want them, change the "
-            f"limit. All results: {report}"
+            + f"\nMend the data and run again{choice}. All results: {report}"
         )
     for checked in outputs:
         for line in warning_lines(checked, findings[checked.name]):
@@ -59,13 +61,16 @@ def pass_gate(
 
 
 def failure_lines(checked: Checked, findings: Mapping[str, Finding]) -> list[str]:
-    """Return a line for each blocking check that fails: number, limit and the limit's key."""
+    """Return a line for each blocking check that fails: number, limit and the limit's key.
+
+    A failure that no limit lets pass has no key.
+    """
     lines = []
     for check in checks_of(checked.stage):
         finding = findings[check.name]
         if not finding.passed and finding.blocks:
-            keys = checked.limit_keys(check)
-            limit = f" (limit: {' or '.join(keys)} in params.yaml)" if keys else ""
+            key = None if finding.limit is None else checked.limit_key(finding.limit)
+            limit = f" (limit: {key} in params.yaml)" if key else ""
             lines.append(f"check {check.name} of {checked.name}: {finding.summary}{limit}")
     return lines
 

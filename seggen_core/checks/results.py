@@ -65,14 +65,11 @@ class Checked:
             return self.config.for_partition(self.stage, self.item)
         return self.config
 
-    def limit_keys(self, check: Check) -> list[str]:
-        """Return the keys of params.yaml that set the limits of a check."""
+    def limit_key(self, limit: str) -> str:
+        """Return the key of params.yaml that sets a limit for this output."""
         if self.stage not in STAGE_CHECKS and self.item is not None:
-            return [
-                self.config.key_of(limit, method=self.stage, class_slug=self.item)
-                for limit in check.limits
-            ]
-        return [f"checks.{limit}" for limit in check.limits]
+            return self.config.key_of(limit, method=self.stage, class_slug=self.item)
+        return f"checks.{limit}"
 
     @property
     def file(self) -> Path:
@@ -184,6 +181,8 @@ def _to_tree(finding: Finding, *, root: Path) -> dict[str, Any]:
         "summary": finding.summary,
         "numbers": finding.numbers,
     }
+    if finding.limit is not None:
+        tree["limit"] = finding.limit
     if finding.example is not None:
         tree["example"] = finding.example
     if finding.picture is not None:
@@ -201,6 +200,7 @@ def _from_tree(tree: Mapping[str, Any], *, root: Path) -> Finding:
         example=tree.get("example"),
         picture=None if picture is None else (root / picture[0], picture[1]),
         blocks=tree["blocks"],
+        limit=tree.get("limit"),
     )
 
 

@@ -67,5 +67,6 @@ def check_held_out(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
         f"{len(shared)} samples are in the test split too, so its scores are not on unseen data; "
         f"first {shared[0]}"
     )
-    passed = len(shared) <= checks.max_shared_images
-    return Finding(passed, summary, numbers, example=None if passed else shared[0])
+    if len(shared) <= checks.max_shared_images:
+        return Finding(True, summary, numbers)
+    return Finding(False, summary, numbers, example=shared[0], limit="max_shared_images")

@@ -31,7 +31,9 @@ def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
     if coverage >= checks.min_caption_coverage:
         return Finding(True, summary, numbers)
     summary = f"{summary}; {missing[0]} has none"
-    return Finding.of_sample(False, summary, numbers, folder=paths.real("train"), key=missing[0])
+    picture = (paths.real("train"), missing[0])
+    limit = "min_caption_coverage"
+    return Finding.of_sample(False, summary, numbers, picture=picture, limit=limit)
 
 
 def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
@@ -56,8 +58,9 @@ def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig)
         f"validation {FIGURES[_task(metrics)][name]} {numbers[f'val_{name}']:.1f}, "
         f"lowest {lowest:.1f} ({worst}); expected {expected}"
     )
-    passed = lowest >= expected
-    return Finding(passed, summary, numbers, example=None if passed else worst)
+    if lowest >= expected:
+        return Finding(True, summary, numbers)
+    return Finding(False, summary, numbers, example=worst, limit=limit)
 
 
 def _task(metrics: dict[str, Any]) -> Task:
@@ -87,9 +90,10 @@ def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
         f"the judge gives {score:.1f} mIoU, expected {checks.min_judge_miou}; lowest partition "
         f"{slug} with {lowest:.1f}"
     )
-    passed = score >= checks.min_judge_miou
-    example = None if passed else f"{folder.name}/{slug}"
-    return Finding(passed, summary, numbers, example=example, blocks=False)
+    if score >= checks.min_judge_miou:
+        return Finding(True, summary, numbers, blocks=False)
+    example = f"{folder.name}/{slug}"
+    return Finding(False, summary, numbers, example, blocks=False, limit="min_judge_miou")
 
 
 def require_checkpoint(variant: str, *, paths: ProjectPaths, checks: ChecksConfig) -> None:
@@ -105,10 +109,9 @@ def require_checkpoint(variant: str, *, paths: ProjectPaths, checks: ChecksConfi
         return  # the stage itself says what to run
     finding = check_checkpoint(folder, paths=paths, checks=checks)
     if not finding.passed and finding.blocks:
-        limit = next(name for name in finding.numbers if name.startswith("min_val_"))
         raise CheckError(
             f"check validation_floor of train_seg@{variant}: {finding.summary} (limit: "
-            f"checks.{limit} in params.yaml). Its segmenters have learnt too little to be "
+            f"checks.{finding.limit} in params.yaml). Its segmenters have learnt too little to be "
             "scored: look at data/checkpoints/"
             f"{variant}/history.csv, or lower the limit"
         )
@@ -122,9 +125,12 @@ def judge_warning(method: str, *, paths: ProjectPaths, checks: ChecksConfig) -> 
     finding = check_judgement(folder, paths=paths, checks=checks)
     if finding.passed:
         return None
+    warning = f"check judge_floor of judge@{method}: {finding.summary}"
+    if finding.limit is None:
+        return warning
     return (
-        f"check judge_floor of judge@{method}: {finding.summary} (limit: checks.min_judge_miou in "
-        "params.yaml). Its masks don't show what is in its images"
+        f"{warning} (limit: checks.{finding.limit} in params.yaml). Its masks don't show what is "
+        "in its images"
     )
 
 

@@ -38,11 +38,11 @@ def check_classes(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) ->
         passed = num_without < len(store)
         summary = f"{len(store) - num_without} of {len(store)} masks show {slug}"
         summary = summary if passed else f"no mask shows {slug}"
-        return Finding.of_sample(passed, summary, numbers, folder=folder, key=first_key)
+        return Finding.of_sample(passed, summary, numbers, picture=(folder, first_key))
     if num_present < 2:
         name = taxonomy[int(np.flatnonzero(is_present)[0])].name if num_present else "nothing"
         summary = f"all {len(store)} masks show {name} and no other class"
-        return Finding.of_sample(False, summary, numbers, folder=folder, key=first_key)
+        return Finding.of_sample(False, summary, numbers, picture=(folder, first_key))
     return Finding(True, f"{len(store)} samples with {num_present} classes", numbers)
 
 
@@ -56,7 +56,7 @@ def _too_few_samples(
         return Finding(False, why_empty(paths, slug=slug), numbers, blocks=False)
     summary = f"{len(store)} samples, expected at least {numbers['min_samples']:.0f}"
     example = f"{folder.parent.name}/{slug} is short of samples"
-    return Finding(False, summary, numbers, example=example)
+    return Finding(False, summary, numbers, example=example, limit="min_samples")
 
 
 def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
@@ -91,7 +91,8 @@ def check_histogram(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
     )
     worst = store.keys()[int(np.abs(_shares(counts) - expected).sum(1).argmax())]
     passed = distance <= checks.max_histogram_distance
-    return Finding.of_sample(passed, summary, numbers, folder=folder, key=worst)
+    limit = "max_histogram_distance"
+    return Finding.of_sample(passed, summary, numbers, picture=(folder, worst), limit=limit)
 
 
 def _check_class_share(
@@ -113,7 +114,8 @@ def _check_class_share(
     )
     worst = store.keys()[int(np.abs(shares - mean).argmax())]
     passed = checks.min_class_share <= mean <= checks.max_class_share
-    return Finding.of_sample(passed, summary, numbers, folder=folder, key=worst)
+    limit = "min_class_share" if mean < checks.min_class_share else "max_class_share"
+    return Finding.of_sample(passed, summary, numbers, picture=(folder, worst), limit=limit)
 
 
 def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
@@ -137,7 +139,8 @@ def check_agreement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) 
     )
     worst = store.keys()[int(np.nanargmin(scores))]
     passed = mean >= checks.min_edge_agreement
-    return Finding.of_sample(passed, summary, numbers, folder=folder, key=worst)
+    limit = "min_edge_agreement"
+    return Finding.of_sample(passed, summary, numbers, picture=(folder, worst), limit=limit)
 
 
 def check_sources(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)

@@ -5,6 +5,7 @@ What is sound passes; what a check is for fails with numbers and an example.
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,8 @@ def test_scores_without_a_labelled_pixel_are_warnings(paths: ProjectPaths) -> No
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps(tree))
         finding = check(folder, paths=paths, checks=FLOORS)
-        assert (finding.passed, finding.blocks) == (False, False)
+        assert (finding.passed, finding.blocks, finding.limit) == (False, False, None)
+    assert "limit" not in str(judge_warning("masksyn", paths=paths, checks=FLOORS))
     require_checkpoint("baseline", paths=paths, checks=FLOORS)
 
 
@@ -256,3 +258,50 @@ def test_every_check_takes_the_same_arguments() -> None:
         function = getattr(importlib.import_module(check.module), check.function)
         assert [*function.__annotations__] == ["folder", "paths", "checks", "return"], check.name
         assert all(limit in ChecksConfig.model_fields for limit in check.limits), check.name
+
+
+ANY = {
+    "min_samples": 1,
+    "min_edge_agreement": 0.0,
+    "max_histogram_distance": 1.0,
+    "min_class_share": 0.0,
+    "max_class_share": 1.0,
+}
+"""Values of the limits of partitions that let all of them pass."""
+SOUND = sample("m0", mask_of(0, 1, 2, 1), source="train0")
+ONE_CLASS = sample("m0", mask_of(2, 2), source="train0")
+NOISE = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+CASES = {
+    "too few": (check_classes, SOUND, ChecksConfig(min_samples=2), "min_samples"),
+    "one class": (check_classes, ONE_CLASS, FLOORS, None),
+    "histogram": (check_histogram, ONE_CLASS, FLOORS, "max_histogram_distance"),
+    "noise": (check_agreement, replace(SOUND, image=NOISE), FLOORS, "min_edge_agreement"),
+    "held out": (check_sources, sample("m0", mask_of(0, 1), source="test0"), FLOORS, None),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_failure_names_the_limit_that_it_is_about_or_none(paths: ProjectPaths, name: str) -> None:
+    check, one, checks, limit = CASES[name]
+    assert_limit(check, partition(paths, one), paths=paths, checks=checks, limit=limit)
+
+
+@pytest.mark.parametrize(
+    "mask, limit", [(mask_of(0, 1), "min_class_share"), (mask_of(2, 2), "max_class_share")]
+)
+def test_a_share_of_a_class_names_the_end_that_it_is_past(
+    paths: ProjectPaths, mask: np.ndarray, limit: str
+) -> None:
+    folder = partition(paths, sample("m0", mask), method="seediff")
+    assert_limit(check_histogram, folder, paths=paths, checks=FLOORS, limit=limit)
+
+
+def assert_limit(
+    check: Any, folder: Path, *, paths: ProjectPaths, checks: ChecksConfig, limit: str | None
+) -> None:
+    """Another value of the limit lets the data pass; where there is none, no limit does."""
+    finding = check(folder, paths=paths, checks=checks)
+    assert (finding.passed, finding.limit) == (False, limit)
+    loosened = ANY if limit is None else {limit: ANY[limit]}
+    relaxed = check(folder, paths=paths, checks=checks.model_copy(update=loosened))
+    assert relaxed.passed == (limit is not None)

@@ -142,6 +142,7 @@ def test_damaged_samples_shut_the_gate_and_nothing_else_reads_them(paths: Projec
     with pytest.raises(CheckError, match="samples_sound of masksyn@car") as raised:
         check_synthetic.run(config_of(["car"]), paths=paths, item="masksyn")
     assert "1 blocking checks fail" in str(raised.value)
+    assert "limit" not in str(raised.value), "no limit lets damaged samples pass"
     report = json.loads(paths.check_report("masksyn").read_text())["masksyn@car"]
     assert report["class_histogram"]["summary"] == "not looked at, because samples_sound failed"
 
