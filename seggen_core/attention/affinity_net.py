@@ -27,6 +27,7 @@ from torch import nn
 from seggen_core.config.attention import AffinityNetConfig
 from seggen_core.errors import AttentionError, ConfigError
 from seggen_core.project.rng import numpy_rng, seeded_torch
+from seggen_core.tracking.steps import shown_steps
 from seggen_core.training.loop import LoopSettings, Training, train
 from seggen_core.training.schedule import polynomial
 
@@ -223,5 +224,6 @@ def train_affinity_net(
         error=AttentionError,
         advice="lower diffumask.affinity_net.learning_rate",
     )
-    train(training, LoopSettings(num_steps=config.num_steps))
+    with shown_steps(total=config.num_steps, description=training.name) as on_step:
+        train(training, LoopSettings(num_steps=config.num_steps), on_step=on_step)
     return network

@@ -12,6 +12,7 @@ from itertools import groupby
 import numpy as np
 import torch
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from seggen_core.segmentation.pairs import PairPool
 from seggen_core.segmentation.predict import AS_STORED, TestProtocol, score_maps
@@ -60,7 +61,8 @@ def mean_class_losses(
         protocol: at which size images are predicted; losses are those at the size of the masks.
     """
     sums = np.zeros((2, segmenter.num_classes))
-    for start in range(0, len(keys), batch_size):
+    starts = range(0, len(keys), batch_size)
+    for start in tqdm(starts, desc="losses of real samples", unit="batch", disable=None):
         pairs = pool.read_real(keys[start : start + batch_size])
         for _, group in groupby(pairs, key=lambda pair: pair[1].shape):
             images, labels = (np.stack(part) for part in zip(*group, strict=True))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.project.storage import written_whole
@@ -60,12 +61,33 @@ def export_onnx(segmenter: Segmenter, out: Path, *, size: tuple[int, int]) -> fl
     """
     _check_packages()
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = segmenter.predict_logits(images).numpy()
+    with tqdm(total=4, desc="export", unit="step", disable=None) as bar:
+        with torch.inference_mode():
+            expected = segmenter.predict_logits(images).numpy()
+        bar.update()
+        program = _trace(segmenter, images)
+        bar.update()
+        labels = {str(k): v for k, v in segmenter.id2label.items()}
+        program.model.metadata_props["id2label"] = json.dumps(labels)
+        with written_whole(out) as file:
+            program.save(str(file), external_data=False)
+        bar.update()
+        difference = _difference(out, images.numpy(), expected)
+        bar.update()
+    if difference > _LARGEST_DIFFERENCE:
+        raise FoundationError(
+            f"{out} differs from the segmenter by {difference:.2g} of the largest score; don't use "
+            "it, and report it with the versions of torch and onnxruntime"
+        )
+    return difference
+
+
+def _trace(segmenter: Segmenter, images: torch.Tensor) -> Any:
+    """Return torch's ONNX program of a segmenter, which is changed for it."""
     _simplify(segmenter)
     try:
         with _quiet():
-            program: Any = torch.onnx.export(
+            return torch.onnx.export(
                 _Scores(segmenter).eval(),
                 (images,),
                 input_names=[INPUT],
@@ -80,17 +102,6 @@ def export_onnx(segmenter: Segmenter, out: Path, *, size: tuple[int, int]) -> fl
             f"torch can't export this {type(segmenter).__name__} to ONNX: {text}; seggen predict "
             "and the folder itself work without it"
         ) from error
-    labels = {str(k): v for k, v in segmenter.id2label.items()}
-    program.model.metadata_props["id2label"] = json.dumps(labels)
-    with written_whole(out) as file:
-        program.save(str(file), external_data=False)
-    difference = _difference(out, images.numpy(), expected)
-    if difference > _LARGEST_DIFFERENCE:
-        raise FoundationError(
-            f"{out} differs from the segmenter by {difference:.2g} of the largest score; don't use "
-            "it, and report it with the versions of torch and onnxruntime"
-        )
-    return difference
 
 
 def _check_packages() -> None:

@@ -101,6 +101,17 @@ def read_image(path: Path) -> np.ndarray:
         return np.array(to_rgb(ImageOps.exif_transpose(image), path=path))
 
 
+def count_frames(path: Path, *, every: int) -> int | None:
+    """Return how many frames `read_frames` yields, as the file says; None where it doesn't say."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return -(-container.streams.video[0].frames // every) or None
+    except (av.FFmpegError, IndexError):
+        return None  # `read_frames` says what is wrong
+
+
 def read_frames(path: Path, *, every: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, frame) of a video, each `every`-th frame: uint8 [H, W, 3].
 

@@ -19,7 +19,13 @@ from seggen_core.project.runtime import limit_threads, pick_device
 from seggen_core.segmentation.input_size import InputSize
 from seggen_core.segmentation.model_task import TASK_FILE, ModelTask
 from seggen_core.segmentation.models import load_segmenter
-from seggen_core.segmentation.pictures import Picture, find_pictures, read_frames, read_image
+from seggen_core.segmentation.pictures import (
+    Picture,
+    count_frames,
+    find_pictures,
+    read_frames,
+    read_image,
+)
 from seggen_core.segmentation.predict import predict_image
 from seggen_core.segmentation.predict_segments import predict_sample
 from seggen_core.segmentation.prediction_folder import PredictionFolder
@@ -202,7 +208,15 @@ def _images(
             yield picture.name, read_image(picture.path)
         result.names.append(picture.name)
         return
-    for number, frame in read_frames(picture.path, every=every):
+    frames = tqdm(
+        read_frames(picture.path, every=every),
+        desc=picture.name,
+        total=count_frames(picture.path, every=every),
+        unit="frame",
+        leave=False,
+        disable=None,
+    )
+    for number, frame in frames:
         name = f"{picture.name}/frame_{number:06d}"
         if not target.has(name):
             yield name, frame

@@ -323,6 +323,7 @@ def _cut_masks(
     settings: DiffuMaskConfig,
 ) -> DiffuMasks:
     """Return the masks of all candidates, `batch_size` of them at a time."""
+    batches = torch.arange(len(images)).split(settings.batch_size)
     parts = [
         diffumask_masks(
             upsample(scores[batch], images.shape[-1]),
@@ -334,7 +335,7 @@ def _cut_masks(
             affinity_net=network,
             refine=settings.pamr,
         )
-        for batch in torch.arange(len(images)).split(settings.batch_size)
+        for batch in tqdm(batches, desc="cut masks", unit="batch", disable=None)
     ]
     return DiffuMasks(
         binary=torch.cat([part.binary for part in parts]),

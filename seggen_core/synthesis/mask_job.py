@@ -171,4 +171,5 @@ def _masked_images(
         assert isinstance(config, DiffuMaskConfig)
         prompts = [request.prompt for request in requests]
         masked = diffumask_images(kept_all, prompts, config=config, device=device)
-        yield from zip(requests, masked, strict=True)
+        pairs = zip(requests, masked, strict=True)
+        yield from tqdm(pairs, desc="write", total=len(masked), unit="image", disable=None)

@@ -18,7 +18,8 @@ from seggen_core.attention.masks import mask_iou
 from seggen_core.config.attention import NoiseLearningConfig
 from seggen_core.errors import AttentionError
 from seggen_core.project.rng import numpy_rng, seeded_torch
-from seggen_core.training.loop import LoopSettings, Training, train
+from seggen_core.tracking.steps import shown_steps
+from seggen_core.training.loop import LoopSettings, OnStep, Training, train
 from seggen_core.training.schedule import polynomial
 
 
@@ -66,15 +67,20 @@ def cross_validated_confidence(
     """
     confidence = torch.ones(len(images), device=images.device)
     folds = deal_folds(len(images), num_folds=config.num_folds, name=name)
-    for fold, held_out in enumerate(folds):
-        seen = sorted(set(range(len(images))) - set(held_out))
-        if not held_out or not seen:
-            continue
-        predictor = _train(images[seen], masks[seen], config=config, name=(*name, "fold", fold))
-        with torch.no_grad():
-            batches = torch.tensor(held_out).split(config.batch_size)
-            predicted = torch.cat([predictor(images[b].float() / 255) >= 0 for b in batches])
-        confidence[held_out] = mask_iou(predicted, masks[held_out])
+    num_steps = config.num_steps * len(folds)
+    with shown_steps(total=num_steps, description="noise learning") as on_step:
+        for fold, held_out in enumerate(folds):
+            seen = sorted(set(range(len(images))) - set(held_out))
+            if not held_out or not seen:
+                continue
+            streams = (*name, "fold", fold)
+            predictor = _train(
+                images[seen], masks[seen], config=config, name=streams, on_step=on_step
+            )
+            with torch.no_grad():
+                batches = torch.tensor(held_out).split(config.batch_size)
+                predicted = torch.cat([predictor(images[b].float() / 255) >= 0 for b in batches])
+            confidence[held_out] = mask_iou(predicted, masks[held_out])
     return confidence
 
 
@@ -84,6 +90,7 @@ def _train(
     *,
     config: NoiseLearningConfig,
     name: tuple[str | int, ...],
+    on_step: OnStep,
 ) -> MaskPredictor:
     with seeded_torch(*name, "weights"):
         predictor = MaskPredictor(image_size=images.shape[-1], channels=config.channels)
@@ -104,7 +111,7 @@ def _train(
         error=AttentionError,
         advice="lower diffumask.noise_learning.learning_rate",
     )
-    train(training, LoopSettings(num_steps=config.num_steps))
+    train(training, LoopSettings(num_steps=config.num_steps), on_step=on_step)
     return predictor
 
 

@@ -1,4 +1,7 @@
-"""Shows the steps of a training: a progress bar, and the metrics of each tenth step."""
+"""Shows the steps of a training: a progress bar, and the metrics of each tenth step.
+
+Bars are drawn on a terminal alone.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +11,24 @@ from tqdm import tqdm
 from seggen_core.tracking.run import StageRun
 
 LOG_EVERY = 10
+
+
+@contextmanager
+def shown_steps(*, total: int, description: str) -> Iterator[Callable[..., None]]:
+    """Yield a function to call after every step, with whatever arguments; it logs nothing.
+
+    It is for the small trainings within a stage or command. Several in turn may share one bar.
+
+    Args:
+        total: number of steps of all of them.
+        description: label of the progress bar.
+    """
+    with tqdm(total=total, desc=description, unit="step", disable=None) as bar:
+
+        def on_step(*_: object) -> None:
+            bar.update()
+
+        yield on_step
 
 
 @contextmanager

@@ -134,7 +134,12 @@ def test_pictures_of_other_formats_are_named(
     assert "notes.txt" not in caplog.text
 
 
-def test_frames_of_a_video(model: Path, tmp_path: Path) -> None:
+def test_frames_of_a_video(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     av = pytest.importorskip("av")
     with av.open(str(tmp_path / "v.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=5)
@@ -147,7 +152,9 @@ def test_frames_of_a_video(model: Path, tmp_path: Path) -> None:
             container.mux(packet)
     out = tmp_path / "out"
     command = ["predict", str(tmp_path / "v.mp4"), "--model", str(model), "--out", str(out)]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert main([*command, "--every", "2", "--no-overlays"]) == 0
+    assert "0/3" in capsys.readouterr().err, "a bar of frames"
     assert list(masks(out)) == [f"v/frame_{k:06d}" for k in (0, 2, 4)]
     assert not (out / "overlays").exists()
     (tmp_path / "v.mp4").write_bytes(b"no video")
