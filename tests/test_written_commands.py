@@ -31,6 +31,11 @@ COMMAND = re.compile(
     r"(?=$|`|;|,| \(|\)|\n| && |(?<=\w)\. |(?<=\w)\.$)"
 )
 """A command in a message: behind a colon or in backticks, to the end of the clause."""
+PLACEHOLDER = re.compile(
+    r"(?:seggen|dvc|git|make|pip) (?:\S+ )*<[a-z][\w ]*>|\A<[a-z]+(?: [a-z]+)+>\Z"
+)
+"""A command with a place to fill in, or such a place alone, for a message to put into a command."""
+IS_PAGE = {"seggen_core/tracking/describe.py"}
 IS_PROSE = {"make it with", "make more"}
 
 
@@ -96,6 +101,19 @@ def test_remedies_are_understood(module: str, command: str) -> None:
         if words[:2] == ["dvc", "repro"]:
             named = [w.partition("@")[0] for w in words[2:] if not w.startswith("-")]
             assert set(named) <= {"X", *STAGES}, f"{module}: {command}"
+
+
+def test_messages_have_no_placeholders() -> None:
+    """What a message says to run, runs as it stands; pages may leave a place to fill in."""
+    found = [
+        (name(path), message)
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if name(path) not in IS_PAGE
+        for message in texts(ast.parse(path.read_text(encoding="utf-8")))
+        if PLACEHOLDER.search(message)
+    ]
+    assert not found
 
 
 def test_there_are_remedies_to_check() -> None:

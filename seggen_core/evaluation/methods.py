@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from seggen_core.config import SegGenConfig
 from seggen_core.errors import ConfigError, SampleStoreError
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.store.format import method_stage
 from seggen_core.store.reader import SampleStore, open_partitions
 from seggen_core.taxonomy import Taxonomy
 
@@ -36,7 +37,8 @@ class MethodSamples:
         stores = {store.folder.name: store for store in partitions if len(store)}
         if not stores:
             raise SampleStoreError(
-                f"{folder} holds no sample in any class partition; run: dvc repro {method}"
+                f"{folder} holds no sample in any class partition; "
+                f"run: dvc repro {method_stage(method)}"
             )
         return cls(method, stores)
 

@@ -20,7 +20,7 @@ from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, SampleStoreError
 from seggen_core.exports.sample import ExportSample
 from seggen_core.project.paths import ProjectPaths
-from seggen_core.store.format import MANIFEST, QUALITY_PREFIX, remake_command
+from seggen_core.store.format import MANIFEST, QUALITY_PREFIX, remedy
 from seggen_core.store.reader import SampleStore, open_partitions
 from seggen_core.taxonomy import Taxonomy
 
@@ -257,14 +257,14 @@ def _shared_classes(stores: Sequence[SampleStore], *, paths: ProjectPaths) -> li
             if not paths.taxonomy.is_file():
                 raise SampleStoreError(
                     f"{store.folder / MANIFEST} names no classes, and there is no "
-                    f"{paths.taxonomy}; run: {remake_command(store.folder)}"
+                    f"{paths.taxonomy}; {remedy(store.folder)}"
                 )
             taxonomy = Taxonomy.read(paths.taxonomy)
             wanted = store.manifest.get("taxonomy", taxonomy.digest)
             if taxonomy.digest != wanted or len(taxonomy) != store.manifest["store"]["num_classes"]:
                 raise SampleStoreError(
                     f"{store.folder} shows other classes than {paths.taxonomy}; "
-                    f"run: {remake_command(store.folder)}"
+                    f"{remedy(store.folder)}"
                 )
             palette = class_palette(len(taxonomy)).tolist()
             rows = [r | {"color": c} for r, c in zip(taxonomy.to_json(), palette, strict=True)]

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from seggen_core.config.segmentation import SYNTHESIS_METHODS
 from seggen_core.errors import SampleStoreError
 from seggen_core.project.artefacts import MAX_JSON_BYTES, parse_typed, read_regular
 from seggen_core.taxonomy import IGNORE_INDEX
@@ -303,17 +304,40 @@ def open_picture(data: bytes, *, mode: str) -> Image.Image:
     return picture
 
 
-def remake_command(folder: Path) -> str:
-    """Return the command that makes the store in `folder` again, by its place in the project."""
-    *_, above, parent, name = ("", "", *folder.absolute().parts)
-    stage = (
-        f"{parent}@{name}"
-        if above == "synthetic"
-        else "dataset"
-        if parent == "real"
-        else "<stage that writes this folder>"
+def method_stage(name: str) -> str:
+    """Return what `dvc repro` takes for all partitions of a synthetic method or mask recipe."""
+    return name if name in SYNTHESIS_METHODS else f"mask_recipe@{name}"
+
+
+def remedy(folder: Path) -> str:
+    """Return what brings the store in `folder` back, by its place in the project."""
+    stage = _stage_of(folder)
+    if stage is None:
+        return "no stage of a project writes this folder; copy it again from where it was made"
+    return f"run: dvc repro -f -s {stage}" if folder.exists() else f"run: dvc repro {stage}"
+
+
+def _stage_of(folder: Path) -> str | None:
+    """Return the stage that writes a folder; None where no stage of a project does."""
+    *_, data, above, parent, name = ("", "", "", *folder.absolute().parts)
+    if (data, above) == ("data", "synthetic"):
+        return f"{parent}@{name}" if parent in SYNTHESIS_METHODS else method_stage(parent)
+    return "dataset" if (above, parent) == ("data", "real") else None
+
+
+def _not_a_store(folder: Path) -> SampleStoreError:
+    """Return the error for a folder without a manifest."""
+    if (folder / ROWS).exists():
+        return SampleStoreError(f"{folder} isn't finished; {remedy(folder)}")
+    stores = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    advice = (
+        f"those in it are: {', '.join(path.name for path in stores)}"
+        if stores
+        else remedy(folder)
+        if _stage_of(folder)
+        else "expected the folder of a split or class, such as data/real/train"
     )
-    return f"dvc repro -f -s {stage}"
+    return SampleStoreError(f"{folder} is no sample store: it has no {MANIFEST}; {advice}")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -324,25 +348,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.exists():
-        state = (
-            "isn't finished"
-            if (folder / ROWS).exists()
-            else f"is no sample store: it has no {MANIFEST}"
-        )
-        raise SampleStoreError(f"{folder} {state}; run: {remake_command(folder)}")
+        raise _not_a_store(folder)
     try:
         read = parse_typed(read_regular(path, max_bytes=MAX_JSON_BYTES), _Manifest)
         manifest: dict[str, Any] = read.model_dump(exclude_unset=True)
         missing = _STORE_SECTION - set(manifest["store"])
     except (OSError, ValueError) as error:
-        raise SampleStoreError(
-            f"{path} can't be read ({error}); run: {remake_command(folder)}"
-        ) from error
+        raise SampleStoreError(f"{path} can't be read ({error}); {remedy(folder)}") from error
     version = manifest["store"].get("format_version")
     if missing or version != FORMAT_VERSION:
         raise SampleStoreError(
             f"{path} lacks {sorted(missing)} and has format version {version}, "
-            f"expected {FORMAT_VERSION}; run: {remake_command(folder)}"
+            f"expected {FORMAT_VERSION}; {remedy(folder)}"
         )
     return manifest
 
@@ -356,6 +373,4 @@ def read_index(folder: Path) -> pa.Table:
         return pq.ParquetFile(path, page_checksum_verification=True).read()
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())  # Arrow writes several lines
-        raise SampleStoreError(
-            f"{path} can't be read ({reason}); run: {remake_command(folder)}"
-        ) from error
+        raise SampleStoreError(f"{path} can't be read ({reason}); {remedy(folder)}") from error

@@ -28,10 +28,11 @@ from seggen_core.store.format import (
     Sample,
     decode_picture,
     member_name,
+    method_stage,
     open_picture,
     read_index,
     read_manifest,
-    remake_command,
+    remedy,
 )
 from seggen_core.store.writer import SampleStoreWriter
 from seggen_core.taxonomy import Taxonomy
@@ -70,13 +71,11 @@ class SampleStore:
         for name, size in self.manifest["store"]["shards"].items():
             path = self.folder / name
             if not path.exists():
-                raise SampleStoreError(
-                    f"shard {path} is missing; run: {remake_command(self.folder)}"
-                )
+                raise SampleStoreError(f"shard {path} is missing; {remedy(self.folder)}")
             if path.stat().st_size != size:
                 raise SampleStoreError(
                     f"shard {path} has {path.stat().st_size} bytes, the manifest says {size}; "
-                    f"run: {remake_command(self.folder)}"
+                    f"{remedy(self.folder)}"
                 )
 
     def __reduce__(self) -> tuple[type["SampleStore"], tuple[Path]]:
@@ -109,7 +108,7 @@ class SampleStore:
             raise SampleStoreError(
                 f"{self.folder / INDEX} disagrees with the manifest: {len(table)} samples "
                 f"(expected {store['num_samples']}), missing columns {sorted(missing)}, "
-                f"unknown shards {sorted(unknown)}; run: {remake_command(self.folder)}"
+                f"unknown shards {sorted(unknown)}; {remedy(self.folder)}"
             )
         self._check_types(table)
         index = table.to_pandas()
@@ -143,7 +142,7 @@ class SampleStore:
         if wrong:
             raise SampleStoreError(
                 f"{self.folder / INDEX} holds other values than a store in {', '.join(wrong)}; "
-                f"run: {remake_command(self.folder)}"
+                f"{remedy(self.folder)}"
             )
 
     def __len__(self) -> int:
@@ -309,7 +308,7 @@ class SampleStore:
         )
         return SampleStoreError(
             f"{name} in shard {self.folder / self._shards[position]} {reason}; "
-            f"run: {remake_command(self.folder)}"
+            f"{remedy(self.folder)}"
         )
 
 
@@ -336,7 +335,8 @@ def open_partitions(
     if classes is not None:
         partitions = _listed_partitions(folder, partitions, classes=classes)
     if not partitions:
-        raise SampleStoreError(f"{folder} holds no class partition; run: dvc repro {folder.name}")
+        stage = method_stage(folder.name)
+        raise SampleStoreError(f"{folder} holds no class partition; run: dvc repro {stage}")
     stores = [SampleStore(path) for path in partitions]
     if taxonomy is not None:
         wanted = taxonomy.digest
@@ -358,7 +358,8 @@ def _listed_partitions(
     if missing and len(missing) < len(classes):
         raise SampleStoreError(
             f"{folder} lacks {len(missing)} of the {len(classes)} partitions that `classes` in "
-            f"params.yaml lists: {', '.join(missing[:5])}; run: dvc repro {folder.name}"
+            f"params.yaml lists: {', '.join(missing[:5])}; "
+            f"run: dvc repro {method_stage(folder.name)}"
         )
     unlisted = [path.name for path in partitions if path.name not in classes]
     if unlisted:

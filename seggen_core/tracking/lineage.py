@@ -64,7 +64,9 @@ class Lineage:
         rows = self.source_rows(stage)
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines = [f"{n:<{widths[0]}}  {p:<{widths[1]}}  {md5}" for n, p, md5 in rows]
-        return "\n".join([*self._head(), *lines, "", "Where the files are: seggen lineage <md5>"])
+        return "\n".join(
+            [*self._head(), *lines, "", f"Where its files are: seggen lineage {rows[-1][2]}"]
+        )
 
     def places(self, target: str) -> str:
         """Return where the files of an md5 or a path are, and how to get them.
@@ -76,9 +78,11 @@ class Lineage:
         if match is None:
             found = self.lock.find(Path(target).as_posix())
             if not found:
+                arms = [name for name in self.stages if name.startswith("evaluate@")]
+                example = (arms or list(self.stages))[-1].removeprefix("evaluate@")
                 raise ConfigError(
-                    f"dvc.lock knows no arm, stage, md5 or path {target!r}; `seggen lineage <arm>` "
-                    "lists the md5s of an arm"
+                    f"dvc.lock knows no arm, stage, md5 or path {target!r}; for the md5s of what "
+                    f"has run, run: seggen lineage {example}"
                 )
             return "\n\n".join(self._place(path, md5) for path, md5 in found.items())
         digest = match[1]

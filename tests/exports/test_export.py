@@ -57,7 +57,7 @@ def test_sources(sources: list[str], counts: dict[str, int], paths: ProjectPaths
     [
         ("masksin", "did you mean masksyn?"),
         ("real/trai", "did you mean real/train?"),
-        ("masksyn/dog", "dvc repro -f -s masksyn@dog"),
+        ("masksyn/dog", "run: dvc repro masksyn@dog"),
         ("imgsyn", "dvc repro imgsyn"),
         ("masksyn/sky", "there is no sample to export"),
         ("/nowhere", "there are: real/train, real/val, real/test, masksyn, seediff"),

@@ -328,8 +328,33 @@ def test_oversized_pictures_arent_decoded(finished: Path, monkeypatch: pytest.Mo
 
 
 def test_real_splits_are_remade_by_the_dataset_stage(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "real" / "val"
+    with pytest.raises(SampleStoreError, match=r"run: dvc repro dataset$"):
+        SampleStore(folder)
+    folder.mkdir(parents=True)
     with pytest.raises(SampleStoreError, match=r"run: dvc repro -f -s dataset$"):
-        SampleStore(tmp_path / "data" / "real" / "val")
+        SampleStore(folder)
+
+
+@pytest.mark.parametrize(
+    "folder, advice",
+    [
+        ("data/synthetic/masksyn/car", "run: dvc repro masksyn@car"),
+        ("data/synthetic/sharp/car", "run: dvc repro mask_recipe@sharp"),
+        ("photos/car", "expected the folder of a split or class, such as data/real/train"),
+        ("above", "those in it are: car, sky"),
+    ],
+)
+def test_a_folder_that_is_no_store_gets_advice_that_can_be_followed(
+    tmp_path: Path, folder: str, advice: str
+) -> None:
+    for name in ("car", "sky"):
+        (tmp_path / "above" / name).mkdir(parents=True)
+        (tmp_path / "above" / name / "manifest.json").touch()
+    with pytest.raises(SampleStoreError, match=rf"is no sample store: .*; {advice}$"):
+        SampleStore(tmp_path / folder)
+    with pytest.raises(SampleStoreError, match="no stage of a project writes this folder; copy it"):
+        SampleStore(tmp_path / "above" / "car")
 
 
 # Bad samples

@@ -138,7 +138,7 @@ def test_an_unfinished_store_is_no_store_and_is_begun_anew(
         for index in range(num_samples):
             writer.add(make_sample(index))
     (tmp_path / "index.parquet.tmp").write_bytes(b"half")
-    with pytest.raises(SampleStoreError, match=r"isn't finished; run: dvc repro"):
+    with pytest.raises(SampleStoreError, match=r"isn't finished; no stage"):
         SampleStore(tmp_path)
     write_store(tmp_path)
     assert contents(tmp_path) == contents(finished)
