@@ -17,6 +17,8 @@ comes back if one of its class overlaps it with an IoU above a half.
 import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from diffusers import AutoencoderKL
 from seggen_core.colors.code import ColorCode
 from seggen_core.colors.panoptic import PanopticMap
 from seggen_core.generators.pixels import to_pixels
+from seggen_core.metrics.panoptic import count_panoptic, panoptic_quality
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore, open_partitions
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
@@ -124,8 +127,23 @@ def class_rows(
             yield f"| {one.name} | {' | '.join(cells)} |"
 
 
+def quality(truth: list[PanopticMap], read: list[PanopticMap], *, is_thing: np.ndarray) -> str:
+    """Return PQ (things / stuff) and mIoU of maps that were read back; `is_thing` is bool [C]."""
+    pairs = list(zip(read, truth, strict=True))
+    counts = reduce(add, (count_panoptic(r, truth=t, num_classes=len(is_thing)) for r, t in pairs))
+    pq, things, stuff = (
+        panoptic_quality(counts, classes=c).pq for c in (None, is_thing, ~is_thing)
+    )
+    ours, theirs = (np.stack([m.segmentation_map for m in maps]) for maps in (read, truth))
+    ious = [
+        ((ours == c) & (theirs == c)).sum() / ((ours == c) | (theirs == c)).sum()
+        for c in range(len(is_thing))
+    ]
+    return f"PQ {pq:.1f} ({things:.1f} / {stuff:.1f}), mIoU {100 * np.mean(ious):.1f}"
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--root", type=Path, default=Path(), help="a project that has run `dataset`"
@@ -152,10 +170,12 @@ def main() -> None:
     maps = read_maps([SampleStore(paths.real("val"))])
     color_maps, real = painted(maps), things(maps)
     sent = np.concatenate([through(vae, batch) for batch in np.array_split(color_maps, 8)])
+    sent_maps = read_back(sent, code=code)
+    through_vae = quality(maps, sent_maps, is_thing=code.things)
     ways = {
         "real": (real, None),
         "real, painted and read": (things(read_back(color_maps, code=code)), real),
-        "real, through the autoencoder": (things(read_back(sent, code=code)), real),
+        "real, through the autoencoder": (things(sent_maps), real),
     }
     drawn = None
     if paths.synthetic("masksyn").is_dir():
@@ -169,6 +189,7 @@ def main() -> None:
         print(row(name, read, back))
     read = ways["real, through the autoencoder"][0]
     back = [found(*pair) for pair in zip(real, read, strict=True)]
+    print(f"\nreal, through the autoencoder: {through_vae}")
     print("\n| class | real: an image | median area | drawn: an image | median area | come back |")
     print("|---|---:|---:|---:|---:|---:|")
     print("\n".join(class_rows(taxonomy, real=real, drawn=drawn or [], came_back=back)))
