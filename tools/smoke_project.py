@@ -63,6 +63,7 @@ def smoke_params() -> dict[str, Any]:
         "noise_learning": {"num_folds": 2, "num_steps": 2},
     }
     params["train_seg"]["common"] |= {"num_steps": 2, "batch_size": 4, "validate_every": 1}
+    params["train_seg"]["mask2former"]["overrides"] = {}
     params["variants"] = {name: params["variants"][name] for name in VARIANTS}
     # Two steps teach nothing: every check runs, and none may ask for quality.
     params["checks"] |= {
@@ -71,6 +72,7 @@ def smoke_params() -> dict[str, Any]:
         "min_class_share": 0,
         "max_class_share": 1,
         "min_val_miou": 0,
+        "min_val_pq": 0,
         "min_judge_miou": 0,
         "overrides": {},
     }
