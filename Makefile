@@ -10,8 +10,8 @@ SHELL := bash
 VENV := .venv
 STAMP := $(VENV)/.seggen-installed
 SAY_READY = echo "Ready. Put seggen, dvc and dg on the PATH of this shell: source $(VENV)/bin/activate"
-# `make setup TORCH=cpu` installs torch's build for CPUs: from PyTorch's own index, or from TORCH_INDEX.
-# It leaves out what only production and development need; DEV=1 adds the latter.
+# `make setup TORCH=cpu` installs torch's build for CPUs: from PyTorch's own index, or from
+# TORCH_INDEX. It leaves out what only production and development need; DEV=1 adds the latter.
 TORCH ?=
 TORCH_INDEX ?=
 DEV ?=
@@ -20,11 +20,13 @@ DAGSTER_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 # Stages of one pool (dvc.yaml: meta.dagster.pool) that Dagster runs at a time.
 GPU_SLOTS ?= 1
-# Other addresses that browsers find Dagster or MLflow at, such as http://localhost:8080 through an SSH tunnel.
+# Other addresses that browsers find Dagster or MLflow at, such as http://localhost:8080 through an
+# SSH tunnel.
 ORIGINS ?=
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# One thread a process: stages and tests run side by side, and small tensors gain nothing from a second thread.
+# One thread a process: stages and tests run side by side, and small tensors gain nothing from a
+# second thread.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 # No tool reports home.
@@ -69,13 +71,15 @@ $(STAMP): requirements.lock pyproject.toml
 			$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
 		fi
 	fi
-	# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set (many containers do), every process would compile what it imports.
+	# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set (many containers do), every process
+	# would compile what it imports.
 	$(INSTALL)
 	touch $@
 
 demo: setup ## Run the whole pipeline (2 stages at a time; JOBS=4 for 4) and print the ablation table
-	@git rev-parse --git-dir >/dev/null 2>&1 || git init --quiet  # DVC wants git; a downloaded archive has none
-	# Stages write what they track to the disk; one process sends it to MLflow, and ends with the last of it.
+	@git rev-parse --git-dir >/dev/null 2>&1 || git init --quiet  # an archive has none, and DVC wants it
+	# Stages write what they track to the disk; one process sends it to MLflow, and ends with the
+	# last of it.
 	python -m seggen_core track --follow & follower=$$!
 	trap 'kill $$follower 2>/dev/null || true' EXIT
 	status=0
@@ -109,18 +113,21 @@ format: setup ## Put the code into shape
 	ruff check --fix
 	ruff format
 
-ui: setup ## Start Dagster on http://127.0.0.1:3000 (DAGSTER_PORT) and MLflow on :5000 (MLFLOW_PORT); Ctrl-C stops both
+ui: setup ## Start Dagster on 127.0.0.1:3000 (DAGSTER_PORT) and MLflow on :5000 (MLFLOW_PORT)
 	@git rev-parse --git-dir >/dev/null 2>&1 || git init --quiet
-	exec python -m dagster_project.ui --dagster-port $(DAGSTER_PORT) --mlflow-port $(MLFLOW_PORT) --gpu-slots $(GPU_SLOTS) $(addprefix --origin ,$(ORIGINS))
+	exec python -m dagster_project.ui --dagster-port $(DAGSTER_PORT) --mlflow-port $(MLFLOW_PORT) \
+		--gpu-slots $(GPU_SLOTS) $(addprefix --origin ,$(ORIGINS))
 
 pages: setup ## Write the documentation site to build/site; a broken link fails
 	python -m tools.site
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-lock: ## Resolve requirements.lock anew, keeping the versions that still fit
-	uv pip compile pyproject.toml --extra pipeline --extra production --extra video --extra onnx --group dev --universal --python-version 3.11 --quiet \
+lock: ## Resolve requirements.lock again, keeping the versions that still fit
+	uv pip compile pyproject.toml --extra pipeline --extra production --extra video --extra onnx \
+		--group dev --universal --python-version 3.11 --quiet \
 		--generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
 
 clean: ## Remove the environment and the caches of the tools; data, runs and unfinished work stay
-	rm -rf $(VENV) .coverage* build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .coverage* build dist *.egg-info
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

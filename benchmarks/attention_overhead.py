@@ -61,8 +61,8 @@ WAYS = ("plain", "capture", "store")
 class StoringProcessor:
     """Explicit attention that keeps every map: the implementation to be better than."""
 
-    def __init__(self, kept: list[torch.Tensor]) -> None:
-        self.kept = kept
+    def __init__(self, stored: list[torch.Tensor]) -> None:
+        self.stored = stored
 
     def __call__(
         self,
@@ -82,20 +82,20 @@ class StoringProcessor:
             )
         )
         probabilities = (torch.bmm(query, key.transpose(1, 2)) * attn.scale).softmax(dim=-1)
-        self.kept.append(probabilities.chunk(2)[1].clone())  # [B * h, N, M]
+        self.stored.append(probabilities.chunk(2)[1].clone())  # [B * h, N, M]
         output = attn.batch_to_head_dim(torch.bmm(probabilities, value))
         return attn.to_out[1](attn.to_out[0](output))
 
 
 def average_by_shape(
-    kept: list[torch.Tensor], *, images: int
+    stored: list[torch.Tensor], *, images: int
 ) -> dict[tuple[int, ...], torch.Tensor]:
     """Return the mean over heads, layers and steps of all maps of one shape (equation 5).
 
     Each is divided by its maximum first.
     """
     groups: dict[tuple[int, ...], list[torch.Tensor]] = {}
-    for maps in kept:
+    for maps in stored:
         mean = maps.unflatten(0, (images, -1)).mean(1)
         groups.setdefault(tuple(maps.shape[1:]), []).append(mean / mean.amax((1, 2), keepdim=True))
     return {shape: sum(maps) / len(maps) for shape, maps in groups.items()}
@@ -164,10 +164,10 @@ def denoise(unet: Any, *, way: str, steps: int, images: int) -> torch.Tensor:
             recorder.cross_map(resolution)
             recorder.self_map(resolution)
         return output
-    kept: list[torch.Tensor] = []
-    unet.set_attn_processor(StoringProcessor(kept))
+    stored: list[torch.Tensor] = []
+    unet.set_attn_processor(StoringProcessor(stored))
     output = run()
-    average_by_shape(kept, images=images)
+    average_by_shape(stored, images=images)
     return output
 
 

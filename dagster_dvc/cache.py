@@ -1,7 +1,7 @@
 """Brings DVC's cache back from the project's folders where somebody has deleted it.
 
-DVC calls a result changed that isn't in its cache, and `dvc repro` makes it anew, however long that
-takes, although it lies there as dvc.lock describes it.
+DVC calls a result changed that isn't in its cache, and `dvc repro` makes it again, however long
+that takes, although it lies there as dvc.lock describes it.
 """
 
 from collections.abc import Callable, Collection, Mapping

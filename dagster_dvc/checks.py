@@ -42,13 +42,13 @@ def evaluate_stage(
     if not all((dvc.root / out).exists() for out in node.outs):
         return {}
     outcomes: dict[str, CheckOutcome] = {}
-    kept = {check.name for check in checks if check.evaluate is None}
-    if kept:
-        found = book.look(dvc.root, node)
-        outcomes |= {name: outcome for name, outcome in found.items() if name in kept}
-    own = [check for check in checks if check.evaluate is not None]
-    locked = read_lock(dvc.root, only={node.name}).get(node.name) if own else None
-    for check in own:
+    booked = {check.name for check in checks if check.evaluate is None}
+    if booked:
+        recorded = book.look(dvc.root, node)
+        outcomes |= {name: outcome for name, outcome in recorded.items() if name in booked}
+    evaluated = [check for check in checks if check.evaluate is not None]
+    locked = read_lock(dvc.root, only={node.name}).get(node.name) if evaluated else None
+    for check in evaluated:
         assert check.evaluate is not None
         outcome = outcomes[check.name] = check.evaluate(dvc.root, node)
         if check.blocking and locked is not None:
@@ -64,12 +64,12 @@ def failed_inputs(blueprint: Blueprint, node: StageNode, *, dvc: DvcProject) -> 
     lines = dvc.verdicts().failed_inputs(manifest, node, root=dvc.root, checks=blocking)
     for name in manifest.visible_upstream(node.name):
         checks = blueprint.checks_of(manifest.stages[name].group).values()
-        kept = {check.name for check in checks if check.blocking and check.evaluate is None}
-        if kept:
+        booked = {check.name for check in checks if check.blocking and check.evaluate is None}
+        if booked:
             lines += [
                 f"check {check} of {name} failed: {outcome.description}"
                 for check, outcome in blueprint.book.recall(dvc.root, manifest.stages[name]).items()
-                if check in kept and outcome.is_error
+                if check in booked and outcome.is_error
             ]
     return lines
 
@@ -111,7 +111,7 @@ def group_outcomes(
     """
     stages = blueprint.manifest.stages
     names = blueprint.manifest.groups[group]
-    found = {
+    by_stage = {
         name: fresh[name]
         if name in fresh
         else known_outcomes(blueprint, stages[name], dvc=dvc, locked=lock.get(name))
@@ -119,9 +119,9 @@ def group_outcomes(
     }
     summaries = {}
     for check in blueprint.checks_of(group):
-        outcomes = {n: by_check[check] for n, by_check in found.items() if check in by_check}
+        outcomes = {n: by_check[check] for n, by_check in by_stage.items() if check in by_check}
         if outcomes:
-            summaries[check] = summarize(outcomes, total=len(names), own=fresh or names)
+            summaries[check] = summarize(outcomes, total=len(names), asked=fresh or names)
     return summaries
 
 
@@ -129,7 +129,7 @@ def summarize(
     outcomes: Mapping[str, CheckOutcome],
     *,
     total: int,
-    own: Collection[str],
+    asked: Collection[str],
     words: tuple[str, str] = ("pass", "fail"),
 ) -> CheckOutcome:
     """One outcome for what a check says of the stages of a group, by their names.
@@ -137,7 +137,7 @@ def summarize(
     Args:
         outcomes: of each stage of which anything is known.
         total: how many stages there are.
-        own: stages whose failures count as errors: those that a run is about. A run that made a
+        asked: stages whose failures count as errors: those that a run is about. A run that made a
             sound partition doesn't fail because of another one, of which it warns.
         words: what partitions do that pass, and that fail.
     """
@@ -146,7 +146,7 @@ def summarize(
     if total == 1:
         return next(iter(outcomes.values()))
     failed = {name: outcome for name, outcome in outcomes.items() if not outcome.passed}
-    errors = [name for name, outcome in failed.items() if outcome.is_error and name in own]
+    errors = [name for name, outcome in failed.items() if outcome.is_error and name in asked]
     order = sorted(outcomes, key=lambda name: (name not in errors, name not in failed))
     rows = [
         dg.TableRecord(
@@ -200,17 +200,17 @@ def group_status(
     *,
     changed: Mapping[str, Sequence[Any]],
     lock: Mapping[str, LockedStage],
-    own: Collection[str] | None = None,
+    asked: Collection[str] | None = None,
 ) -> CheckOutcome:
-    """What DVC says of all stages of a group, which `lock` has; `summarize` explains `own`."""
+    """What DVC says of all stages of a group, which `lock` has; `summarize` explains `asked`."""
     names = manifest.groups[group]
     outcomes = {
         name: dvc_status_outcome(manifest, name, changed=changed, has_run=name in lock)
         for name in names
     }
-    own = names if own is None else own
+    asked = names if asked is None else asked
     words = ("are up to date", "are changed")
-    return summarize(outcomes, total=len(names), own=own, words=words)
+    return summarize(outcomes, total=len(names), asked=asked, words=words)
 
 
 def dvc_status_outcome(
@@ -274,13 +274,13 @@ def _build_checks(blueprint: Blueprint, group: str) -> dg.AssetChecksDefinition:
         lock = read_lock(dvc.root, only=blueprint.manifest.groups[group])
         outcomes = group_outcomes(blueprint, group, dvc=dvc, lock=lock, fresh=fresh)
         outcomes = {
-            check.name: outcomes.get(check.name) or summarize({}, total=len(nodes), own=())
+            check.name: outcomes.get(check.name) or summarize({}, total=len(nodes), asked=())
             for check in chosen
         }
         if DVC_STATUS in selected:
             made_here = key in (run.run.asset_selection or ())
-            own = [node.name for node in wanted]
-            outcomes[DVC_STATUS] = _look_at_status(group, own, dvc=dvc, made_here=made_here)
+            asked = [node.name for node in wanted]
+            outcomes[DVC_STATUS] = _look_at_status(group, asked, dvc=dvc, made_here=made_here)
         for name, outcome in outcomes.items():
             yield dg.AssetCheckResult(
                 passed=outcome.passed,
@@ -295,7 +295,7 @@ def _build_checks(blueprint: Blueprint, group: str) -> dg.AssetChecksDefinition:
 
 
 def _look_at_status(
-    group: str, own: Collection[str], *, dvc: DvcProject, made_here: bool
+    group: str, asked: Collection[str], *, dvc: DvcProject, made_here: bool
 ) -> CheckOutcome:
     current = dvc.manifest()
     # After a run that made the asset, hashing all data of the project would cost more than it
@@ -307,4 +307,4 @@ def _look_at_status(
         changed = lock_status(current, lock, root=dvc.root, only=names)
     else:
         changed = stage_changes(current, root=dvc.root)
-    return group_status(current, group, changed=changed, lock=lock, own=own)
+    return group_status(current, group, changed=changed, lock=lock, asked=asked)

@@ -211,13 +211,13 @@ class CancelledError(dg.DagsterExecutionInterruptedError, DagsterUserCodeProcess
 
     def __init__(self, message: str) -> None:
         """Take what pages show."""
-        told = SerializableErrorInfo(message, stack=[], cls_name="Cancelled")
-        DagsterUserCodeProcessError.__init__(self, message, user_code_process_error_infos=[told])
+        shown = SerializableErrorInfo(message, stack=[], cls_name="Cancelled")
+        DagsterUserCodeProcessError.__init__(self, message, user_code_process_error_infos=[shown])
 
 
-def cancelled(what: str) -> CancelledError:
+def cancelled(name: str) -> CancelledError:
     """What a cancelled run says; raise it `from None`."""
     return CancelledError(
-        f"{what} was cancelled. Its processes have ended; what was finished is kept, and "
+        f"{name} was cancelled. Its processes have ended; what was finished is kept, and "
         "materialising it again, or `dvc repro`, goes on from there"
     )

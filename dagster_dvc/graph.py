@@ -13,44 +13,41 @@ from dagster_dvc.errors import UnknownStageError
 
 @dataclass(frozen=True)
 class StageNode:
-    """One stage, with every `${...}` resolved. Paths are relative to the project folder.
-
-    Attributes:
-        name: "masksyn@car".
-        group: its entry in dvc.yaml: "masksyn".
-        key: what follows the "@"; None for a stage that stands alone.
-        dimensions: the matrix values that made it ({"class": "car"}), or {"key": key} for a member
-            of a `foreach`.
-        cmd: shell commands, run one after the other.
-        template: `cmd` as dvc.yaml states it, the same for all stages of a group; `cmd` itself for
-            a stage that stands alone.
-        deps: files and folders it reads.
-        outs: files and folders it writes, metrics and plots among them.
-        metrics: those of `outs` that are DVC metrics.
-        plots: those of `outs` that are DVC plots.
-        params: {"params.yaml": {"seed": 0, "masksyn": {...}}}: the keys it depends on and their
-            values, per file. A key that the file lacks isn't there.
-        desc: its description in dvc.yaml.
-        meta: what dvc.yaml says of it below `meta`, for other tools than DVC.
-        upstream: names of the stages that write what it reads.
-        always_changed: whether DVC runs it each time.
-    """
+    """One stage, with every `${...}` resolved. Paths are relative to the project folder."""
 
     name: str
+    """"masksyn@car"."""
     group: str
+    """Its entry in dvc.yaml: "masksyn"."""
     key: str | None
+    """What follows the "@"; None for a stage that stands alone."""
     dimensions: dict[str, Any]
+    """The matrix values that made it ({"class": "car"}), or {"key": key} for a member of a
+    `foreach`."""
     cmd: tuple[str, ...]
+    """Shell commands, run one after the other."""
     template: tuple[str, ...]
+    """`cmd` as dvc.yaml states it, the same for all stages of a group; `cmd` itself for a stage
+    that stands alone."""
     deps: tuple[str, ...]
+    """Files and folders it reads."""
     outs: tuple[str, ...]
+    """Files and folders it writes, metrics and plots among them."""
     metrics: tuple[str, ...]
+    """Those of `outs` that are DVC metrics."""
     plots: tuple[str, ...]
+    """Those of `outs` that are DVC plots."""
     params: dict[str, dict[str, Any]]
+    """{"params.yaml": {"seed": 0, "masksyn": {...}}}: the keys it depends on and their values, per
+    file. A key that the file lacks isn't there."""
     desc: str | None
+    """Its description in dvc.yaml."""
     meta: dict[str, Any]
+    """What dvc.yaml says of it below `meta`, for other tools than DVC."""
     upstream: tuple[str, ...]
+    """Names of the stages that write what it reads."""
     always_changed: bool = False
+    """Whether DVC runs it each time."""
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "StageNode":

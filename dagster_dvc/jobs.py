@@ -95,7 +95,7 @@ class Pipeline:
         self._log = StageLog(context.log, with_names=True)
         env = dvc.environment(context.run_id)
         self._runner = Runner(dvc.root, env=env, say=context.log.warning)
-        self._found: dict[str, dict[str, dict[str, CheckOutcome]]] = {}
+        self._outcomes: dict[str, dict[str, dict[str, CheckOutcome]]] = {}
         """What was found, by group, stage and check."""
         self._problems: dict[str, list[str]] = {}
         """Of each stage that was looked at: a line for each blocking check that failed."""
@@ -198,10 +198,10 @@ class Pipeline:
         outcomes = evaluate_stage(
             checks.values(), dvc=self._dvc, node=node, book=self._blueprint.book
         )
-        self._found.setdefault(node.group, {})[name] = outcomes
+        self._outcomes.setdefault(node.group, {})[name] = outcomes
         lock = read_lock(self._dvc.root, only=self._blueprint.manifest.groups[node.group])
         summaries = group_outcomes(
-            self._blueprint, node.group, dvc=self._dvc, lock=lock, fresh=self._found[node.group]
+            self._blueprint, node.group, dvc=self._dvc, lock=lock, fresh=self._outcomes[node.group]
         )
         key = self._blueprint.key(node.group)
         self._events += [

@@ -195,9 +195,9 @@ class Runner:
     def _is_free(self, node: StageNode) -> bool:
         """Whether no other process is at the files of a stage."""
         if time.monotonic() - self._looked_at > LOOK_SECONDS:
-            own = {run.process.pid for run in self.running.values()}
+            started_here = {run.process.pid for run in self.running.values()}
             with hold_dvc_lock(self.root):
-                self._claims = [c for c in read_claims(self.root) if c.pid not in own]
+                self._claims = [c for c in read_claims(self.root) if c.pid not in started_here]
             self._looked_at = time.monotonic()
         claim = find_conflict(self._claims, self.root, node)
         if claim is None:

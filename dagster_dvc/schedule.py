@@ -1,4 +1,4 @@
-"""The order in which stages run, and which needn't be looked at."""
+"""Chooses the next stage to run, and skips stages whose inputs did not change."""
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field

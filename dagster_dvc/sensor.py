@@ -44,11 +44,13 @@ class Cursor:
         state: of the workspace; None where there is more to do in it.
         records: the record in dvc.lock that Dagster knows of each stage.
         verdicts: a digest of what was reported of each check of each asset.
+        runs: the newest change of a run of Dagster.
     """
 
     state: str | None = None
     records: dict[str, str] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
+    runs: str = ""
 
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
@@ -82,10 +84,11 @@ def build_outside_runs_sensor(
         context: dg.SensorEvaluationContext, dvc: dg.ResourceParam[DvcProject]
     ) -> dg.SkipReason:
         cursor = Cursor.parse(context.cursor)
+        runs = _newest_change(context.instance)
         try:
             manifest = dvc.manifest(patience=PATIENCE_SECONDS)
             state = _workspace_state(dvc.root, manifest, checks=dvc.root / dvc.checks)
-            if state == cursor.state:
+            if state == cursor.state and runs == cursor.runs:
                 return dg.SkipReason("nothing has changed")
             # Stages that were added since the definitions were loaded wait until they are loaded
             # again.
@@ -100,7 +103,10 @@ def build_outside_runs_sensor(
         except DvcBusyError as error:
             return dg.SkipReason(f"looks again later: {error}")
         num_reported, is_complete = look.report_runs(cursor.records)
+        if runs != cursor.runs:
+            look.renew(cursor.verdicts)
         look.report_checks(cursor.verdicts)
+        cursor.runs = runs
         # What a run is still at, or what didn't fit into this tick, is looked at again.
         cursor.state = state if is_complete else None
         context.update_cursor(cursor.dump())
@@ -184,6 +190,19 @@ class Look:
             records[name] = locked.digest
         return num_reported, not self._busy
 
+    def renew(self, verdicts: dict[str, str]) -> None:
+        """Forget what was reported of assets that no run is at: it is compared with what is shown.
+
+        A run that fails or is cancelled leaves the checks that it planned, and Dagster calls them
+        "Not Evaluated".
+
+        Args:
+            verdicts: what was reported, by asset and check; it is brought up to date.
+        """
+        for label in list(verdicts):
+            if not self._busy.intersection(self._manifest.groups.get(label.partition(" ")[0], ())):
+                del verdicts[label]
+
     def report_checks(self, verdicts: dict[str, str]) -> None:
         """Report each check of each asset whose result is another one than before.
 
@@ -214,7 +233,7 @@ class Look:
         )
         shown = None if record is None else record.evaluation
         return (
-            shown is not None
+            isinstance(shown, dg.AssetCheckEvaluation)  # not one that a run has only planned
             and shown.passed == outcome.passed
             and shown.severity == outcome.severity
             and shown.description == outcome.description
@@ -244,6 +263,14 @@ class Look:
                     if partition is None or self._manifest.stages[name].key in (None, partition):
                         busy.add(name)
         return busy
+
+
+def _newest_change(instance: dg.DagsterInstance) -> str:
+    """Return what distinguishes the newest change of any run from the one before."""
+    for record in instance.get_run_records(limit=1, order_by="update_timestamp"):
+        run = record.dagster_run
+        return f"{run.run_id} {run.status.value} {record.update_timestamp.isoformat()}"
+    return ""
 
 
 def _workspace_state(root: Path, manifest: DvcManifest, *, checks: Path) -> str:

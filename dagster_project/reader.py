@@ -50,8 +50,8 @@ class SegGenReader(StageReader):
         metadata: dict[str, Any] = dict(stage_times(paths, node))
         rows = None
         for folder in (root / out for out in node.outs if (root / out).is_dir()):
-            if (found := num_rows(folder)) is not None:
-                rows = (rows or 0) + found
+            if (num_in_folder := num_rows(folder)) is not None:
+                rows = (rows or 0) + num_in_folder
             if is_store(folder):
                 metadata |= store_metadata(folder, paths=paths, node=node)
             metadata |= _files_metadata(folder, has_sheet="preview" in metadata)

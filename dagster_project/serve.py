@@ -15,9 +15,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 
+from dagster_project.mlflow_page import BeginsWithTrainings
 from dagster_project.own_origin import App, OwnOriginOnly, netlocs
 
 GRACE_SECONDS = 5
@@ -142,7 +144,8 @@ def mlflow_app(
     os.environ[constants.REGISTRY_STORE_URI_ENV_VAR] = backend_store_uri
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = default_artifact_root
     app: App = importlib.import_module("mlflow.server.fastapi_app").app
-    return app
+    pages = Path(importlib.import_module("mlflow.server").app.static_folder)
+    return BeginsWithTrainings(app, page=pages / "index.html")
 
 
 if __name__ == "__main__":

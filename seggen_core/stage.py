@@ -112,7 +112,7 @@ class Stage:
         self.run.log_artifact(file)
 
     def empty_scratch(self) -> Path:
-        """Return an empty folder for results that are computed anew by every run."""
+        """Return an empty folder for results that every run computes again."""
         folder = self.scratch([])
         shutil.rmtree(folder)
         folder.mkdir()

@@ -31,8 +31,6 @@ UNCHECKED = {
     "brew": "macOS's package manager",
     "deactivate": "a function that venv's activate defines",
 }
-NO_REQUIREMENT = re.compile(r"-.*|\.(\[\w+\])?|[\w.]+\.(txt|lock)|cpu|auto|.*/.*")
-"""Arguments of pip and uv that aren't requirements: options, their values, files."""
 SHELL = {"cd", "diff", "echo", "export", "mkdir", "test", "wait"}
 
 

@@ -239,9 +239,40 @@ def test_the_dataset_stage_runs_and_report_prints_the_table(
     table.write_text("| arm | mIoU |\n", encoding="utf-8")
     assert main(["--params", str(params), "report"]) == 0
     text = capsys.readouterr().out
-    assert "| arm | mIoU |" in text and "make ui" in text
+    assert "| arm | mIoU |" in text and "python -m dagster_project.ui" in text
     assert "git add dvc.lock params.yaml && git commit" in text
     assert "dvc exp run --set-param train_seg.replace.p_aug=0.4 && dvc metrics diff" in text
+    (params.parent / "Makefile").touch()
+    assert main(["--params", str(params), "report"]) == 0
+    assert "make ui" in capsys.readouterr().out
+
+
+def test_the_commit_that_report_names_has_the_pipeline_of_a_new_project(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """`dvc metrics diff` finds no figures in a commit without dvc.yaml."""
+    folder = tmp_path / "mine"
+    assert main(["new", str(folder)]) == 0
+    for name in ("dvc.lock", "data/reports/ablation/ablation.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", "-C", str(folder)]
+        return subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, check=True
+        ).stdout
+
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(["--params", str(folder / "params.yaml"), "report"]) == 0
+        added = re.search(r"git add (.*) && git commit", capsys.readouterr().out)
+        assert added is not None
+        git("add", *added[1].split())
+        git("commit", "--quiet", "--allow-empty", "--message", "result")
+    assert git("status", "--porcelain") == ""
+    assert {"dvc.yaml", ".dvc/config", ".gitignore"} <= set(git("ls-files").splitlines())
+    assert added[1] == "dvc.lock params.yaml", "what is committed is not named again"
 
 
 def test_replay_without_a_store_is_a_user_error(

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
 
@@ -94,6 +95,35 @@ def test_what_is_imported_is_declared() -> None:
         assert not missing, (
             f"{package} imports {sorted(missing)}, which pyproject.toml doesn't name"
         )
+
+
+def private_modules(package: str) -> Iterator[tuple[str, str]]:
+    """Yield (file, module) of each private module of a library that `package` names in code."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.value)] if isinstance(node, ast.Constant) else []
+            for name in names:
+                if re.fullmatch(r"[a-z]\w*(\.\w+)*\._[a-z]\w*(\.\w+)*", name):
+                    yield path.relative_to(ROOT).as_posix(), name
+
+
+def test_libraries_whose_private_modules_are_used_are_pinned() -> None:
+    """To a minor version; a new use of a private module is a decision, and stands here."""
+    used = [
+        use for p in ("seggen_core", "dagster_dvc", "dagster_project") for use in private_modules(p)
+    ]
+    assert sorted(set(used)) == [
+        ("dagster_dvc/events.py", "dagster._core.errors"),
+        ("dagster_dvc/events.py", "dagster._utils.error"),
+        ("dagster_project/serve.py", "dagster._core.workspace.context"),
+        ("dagster_project/serve.py", "dagster._core.workspace.load_target"),
+        ("dagster_project/ui.py", "dagster._daemon"),
+    ]
+    specifiers = {requirement.name: requirement.specifier for requirement in declared()}
+    for name in ("dagster", "dagster-webserver", "dvc", "mlflow"):
+        assert any(part.operator == "<" for part in specifiers[name]), f"{name} isn't pinned"
 
 
 def test_the_error_and_the_docs_install_the_detectron2_that_is_declared() -> None:

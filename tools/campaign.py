@@ -53,29 +53,26 @@ class Case:
 
 @dataclass(frozen=True)
 class Campaign:
-    """Cases, and how they are run.
-
-    Attributes:
-        title: in the table.
-        prepare: makes the sound input in an empty folder, which a case then damages.
-        command: arguments of `seggen`, run in that folder.
-        cases: what is tried.
-        imports: modules that the parent imports once for all children.
-        seconds: longest time of a case.
-        megabytes: most memory that a case may add to that of the parent.
-        report: text by which exit 1 is a refusal: `validate` reports all problems at once.
-        examine: looks at a folder that was taken; False counts it as accepted.
-    """
+    """Cases, and how they are run."""
 
     title: str
+    """Its name in the table."""
     prepare: Callable[[Path], object]
+    """Makes the sound input in an empty folder, which a case then damages."""
     command: tuple[str, ...]
+    """Arguments of `seggen`, run in that folder."""
     cases: Sequence[Case]
+    """What is tried."""
     imports: tuple[str, ...] = ()
+    """Modules that the parent imports once for all children."""
     seconds: int = 60
+    """Longest time of a case."""
     megabytes: int = 2048
+    """Most memory that a case may add to that of the parent."""
     examine: Callable[[Path], bool] | None = None
+    """Looks at a folder that was taken; False counts it as accepted."""
     report: str | None = None
+    """Text by which exit 1 is a refusal: `validate` reports all problems at once."""
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ def _cells(counts: Counter[str]) -> str:
 
 
 def enter_namespace() -> bool:
-    """Start this program anew where it may mount file systems; return False where that fails."""
+    """Start this program again where it may mount file systems; return False where that fails."""
     if "SEGGEN_MAY_MOUNT" in os.environ:
         return True
     for options in (["--mount"], ["--mount", "--map-root-user"]):

@@ -48,7 +48,6 @@ SLUGS: tuple[Any, ...] = (
     "a\n",
 )
 SLUG_KEYS = {"profile", "classes", "methods", "unseen", "baseline", "variant"}
-FREE_TEXT = {"comment"}
 BOMB = "a0: &a0 [x, x]\n" + "".join(
     f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(30)
 )

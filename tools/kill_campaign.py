@@ -315,21 +315,21 @@ def _cpu_seconds(pid: int) -> float:
 
 def _processes_in(folder: Path) -> list[psutil.Process]:
     """Return the living processes whose working folder is `folder`."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def _stage_processes(folder: Path) -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in _processes_in(folder):
         with suppress(psutil.Error):
             if process.cmdline()[1:3] == ["-m", "seggen_core"]:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 if __name__ == "__main__":

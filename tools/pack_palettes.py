@@ -50,14 +50,15 @@ def separate_colors(
         _lattice(extra, held=held),
         rng.uniform(0, 255, (extra, 3)),
     ]
-    found = [
+    candidates = [
         _polish(
             np.round(_descend(s, held=held, root=root, num_steps=num_steps)), held=held, root=root
         )
         for s in starts
     ]
     best = max(
-        found, key=lambda colors: smallest_distance(np.concatenate([held, colors]), metric=metric)
+        candidates,
+        key=lambda colors: smallest_distance(np.concatenate([held, colors]), metric=metric),
     )
     return np.concatenate([held[:-1], best]).astype(np.uint8)
 

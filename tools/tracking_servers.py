@@ -235,18 +235,18 @@ def misbehaving_stores(work: Path, database: Path, say: Callable[[str], None]) -
         if name in BEHAVIOURS:
             server = MisbehavingServer(BEHAVIOURS[name])
             uri = server.uri
-        own = project.root / "mlflow.db"
+        project_database = project.root / "mlflow.db"
         if (damage := DATABASES.get(name.removeprefix("the database is "))) is not None:
-            damage(own)
+            damage(project_database)
             problem = try_store(project, uri=None)
-            own.rmdir() if own.is_dir() else own.unlink()
+            project_database.rmdir() if project_database.is_dir() else project_database.unlink()
         else:
             problem = try_store(project, uri=uri)
         if server is not None:
             server.close()
         sound = project.track()
         _, errors = sound.communicate()
-        if not problem and (sound.returncode or count_rows(own) != ALL_ROWS):
+        if not problem and (sound.returncode or count_rows(project_database) != ALL_ROWS):
             problem = f"a sound store gets less afterwards: {errors}"
         counts["sound" if not problem else "wrong"] += 1
         say(f"| {name} | {problem or 'one message, nothing lost'} |")

@@ -12,10 +12,10 @@ What the paper leaves open, and what is done here (docs/attention.md has the mea
     maximum to 1), as the authors' code does, before it is thresholded or inverted: the
     cross-attention map, each M'_k, M'_bg and M'_final. `normalize` alone decides this; "max" only
     divides by the maximum.
-  - Equation 7 indexes A[i, j, :, :] by the seed: read literally it averages the seeds' rows, what
-    the seeds look at. "columns" averages A[:, :, i, j] instead, who looks at the seeds; the
-    authors' code takes the cosine of rows, who looks where the seeds look. All three are
-    `affinity`.
+  - Equation 7 indexes A[i, j, :, :] by the seed: read literally it averages the seeds' rows: the
+    pixels that the seeds attend to. "columns" averages A[:, :, i, j] instead: the pixels that
+    attend to the seeds. The authors' code takes the cosine of rows: the pixels that attend as the
+    seeds do. `affinity` chooses among the three.
   - A flat map carries no signal: it becomes zero, not one.
   - Equation 7 of no seeds is zero. Without foreground seeds the image is rejected; without
     background seeds nothing is taken out.

@@ -85,7 +85,7 @@ def match_captions(path: Path, *, names: Mapping[str, str]) -> MatchedCaptions:
         raise CaptionError(
             f"{path} names samples by position ({positions[0]}), which is another image's as soon "
             f"as a file is added; expected the names of the dataset's files, such as {example!r}: "
-            "write the table anew with: seggen captions-export --out captions.csv"
+            "write the table again with: seggen captions-export --out captions.csv"
         )
     return MatchedCaptions(captions, unused)
 

@@ -13,7 +13,7 @@ from seggen_core.commands.init_own import (
     own_settings,
     pretrained_segmenter,
 )
-from seggen_core.commands.init_places import places_of_own_data, read_some
+from seggen_core.commands.init_places import places_of_own_data, read_some, written_path
 from seggen_core.commands.init_splits import (
     COUNTS,
     checked,
@@ -289,8 +289,7 @@ def _written_root(root: Path, *, paths: "ProjectPaths") -> str:
         raise ConfigError(
             f"{root} holds {paths.data}, where results go; expected a folder of the dataset alone"
         )
-    base = paths.root.resolve()
-    return (root.relative_to(base) if root.is_relative_to(base) else root).as_posix()
+    return written_path(root, paths=paths)
 
 
 def _adapt(

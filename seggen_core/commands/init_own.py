@@ -101,6 +101,7 @@ def pretrained_segmenter(source: str | None) -> tuple[Mapping[Keys, Any], str]:
     Raises:
         ConfigError: the repository that the user names can't be asked for, or has no safetensors.
     """
+    from seggen_core.commands.hub import HubError, newest_files
     from seggen_core.errors import ConfigError
 
     keys = ("train_seg", "mask2former", "source"), ("train_seg", "mask2former", "revision")
@@ -110,9 +111,8 @@ def pretrained_segmenter(source: str | None) -> tuple[Mapping[Keys, Any], str]:
         return {keys[0]: source, keys[1]: None}, f"segmenters start from {source}"
     name = source or SEGMENTER
     try:
-        commit, files = _ask_hub(name)
-    except Exception as error:  # noqa: BLE001 (whatever a network and its libraries raise)
-        reason = str(error).split("\n", 1)[0][:200]
+        commit, files = newest_files(name)
+    except HubError as reason:
         if source is not None:
             raise ConfigError(
                 f"{name} is no folder, and the Hub can't be asked for its commit ({reason}); "
@@ -125,30 +125,3 @@ def pretrained_segmenter(source: str | None) -> tuple[Mapping[Keys, Any], str]:
     if not any(file.endswith(".safetensors") for file in files):
         raise ConfigError(f"{name} has no *.safetensors; expected weights that aren't pickled")
     return {keys[0]: name, keys[1]: commit}, f"segmenters start from {name} at {commit[:7]}"
-
-
-def newest_commit(name: str) -> str:
-    """Return the newest commit of a repository.
-
-    Raises:
-        ConfigError: the Hub can't be asked.
-    """
-    from seggen_core.errors import ConfigError
-
-    try:
-        return _ask_hub(name)[0]
-    except Exception as error:  # noqa: BLE001 (whatever a network and its libraries raise)
-        reason = str(error).split("\n", 1)[0][:200]
-        raise ConfigError(
-            f"{name} is no folder, and the Hub can't be asked for its commit ({reason}); check the "
-            "name and the network, or give the commit as --revision"
-        ) from None
-
-
-def _ask_hub(name: str) -> tuple[str, list[str]]:
-    """Return the newest commit of a repository and the names of its files."""
-    from huggingface_hub import HfApi
-
-    info = HfApi().model_info(name, timeout=10)
-    assert info.sha is not None
-    return info.sha, [file.rfilename for file in info.siblings or []]

@@ -93,16 +93,16 @@ def _split_places(folders: Mapping[str, Path], *, root: Path) -> tuple[Places, l
     files: Places = {}
     notes: list[str] = []
     for split, names in SPLIT_NAMES.items():
-        found = {kind: split_folder(folder, names) for kind, folder in folders.items()}
-        if None not in found.values():
-            files[split] = {kind: f"{where[kind]}/{name}" for kind, name in found.items()}
-        elif found["images"] and split == "test":  # published without masks, as is usual
-            notes.append(f"{folders['images'] / found['images']} has no masks and isn't read")
-        elif any(found.values()):
-            kind = "images" if found["images"] else "masks"
-            other = folders["masks" if found["images"] else "images"]
+        names_in = {kind: split_folder(folder, names) for kind, folder in folders.items()}
+        if None not in names_in.values():
+            files[split] = {kind: f"{where[kind]}/{name}" for kind, name in names_in.items()}
+        elif names_in["images"] and split == "test":  # published without masks, as is usual
+            notes.append(f"{folders['images'] / names_in['images']} has no masks and isn't read")
+        elif any(names_in.values()):
+            kind = "images" if names_in["images"] else "masks"
+            other = folders["masks" if names_in["images"] else "images"]
             raise DatasetError(
-                f"{folders[kind] / str(found[kind])} has no counterpart in {other} "
+                f"{folders[kind] / str(names_in[kind])} has no counterpart in {other} "
                 f"({describe_folder(other)}); expected a folder of the split in both: "
                 f"{', '.join(names)}"
             )
@@ -155,7 +155,7 @@ def _scanned_classes(files: Places, *, root: Path, is_one: bool) -> list[dict[st
     from seggen_core.datasets.scan_masks import scan_classes
     from seggen_core.errors import DatasetError
 
-    found: list[Path] = []
+    mask_paths: list[Path] = []
     for place in files.values():
         masks = root / place["masks"]
         listing = list_files(masks, kind="mask", suffixes=MASK_SUFFIXES, subfolders="keyed")
@@ -164,8 +164,8 @@ def _scanned_classes(files: Places, *, root: Path, is_one: bool) -> list[dict[st
             paths = [path for path in paths if "mask" in path.stem]
         if not paths:
             raise DatasetError(f"{masks} holds no masks; expected *.png ({describe_folder(masks)})")
-        found += paths
-    return scan_classes(found)
+        mask_paths += paths
+    return scan_classes(mask_paths)
 
 
 def read_some(reader: "DatasetReader", *, settings: Mapping[str, Any]) -> None:
@@ -191,3 +191,9 @@ def read_some(reader: "DatasetReader", *, settings: Mapping[str, Any]) -> None:
         f"none of {len(faults)} training samples that were tried can be read; the first: "
         f"{faults[0]}{more}"
     )
+
+
+def written_path(path: Path, *, paths: "ProjectPaths") -> str:
+    """Return a path as params.yaml names it: relative to the project where it lies in it."""
+    path, base = path.resolve(), paths.root.resolve()
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()

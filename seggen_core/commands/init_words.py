@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seggen_core.commands.init_own import Keys, pretrained_segmenter
+from seggen_core.commands.init_places import written_path
 
 if TYPE_CHECKING:
     from seggen_core.project.paths import ProjectPaths
@@ -122,8 +123,7 @@ def _written_file(file: Path, *, paths: "ProjectPaths") -> str:
 
     if not file.is_file():
         raise DatasetError(f"there is no file {file}; expected a list of words: --words FILE")
-    file, base = file.resolve(), paths.root.resolve()
-    return (file.relative_to(base) if file.is_relative_to(base) else file).as_posix()
+    return written_path(file, paths=paths)
 
 
 def _model_settings(
@@ -181,19 +181,25 @@ def _place(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> tuple[str
         ConfigError: the Hub can't be asked for the newest commit.
         FoundationError: there is no such folder.
     """
-    from seggen_core.commands.init_own import newest_commit
-    from seggen_core.errors import FoundationError
+    from seggen_core.commands.hub import HubError, newest_files
+    from seggen_core.errors import ConfigError, FoundationError
 
     name = arguments.model
     if Path(name).is_dir():
-        folder, base = Path(name).resolve(), paths.root.resolve()
-        inside = folder.is_relative_to(base)
-        return (folder.relative_to(base) if inside else folder).as_posix(), None
+        return written_path(Path(name), paths=paths), None
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise FoundationError(
             f"{name} is neither a folder nor a repository of the Hub (owner/name): --model"
         )
-    return name, arguments.revision or newest_commit(name)
+    if arguments.revision:
+        return name, arguments.revision
+    try:
+        return name, newest_files(name)[0]
+    except HubError as reason:
+        raise ConfigError(
+            f"{name} is no folder, and the Hub can't be asked for its commit ({reason}); check the "
+            "name and the network, or give the commit as --revision"
+        ) from None
 
 
 def _configurations(source: str, *, revision: str | None, paths: "ProjectPaths") -> Path:
@@ -202,17 +208,15 @@ def _configurations(source: str, *, revision: str | None, paths: "ProjectPaths")
     Raises:
         FoundationError: they can't be had.
     """
+    from seggen_core.commands.hub import HubError, fetch_files
     from seggen_core.errors import FoundationError
 
     if revision is None:
         return paths.root / source
-    from huggingface_hub import snapshot_download
-
+    files = ("model_index.json", "unet/config.json", "vae/config.json")
     try:
-        wanted = ["model_index.json", "unet/config.json", "vae/config.json"]
-        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
-    except Exception as error:  # noqa: BLE001 (whatever a network and its libraries raise)
-        reason = str(error).split("\n", 1)[0][:200]
+        return fetch_files(source, revision=revision, files=files)
+    except HubError as reason:
         raise FoundationError(
             f"the configurations of {source} at {revision} can't be fetched ({reason}); check the "
             "name and the network, or give a folder: --model"

@@ -53,9 +53,9 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa
     has_git = _open_git(folder)
     if not has_git:
         files[".dvc/config"] += "    no_scm = true\n"
-    kept = {"params.yaml"} if arguments.update else set()
+    untouched = {"params.yaml"} if arguments.update else set()
     for name, text in files.items():
-        if name not in kept or not (folder / name).exists():
+        if name not in untouched or not (folder / name).exists():
             _write(folder / name, text)
     _extend(folder / ".gitignore")
     _copy_profiles(folder / "profiles")
@@ -79,8 +79,8 @@ def _files(profile: str, *, folder: Path, update: bool) -> Iterator[tuple[str, s
     from seggen_core.project.shipped import profile_file, shipped, version
 
     params = profile_file(profile, root=folder)
-    own = folder / "params.yaml"  # kept by an update; a list of words has fewer stages
-    tree = read_params(own if update and own.is_file() else params)
+    present = folder / "params.yaml"  # kept by an update; a list of words has fewer stages
+    tree = read_params(present if update and present.is_file() else params)
     pipeline = installed_pipeline(shipped(PIPELINE).read_text(encoding="utf-8"))
     yield PIPELINE, words_pipeline(pipeline) if is_words(tree) else pipeline
     yield "params.yaml", params.read_text(encoding="utf-8")

@@ -104,8 +104,8 @@ def parse(
     """
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
-        own: Parser = arguments.parser
-        own.error(_unknown_message(unknown, own.options()))
+        used_parser: Parser = arguments.parser
+        used_parser.error(_unknown_message(unknown, used_parser.options()))
     given = vars(arguments)
     arguments.params = given.get("params", DEFAULT_PARAMS)
     arguments.overrides = [*given.get(BEFORE, ()), *given.get("overrides", ())]

@@ -82,8 +82,8 @@ def _files(paths: "ProjectPaths") -> dict[str, Path]:
     from seggen_core.project.shipped import shipped
 
     folders = (shipped(_FOLDER), paths.root / _FOLDER)
-    found = {file.stem: file for folder in folders for file in folder.glob("*.yaml")}
-    return dict(sorted(found.items()))
+    files = {file.stem: file for folder in folders for file in folder.glob("*.yaml")}
+    return dict(sorted(files.items()))
 
 
 def _own_place(file: Path, *, paths: "ProjectPaths") -> Path:
@@ -132,8 +132,8 @@ def _add(
     tree: Any = yaml.load(before)
     profile = check_dataset(tree, suite, name=name, paths=paths)
     changes = json.loads(json.dumps(suite.params))  # without shared parts, so without anchors
-    own = _own_place(file, paths=paths)
-    changes["suite"] = {name: {"file": own.relative_to(paths.root.resolve()).as_posix()}}
+    place = _own_place(file, paths=paths)
+    changes["suite"] = {name: {"file": place.relative_to(paths.root.resolve()).as_posix()}}
     replaced = [
         (key, was, now)
         for key, was, now in merge_params(tree, changes)
@@ -146,9 +146,9 @@ def _add(
             "takes the suite's values; what depends on them is made again. A project of its own "
             "keeps both."
         )
-    if own != file.resolve():
-        own.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, own)
+    if place != file.resolve():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
     with written_whole(out) as unfinished:
         with unfinished.open("w", encoding="utf-8") as stream:
             yaml.dump(tree, stream)

@@ -80,7 +80,7 @@ class AttentionMethodConfig(ImageStorageConfig):
     """Samples in flight; changes memory and speed, never bytes."""
     keep_attention: bool = False
     """Keep the attention of each image in .seggen/attention. Then a change of any setting of the
-    masks makes masks anew and no images. It is kept in float16, from which masks are cut, so they
+    masks makes new masks and no images. It is kept in float16, from which masks are cut, so they
     differ in a few pixels from those without. SeeDiff keeps 38 MB for an image of 64x64 latents
     (`seggen plan` shows it), DiffuMask, which needs no self-attention, about 1 MB.
     """

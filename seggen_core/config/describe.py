@@ -69,7 +69,7 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     """Return the models that a field's values are, directly, in a mapping or as an alternative."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
-    return [found for part in get_args(annotation) for found in _sections(part)]
+    return [section for part in get_args(annotation) for section in _sections(part)]
 
 
 def _default(field: Any) -> str:

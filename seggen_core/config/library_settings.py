@@ -207,14 +207,14 @@ def _samplers() -> dict[str, Path]:
     They are the classes that share Stable Diffusion's noise schedules: diffusers marks them with
     `_compatibles`.
     """
-    found: dict[str, Path] = {}
+    samplers: dict[str, Path] = {}
     for path in sorted((_folder("diffusers") / "schedulers").glob("scheduling_*.py")):
         text = path.read_text(encoding="utf-8")
         for match in re.finditer(r"^class (\w+Scheduler)\(SchedulerMixin\b", text, re.MULTILINE):
             body = text[match.end() :].partition("\nclass ")[0]
             if "_compatibles = [e.name" in body and "def __init__" in body:
-                found[match[1]] = path
-    return found
+                samplers[match[1]] = path
+    return samplers
 
 
 @cache

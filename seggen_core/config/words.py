@@ -5,12 +5,15 @@ have no section for one.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from seggen_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from seggen_core.config.load import SegGenConfig
+    from seggen_core.config.data import DatasetConfig
+    from seggen_core.config.generation import FoundationConfig
+    from seggen_core.config.segmentation import VariantConfig
+    from seggen_core.config.segmenter import TrainSegConfig
 
 WORDS = "words"
 """`dataset.name` of a list of words."""
@@ -52,6 +55,34 @@ _IMAGE_SETTINGS = (
 _ADVICE = "run: seggen init --words FILE, which writes parameters for a list of words"
 
 
+class CheckedParams(Protocol):
+    """The sections of params.yaml that are checked here; `SegGenConfig` has them."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods and mask recipes that are used."""
+
+    @property
+    def dataset(self) -> "DatasetConfig":
+        """The real samples, or the words."""
+
+    @property
+    def foundation(self) -> "FoundationConfig":
+        """The text-to-image pipeline."""
+
+    @property
+    def mask_recipe(self) -> Mapping[str, Any]:
+        """Mask recipes, by name."""
+
+    @property
+    def train_seg(self) -> "TrainSegConfig":
+        """Training of the segmenters."""
+
+    @property
+    def variants(self) -> Mapping[str, "VariantConfig"]:
+        """Arms, by name."""
+
+
 def is_words(tree: Any) -> bool:
     """Return whether unchecked parameters are of a list of words."""
     dataset = tree.get("dataset") if isinstance(tree, Mapping) else None
@@ -80,7 +111,7 @@ def complete_words(tree: Mapping[str, Any], *, name: str) -> dict[str, Any]:
     return {**tree, **_REQUIRED, "ablation": {"baseline": first}}
 
 
-def check_words(config: "SegGenConfig") -> None:
+def check_words(config: CheckedParams) -> None:
     """Raise ValueError where parameters ask for real images that a list of words hasn't."""
     if config.dataset.name == WORDS and (faults := list(_faults(config))):
         raise ValueError(
@@ -90,7 +121,7 @@ def check_words(config: "SegGenConfig") -> None:
         )
 
 
-def _faults(config: "SegGenConfig") -> Iterator[str]:
+def _faults(config: CheckedParams) -> Iterator[str]:
     dataset = config.dataset
     defaults = type(dataset).model_fields
     unused = [key for key in _IMAGE_SETTINGS if getattr(dataset, key) != _default(defaults[key])]

@@ -57,10 +57,10 @@ class NamedImages(Generic[Place]):
             by_stem.setdefault(key.rpartition("/")[2], []).append(key)
         self._entries: dict[str, list[tuple[str, Place]]] = {}
         for name, place in entries:
-            key, found = self._match(name, by_stem)
+            key, matched_name = self._match(name, by_stem)
             if key not in images:
-                key, found = self._match(may_drop(name), by_stem)
-            self._entries.setdefault(key, []).append((found, place))
+                key, matched_name = self._match(may_drop(name), by_stem)
+            self._entries.setdefault(key, []).append((matched_name, place))
 
     def _match(self, name: str, by_stem: Mapping[str, Sequence[str]]) -> tuple[str, str]:
         """Return the key of the image that a name means, and the name."""
@@ -109,14 +109,14 @@ class NamedImages(Generic[Place]):
 
     def image(self, key: str, *, root: Path) -> Path:
         """Return the image of a sample; DatasetError where it is missing, doubled or another."""
-        found = self._images.only(key, root=root, counterpart=None)
+        path = self._images.only(key, root=root, counterpart=None)
         for name, _ in self._entries.get(key, [])[:1]:
-            if PurePosixPath(normal(name)).name != normal(found.name):
+            if PurePosixPath(normal(name)).name != normal(path.name):
                 raise DatasetError(
-                    f"{self._listed_in} names {brief(name)}, but the image found is {found}; "
+                    f"{self._listed_in} names {brief(name)}, but the image found is {path}; "
                     f"expected the same file: correct the name {CHECK}"
                 )
-        return found
+        return path
 
     def has_entry(self, key: str) -> bool:
         """Return whether exactly one entry speaks of a sample."""
@@ -131,27 +131,22 @@ def split_places(
     Raises:
         DatasetError: there is no train split.
     """
-    found = {
+    present = {
         split: places(config, split=split, layout=layout)
         for split in published_splits(config)
         if split in layout or split in config.files
     }
-    if "train" not in found:
+    if "train" not in present:
         raise DatasetError(
             f"{config.name} has no train split in {config.root} (found: "
             f"{', '.join(layout) or 'none'}); expected one: name its files in dataset.files"
         )
-    return found
+    return present
 
 
 def split_of_name(name: str) -> Split | None:
     """Return the split that a tool's name for it means; None if it means none."""
     return next((s for s, names in SPLIT_NAMES.items() if name.lower() in names), None)
-
-
-def only_keys(keys: Sequence[str], listed: Sequence[str] | None) -> list[str]:
-    """Return the samples to use: those of a list, if there is one."""
-    return list(keys) if listed is None else list(listed)
 
 
 def find_class_file(config: DatasetConfig, root: Path, names: Sequence[str]) -> Path | None:

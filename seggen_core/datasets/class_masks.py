@@ -268,11 +268,11 @@ def _read_class_mask(path: Path, *, like: Picture, size: tuple[int, int]) -> np.
                 f"where the class is {CHECK}"
             )
         values = values[..., 0]
-    found = np.unique(values)
-    if len(found[found != 0]) > 1:
-        shown = ", ".join(map(str, found[:6].tolist()))
+    levels = np.unique(values)
+    if len(levels[levels != 0]) > 1:
+        shown = ", ".join(map(str, levels[:6].tolist()))
         raise DatasetError(
-            f"{path} has values {shown}{', ...' if len(found) > 6 else ''}; expected the mask of "
+            f"{path} has values {shown}{', ...' if len(levels) > 6 else ''}; expected the mask of "
             "one class: 0, and one other value where the class is. Soft edges have to be cut at a "
             f"threshold {CHECK}"
         )

@@ -16,29 +16,26 @@ from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The classes of a dataset, in train-id order.
-
-    Attributes:
-        taxonomy: names, things and stuff.
-        ids: the id of each class in the dataset's files.
-        ignored_ids: ids in the files that belong to no class.
-        colors: (r, g, b) of each class, for pictures; generators have a palette of their own
-            (`colors.semantic.class_palette`).
-        has_own_colors: the colours are the dataset's, not those of `class_palette`.
-        assumed_ids: those of `ignored_ids` that only a convention makes ignored: nothing in the
-            user's files says so.
-        ignored_colors: (r, g, b) by ignored id, where the dataset gives them.
-        notes: what its files hold that isn't read.
-    """
+    """The classes of a dataset, in train-id order."""
 
     taxonomy: Taxonomy
+    """Names, things and stuff."""
     ids: tuple[int, ...]
+    """The id of each class in the dataset's files."""
     ignored_ids: tuple[int, ...]
+    """Ids in the files that belong to no class."""
     colors: tuple[tuple[int, int, int], ...]
+    """(r, g, b) of each class, for pictures; generators have a palette of their own
+    (`colors.semantic.class_palette`)."""
     has_own_colors: bool = True
+    """The colours are the dataset's, not those of `class_palette`."""
     assumed_ids: frozenset[int] = frozenset()
+    """Those of `ignored_ids` that only a convention makes ignored: nothing in the user's files says
+    so."""
     ignored_colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    """(r, g, b) by ignored id, where the dataset gives them."""
     notes: tuple[str, ...] = ()
+    """What its files hold that isn't read."""
 
     @property
     def palette(self) -> np.ndarray:

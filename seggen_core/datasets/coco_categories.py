@@ -69,22 +69,22 @@ def choose_classes(
                 )
     for path, categories in stated[1:]:
         _check_agree(stated[0], (path, categories))
-    own = stated[0][1] if stated else {}
+    in_file = stated[0][1] if stated else {}
     if class_file is not None:
         listed = read_class_list(class_file)
         if stated:
-            _check_listed(own, path=stated[0][0], listed=listed)
-        return _user_table(own, listed=listed, assumed_thing=assumed_thing, notes=notes), False
+            _check_listed(in_file, path=stated[0][0], listed=listed)
+        return _user_table(in_file, listed=listed, assumed_thing=assumed_thing, notes=notes), False
     if not stated:
         notes.append(
             f"{', '.join(sorted({i.path.name for i in indexes}))} lists no categories; the ids are "
             f"taken for COCO's ({dataset})"
         )
         return replace(load_class_table(dataset), notes=tuple(notes)), True
-    published = _published_rows(own, dataset=dataset)
+    published = _published_rows(in_file, dataset=dataset)
     if published is not None:
         return make_class_table(published, notes=tuple(notes)), True
-    rows = _rows(own, path=stated[0][0], assumed_thing=assumed_thing)
+    rows = _rows(in_file, path=stated[0][0], assumed_thing=assumed_thing)
     return _make(rows, path=stated[0][0], ignored_ids=[], notes=notes), False
 
 
@@ -160,16 +160,16 @@ def _check_agree(
             )
 
 
-def _check_listed(own: dict[int, _Category], *, path: Path, listed: ClassList) -> None:
+def _check_listed(in_file: dict[int, _Category], *, path: Path, listed: ClassList) -> None:
     """Compare the categories of a file with the user's class list."""
     rows = listed_by_id(listed)
-    for i in sorted(own.keys() | rows.keys()):
-        category, row = own.get(i), rows.get(i)
+    for i in sorted(in_file.keys() | rows.keys()):
+        category, row = in_file.get(i), rows.get(i)
         if category is None:
             assert row is not None
             raise DatasetError(
                 f"{listed.path} lists id {i}, {row.name!r}, but {path} has no such category (it "
-                f"has {brief(', '.join(f'{c.category_id} {c.name}' for c in own.values()))}); "
+                f"has {brief(', '.join(f'{c.category_id} {c.name}' for c in in_file.values()))}); "
                 "expected the same classes"
             )
         if row is None:
@@ -191,7 +191,7 @@ def _check_listed(own: dict[int, _Category], *, path: Path, listed: ClassList) -
 
 
 def _user_table(
-    own: dict[int, _Category],
+    in_file: dict[int, _Category],
     *,
     listed: ClassList,
     assumed_thing: bool | None,
@@ -199,7 +199,7 @@ def _user_table(
 ) -> ClassTable:
     """Build the table of a class list, completed by what the files say."""
     categories = {
-        row.file_id: _complete(row, own=own.get(row.file_id))
+        row.file_id: _complete(row, in_file=in_file.get(row.file_id))
         for row in listed.rows
         if not row.is_ignored
     }
@@ -208,25 +208,25 @@ def _user_table(
     return _make(rows, path=listed.path, ignored_ids=ignored, notes=[*notes, *listed.notes])
 
 
-def _complete(row: ListedClass, *, own: _Category | None) -> _Category:
+def _complete(row: ListedClass, *, in_file: _Category | None) -> _Category:
     is_thing, color = row.is_thing, row.color
-    if own is not None:
-        is_thing = own.is_thing if is_thing is None else is_thing
-        color = own.color if color is None else color
+    if in_file is not None:
+        is_thing = in_file.is_thing if is_thing is None else is_thing
+        color = in_file.color if color is None else color
     return _Category(row.file_id, row.name, is_thing, color, "")
 
 
-def _published_rows(own: dict[int, _Category], *, dataset: str) -> list[dict[str, Any]] | None:
+def _published_rows(in_file: dict[int, _Category], *, dataset: str) -> list[dict[str, Any]] | None:
     """Return the published rows of a file's categories; None where one of them is another."""
     published = load_class_rows(dataset)
     by_id = {row["id"]: row for row in published}
-    for i, category in own.items():
+    for i, category in in_file.items():
         row = by_id.get(i)
         if row is None or category.name not in (row["name"], row.get("official_name")):
             return None
         if category.is_thing not in (None, row["is_thing"]):
             return None
-    return [row for row in published if row["id"] in own]
+    return [row for row in published if row["id"] in in_file]
 
 
 def _rows(

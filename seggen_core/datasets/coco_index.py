@@ -42,31 +42,28 @@ class CocoImage(NamedTuple):
 
 @dataclass(frozen=True)
 class CocoIndex:
-    """One annotation file and the image folder that it speaks of.
-
-    Attributes:
-        path: the file.
-        images: the folder, listed.
-        entries: by key, the image's stem; several where a name is taken twice.
-        categories: the file's own class list: {"id", "name", ...} each, as it stands there.
-        image_ids: int64 [A], sorted, of each annotation.
-        starts: int64 [A], first byte of each annotation.
-        lengths: int64 [A], bytes of each annotation.
-        crowds: int64 [A], 1 where the annotation is a crowd.
-        repeated_ids: ids that several images have.
-        num_foreign: annotations of images that the file doesn't list.
-    """
+    """One annotation file and the image folder that it speaks of."""
 
     path: Path
+    """The file."""
     images: FileListing
+    """The folder, listed."""
     entries: dict[str, list[CocoImage]]
+    """By key, the image's stem; several where a name is taken twice."""
     categories: list[Any]
+    """The file's own class list: {"id", "name", ...} each, as it stands there."""
     image_ids: np.ndarray
+    """int64 [A], sorted, of each annotation."""
     starts: np.ndarray
+    """int64 [A], first byte of each annotation."""
     lengths: np.ndarray
+    """int64 [A], bytes of each annotation."""
     crowds: np.ndarray
+    """int64 [A], 1 where the annotation is a crowd."""
     repeated_ids: frozenset[int] = frozenset()
+    """Ids that several images have."""
     num_foreign: int = 0
+    """Annotations of images that the file doesn't list."""
 
     @property
     def keys(self) -> list[str]:
@@ -100,7 +97,7 @@ class CocoIndex:
             raise DatasetError(
                 f"{self.path} gives image id {entries[0].image_id} to "
                 f"{brief(entries[0].file_name)} and to another image; expected one image an id: "
-                f"number them anew {CHECK}"
+                f"number them again {CHECK}"
             )
         return find_named(
             self.images, entries[0].file_name, key=key, root=root, listed_in=self.path

@@ -3,24 +3,23 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.annotated_files import SPLIT_NAMES
+from seggen_core.datasets.class_table import ClassTable
 from seggen_core.datasets.coco_categories import choose_classes
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
 from seggen_core.datasets.decode import Picture
 from seggen_core.datasets.json_stream import check_file
 from seggen_core.datasets.reader import MAX_UNLISTED_SHARE, SPLITS, Conventions
 from seggen_core.datasets.sample import CHECK
-from seggen_core.datasets.splits import places, plan_splits, published_splits
+from seggen_core.datasets.split_reader import SplitReader
+from seggen_core.datasets.splits import places, published_splits
 from seggen_core.errors import DatasetError
-from seggen_core.taxonomy import Taxonomy
 
 ROBOFLOW_FILE = "_annotations.coco.json"
 
 
-class CocoReader:
+class CocoReader(SplitReader[ClassTable]):
     """One JSON file a split, gone through once for its places.
 
     Annotations are parsed again with their sample.
@@ -49,29 +48,27 @@ class CocoReader:
             assert where.annotations is not None
             check_file(root / where.annotations)
         indexes = {split: self._index(where) for split, where in files.items()}
-        self._table, self._is_published = choose_classes(
+        table, self._is_published = choose_classes(
             self.dataset,
             indexes=list(indexes.values()),
             class_file=root / config.classes_file if config.classes_file else None,
             assumed_thing=self.assumed_thing,
         )
-        self._notes = list(self._table.notes)
+        super().__init__(table)
         self._notes += [
             f"{index.num_foreign} annotations of {index.path.name} are of images that it doesn't "
             "list"
             for index in indexes.values()
             if index.num_foreign
         ]
-        chosen = plan_splits(
+        sources = self._choose(
             {split: self._task_keys(index) for split, index in indexes.items()},
             config=config,
             seed=seed,
             dataset=self.dataset,
         )
-        self._keys = {split: keys for split, (_, keys) in chosen.items()}
-        self._drawn = frozenset(s for s, (source, _) in chosen.items() if source == "train" != s)
-        self._indexes = {split: indexes[source] for split, (source, _) in chosen.items()}
-        self._files = {split: files[source] for split, (source, _) in chosen.items()}
+        self._indexes = {split: indexes[source] for split, source in sources.items()}
+        self._files = {split: files[source] for split, source in sources.items()}
 
     def _index(self, files: SplitFiles) -> CocoIndex:
         assert files.images is not None
@@ -83,35 +80,11 @@ class CocoReader:
         return index.keys
 
     @property
-    def taxonomy(self) -> Taxonomy:
-        """The classes that the files list: COCO's, or the user's own."""
-        return self._table.taxonomy
-
-    @property
-    def palette(self) -> np.ndarray:
-        """The classes' colours, uint8 [num_classes, 3]."""
-        return self._table.palette
-
-    @property
     def conventions(self) -> Conventions:
         """What is taken for granted about the annotations."""
         return Conventions(
             self.max_unlisted_share, self.unlisted, has_own_classes=not self._is_published
         )
-
-    @property
-    def drawn_splits(self) -> frozenset[Split]:
-        """The splits whose samples are taken out of train."""
-        return self._drawn
-
-    @property
-    def notes(self) -> list[str]:
-        """What the files hold that is no part of the task, and what they don't say."""
-        return list(self._notes)
-
-    def keys(self, split: Split) -> list[str]:
-        """Return the stems of the images, sorted."""
-        return list(self._keys[split])
 
     def _metadata(self, path: Picture, *, image_id: int, instance_ids: list[int]) -> dict[str, Any]:
         return {

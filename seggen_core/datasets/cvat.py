@@ -13,7 +13,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from seggen_core.datasets.annotated_files import (
     split_of_name,
     split_places,
 )
+from seggen_core.datasets.annotated_images import ImagesOfOneFile
 from seggen_core.datasets.decode import MAX_PIXELS
 from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
@@ -67,27 +67,12 @@ class _Document(NamedTuple):
     survey: Survey
 
 
-@dataclass(frozen=True)
-class _CvatImages:
+class _CvatImages(ImagesOfOneFile[_Entry]):
     """The images of one split."""
-
-    path: Path
-    images: NamedImages[_Entry]
-    survey: Survey
-    listed: list[str] | None
-
-    @property
-    def keys(self) -> list[str]:
-        """Names of the samples."""
-        return self.images.keys if self.listed is None else self.listed
 
     def is_empty(self, key: str) -> bool:
         """Return whether nothing is drawn on an image that the file lists."""
         return self.images.has_entry(key) and self.images.entry(key)[1].length == 0
-
-    def image(self, key: str, *, root: Path) -> Path:
-        """Return the image of a sample."""
-        return self.images.image(key, root=root)
 
     def shapes(self, key: str, *, size: tuple[int, int]) -> ImageShapes:
         """Parse what was drawn on one image."""

@@ -122,12 +122,12 @@ class ParquetReader(IdMapReader):
         return self.__dict__ | {"_group": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the lock anew."""
+        """Make a new lock."""
         self.__dict__.update(state, _lock=threading.Lock())
 
     def _list(self, files: SplitFiles) -> _Rows:  # type: ignore[override]
-        found = _find_files(self._root)
-        paths = found.get(files.annotations or "", [])  # type: ignore[call-overload]
+        by_split = _find_files(self._root)
+        paths = by_split.get(files.annotations or "", [])  # type: ignore[call-overload]
         if files.annotations is not None and not paths:
             paths = [self._root / files.annotations]
         rows: dict[str, list[_Row]] = {}
@@ -194,19 +194,19 @@ class ParquetReader(IdMapReader):
 def _find_files(root: Path) -> dict[Split, list[Path]]:
     """Return the Parquet files of each split; files of no split are train where there is none."""
     paths = sorted(p for p in root.rglob("*.parquet") if not _is_hidden(p.relative_to(root)))
-    found: dict[Split, list[Path]] = {}
+    by_split: dict[Split, list[Path]] = {}
     for path in paths:
         names = [re.split(r"[-._]", path.name)[0].lower(), path.parent.name.lower()]
         split = next((s for s, known in SPLIT_NAMES.items() if set(names) & set(known)), None)
         if split is not None:
-            found.setdefault(split, []).append(path)
+            by_split.setdefault(split, []).append(path)
     if not paths:
         raise DatasetError(
             f"{root} has no *.parquet; expected a dataset of the Hub as Parquet files: download "
             "it (hf download --repo-type dataset), or write it by Dataset.to_parquet "
             f"({describe_folder(root)})"
         )
-    return found or {"train": paths}
+    return by_split or {"train": paths}
 
 
 def _is_hidden(path: Path) -> bool:

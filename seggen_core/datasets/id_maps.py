@@ -34,9 +34,10 @@ from seggen_core.datasets.ids import (
 )
 from seggen_core.datasets.reader import PUBLISHED, Conventions
 from seggen_core.datasets.sample import RawSample
-from seggen_core.datasets.splits import Runs, places, plan_splits, published_splits
+from seggen_core.datasets.split_reader import SplitReader
+from seggen_core.datasets.splits import Runs, places, published_splits
 from seggen_core.errors import DatasetError
-from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
+from seggen_core.taxonomy import IGNORE_INDEX
 
 InstanceIds = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From an instance map as in its file and a segmentation map to instance ids.
@@ -88,7 +89,7 @@ class _SplitListing:
     keys: list[str]
 
 
-class IdMapReader:
+class IdMapReader(SplitReader[ClassTable]):
     """Samples of up to three files, listed at once, read one at a time."""
 
     def __init__(
@@ -112,8 +113,8 @@ class IdMapReader:
         Raises:
             DatasetError: a folder or a list of samples is missing or empty.
         """
+        super().__init__(form.table)
         self._form, self._root = form, root
-        self._notes = list(form.table.notes)
         self._assumed = np.zeros(1 << 16, bool)
         self._assumed[list(form.table.assumed_ids)] = True
         listings = {
@@ -121,22 +122,16 @@ class IdMapReader:
             for s in published_splits(config)
             if s in layout
         }
-        chosen = plan_splits(
+        sources = self._choose(
             {s: listing.keys for s, listing in listings.items()},
             config=config,
             seed=seed,
             dataset=form.dataset,
             runs=form.runs,
         )
-        self._keys = {split: keys for split, (_, keys) in chosen.items()}
-        self._drawn = frozenset(s for s, (source, _) in chosen.items() if source == "train" != s)
-        self._notes += [
-            f"there is no {split} split; {len(keys)} samples are taken out of train for it"
-            for split, (source, keys) in chosen.items()
-            if config.splits == "published" and source != split
-        ]
+        self._note_missing_splits(sources, config=config)
         self._key_sets = {split: set(keys) for split, keys in self._keys.items()}
-        self._listings = {split: listings[source] for split, (source, _) in chosen.items()}
+        self._listings = {split: listings[source] for split, source in sources.items()}
         self._id_table = id_table(form.table.train_ids)
         self._allowed = form.table.allowed(form.dataset)
 
@@ -197,33 +192,9 @@ class IdMapReader:
         return masks, mask_ending
 
     @property
-    def taxonomy(self) -> Taxonomy:
-        """The classes of the dataset."""
-        return self._form.table.taxonomy
-
-    @property
-    def palette(self) -> np.ndarray:
-        """The dataset's colours, uint8 [num_classes, 3]."""
-        return self._form.table.palette
-
-    @property
-    def drawn_splits(self) -> frozenset[Split]:
-        """The splits whose samples are taken out of train."""
-        return self._drawn
-
-    @property
-    def notes(self) -> list[str]:
-        """What the files hold that isn't read."""
-        return list(self._notes)
-
-    @property
     def conventions(self) -> Conventions:
         """What is taken for granted about the masks."""
         return self._form.conventions
-
-    def keys(self, split: Split) -> list[str]:
-        """Return the names that an image and its mask share, in their list's order or sorted."""
-        return list(self._keys[split])
 
     def read(self, split: Split, key: str) -> RawSample:
         """Decode one sample; metadata names the file."""

@@ -126,10 +126,10 @@ def check_palette(
     for file_id in sorted_unique(ids).tolist():
         if file_id not in colors or file_id >= len(palette):
             continue
-        found = tuple(palette[file_id].tolist())
-        if found != tuple(colors[file_id]):
+        color = tuple(palette[file_id].tolist())
+        if color != tuple(colors[file_id]):
             raise DatasetError(
-                f"{path} has a palette in which {file_id} is {found}, but {dataset} gives "
+                f"{path} has a palette in which {file_id} is {color}, but {dataset} gives "
                 f"{table.names_by_id().get(file_id, 'it')} (id {file_id}) the colour "
                 f"{tuple(colors[file_id])}; expected the same: convert the mask to RGB if its "
                 f"colours are right, or to 8-bit grey if its ids are {CHECK}"

@@ -13,7 +13,6 @@ Source: https://labelstud.io/guide/export (JSON), and the run lengths of the pac
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -28,6 +27,7 @@ from seggen_core.datasets.annotated_files import (
     find_class_file,
     split_places,
 )
+from seggen_core.datasets.annotated_images import ImagesOfOneFile
 from seggen_core.datasets.decode import MAX_PIXELS
 from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
@@ -64,27 +64,12 @@ class _Task(NamedTuple):
     is_empty: bool
 
 
-@dataclass(frozen=True)
-class _LabelStudioImages:
+class _LabelStudioImages(ImagesOfOneFile[_Task]):
     """The images of one split."""
-
-    path: Path
-    images: NamedImages[_Task]
-    survey: Survey
-    listed: list[str] | None
-
-    @property
-    def keys(self) -> list[str]:
-        """Names of the samples."""
-        return self.images.keys if self.listed is None else self.listed
 
     def is_empty(self, key: str) -> bool:
         """Return whether somebody looked at an image and drew nothing."""
         return self.images.has_entry(key) and self.images.entry(key)[1].is_empty
-
-    def image(self, key: str, *, root: Path) -> Path:
-        """Return the image of a sample."""
-        return self.images.image(key, root=root)
 
     def shapes(self, key: str, *, size: tuple[int, int]) -> ImageShapes:
         """Parse what was drawn on one image."""

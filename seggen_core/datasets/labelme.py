@@ -14,7 +14,6 @@ import binascii
 import io
 import math
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -28,9 +27,9 @@ from seggen_core.datasets.annotated_files import (
     find_class_file,
     split_places,
 )
+from seggen_core.datasets.annotated_images import ImagesWithFiles
 from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
-    FileListing,
     brief,
     describe_folder,
     list_files,
@@ -50,36 +49,12 @@ _AREAS = ("polygon", "rectangle", "circle", "oriented_rectangle", "mask")
 _MAX_SIDE = 1 << 31
 
 
-@dataclass(frozen=True)
-class _LabelmeImages:
+class _LabelmeImages(ImagesWithFiles):
     """The images of one split."""
-
-    images: FileListing
-    files: FileListing
-    survey: Survey
-    empty: frozenset[str]
-    listed: list[str] | None
-
-    @property
-    def keys(self) -> list[str]:
-        """Names of the samples."""
-        if self.listed is not None:
-            return self.listed
-        return sorted(self.images.names.keys() | self.files.names.keys())
-
-    def is_empty(self, key: str) -> bool:
-        """Return whether a file has no area."""
-        return key in self.empty
-
-    def image(self, key: str, *, root: Path) -> Path:
-        """Return the image of a sample, which lies beside its file."""
-        beside = next(iter(self.files.paths(key)), None)
-        return self.images.only(key, root=root, counterpart=beside)
 
     def shapes(self, key: str, *, size: tuple[int, int]) -> ImageShapes:  # noqa: ARG002 (the interface's)
         """Parse the file of one image."""
-        image = next(iter(self.images.paths(key)), None)
-        path = self.files.only(key, root=self.files.folder, counterpart=image)
+        path, image = self.file(key)
         tree = _read(path)
         named = PureWindowsPath(str(tree.get("imagePath", ""))).name
         if image is not None and named and normal(named) != normal(image.name):

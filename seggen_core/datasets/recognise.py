@@ -24,17 +24,17 @@ def recognise_dataset(root: Path) -> str:
         raise DatasetError(
             f"{root} is not a folder; expected a dataset there ({describe_folder(root)})"
         )
-    found = [name for name, test in _TESTS.items() if test(root)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    fitting = [name for name, test in _TESTS.items() if test(root)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
         raise DatasetError(
             f"{root} is laid out for no reader ({describe_folder(root)}); expected the unpacked "
             f"export of a tool, or images/ and masks/: name the reader by --dataset "
             f"({', '.join(_TESTS)}; docs/datasets.md draws the layouts)"
         )
     raise DatasetError(
-        f"{root} is laid out for {' and for '.join(found)}; expected one: name it by --dataset"
+        f"{root} is laid out for {' and for '.join(fitting)}; expected one: name it by --dataset"
     )
 
 

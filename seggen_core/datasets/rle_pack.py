@@ -20,11 +20,11 @@ def decode_rle_pack(data: bytes, *, count: int) -> np.ndarray:
         ValueError: the stream ends early, or has another number of values or of bits a value.
     """
     bits = _Bits(data)
-    found, word_size = bits.read(32), bits.read(5) + 1
-    if found != count or word_size != 8:
+    num_values, word_size = bits.read(32), bits.read(5) + 1
+    if num_values != count or word_size != 8:
         raise ValueError(
-            f"run lengths of {found} values of {word_size} bits; expected {count} of 8, four for "
-            "each pixel"
+            f"run lengths of {num_values} values of {word_size} bits; expected {count} of 8, four "
+            "for each pixel"
         )
     sizes = [bits.read(4) + 1 for _ in range(4)]
     values = np.zeros(count, np.uint8)

@@ -27,9 +27,8 @@ from seggen_core.datasets.reader import Conventions
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
 from seggen_core.datasets.shape_classes import ShapeClasses
 from seggen_core.datasets.shapes import ImageShapes, draw_shapes
-from seggen_core.datasets.splits import plan_splits
+from seggen_core.datasets.split_reader import SplitReader
 from seggen_core.errors import DatasetError
-from seggen_core.taxonomy import Taxonomy
 
 MAX_BOX_SHARE = 0.1
 """More rectangles than that may be boxes around objects, which are no masks."""
@@ -79,7 +78,7 @@ class AnnotatedImages(Protocol):
         """
 
 
-class ShapeReader:
+class ShapeReader(SplitReader[ShapeClasses]):
     """Shapes are drawn with their sample."""
 
     def __init__(
@@ -103,28 +102,22 @@ class ShapeReader:
         Raises:
             DatasetError: there is no sample, or so many shapes are boxes that they may be no masks.
         """
-        self._root, self._config, self._classes = root, config, classes
-        self._notes = list(classes.notes)
+        super().__init__(classes)
+        self._root, self._config = root, config
         surveys = [annotated.survey for annotated in splits.values()]
         self._draws_boxes = _check_boxes(surveys, config=config)
         others: Counter[str] = sum((s.others for s in surveys), Counter())
         if others:
             listed = brief(", ".join(f"{count} {kind}" for kind, count in sorted(others.items())))
             self._notes.append(f"shapes without an area aren't read: {listed}")
-        chosen = plan_splits(
+        sources = self._choose(
             {split: self._task_keys(split, annotated) for split, annotated in splits.items()},
             config=config,
             seed=seed,
             dataset=config.name,
         )
-        self._notes += [
-            f"there is no {split} split; {len(keys)} samples are taken out of train for it"
-            for split, (source, keys) in chosen.items()
-            if config.splits == "published" and source != split
-        ]
-        self._keys = {split: keys for split, (_, keys) in chosen.items()}
-        self._drawn = frozenset(s for s, (source, _) in chosen.items() if source == "train" != s)
-        self._splits = {split: splits[source] for split, (source, _) in chosen.items()}
+        self._note_missing_splits(sources, config=config)
+        self._splits = {split: splits[source] for split, source in sources.items()}
 
     def _task_keys(self, split: Split, annotated: AnnotatedImages) -> list[str]:
         """Return the samples of a split; images on which nothing is drawn need a background."""
@@ -145,33 +138,9 @@ class ShapeReader:
         return drawn
 
     @property
-    def taxonomy(self) -> Taxonomy:
-        """The classes of the labels, and the background behind them if there is one."""
-        return self._classes.taxonomy
-
-    @property
-    def palette(self) -> np.ndarray:
-        """The classes' colours, uint8 [num_classes, 3]."""
-        return self._classes.palette
-
-    @property
     def conventions(self) -> Conventions:
         """What no shape covers is ignored by definition, so that no share of it is too much."""
         return Conventions(1.0, _UNLISTED, has_own_classes=True)
-
-    @property
-    def drawn_splits(self) -> frozenset[Split]:
-        """The splits whose samples are taken out of train."""
-        return self._drawn
-
-    @property
-    def notes(self) -> list[str]:
-        """What the files hold that isn't read."""
-        return list(self._notes)
-
-    def keys(self, split: Split) -> list[str]:
-        """Return the paths of the images below their folder, without suffix, sorted."""
-        return list(self._keys[split])
 
     def read(self, split: Split, key: str) -> RawSample:
         """Decode one image and paint its shapes; metadata names the file."""
@@ -218,7 +187,7 @@ class ShapeReader:
             masks = draw_shapes(shapes, width=width, height=height)
         except DatasetError as error:
             raise DatasetError(f"{drawn.where}: {error} {CHECK}") from None
-        segmentation_map = np.full((height, width), self._classes.rest, np.uint8)
+        segmentation_map = np.full((height, width), self._table.rest, np.uint8)
         numbers = np.zeros((height, width), np.uint16)
         groups: dict[tuple[str, str], int] = {}
         for i in sorted(range(len(shapes)), key=lambda i: shapes[i].order):
@@ -228,16 +197,16 @@ class ShapeReader:
             if shape.group is not None:
                 number = groups.setdefault((shape.label, shape.group), number)
             segmentation_map[mask] = train_id
-            numbers[mask] = number if self._classes.is_thing(train_id) else 0
+            numbers[mask] = number if self._table.is_thing(train_id) else 0
         return segmentation_map, numbers
 
     def _train_id(self, label: str, *, where: str) -> int:
-        train_id = self._classes.train_ids.get(label)
+        train_id = self._table.train_ids.get(label)
         if train_id is None:
-            allowed = brief(", ".join(self._classes.train_ids))
+            allowed = brief(", ".join(self._table.train_ids))
             raise DatasetError(
                 f"{where} has a shape of {brief(repr(label))}; expected a class of "
-                f"{self._classes.source}: {allowed} {CHECK}"
+                f"{self._table.source}: {allowed} {CHECK}"
             )
         return train_id
 

@@ -87,7 +87,7 @@ def validate_project(
         report.notes.append(
             f"{len(foreign)} store(s) are of another dataset than params.yaml names "
             f"({', '.join(foreign[:5])}{', ...' if len(foreign) > 5 else ''}) and weren't checked; "
-            "dvc repro makes them anew"
+            "dvc repro makes them again"
         )
     return report
 

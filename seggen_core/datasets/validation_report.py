@@ -18,27 +18,24 @@ class Problem:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """One split of the real dataset.
-
-    Attributes:
-        split: its name.
-        num_samples: keys listed, bad ones among them.
-        num_bad: samples that can't be used.
-        sizes: sound samples by "WIDTHxHEIGHT", most frequent first.
-        class_pixels: pixels per train id; empty where headers alone were checked.
-        class_samples: sound samples in which the class occurs, per train id.
-        ignored_pixels: pixels that belong to no class.
-        unlisted_pixels: those of them that only a convention makes ignored.
-    """
+    """One split of the real dataset."""
 
     split: Split
+    """Its name."""
     num_samples: int
+    """Keys listed, bad ones among them."""
     num_bad: int
+    """Samples that can't be used."""
     sizes: dict[str, int]
+    """Sound samples by "WIDTHxHEIGHT", most frequent first."""
     class_pixels: list[int]
+    """Pixels per train id; empty where headers alone were checked."""
     class_samples: list[int]
+    """Sound samples in which the class occurs, per train id."""
     ignored_pixels: int
+    """Pixels that belong to no class."""
     unlisted_pixels: int = 0
+    """Those of them that only a convention makes ignored."""
 
 
 @dataclass(frozen=True)
@@ -52,28 +49,25 @@ class StoreSummary:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What `validate_project` found.
-
-    Attributes:
-        dataset: name of the reader.
-        class_names: in train-id order.
-        splits: the real dataset.
-        stores: sample stores below data/.
-        problems: what has to be put right; the dataset is sound where this is empty.
-        tolerated: bad samples of the dataset, where there are no more than `max_bad` in a split.
-        notes: worth knowing, not wrong.
-        headers_only: no pixel was decoded, so classes, damage behind the header and repeated images
-            are not known.
-    """
+    """What `validate_project` found."""
 
     dataset: str
+    """Name of the reader."""
     class_names: list[str]
+    """In train-id order."""
     splits: list[SplitSummary]
+    """The real dataset."""
     stores: list[StoreSummary]
+    """Sample stores below data/."""
     problems: list[Problem] = field(default_factory=list)
+    """What has to be put right; the dataset is sound where this is empty."""
     tolerated: list[Problem] = field(default_factory=list)
+    """Bad samples of the dataset, where there are no more than `max_bad` in a split."""
     notes: list[str] = field(default_factory=list)
+    """Worth knowing, not wrong."""
     headers_only: bool = False
+    """No pixel was decoded, so classes, damage behind the header and repeated images are not known.
+    """
 
     def to_json(self) -> dict:
         """Return plain dicts and lists, for the report file."""

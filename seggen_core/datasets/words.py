@@ -7,8 +7,6 @@ alone) reads its classes, as those of any dataset.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from seggen_core.colors.palette import class_palette
 from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.class_list import (
@@ -20,11 +18,12 @@ from seggen_core.datasets.class_list import (
 from seggen_core.datasets.class_table import ClassTable, make_class_table
 from seggen_core.datasets.reader import PUBLISHED, Conventions
 from seggen_core.datasets.sample import RawSample
+from seggen_core.datasets.split_reader import SplitReader
 from seggen_core.errors import ConfigError, DatasetError
-from seggen_core.taxonomy import Taxonomy, slugify
+from seggen_core.taxonomy import slugify
 
 
-class WordsReader:
+class WordsReader(SplitReader[ClassTable]):
     """A list of words; see `DatasetReader`.
 
     Attributes:
@@ -33,36 +32,14 @@ class WordsReader:
 
     def __init__(self, table: ClassTable, *, synonyms: Mapping[str, Sequence[str]]) -> None:
         """Take the classes."""
-        self._table, self.synonyms = table, dict(synonyms)
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """See `DatasetReader`."""
-        return self._table.taxonomy
-
-    @property
-    def palette(self) -> np.ndarray:
-        """See `DatasetReader`."""
-        return self._table.palette
+        super().__init__(table)
+        self._notes.append("a list of words has no real images: there is no sample")
+        self.synonyms = dict(synonyms)
 
     @property
     def conventions(self) -> Conventions:
         """See `DatasetReader`."""
         return PUBLISHED
-
-    @property
-    def notes(self) -> list[str]:
-        """See `DatasetReader`."""
-        return [*self._table.notes, "a list of words has no real images: there is no sample"]
-
-    @property
-    def drawn_splits(self) -> frozenset[Split]:
-        """See `DatasetReader`."""
-        return frozenset()
-
-    def keys(self, split: Split) -> list[str]:  # noqa: ARG002 (all are empty)
-        """Return no key."""
-        return []
 
     def read(self, split: Split, key: str) -> RawSample:
         """Raise DatasetError: there is no sample."""
@@ -105,9 +82,9 @@ def open_words(config: DatasetConfig, *, base: Path) -> WordsReader:
 
 def _with_background(rows: Sequence[ListedClass], name: str) -> list[ListedClass]:
     """Return the classes with that of the background, which comes first and is stuff."""
-    own = [row for row in rows if slugify(row.name) == slugify(name)]
-    others = [row for row in rows if row not in own]
-    color = own[0].color if own else None
+    background = [row for row in rows if slugify(row.name) == slugify(name)]
+    others = [row for row in rows if row not in background]
+    color = background[0].color if background else None
     return [ListedClass(0, name, is_thing=False, color=color, is_ignored=False), *others]
 
 

@@ -25,10 +25,10 @@ from seggen_core.datasets.annotated_files import (
     find_class_file,
     split_places,
 )
+from seggen_core.datasets.annotated_images import ImagesWithFiles
 from seggen_core.datasets.class_list import read_class_list
 from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
-    FileListing,
     brief,
     describe_folder,
     list_files,
@@ -52,36 +52,14 @@ _MAX_LABEL_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class _YoloImages:
-    """The images of one split."""
+class _YoloImages(ImagesWithFiles):
+    """The images of one split, and the names of the classes by number."""
 
-    images: FileListing
-    files: FileListing
     names: tuple[str, ...]
-    survey: Survey
-    empty: frozenset[str]
-    listed: list[str] | None
-
-    @property
-    def keys(self) -> list[str]:
-        """Names of the samples."""
-        if self.listed is not None:
-            return self.listed
-        return sorted(self.images.names.keys() | self.files.names.keys())
-
-    def is_empty(self, key: str) -> bool:
-        """Return whether a file has no line."""
-        return key in self.empty
-
-    def image(self, key: str, *, root: Path) -> Path:
-        """Return the image of a sample."""
-        beside = next(iter(self.files.paths(key)), None)
-        return self.images.only(key, root=root, counterpart=beside)
 
     def shapes(self, key: str, *, size: tuple[int, int]) -> ImageShapes:
         """Parse the file of one image."""
-        image = next(iter(self.images.paths(key)), None)
-        path = self.files.only(key, root=self.files.folder, counterpart=image)
+        path, _ = self.file(key)
         shapes = []
         for number, (class_id, values) in enumerate(_lines(path), start=1):
             if not 0 <= class_id < len(self.names):
@@ -251,7 +229,7 @@ def _open_split(files: SplitFiles, *, names: tuple[str, ...], root: Path) -> _Yo
         if not lines:
             empty.add(key)
     survey = Survey(labels, num_boxes, Counter())
-    return _YoloImages(images, listing, names, survey, frozenset(empty), listed)
+    return _YoloImages(images, listing, survey, frozenset(empty), listed, names)
 
 
 def _lines(path: Path) -> list[tuple[int, list[float]]]:

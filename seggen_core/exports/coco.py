@@ -9,6 +9,7 @@ annotation. Pixels of a thing class that belong to no instance are an annotation
 Source: https://cocodataset.org/#format-data
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,30 @@ from seggen_core.exports.segments import Segment, SegmentMap
 from seggen_core.taxonomy import SegmentationClass
 
 
-class CocoInstances(Writer):
+class CocoWriter(Writer):
+    """What COCO's formats share: JSON files that grow, and the classes in each of them."""
+
+    _files: Mapping[Any, GrowingJson]
+
+    @property
+    def classes(self) -> Sequence[SegmentationClass]:
+        """The classes that are categories: all of them."""
+        return list(self.job.selection.taxonomy)
+
+    def finish(self) -> list[str]:
+        """Write the JSON files."""
+        categories = [category(c, self.job) for c in self.classes]
+        for file in self._files.values():
+            file.finish(head(self.job) | {"categories": categories})
+        return []
+
+    def close(self) -> None:
+        """Give up the files."""
+        for file in self._files.values():
+            file.close()
+
+
+class CocoInstances(CocoWriter):
     """Writes COCO instances."""
 
     needs_instances = True
@@ -74,17 +98,10 @@ coco = COCO("annotations/instances_{split}.json")  # images are in images/{split
                     "annotations", entry | {"segmentation": mask}
                 )
 
-    def finish(self) -> list[str]:
-        """Write the JSON files."""
-        categories = [category(c, self.job) for c in self.job.thing_classes]
-        for file in self._files.values():
-            file.finish(head(self.job) | {"categories": categories})
-        return []
-
-    def close(self) -> None:
-        """Give up the files."""
-        for file in self._files.values():
-            file.close()
+    @property
+    def classes(self) -> Sequence[SegmentationClass]:
+        """The classes that are categories: those of things."""
+        return self.job.thing_classes
 
 
 def head(job: ExportJob) -> dict[str, Any]:

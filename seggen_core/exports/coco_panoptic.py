@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from seggen_core.exports.coco import category, head, image_entry
+from seggen_core.exports.coco import CocoWriter, image_entry
 from seggen_core.exports.coco_results import segment_rows
 from seggen_core.exports.folder import GrowingJson
-from seggen_core.exports.job import ExportJob, Writer, png_file, write_file
+from seggen_core.exports.job import ExportJob, png_file, write_file
 from seggen_core.exports.sample import ExportSample
 from seggen_core.exports.segments import SegmentMap
 
 
-class CocoPanoptic(Writer):
+class CocoPanoptic(CocoWriter):
     """Writes COCO panoptic."""
 
     needs_instances = True
@@ -62,18 +62,6 @@ ids = rgb @ [1, 256, 65536]  # panopticapi.utils.rgb2id; first["segments_info"] 
             "segments_info": segment_rows(segments),
         }
         file.append("annotations", annotation)
-
-    def finish(self) -> list[str]:
-        """Write the JSON files."""
-        categories = [category(c, self.job) for c in self.job.selection.taxonomy]
-        for file in self._files.values():
-            file.finish(head(self.job) | {"categories": categories})
-        return []
-
-    def close(self) -> None:
-        """Give up the files."""
-        for file in self._files.values():
-            file.close()
 
 
 def segment_png(segments: SegmentMap) -> bytes:

@@ -120,7 +120,7 @@ def _join_hole(outer: list[Ring], hole: Ring) -> None:
             if ring[i][0] == ring[i - 1][0] < x
             and min(ring[i][1], ring[i - 1][1]) < y < max(ring[i][1], ring[i - 1][1])
         ),
-        key=lambda found: found[0][found[1]][0],
+        key=lambda edge: edge[0][edge[1]][0],
     )
     cut, start = (ring[i][0], y), (x, y)
     ring[i:i] = [cut, start, *hole[k:], *hole[:k], start, cut]

@@ -16,32 +16,29 @@ JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
 
 @dataclass(frozen=True, eq=False)
 class ExportSample:
-    """One sample; its pictures are as they are stored.
-
-    Attributes:
-        key: names its files; letters, digits, "_" and "-", unique in the export.
-        split: "train", "val" or "test".
-        source: name of the source ("masksyn/car").
-        image: the image's file.
-        image_suffix: "png" or "jpg".
-        mask: the mask's file, a PNG of train ids or IGNORE_INDEX.
-        instances: the file of the instance map, a 16-bit PNG, 0 where there is no instance; None
-            where instances are unknown.
-        segmentation_map: the mask, uint8 [H, W].
-        instance_map: the instances, uint16 [H, W], or None.
-        metadata: what the store knows about the sample.
-    """
+    """One sample; its pictures are as they are stored."""
 
     key: str
+    """Names its files; letters, digits, "_" and "-", unique in the export."""
     split: str
+    """"train", "val" or "test"."""
     source: str
+    """Name of the source ("masksyn/car")."""
     image: bytes
+    """The image's file."""
     image_suffix: str
+    """"png" or "jpg"."""
     mask: bytes
+    """The mask's file, a PNG of train ids or IGNORE_INDEX."""
     instances: bytes | None
+    """The file of the instance map, a 16-bit PNG, 0 where there is no instance; None where
+    instances are unknown."""
     segmentation_map: np.ndarray
+    """The mask, uint8 [H, W]."""
     instance_map: np.ndarray | None
+    """The instances, uint16 [H, W], or None."""
     metadata: dict[str, Any]
+    """What the store knows about the sample."""
 
     @classmethod
     def read(

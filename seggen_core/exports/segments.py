@@ -89,13 +89,13 @@ def find_segments(
         if components:
             _number_components(classes, instances, things=things)
     codes = np.where(classes == IGNORE_INDEX, -1, classes * _IDS + instances)
-    found, ids = np.unique(codes, return_inverse=True)
-    ids = ids.reshape(codes.shape) + (1 if found[0] >= 0 else 0)
-    found = found[found >= 0]
-    areas = np.bincount(ids.ravel(), minlength=len(found) + 1)
+    present, ids = np.unique(codes, return_inverse=True)
+    ids = ids.reshape(codes.shape) + (1 if present[0] >= 0 else 0)
+    present = present[present >= 0]
+    areas = np.bincount(ids.ravel(), minlength=len(present) + 1)
     segments = []
     for number, (code, place) in enumerate(
-        zip(found.tolist(), ndimage.find_objects(ids), strict=True), start=1
+        zip(present.tolist(), ndimage.find_objects(ids), strict=True), start=1
     ):
         train_id, instance = divmod(code, _IDS)
         rows, columns = place

@@ -201,9 +201,9 @@ def open_selection(
         sources = _limit(sources, limit)
     selection = Selection(tuple(sources), taxonomy, colors_of(rows))
     if not len(selection):
-        found = ", ".join(f"{source.name} ({len(source.store)})" for source in sources)
-        kept = ", --where leaves none of them" if conditions else ""
-        raise ConfigError(f"there is no sample to export; samples found: {found}{kept}")
+        counts = ", ".join(f"{source.name} ({len(source.store)})" for source in sources)
+        reason = ", --where leaves none of them" if conditions else ""
+        raise ConfigError(f"there is no sample to export; samples found: {counts}{reason}")
     return selection
 
 
@@ -239,8 +239,8 @@ def _known(paths: ProjectPaths) -> list[str]:
     """Return the names of what can be exported now."""
     known = [f"real/{split}" for split in SPLITS if (paths.real(split) / MANIFEST).is_file()]
     methods = paths.data / "synthetic"
-    found = methods.iterdir() if methods.is_dir() else ()
-    return known + sorted(m.name for m in found if any(m.glob(f"*/{MANIFEST}")))
+    folders = methods.iterdir() if methods.is_dir() else ()
+    return known + sorted(m.name for m in folders if any(m.glob(f"*/{MANIFEST}")))
 
 
 def _shared_classes(stores: Sequence[SampleStore], *, paths: ProjectPaths) -> list[dict[str, Any]]:

@@ -120,13 +120,13 @@ def _packages() -> Iterator[Finding]:
         if extra is None:
             continue
         try:
-            versions[requirement.name] = found = version_of(requirement.name)
+            versions[requirement.name] = installed = version_of(requirement.name)
         except PackageNotFoundError:
             missing[extra].append(requirement.name)
         else:
-            if not requirement.specifier.contains(found, prereleases=True):
+            if not requirement.specifier.contains(installed, prereleases=True):
                 wanted = f'python -m pip install "{requirement.name}{requirement.specifier}"'
-                yield Finding("packages", "problem", f"{requirement.name} {found}", wanted)
+                yield Finding("packages", "problem", f"{requirement.name} {installed}", wanted)
     listed = ", ".join(f"{name} {versions[name]}" for name in SHOWN if name in versions)
     yield Finding("packages", "ok", listed)
     if missing[""]:
@@ -181,8 +181,8 @@ def _disk(paths: ProjectPaths) -> Iterator[Finding]:
         return
     enough = free >= MIN_DISK
     remedy = "" if enough else "results and DVC's cache grow with the samples; run: seggen plan"
-    found = f"{free / GIGABYTE:.1f} GB free at {paths.root}"
-    yield Finding("disk", "ok" if enough else "note", found, remedy)
+    space = f"{free / GIGABYTE:.1f} GB free at {paths.root}"
+    yield Finding("disk", "ok" if enough else "note", space, remedy)
     if not os.access(paths.root, os.W_OK):
         yield Finding("disk", "problem", f"{paths.root} is not writable", "change its permissions")
 
@@ -220,8 +220,8 @@ def _project(paths: ProjectPaths, *, params: Path) -> Iterator[Finding]:
     named = re.search(r"^seggen\S*==(\S+)", text, flags=re.MULTILINE)
     if named and named[1] != version():
         remedy = "run: seggen new --update ."
-        found = f"{pin} names seggen {named[1]}, and {version()} is installed"
-        yield Finding("project", "problem", found, remedy)
+        versions = f"{pin} names seggen {named[1]}, and {version()} is installed"
+        yield Finding("project", "problem", versions, remedy)
 
 
 def _mlflow(paths: ProjectPaths) -> Iterator[Finding]:

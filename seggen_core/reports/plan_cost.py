@@ -40,23 +40,23 @@ def gpu_gigabytes(w: Workload) -> dict[str, float]:
     numbers in the rates (the embedded foundation; a table of the user's own), there is none.
     """
     memory = w.network.get("memory")
-    found: dict[str, float] = {}
+    peaks: dict[str, float] = {}
     if memory is not None:
         for stage in ("text2mask", "mask2img"):
-            found[stage] = _training(w, memory, getattr(w.config, stage))
+            peaks[stage] = _training(w, memory, getattr(w.config, stage))
         weights = _FROZEN_BYTES * (memory["unet"] + memory["controlnet"] + memory["rest"])
         for stage in ("masksyn", "imgsyn"):
             rows = getattr(w.config, stage).mask2img.micro_batch_size
-            found[stage] = weights + rows * memory["sample_gb"] * w.pixel_ratio
+            peaks[stage] = weights + rows * memory["sample_gb"] * w.pixel_ratio
         for stage in ("seediff", "diffumask"):
             section = getattr(w.config, stage)
             if section is not None:
                 rows = section.sampling.micro_batch_size
-                found[stage] = weights + rows * memory["sample_gb"] * w.pixel_ratio
+                peaks[stage] = weights + rows * memory["sample_gb"] * w.pixel_ratio
     arms = [_segmenter(w, arm) for arm in w.config.variants.values()]
     if arms and None not in arms:
-        found["train_seg"] = max(gb for gb in arms if gb is not None)
-    return found
+        peaks["train_seg"] = max(gb for gb in arms if gb is not None)
+    return peaks
 
 
 def _training(w: Workload, memory: Mapping[str, float], section: DiffusionTrainingConfig) -> float:
@@ -85,8 +85,8 @@ def _segmenter(w: Workload, arm: Any) -> float | None:
 
 def with_memory(stages: Sequence[StagePlan], w: Workload) -> list[StagePlan]:
     """Return the stages with their peaks of GPU memory."""
-    found = gpu_gigabytes(w)
-    return [replace(s, gpu_gigabytes=found.get(s.stage)) for s in stages]
+    peaks = gpu_gigabytes(w)
+    return [replace(s, gpu_gigabytes=peaks.get(s.stage)) for s in stages]
 
 
 def halving_notes(stages: Sequence[StagePlan], w: Workload) -> list[str]:
@@ -115,10 +115,10 @@ def _halve_hours(w: Workload, *, total: float) -> str:
     remaining = list(_LEVERS)
     while hours > _HALVED * total and remaining:
         options = [(lever(config), lever) for lever in remaining]
-        found = [(_hours(replace(w, config=o.config)), o, lever) for o, lever in options if o]
-        if not found:
+        candidates = [(_hours(replace(w, config=o.config)), o, lever) for o, lever in options if o]
+        if not candidates:
             break
-        least, option, lever = min(found, key=lambda item: item[0])
+        least, option, lever = min(candidates, key=lambda item: item[0])
         if least >= hours - 0.005 * total:
             break
         parts.append(f"{option.key} {option.value} (-{_short(hours - least)} h)")

@@ -29,27 +29,24 @@ _DATASET_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class StagePlan:
-    """The estimate of one stage.
-
-    Attributes:
-        stage: its name.
-        items: number of its DVC items.
-        work: its work, in words.
-        hours: hours of one device.
-        gigabytes: size on disk, without DVC's cache.
-        basis: origin of the hours: "measured", "assumed" or "last run here".
-        notes: costs that the numbers leave out.
-        gpu_gigabytes: peak of GPU memory; None where the rates don't tell.
-    """
+    """The estimate of one stage."""
 
     stage: str
+    """Its name."""
     items: int
+    """Number of its DVC items."""
     work: str
+    """Its work, in words."""
     hours: float
+    """Hours of one device."""
     gigabytes: float
+    """Size on disk, without DVC's cache."""
     basis: str
+    """Origin of the hours: "measured", "assumed" or "last run here"."""
     notes: tuple[str, ...] = ()
+    """Costs that the numbers leave out."""
     gpu_gigabytes: float | None = None
+    """Peak of GPU memory; None where the rates don't tell."""
 
 
 def estimate_stages(workload: Workload) -> list[StagePlan]:
@@ -169,18 +166,18 @@ def estimate_mask_recipe(w: Workload) -> StagePlan:
     """Estimate the stores of the mask recipes, and the sampling of those with other images."""
     names = [name for name in w.config.mask_recipe if name in w.methods]
     counts = {name: w.num_samples(name) for name in names}
-    hours, own = 0.0, 0
+    hours, num_sampled = 0.0, 0
     for name in names:
         settings, method = w.config.attention_settings(name), w.config.mask_recipe[name].method
         if not has_same_images(settings, w.config.attention_settings(method)):
             seconds = _sampling_seconds(settings.sampling, unet=w.unet_s, vae=w.vae_s)
-            hours, own = hours + counts[name] * seconds / 3600, own + 1
+            hours, num_sampled = hours + counts[name] * seconds / 3600, num_sampled + 1
     total = sum(counts.values())
     note = (
         "mask_recipe: if its recipes are in params.yaml before their method runs; else the images "
         "are sampled once more, for all of them"
     )
-    work = f"{total:,} samples, {own} of {len(names)} with images of their own"
+    work = f"{total:,} samples, {num_sampled} of {len(names)} with images of their own"
     return StagePlan("mask_recipe", len(names), work, hours, total * w.picture_gb, w.basis, (note,))
 
 
@@ -298,10 +295,10 @@ def _attention_plan(
     work = f"{count:,} samples: {classes} classes x {section.samples_per_class:,}"
     gigabytes, notes = count * w.picture_gb, (note, *further_notes)
     if section.keep_attention:
-        kept = drawn * _kept_gigabytes(w, method)
-        gigabytes += kept
+        kept_gb = drawn * _kept_gigabytes(w, method)
+        gigabytes += kept_gb
         notes += (
-            f"{method}: {kept:.3g} GB of it is attention in .seggen/attention (keep_attention), "
+            f"{method}: {kept_gb:.3g} GB of it is attention in .seggen/attention (keep_attention), "
             "which DVC's cache doesn't hold",
         )
     return StagePlan(method, classes, work, hours, gigabytes, w.basis, notes)

@@ -117,11 +117,11 @@ def _read_seeds(
         return None
     tree = read_artefact(file, dict[str, Any], stage=f"evaluate@{arm}")
     seeds: dict[str, Any] = tree.get("seeds") or {}
-    found = {}
+    by_score = {}
     for score in suite.scores:
         values = {seed: _look_up(scores, score) for seed, scores in seeds.items()}
-        found[score] = {seed: value for seed, value in values.items() if value is not None}
-    return found
+        by_score[score] = {seed: value for seed, value in values.items() if value is not None}
+    return by_score
 
 
 def _look_up(tree: Any, name: str) -> float | None:

@@ -41,27 +41,24 @@ photograph take gigabytes, and networks see smaller pictures anyway.
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """What to predict.
-
-    Attributes:
-        sources: images, folders and videos.
-        model: folder of a trained segmenter.
-        out: the folder to fill.
-        multi_scale: predict at several scales and mirrored, and average.
-        every: of a video, each so many-th frame.
-        with_overlays: write overlays, too.
-        device: as `runtime.device`.
-        task: what the model is for, if it finds segments and its folder doesn't say so.
-    """
+    """What to predict."""
 
     sources: Sequence[Path]
+    """Images, folders and videos."""
     model: Path
+    """Folder of a trained segmenter."""
     out: Path
+    """The folder to fill."""
     multi_scale: bool = False
+    """Predict at several scales and mirrored, and average."""
     every: int = 1
+    """Of a video, each so many-th frame."""
     with_overlays: bool = True
+    """Write overlays, too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """As `runtime.device`."""
     task: ModelTask | None = None
+    """What the model is for, if it finds segments and its folder doesn't say so."""
 
 
 @dataclass

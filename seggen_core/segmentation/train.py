@@ -27,7 +27,7 @@ from seggen_core.training.schedule import LearningRate, phases
 
 
 def learning_rate(config: SegmenterConfig) -> LearningRate:
-    """Return the learning rate by step: linear warm-up times decay, anew in each phase."""
+    """Return the learning rate by step: linear warm-up times decay, in each phase."""
     return phases(
         config.learning_rate,
         kind=config.lr_scheduler,

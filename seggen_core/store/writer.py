@@ -1,7 +1,7 @@
 """Writing a sample store: tar shards that grow sample by sample, then index and manifest.
 
 A store is written in one go: the manifest comes last, so a folder without one is no store, and the
-next writer begins it anew. What a killed run had made is found in a `RecordCache`, not here. The
+next writer begins it again. What a killed run had made is found in a `RecordCache`, not here. The
 same samples in the same order give the same bytes, since tar headers hold no time and no owner.
 """
 

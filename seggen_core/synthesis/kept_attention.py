@@ -1,4 +1,4 @@
-"""Attention that is kept with its image, so that other settings make masks anew and no images.
+"""Attention that is kept with its image, so that other settings make new masks and no images.
 
 It is what every method and every setting of it may ask for: each cross-attention layer's maps of
 the classes, and self-attention at each resolution, averaged over steps (equation 5 of SeeDiff). It

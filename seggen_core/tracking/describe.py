@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from seggen_core.tracking.log import Event, Input, Metrics, Output, Params, Start, Tags
+from seggen_core.tracking.log import Event, Input, Metrics, Output, Params, Start
 
 HOW_TO_READ = """\
 ## How to read this page
@@ -103,7 +103,7 @@ def stage_text(events: Sequence[Event], *, made_from: Sequence[Source]) -> str:
     start = next(event for event in events if isinstance(event, Start))
     outs = [event for event in events if isinstance(event, Output)]
     rows = "\n".join(f"| {out.path} | `{out.digest}` |" for out in outs)
-    made = f"Made:\n\n| path | md5 |\n|---|---|\n{rows}\n\n" if outs else ""
+    outputs = f"Made:\n\n| path | md5 |\n|---|---|\n{rows}\n\n" if outs else ""
     loading = ""
     if start.stage in ("foundation", "text2mask", "mask2img") and outs:
         kind = "ControlNetModel" if start.stage == "mask2img" else "DiffusionPipeline"
@@ -112,7 +112,7 @@ def stage_text(events: Sequence[Event], *, made_from: Sequence[Source]) -> str:
             f"```python\nfrom diffusers import {kind}\n\n"
             f'model = {kind}.from_pretrained("{outs[0].path}")\n```\n\n'
         )
-    return made + loading + _made_from(made_from) + _origin(start)
+    return outputs + loading + _made_from(made_from) + _origin(start)
 
 
 def _made_from(made_from: Sequence[Source]) -> str:
@@ -152,12 +152,3 @@ def _last_metrics(events: Sequence[Event]) -> Mapping[str, float]:
         if isinstance(event, Metrics):
             metrics |= event.metrics
     return metrics
-
-
-def tags_of(events: Sequence[Event]) -> dict[str, str]:
-    """Return all tags of a run."""
-    tags: dict[str, str] = {}
-    for event in events:
-        if isinstance(event, Start | Tags):
-            tags |= event.tags
-    return tags

@@ -126,9 +126,7 @@ class Follower:
             try:
                 num_sent = self._send_run(path, report)
             except Exception as error:  # noqa: BLE001 (likewise)
-                self._problems[path.stem] = describe(error)
-                self._retry_at[path] = time.monotonic() + RETRY_SECONDS
-                if time.monotonic() - started > SLOW_FAILURE_SECONDS:
+                if self._put_off(path, error, started=started):
                     break
             else:
                 self._problems.pop(path.stem, None)
@@ -147,13 +145,21 @@ class Follower:
             try:
                 self._describe_run(path)
             except Exception as error:  # noqa: BLE001 (a client library may raise anything)
-                self._problems[path.stem] = describe(error)
-                self._retry_at[path] = time.monotonic() + RETRY_SECONDS
-                if time.monotonic() - started > SLOW_FAILURE_SECONDS:
+                if self._put_off(path, error, started=started):
                     break
             else:
                 self._problems.pop(path.stem, None)
                 self._described.add(path)
+
+    def _put_off(self, path: Path, error: Exception, *, started: float) -> bool:
+        """Note why a run failed, and when to try again.
+
+        Returns:
+            Whether the failure was slow, so that the other runs are better left for later.
+        """
+        self._problems[path.stem] = describe(error)
+        self._retry_at[path] = time.monotonic() + RETRY_SECONDS
+        return time.monotonic() - started > SLOW_FAILURE_SECONDS
 
     def _describe_run(self, path: Path) -> None:
         with log.file_lock(self._notes / ".lock", timeout=LOCK_SECONDS):
@@ -272,14 +278,14 @@ def follow(paths: ProjectPaths, runtime: RuntimeConfig) -> Report:
     """
     follower = Follower(paths, resolve_target(paths, runtime))
     is_warned = False
-    with _told_to_end() as told:
+    with _told_to_end() as end:
         try:
-            while not told.is_set():
+            while not end.is_set():
                 report = follower.send()
                 if report.problems and not is_warned:
                     logger.warning("%s. Runs stay on disk, and sending is tried again", report)
                 is_warned = bool(report.problems)
-                told.wait(POLL_SECONDS)
+                end.wait(POLL_SECONDS)
         except KeyboardInterrupt:
             pass
     return follower.send()
@@ -292,10 +298,10 @@ def _told_to_end() -> Iterator[threading.Event]:
     Python drops an exception that is raised within a finaliser, and the interruption with it. So
     whoever works in the block looks at the event, too.
     """
-    told = threading.Event()
+    end = threading.Event()
 
     def stop(*_: object) -> None:
-        told.set()
+        end.set()
         raise KeyboardInterrupt
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -303,7 +309,7 @@ def _told_to_end() -> Iterator[threading.Event]:
     for number in heard:  # a shell's background job ignores Ctrl-C
         signal.signal(number, stop)
     try:
-        yield told
+        yield end
     finally:
         for number, handler in heard.items():
             signal.signal(number, handler)

@@ -76,15 +76,15 @@ class Lineage:
         """
         match = _MD5.fullmatch(target)
         if match is None:
-            found = self.lock.find(Path(target).as_posix())
-            if not found:
+            digests = self.lock.find(Path(target).as_posix())
+            if not digests:
                 arms = [name for name in self.stages if name.startswith("evaluate@")]
                 example = (arms or list(self.stages))[-1].removeprefix("evaluate@")
                 raise ConfigError(
                     f"dvc.lock knows no arm, stage, md5 or path {target!r}; for the md5s of what "
                     f"has run, run: seggen lineage {example}"
                 )
-            return "\n\n".join(self._place(path, md5) for path, md5 in found.items())
+            return "\n\n".join(self._place(path, md5) for path, md5 in digests.items())
         digest = match[1]
         here = {p: m for p, m in self.lock.outputs.items() if m.removesuffix(".dir") == digest}
         if here:
@@ -137,8 +137,8 @@ class Lineage:
 
     def _commits(self, digest: str) -> list[str]:
         """Return the commits, also those of experiments, that brought a hash into dvc.lock."""
-        found = self._git("log", "--all", "--format=%h", f"-S{digest}", "--", "dvc.lock")
-        return found.split()[:5]
+        listed = self._git("log", "--all", "--format=%h", f"-S{digest}", "--", "dvc.lock")
+        return listed.split()[:5]
 
     def _git(self, *arguments: str) -> str:
         try:

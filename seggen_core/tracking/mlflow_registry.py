@@ -137,7 +137,7 @@ class ModelRegistry:
             )
         tags = model.tags | ({"dvc.exp": experiment} if experiment else {})
         with _default_store(self._uri):  # MLflow looks for the logged model in this one
-            made = self._client.create_model_version(
+            registered = self._client.create_model_version(
                 model.name,
                 source=f"models:/{model_id}",
                 run_id=run_id,
@@ -147,10 +147,10 @@ class ModelRegistry:
             )
         if experiment is None:
             self._client.set_registered_model_alias(
-                model.name, f"{ARM}{model.tags['arm']}", str(made.version)
+                model.name, f"{ARM}{model.tags['arm']}", str(registered.version)
             )
             self._choose_best(model.name)
-        return str(made.version)
+        return str(registered.version)
 
     def _choose_best(self, name: str) -> None:
         """Give the alias to the arm whose newest version has the highest validation score."""
@@ -175,9 +175,9 @@ def _default_store(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)
 
 
-def _validation_score(made: ModelVersion) -> float:
+def _validation_score(registered: ModelVersion) -> float:
     # All versions of a model are of one task.
-    return next((float(made.tags[n]) for n in _VALIDATION if n in made.tags), 0.0)
+    return next((float(registered.tags[n]) for n in _VALIDATION if n in registered.tags), 0.0)
 
 
 _VALIDATION = ("val_miou", "val_pq", "val_ap")

@@ -17,6 +17,7 @@ from seggen_core.config import SegmenterConfig
 from seggen_core.segmentation.input_size import InputSize
 from seggen_core.segmentation.models import build_segmenter, load_segmenter, save_segmenter
 from seggen_core.segmentation.predict import predict_maps
+from tests.commands.videos import write_video
 from tests.segmentation.tiny import ID2LABEL, TINY_EOMT, TINY_HRNET, TINY_MASK2FORMER
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -140,16 +141,7 @@ def test_frames_of_a_video(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    av = pytest.importorskip("av")
-    with av.open(str(tmp_path / "v.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for k in range(5):
-            frame = np.full((32, 48, 3), 40 * k, np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+    write_video(tmp_path / "v.mp4", num_frames=5)
     out = tmp_path / "out"
     command = ["predict", str(tmp_path / "v.mp4"), "--model", str(model), "--out", str(out)]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -23,6 +23,7 @@ from seggen_core.segmentation.models import build_segmenter, load_segmenter, sav
 from seggen_core.segmentation.predict_segments import predict_sample
 from seggen_core.segmentation.segment_pictures import painted_segments, segment_overlay
 from seggen_core.taxonomy import IGNORE_INDEX, Taxonomy
+from tests.commands.videos import write_video
 from tests.segmentation.tiny import TINY_EOMT, TINY_MASK2FORMER
 
 TAXONOMY = Taxonomy.from_names(stuff=["sky", "grass"], things=["car", "bus"])
@@ -162,16 +163,7 @@ def test_a_second_run_goes_on_and_other_settings_are_refused(
 def test_frames_of_a_video_have_files_of_their_own(
     model: Callable[[Task], Path], tmp_path: Path
 ) -> None:
-    av = pytest.importorskip("av")
-    with av.open(str(tmp_path / "v.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for k in range(3):
-            frame = np.full((32, 48, 3), 60 * k, np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+    write_video(tmp_path / "v.mp4", num_frames=3)
     out = tmp_path / "out"
     command = ["predict", str(tmp_path / "v.mp4"), "--model", str(model("instance"))]
     assert main([*command, "--out", str(out), "--every", "2", "--no-overlays"]) == 0

@@ -123,11 +123,11 @@ def test_several_stages_at_once(project: Path, words: tuple[str, str], expected:
         path.unlink()  # it is a link into DVC's cache
         path.write_text(word)
     outcomes = {node.name: look(project, node) for node in nodes}
-    outcome = summarize(outcomes, total=3, own=outcomes)
+    outcome = summarize(outcomes, total=3, asked=outcomes)
     assert expected in outcome.description
     assert outcome.severity == dg.AssetCheckSeverity.ERROR
     # The run of a sound partition only warns of a broken one.
-    others = summarize(outcomes, total=3, own=["masksyn@car"])
+    others = summarize(outcomes, total=3, asked=["masksyn@car"])
     assert others.passed is outcome.passed
     assert others.passed or others.severity == dg.AssetCheckSeverity.WARN
 

@@ -202,6 +202,28 @@ def test_dvc_status_is_told_when_it_changes(dagster: Dagster) -> None:
     assert dagster.status("train_seg") == "2 of 2 partitions are up to date"
 
 
+def test_a_run_that_failed_leaves_no_check_without_a_result(dagster: Dagster) -> None:
+    """Dagster shows a check that a run planned and never evaluated as "Not Evaluated"."""
+    root, key = dagster.root, dg.AssetCheckKey(dg.AssetKey("dataset"), DVC_STATUS)
+    edit(root / "stage.sh", 'echo "{}" > $out', "exit 1")
+    edit(root / "params.yaml", "seed: 0", "seed: 1")
+    dagster.tick()
+    job = definitions(root).resolve_implicit_global_asset_job_def()
+    for _ in range(2):  # nothing changes in the project from one run to the next
+        result = job.execute_in_process(
+            instance=dagster.instance, asset_selection=[key.asset_key], raise_on_error=False
+        )
+        assert not result.success
+        record = dagster.instance.get_latest_asset_check_evaluation_record(key)
+        assert record is not None and not isinstance(record.evaluation, dg.AssetCheckEvaluation)
+        assert dagster.tick() == "reported 0 materializations"
+        record = dagster.instance.get_latest_asset_check_evaluation_record(key)
+        assert record is not None and isinstance(record.evaluation, dg.AssetCheckEvaluation)
+        assert not record.evaluation.passed
+        assert "seed changed" in str(record.evaluation.description)
+    assert dagster.tick() == "nothing has changed"
+
+
 def test_results_of_the_projects_own_checks_arrive_without_being_evaluated(
     project: Path,
 ) -> None:

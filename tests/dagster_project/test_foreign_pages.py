@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from dagster_project.mlflow_page import BEGINNING
 from tests.dagster_dvc.conftest import make_project
 from tests.dagster_project.browser import open_page
 from tests.dagster_project.live import ROOT, LiveDagster, free_port, wait_until
@@ -299,6 +300,23 @@ def test_mlflow_takes_json_from_its_own_pages_and_programs(mlflow: str) -> None:
     assert post(mlflow, "experiments/create", {"name": "text"}, Content_Type="text/plain") == 415
     assert post(mlflow, "experiments/create", {"name": "sent"}, Sec_Fetch_Site="same-site") == 403
     assert post(mlflow, "experiments/get-by-name", {}) != 403
+
+
+def test_mlflow_begins_with_trainings_and_keeps_what_a_user_chose(page: Any, mlflow: str) -> None:
+    """In a browser that has never shown it, no page for chatbots and no assistant."""
+    page.goto(f"{mlflow}/#/experiments/0")
+    page.wait_for_url("**/experiments/0/runs**")
+    page.wait_for_selector("text=Model registry")
+    remembered = "key => localStorage.getItem(key)"
+    for key, value in BEGINNING.items():
+        assert page.evaluate(remembered, key) == json.dumps(value)
+    panel = page.evaluate(remembered, "mlflow.assistant.panelOpen_v1")
+    assert panel in (None, "false"), "the assistant has opened"
+    (key, *_) = BEGINNING
+    page.evaluate("key => localStorage.setItem(key, '\"genai\"')", key)
+    page.reload()
+    assert page.evaluate(remembered, key) == '"genai"'
+    page.evaluate("() => localStorage.clear()")
 
 
 def test_mlflow_changes_nothing_by_get() -> None:

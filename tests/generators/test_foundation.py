@@ -27,6 +27,7 @@ from seggen_core.stages import foundation as stage
 from seggen_core.taxonomy import Taxonomy
 from tests.attention.tiny_pipeline import build_pipeline
 from tests.generators.tiny_sdxl import build_sdxl
+from tests.minimal_config import minimal_config
 
 
 @pytest.fixture
@@ -304,29 +305,11 @@ def test_a_missing_controlnet_says_what_to_run(
 
 
 def make_config(**changes: Any) -> SegGenConfig:
-    tree: dict[str, Any] = {
-        "profile": "test",
-        "classes": ["car"],
+    sections: dict[str, Any] = {
         "runtime": {"device": "cpu", "tracking_uri": "disk"},
-        "dataset": {"name": "scenes", "image_size": 32},
         "foundation": {"source": "source"},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 1},
-        "imgsyn": {"samples_per_source": 1},
-        "seediff": {
-            "samples_per_class": 1,
-            "sampling": {"num_inference_steps": 1, "micro_batch_size": 2},
-        },
-        "variants": {
-            "baseline": {
-                "model": "hrnet",
-                "strategy": "plain",
-                "reads": ["data/real/train", "data/real/val"],
-            }
-        },
     }
-    return SegGenConfig.model_validate(tree | changes)
+    return minimal_config({"name": "scenes", "image_size": 32}, **sections | changes)
 
 
 @pytest.fixture

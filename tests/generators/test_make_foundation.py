@@ -13,6 +13,7 @@ from seggen_core.project.rng import torch_generator
 from seggen_core.scenes.layout import SCENES_TAXONOMY
 from seggen_core.stages import foundation as stage
 from tests.generators.tiny_pretraining import CONFIG
+from tests.minimal_config import minimal_config
 
 pytestmark = pytest.mark.usefixtures("small_pretraining")
 
@@ -35,31 +36,20 @@ def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_pat
         "unet_steps": 1,
         "pool_size": 8,
     }
-    tree: dict[str, Any] = {
-        "profile": "test",
-        "classes": ["car"],
-        "runtime": {"device": "cpu", "tracking_uri": "disk"},
-        "dataset": {"name": "scenes", "image_size": 16},
-        "foundation": {"mode": "pretrain", "pretrain": settings},
-        "text2mask": {"num_steps": 1},
-        "mask2img": {"num_steps": 1},
-        "masksyn": {"samples_per_source": 1},
-        "imgsyn": {"samples_per_source": 1},
-        "seediff": {
-            "samples_per_class": 1,
-            "sampling": {"num_inference_steps": 1, "micro_batch_size": 2},
-        },
-        "variants": {
-            "baseline": {
-                "model": "hrnet",
-                "strategy": "plain",
-                "reads": ["data/real/train", "data/real/val"],
-            }
-        },
-    }
-    wider = tree | {
-        "foundation": {"mode": "pretrain", "pretrain": settings | {"unet_channels": [32, 32]}}
-    }
+
+    def config_of(pretrain: dict[str, Any]) -> SegGenConfig:
+        return minimal_config(
+            {"name": "scenes", "image_size": 16},
+            runtime={"device": "cpu", "tracking_uri": "disk"},
+            foundation={"mode": "pretrain", "pretrain": pretrain},
+            seediff={
+                "samples_per_class": 1,
+                "sampling": {"num_inference_steps": 1, "micro_batch_size": 2},
+            },
+        )
+
+    config = config_of(settings)
+    wider = config_of(settings | {"unet_channels": [32, 32]})
     with pytest.MonkeyPatch.context() as patch:
 
         def killed(*_: object, **__: object) -> None:
@@ -68,9 +58,9 @@ def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_pat
         # A run that ends before it is published leaves its parts in the scratch folder.
         patch.setattr(stage, "draw_foundation", killed)
         with pytest.raises(KeyboardInterrupt):
-            stage.run(SegGenConfig.model_validate(wider), paths=paths, item=None)
+            stage.run(wider, paths=paths, item=None)
     assert list((paths.scratch / "foundation").rglob("vae"))
-    stage.run(SegGenConfig.model_validate(tree), paths=paths, item=None)
+    stage.run(config, paths=paths, item=None)
     pipeline = load_pipeline(paths.model("foundation"))
     assert pipeline.unet.config.block_out_channels == [16, 32]
     assert not (paths.scratch / "foundation").exists()
@@ -78,7 +68,7 @@ def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_pat
         pipeline,
         prompts=["a photo of a car"],
         generators=lambda i: torch_generator(0, i),
-        config=SegGenConfig.model_validate(tree).seediff.sampling,
+        config=config.seediff.sampling,
         image_size=16,
     )
     assert sample.shape == (1, 16, 16, 3)

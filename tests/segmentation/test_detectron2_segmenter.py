@@ -17,38 +17,22 @@ from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.stages import evaluate, train_seg
 from tests.segmentation.test_stages import PLAIN, REAL, settings
 from tests.segmentation.test_tasks import add_instances
-from tests.segmentation.tiny import ID2LABEL
+from tests.segmentation.tiny import FPN, ID2LABEL, RCNN, TINY_FPN, TINY_RCNN
 
 pytest.importorskip(
     "detectron2", reason="detectron2 isn't on the package index: docs/detectron2.md installs it"
 )
 
-OPTIONS = {
-    "MODEL.BACKBONE.FREEZE_AT": 0,
-    "MODEL.RESNETS.DEPTH": 18,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
-    "MODEL.RESNETS.NORM": "BN",
-    "MODEL.FPN.OUT_CHANNELS": 8,
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 8,
-    "MODEL.SEM_SEG_HEAD.NORM": "",
-}
-
-RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
-FPN = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
-RCNN_OPTIONS = OPTIONS | {
+RCNN_OPTIONS = TINY_RCNN | {
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 20,
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
-    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
 }
 
 
 def tiny(base: Path = Path(), **changes: object) -> Any:
     torch.manual_seed(0)
-    tree = {"model": "detectron2", "options": OPTIONS} | changes
+    tree = {"model": "detectron2", "options": TINY_FPN} | changes
     config = SegmenterConfig.model_validate(tree)
     return build_segmenter(config, id2label=ID2LABEL, base=base)
 
@@ -65,7 +49,7 @@ def test_logits_have_the_size_of_the_input(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
 def test_the_network_gets_grey_levels_in_its_own_order(channels: str) -> None:
-    segmenter = tiny(options=OPTIONS | {"INPUT.FORMAT": channels}).eval()
+    segmenter = tiny(options=TINY_FPN | {"INPUT.FORMAT": channels}).eval()
     image = pictures()[:1]
     wanted = image[0] * 255 if channels == "RGB" else image[0, [2, 1, 0]] * 255
     expected = segmenter.network([{"image": wanted}])[0]["sem_seg"]
@@ -128,7 +112,7 @@ def test_a_backbone_is_loaded_and_a_foreign_one_refused(tmp_path: Path) -> None:
             {"task": "instance", "config": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"},
             "GeneralizedRCNN is not for the task instance",
         ),
-        ({"options": OPTIONS | {"MODEL.RESNETS.DEPTH": 19}}, "can't build SemanticSegmentor"),
+        ({"options": TINY_FPN | {"MODEL.RESNETS.DEPTH": 19}}, "can't build SemanticSegmentor"),
         ({"config": "own.yaml"}, "own.yaml .* is no configuration of detectron2"),
     ],
 )
@@ -232,7 +216,7 @@ def test_an_arm_with_instances_is_trained_and_scored(
 def arm_settings() -> Any:
     section = {
         "common": {"num_steps": 3, "batch_size": 2, "checkpoint_every": 1},
-        "detectron2": {"learning_rate": 1e-3, "options": OPTIONS},
+        "detectron2": {"learning_rate": 1e-3, "options": TINY_FPN},
     }
     variants = {"baseline": PLAIN | {"reads": [REAL, REAL], "model": "detectron2"}}
     return settings(train_seg=section, variants=variants)

@@ -1,4 +1,4 @@
-"""The smallest HRNet, Mask2Former and EoMT that are still whole."""
+"""The smallest HRNet, Mask2Former, EoMT and models of detectron2 that are still whole."""
 
 from typing import Any
 
@@ -65,3 +65,24 @@ TINY_EOMT: dict[str, Any] = {
     "num_register_tokens": 1,
     "train_num_points": 64,
 }
+
+TINY_FPN: dict[str, Any] = {
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.RESNETS.NORM": "BN",
+    "MODEL.FPN.OUT_CHANNELS": 8,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 8,
+    "MODEL.SEM_SEG_HEAD.NORM": "",
+}
+"""Options of detectron2's semantic FPN."""
+
+RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+FPN = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
+TINY_RCNN: dict[str, Any] = TINY_FPN | {
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+}
+"""Options of detectron2's Mask R-CNN and Panoptic FPN."""

@@ -21,34 +21,24 @@ from seggen_core.segmentation.predict_segments import predict_sample
 from seggen_core.taxonomy import Taxonomy
 from seggen_core.tracking import mlflow_registry
 from seggen_core.tracking.log import Model
-from tests.segmentation.tiny import TINY_EOMT, TINY_MASK2FORMER
+from tests.segmentation.tiny import (
+    FPN,
+    RCNN,
+    TINY_EOMT,
+    TINY_FPN,
+    TINY_MASK2FORMER,
+    TINY_RCNN,
+)
 
 TAXONOMY = Taxonomy.from_names(stuff=["sky", "grass"], things=["car", "bus"])
-OPTIONS = {
-    "MODEL.BACKBONE.FREEZE_AT": 0,
-    "MODEL.RESNETS.DEPTH": 18,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
-    "MODEL.RESNETS.NORM": "BN",
-    "MODEL.FPN.OUT_CHANNELS": 8,
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 8,
-    "MODEL.SEM_SEG_HEAD.NORM": "",
-}
-RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
-FPN = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
-RCNN_OPTIONS = OPTIONS | {
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
-    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
-}
 ARCHITECTURES: dict[str, dict[str, Any]] = {"eomt": TINY_EOMT, "mask2former": TINY_MASK2FORMER}
 EVERY_QUERY = PostprocessConfig(object_mask_threshold=0.0, overlap_threshold=0.0, num_instances=6)
 
 
 DETECTRON2: dict[Task, dict[str, Any]] = {
-    "semantic": {"options": OPTIONS},
-    "panoptic": {"options": RCNN_OPTIONS, "config": FPN, "task": "panoptic"},
-    "instance": {"options": RCNN_OPTIONS, "config": RCNN, "task": "instance"},
+    "semantic": {"options": TINY_FPN},
+    "panoptic": {"options": TINY_RCNN, "config": FPN, "task": "panoptic"},
+    "instance": {"options": TINY_RCNN, "config": RCNN, "task": "instance"},
 }
 
 
