@@ -160,25 +160,39 @@ def fitting_counts(
 
 
 def _folder_splits(changes: Mapping[str, Any], *, base: Path) -> dict[str, Any]:
-    """Return `splits`, and perhaps `files`, as the folders of the layout "folder" are there.
+    """Return `splits` as the folders of the layout "folder" are there.
 
-    Its own test split is the test split. Validation is taken out of training where there is none,
-    and so is test where there is neither; a val without a test split is taken for test.
+    Its own test split is the test split, if it has masks. Validation is taken out of training where
+    there is none, and so is test where there is neither; a val without a test split is taken for
+    test.
     """
+    from seggen_core.config import DatasetConfig
+    from seggen_core.datasets.folder import find_layout
+
     if "splits" in changes:
         return {"splits": changes["splits"]}
+    known = {k: changes[k] for k in ("name", "root", "files") if k in changes}
     root = base / changes["root"]
+    layout, _ = find_layout(DatasetConfig.model_validate(known), root=root)
+    has_val, has_test = "val" in layout, "test" in layout
     files = changes.get("files") or {}
-
-    def exists(split: str) -> bool:
-        places = files.get(split) or {}
-        return (root / (places.get("images") or f"images/{split}")).is_dir()
-
-    has_val, has_test = exists("val"), exists("test")
-    if not exists("train") and not has_val and not has_test and (root / "images").is_dir():
-        files = files | {"train": {"images": "images", "masks": "masks"}}
+    if has_test and "test" not in files and not _holds_masks(root / str(layout["test"].masks)):
+        has_test = False
+        instead = "val" if has_val else "a part of train"
+        print(
+            f"note: {root / str(layout['test'].images)} has no masks and isn't read; {instead} is "
+            "the test split"
+        )
     if has_test:
         splits = "published" if has_val else "val_from_train"
     else:
         splits = "val_as_test" if has_val else "all_from_train"
     return {"splits": splits} | ({"files": files} if files else {})
+
+
+def _holds_masks(folder: Path) -> bool:
+    from seggen_core.datasets.files import MASK_SUFFIXES, list_files
+
+    if not folder.is_dir():
+        return False
+    return bool(list_files(folder, kind="mask", suffixes=MASK_SUFFIXES, subfolders="keyed").names)
