@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 COCO_FORMATS = ("coco_instance", "coco_panoptic")
 """Readers of published datasets whose format others use for classes of their own."""
 
+_NUM_TRIED = 8
+"""Test samples that are read to see whether there are labels."""
+
 COUNTS = ("num_train", "num_val", "num_test", "subset_size")
 _EXPECTED = {
     "published": {"val", "test"},
@@ -100,6 +103,7 @@ def open_with_splits(
     published = {"splits": "published", "keep_val_in_train": False, "num_val": None}
     known = tree["dataset"].keys() | changes.keys()
     errors: list[DatasetError] = []
+    unread = ""
     for choice in (
         {k: v for k, v in published.items() if k in known and k not in settings},
         {"splits": "val_from_train"},
@@ -113,12 +117,33 @@ def open_with_splits(
                 errors.append(DatasetError(f"{choice}: a split is missing"))
                 continue
             if choice.get("splits") in ("published", "val_from_train"):
-                reader.read("test", reader.keys("test")[0])  # the test split may have no labels
+                unread = _fault_of_test(reader)  # it may have no labels
+                if unread:
+                    errors.append(DatasetError(unread))
+                    continue
         except DatasetError as error:
             errors.append(error)
         else:
+            if unread:
+                print(f"note: the test split isn't read, because no sample of it can be: {unread}")
             return choice, reader
     raise errors[2]  # of the profile's own splits
+
+
+def _fault_of_test(reader: "DatasetReader") -> str:
+    """Return what is wrong with the first test sample if none that is tried is sound, else ""."""
+    from seggen_core.errors import DatasetError
+
+    keys = reader.keys("test")
+    faults: list[str] = []
+    for key in keys[:: max(1, len(keys) // _NUM_TRIED)][:_NUM_TRIED]:
+        try:
+            reader.read("test", key)
+        except DatasetError as error:
+            faults.append(str(error))
+        else:
+            return ""
+    return faults[0]
 
 
 def fitting_counts(

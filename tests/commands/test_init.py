@@ -4,7 +4,6 @@ The dataset's place and classes are set, and every comment is kept.
 """
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,6 @@ from tests.datasets.layouts import WRITERS
 from tests.datasets.test_cross_checks import change_annotations, own_categories
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    for path in ROOT.glob("profiles/*/params.yaml"):
-        (tmp_path / "profiles" / path.parent.name).mkdir(parents=True)
-        shutil.copy(path, tmp_path / "profiles" / path.parent.name)
-    return tmp_path
 
 
 def init(project: Path, *arguments: str) -> int:
@@ -117,65 +108,6 @@ def test_the_users_own_splits_are_taken(
     assert not keys["train"] & keys["val"] and not keys["train"] & keys["test"]
     if test:
         assert keys["test"] == {f"test{i}" for i in range(test)}, "the user's own test split"
-
-
-def in_capitals(root: Path) -> None:
-    for kind in ("images", "masks"):
-        for split, name in (("train", "Train"), ("val", "Valid"), ("test", "TESTING")):
-            (root / kind / split).rename(root / kind / name)
-
-
-def as_roboflow(root: Path) -> None:
-    for split, name in (("train", "train"), ("val", "valid"), ("test", "test")):
-        (root / "images" / split).rename(root / name)
-        for path in (root / "masks" / split).iterdir():
-            path.rename(root / name / f"{path.stem}_mask.png")
-    shutil.rmtree(root / "images")
-    shutil.rmtree(root / "masks")
-
-
-def split_first(root: Path) -> None:
-    for split in ("train", "val", "test"):
-        for kind in ("images", "masks"):
-            (root / split).mkdir(exist_ok=True)
-            (root / kind / split).rename(root / split / kind)
-    shutil.rmtree(root / "images")
-    shutil.rmtree(root / "masks")
-
-
-@pytest.mark.parametrize("arrange", [in_capitals, as_roboflow, split_first])
-def test_own_splits_are_taken_wherever_their_folders_are(
-    project: Path, arrange: Callable[[Path], None], capsys: pytest.CaptureFixture
-) -> None:
-    root = write_folder(project / "ds", train=10, val=3, test=4)
-    arrange(root)
-    assert init(project, "--dataset", "folder", "--root", str(root)) == 0
-    assert "train 10, val 3, test 4" in capsys.readouterr().out
-    reader = open_project_dataset(load_config(project / "params.yaml"), base=project)
-    assert reader.keys("test") == [f"test{i}" for i in range(4)]
-
-
-@pytest.mark.parametrize("removed", ["masks/test", "masks/test/*"])
-def test_a_test_split_without_masks_is_left_out_with_a_note(
-    project: Path, removed: str, capsys: pytest.CaptureFixture
-) -> None:
-    root = write_folder(project / "ds", train=10, val=3, test=4)
-    for path in list(root.glob(removed)):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert init(project, "--dataset", "folder", "--root", str(root)) == 0
-    text = capsys.readouterr().out
-    assert "images/test has no masks and isn't read; val is the test split" in text
-    assert "train 9, val 1, test 3" in text
-
-
-def test_folders_that_are_called_as_no_split_are_noted(project: Path) -> None:
-    root = write_folder(project / "ds", train=10, val=3, test=4)
-    for kind in ("images", "masks"):
-        for split, name in (("train", "trn"), ("val", "dev"), ("test", "x")):
-            (root / kind / split).rename(root / kind / name)
-    assert init(project, "--dataset", "folder", "--root", str(root)) == 0
-    notes = open_project_dataset(load_config(project / "params.yaml"), base=project).notes
-    assert any("(dev, trn, x) are called as no split" in note for note in notes)
 
 
 def test_images_beside_folders_of_splits_are_not_lost_in_silence(
