@@ -23,10 +23,10 @@ PARAMS: dict[str, Any] = {
     "dataset": {
         "name": "scenes",
         "image_size": 32,
-        "num_train": 24,
+        "num_train": 40,
         "num_val": 1,
         "num_test": 1,
-        "subset_size": 20,
+        "subset_size": 30,
         "subset_seeds": [0],
     },
     "captions": {"captioner": "class_list"},

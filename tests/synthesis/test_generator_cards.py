@@ -73,10 +73,10 @@ def test_a_card_says_what_the_model_is(trained: tuple[ProjectPaths, str], name: 
     assert card.startswith("---\nlibrary_name: diffusers\nlicense: apache-2.0\n")
     steps = "2 of 2 samples"
     steps += ", of adapters of rank 2; then 1 steps of the decoder" * (name == "text2mask")
-    crops = " and 24 random crops of them" * (name == "mask2img")
+    crops = " and 40 random crops of them" * (name == "mask2img")
     for text in (
         "| base model | base |",
-        f"| trained on | 24 real samples of scenes with captions{crops} |",
+        f"| trained on | 40 real samples of scenes with captions{crops} |",
         f"| steps | {steps} |",
         "| seed | 3 |",
         f"| colour maps | {kind} |",

@@ -139,4 +139,4 @@ def test_a_missing_caption_says_what_to_run(
         match=r"1 training samples have no caption, e\.g\. train-00000 \(run: dvc repro captions\)",
     ):
         stage.run(config, paths=paths, item=None)
-    assert PARAMS["dataset"]["num_train"] == 24
+    assert PARAMS["dataset"]["num_train"] == 40
