@@ -31,6 +31,8 @@ MAX_ENTRIES = 12
 """More numbers than these are a table: a list of many entries can't be read."""
 MAX_NESTED = 4
 """The same for a tree with nested numbers, whose names are long."""
+MAX_REASON_LINES = 6
+"""Last lines of a failed stage in the message itself: pages show the others when one asks."""
 
 _MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|MemoryError|exited with (-9|137)\b", re.IGNORECASE
@@ -200,7 +202,8 @@ def stage_failure(result: StageResult, *, advice: str = "") -> dg.Failure:
         "dvc/last_lines": markdown_lines(shown),
     }
     text = f"stage {result.name} {result.outcome}{advice and f'; {advice}'}"
-    return dg.Failure(text, metadata=metadata, allow_retries=False)
+    description = "\n".join([text, *result.tail[-MAX_REASON_LINES:]])
+    return dg.Failure(description, metadata=metadata, allow_retries=False)
 
 
 class CancelledError(dg.DagsterExecutionInterruptedError, DagsterUserCodeProcessError):

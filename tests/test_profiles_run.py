@@ -34,7 +34,8 @@ from tests.segmentation.tiny import TINY_MASK2FORMER
 ROOT = Path(__file__).parent.parent
 PARTS = {"foundation": "unet", "text2mask": "unet", "mask2img": "."}
 ENCODER = "model.pixel_level_module.encoder."
-SAMPLER = {"num_inference_steps": 2, "micro_batch_size": 2}
+PREVIEW = {"num_inference_steps": 2}
+SAMPLER = PREVIEW | {"micro_batch_size": 2}
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ REAL_LAYOUTS = {
     },
 }
 """What lies where in the folders of real samples, and where it is published, for train and val."""
+NUM_REAL = {"ade20k": 3, "coco_panoptic": 2}
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +130,8 @@ def reduced(name: str) -> dict[str, Any]:
             "warmup_steps": 1,
             "checkpoint_every": 1,
         }
+    for stage in ("foundation", "text2mask", "mask2img"):
+        tree[stage]["preview"] = tree[stage].get("preview", {}) | PREVIEW
     for method in ("masksyn", "imgsyn"):
         tree[method] |= {"samples_per_source": 2, "batch_size": 2}
         for sampler in ("text2mask", "mask2img"):
@@ -365,27 +369,28 @@ def check_graph(name: str, *, folder: Path, pretrained: Path, num_test: int) -> 
     assert not list(paths.scratch.glob("*/*"))  # nothing unfinished is left
 
 
+def lay_out(name: str, root: Path) -> int:
+    """Put a dataset into `root`, as it is published; return the number of test samples.
+
+    Real samples are taken where SEGGEN_REAL_DATA has some of the dataset, and made ones elsewhere.
+    """
+    sample = Path(os.environ.get("SEGGEN_REAL_DATA", "/nowhere")).resolve() / f"{name}_sample"
+    if name not in REAL_LAYOUTS or not sample.is_dir():
+        write_dataset(name, root)
+        return len(STEMS["val"])
+    for found, published in REAL_LAYOUTS[name].items():
+        for place in published:
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (sample / found).is_dir() else shutil.copy
+            copy(sample / found, root / place)
+    return NUM_REAL[name]
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_profiles_own_graph_runs(
     name: str, tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On real samples if SEGGEN_REAL_DATA names some, which take the same way as made ones."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "disk")
-    write_dataset(name, tmp_path / "dataset")
-    check_graph(name, folder=tmp_path, pretrained=pretrained, num_test=len(STEMS["val"]))
-
-
-@pytest.mark.skipif(
-    "SEGGEN_REAL_DATA" not in os.environ, reason="SEGGEN_REAL_DATA names no folder of real samples"
-)
-@pytest.mark.parametrize("name, number", [("ade20k", 3), ("coco_panoptic", 2)])
-def test_a_profiles_own_graph_runs_on_real_samples(
-    name: str, number: int, tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "disk")
-    sample = Path(os.environ["SEGGEN_REAL_DATA"]).resolve() / f"{name}_sample"
-    for found, published in REAL_LAYOUTS[name].items():
-        for place in published:
-            (tmp_path / "dataset" / place).parent.mkdir(parents=True, exist_ok=True)
-            copy = shutil.copytree if (sample / found).is_dir() else shutil.copy
-            copy(sample / found, tmp_path / "dataset" / place)
-    check_graph(name, folder=tmp_path, pretrained=pretrained, num_test=number)
+    num_test = lay_out(name, tmp_path / "dataset")
+    check_graph(name, folder=tmp_path, pretrained=pretrained, num_test=num_test)

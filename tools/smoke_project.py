@@ -87,7 +87,8 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Path:
         params: what its params.yaml holds; `smoke_params` for None.
     """
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        # What Python compiled stays valid in the copy; what it is writing just now does not.
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     for name in _FILES:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)

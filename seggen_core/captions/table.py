@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from seggen_core.datasets.files import IMAGE_SUFFIXES, normal
 from seggen_core.errors import CaptionError
 from seggen_core.project.storage import written_whole
 
@@ -55,7 +56,8 @@ def match_captions(path: Path, *, names: Mapping[str, str]) -> MatchedCaptions:
     """Read a user's table and find the sample that each row is of.
 
     A spreadsheet takes "00012" for a number and writes "12". Such a name counts as the only one
-    that is the same number.
+    that is the same number. A name may have its image's suffix ("00012.jpg"), and letters in the
+    other form of Unicode.
 
     Args:
         path: the table.
@@ -74,7 +76,10 @@ def match_captions(path: Path, *, names: Mapping[str, str]) -> MatchedCaptions:
     unused: list[str] = []
     for row, text in table.items():
         same_number = numbers.get(int(row), []) if row.isdecimal() else []
-        name = row if row in key_of or len(same_number) != 1 else same_number[0]
+        name = normal(row)
+        if name not in key_of and name.lower().endswith(IMAGE_SUFFIXES):
+            name = name.rpartition(".")[0]
+        name = name if name in key_of or len(same_number) != 1 else same_number[0]
         if name not in key_of or key_of[name] in captions:
             unused.append(row)
         else:

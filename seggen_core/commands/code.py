@@ -5,6 +5,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from seggen_core.project.code import SourceTree
     from seggen_core.project.paths import ProjectPaths
 
 SUMMARY = "write digests of the code that each stage depends on, which DVC compares"
@@ -21,12 +22,24 @@ def run(_: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         ConfigError: there is no dvc.yaml, it holds no stages, or the project is one of another
             version of seggen.
     """
-    from seggen_core.config.params_file import read_params
-    from seggen_core.errors import ConfigError
-    from seggen_core.project.code import SourceTree, declared_params
-    from seggen_core.project.publish import write_json
+    from seggen_core.project.code import SourceTree
 
     _check_version(paths)
+    write_digests(SourceTree(), paths=paths)
+    return 0
+
+
+def write_digests(tree: "SourceTree", *, paths: "ProjectPaths") -> None:
+    """Write the digests that `tree` has for the stages of the project's dvc.yaml.
+
+    Raises:
+        ConfigError: there is no dvc.yaml, or it holds no stages.
+    """
+    from seggen_core.config.params_file import read_params
+    from seggen_core.errors import ConfigError
+    from seggen_core.project.code import declared_params
+    from seggen_core.project.publish import write_json
+
     file = paths.root / "dvc.yaml"
     try:
         declared = declared_params(read_params(file))
@@ -34,13 +47,11 @@ def run(_: argparse.Namespace, *, paths: "ProjectPaths") -> int:
         raise ConfigError(
             f"{file} holds no stages as DVC states them: {error}; run: git checkout dvc.yaml"
         ) from None
-    tree = SourceTree()
     paths.code("none").parent.mkdir(parents=True, exist_ok=True)
     write_json(paths.code("none"), {})
     for stage, params in declared.items():
         if stage != "code":
             write_json(paths.code(stage), tree.stage_code(stage, params=params))
-    return 0
 
 
 def _check_version(paths: "ProjectPaths") -> None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 COCO_FORMATS = ("coco_instance", "coco_panoptic")
 """Readers of published datasets whose format others use for classes of their own."""
 
+_NUM_TRIED = 8
+"""Test samples that are read to see whether there are labels."""
+
 COUNTS = ("num_train", "num_val", "num_test", "subset_size")
 _EXPECTED = {
     "published": {"val", "test"},
@@ -100,6 +103,7 @@ def open_with_splits(
     published = {"splits": "published", "keep_val_in_train": False, "num_val": None}
     known = tree["dataset"].keys() | changes.keys()
     errors: list[DatasetError] = []
+    unread = ""
     for choice in (
         {k: v for k, v in published.items() if k in known and k not in settings},
         {"splits": "val_from_train"},
@@ -113,12 +117,33 @@ def open_with_splits(
                 errors.append(DatasetError(f"{choice}: a split is missing"))
                 continue
             if choice.get("splits") in ("published", "val_from_train"):
-                reader.read("test", reader.keys("test")[0])  # the test split may have no labels
+                unread = _fault_of_test(reader)  # it may have no labels
+                if unread:
+                    errors.append(DatasetError(unread))
+                    continue
         except DatasetError as error:
             errors.append(error)
         else:
+            if unread:
+                print(f"note: the test split isn't read, because no sample of it can be: {unread}")
             return choice, reader
     raise errors[2]  # of the profile's own splits
+
+
+def _fault_of_test(reader: "DatasetReader") -> str:
+    """Return what is wrong with the first test sample if none that is tried is sound, else ""."""
+    from seggen_core.errors import DatasetError
+
+    keys = reader.keys("test")
+    faults: list[str] = []
+    for key in keys[:: max(1, len(keys) // _NUM_TRIED)][:_NUM_TRIED]:
+        try:
+            reader.read("test", key)
+        except DatasetError as error:
+            faults.append(str(error))
+        else:
+            return ""
+    return faults[0]
 
 
 def fitting_counts(
@@ -160,25 +185,39 @@ def fitting_counts(
 
 
 def _folder_splits(changes: Mapping[str, Any], *, base: Path) -> dict[str, Any]:
-    """Return `splits`, and perhaps `files`, as the folders of the layout "folder" are there.
+    """Return `splits` as the folders of the layout "folder" are there.
 
-    Its own test split is the test split. Validation is taken out of training where there is none,
-    and so is test where there is neither; a val without a test split is taken for test.
+    Its own test split is the test split, if it has masks. Validation is taken out of training where
+    there is none, and so is test where there is neither; a val without a test split is taken for
+    test.
     """
+    from seggen_core.config import DatasetConfig
+    from seggen_core.datasets.folder import find_layout
+
     if "splits" in changes:
         return {"splits": changes["splits"]}
+    known = {k: changes[k] for k in ("name", "root", "files") if k in changes}
     root = base / changes["root"]
+    layout, _ = find_layout(DatasetConfig.model_validate(known), root=root)
+    has_val, has_test = "val" in layout, "test" in layout
     files = changes.get("files") or {}
-
-    def exists(split: str) -> bool:
-        places = files.get(split) or {}
-        return (root / (places.get("images") or f"images/{split}")).is_dir()
-
-    has_val, has_test = exists("val"), exists("test")
-    if not exists("train") and not has_val and not has_test and (root / "images").is_dir():
-        files = files | {"train": {"images": "images", "masks": "masks"}}
+    if has_test and "test" not in files and not _holds_masks(root / str(layout["test"].masks)):
+        has_test = False
+        instead = "val" if has_val else "a part of train"
+        print(
+            f"note: {root / str(layout['test'].images)} has no masks and isn't read; {instead} is "
+            "the test split"
+        )
     if has_test:
         splits = "published" if has_val else "val_from_train"
     else:
         splits = "val_as_test" if has_val else "all_from_train"
     return {"splits": splits} | ({"files": files} if files else {})
+
+
+def _holds_masks(folder: Path) -> bool:
+    from seggen_core.datasets.files import MASK_SUFFIXES, list_files
+
+    if not folder.is_dir():
+        return False
+    return bool(list_files(folder, kind="mask", suffixes=MASK_SUFFIXES, subfolders="keyed").names)

@@ -5,13 +5,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from seggen_core.colors.class_colors import colored_classes, with_synonyms
 from seggen_core.config import DatasetConfig, SegGenConfig, Split
 from seggen_core.datasets.bad_samples import attempt_all
 from seggen_core.datasets.fit import fit_sample
-from seggen_core.datasets.label_checks import SplitLabels, label_faults
+from seggen_core.datasets.label_checks import SampleLabels, SplitLabels, label_faults
 from seggen_core.datasets.licenses import license_of
 from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
@@ -54,18 +52,15 @@ def build_dataset(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     slugs = reader.taxonomy.slugs
+    train = SplitLabels("train")
     for split in SPLITS:
-        num_dropped, unlisted_share = _write_split(
-            reader, split, config=config, folder=folder / split
-        )
-        index = SampleStore(folder / split).index
-        counted = np.array(index["class_pixel_counts"].tolist(), np.int64)
-        pixels = counted.reshape(-1, len(slugs)).sum(axis=0)
-        labels = SplitLabels(split, pixels.tolist(), unlisted_share)
-        _check_labels(labels, reader, config=config)
+        labels = train if split == "train" else SplitLabels(split, colors=train.colors)
+        num_dropped = _write_split(reader, labels, config=config, folder=folder / split)
+        _check_labels(labels, train=train, reader=reader, config=config)
+        pixels = labels.pixels[: len(slugs)]
         shares = pixels / max(pixels.sum(), 1)
         log_metrics(
-            {f"{split}/samples": float(len(index)), f"{split}/dropped": float(num_dropped)}
+            {f"{split}/samples": float(labels.num_samples), f"{split}/dropped": float(num_dropped)}
             | {f"{split}/share_{slug}": float(s) for slug, s in zip(slugs, shares, strict=True)}
         )
     counts = SampleStore(folder / "train").class_pixel_counts()
@@ -88,9 +83,11 @@ def _subsets(
     }
 
 
-def _check_labels(labels: SplitLabels, reader: DatasetReader, *, config: SegGenConfig) -> None:
+def _check_labels(
+    labels: SplitLabels, *, train: SplitLabels, reader: DatasetReader, config: SegGenConfig
+) -> None:
     """Raise DatasetError where scores would mean nothing; warn of other faults."""
-    faults = label_faults(labels, reader=reader, config=config)
+    faults = label_faults(labels, train=train, reader=reader, config=config)
     fatal = [fault.what for fault in faults if fault.is_fatal]
     if fatal:
         raise DatasetError(
@@ -103,16 +100,11 @@ def _check_labels(labels: SplitLabels, reader: DatasetReader, *, config: SegGenC
 
 
 def _write_split(
-    reader: DatasetReader, split: Split, *, config: SegGenConfig, folder: Path
-) -> tuple[int, float]:
-    """Fill the store of one split.
-
-    Returns:
-        How many bad samples were left out, and the mean share of ignored pixels of which nothing
-        says that they are (`RawSample.unlisted_share`).
-    """
+    reader: DatasetReader, labels: SplitLabels, *, config: SegGenConfig, folder: Path
+) -> int:
+    """Fill the store of one split and count its `labels`; return how many samples were left out."""
     dropped: dict[str, str] = {}
-    unlisted_shares: list[float] = []
+    split = labels.split
     keys = reader.keys(split)
     assert keys or isinstance(reader, WordsReader), split
     settings = config.dataset
@@ -130,7 +122,7 @@ def _write_split(
     with SampleStoreWriter(folder, num_classes=len(reader.taxonomy), **encoding) as writer:
         for position, (key, sample) in enumerate(prepared):
             if not isinstance(sample, DatasetError):
-                unlisted_shares.append(sample.unlisted_share)
+                labels.add(key, SampleLabels.of(sample))
                 writer.add(_to_store(sample, store_key=f"{split}-{position:05d}", reader_key=key))
                 continue
             dropped[key] = str(sample)
@@ -156,7 +148,7 @@ def _write_split(
                 **_changed_images(split, settings),
             }
         )
-    return len(dropped), float(np.mean(unlisted_shares or [0.0]))
+    return len(dropped)
 
 
 def _changed_images(split: Split, settings: DatasetConfig) -> dict[str, int]:

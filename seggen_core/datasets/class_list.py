@@ -42,6 +42,7 @@ _OTHER_NAMES = {"pixel value": "id", "class": "name", "isthing": "is_thing", "co
 """Columns of other tools, by what they are here."""
 
 _LABELME_IGNORED = "__ignore__"
+_NUMBERED_LINE = re.compile(r"(?P<number>\d+)[\s,;:.)=-]+\S.*")
 _LABELMAP_LINE = re.compile(r"(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?(:[^:]*){0,2}")
 
 
@@ -137,6 +138,9 @@ def _make_table(listed: ClassList) -> ClassTable:
     classes = [row for row in listed.rows if not row.is_ignored]
     ignored = {row.file_id: row.color for row in listed.rows if row.is_ignored}
     assumed = set() if IGNORE_INDEX in {row.file_id for row in listed.rows} else {IGNORE_INDEX}
+    if not classes:
+        what = f"{len(ignored)} rows, all with ignore set" if ignored else "nothing"
+        raise DatasetError(f"{path} holds {what}; expected 1 to {IGNORE_INDEX} classes")
     if len(classes) > IGNORE_INDEX:
         raise DatasetError(
             f"{path} lists {len(classes)} classes; expected 1 to {IGNORE_INDEX} classes, because "
@@ -195,6 +199,8 @@ def _difference(table: ClassTable, other: ClassTable) -> str:
 
 def _csv_rows(text: str, *, path: Path) -> tuple[list[Any], tuple[str, ...]]:
     """Read a table whose first line names the columns; return its rows and notes."""
+    if text[:4].lower() == "sep=":  # Excel's, before the header
+        text = text.partition("\n")[2]
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
     try:
@@ -230,6 +236,13 @@ def _text_rows(text: str, *, path: Path, of_words: bool) -> list[Any]:
     """Read CVAT's labelmap.txt, or names line by line as labelme writes them."""
     stripped = (line.strip() for line in io.StringIO(text))
     lines = list(islice((x for x in stripped if x and x[0] != "#"), _NUM_IDS + 1))
+    numbers = [m["number"] for line in lines if (m := _NUMBERED_LINE.fullmatch(line))]
+    if len(lines) > 1 and len(set(numbers)) == len(lines):
+        raise DatasetError(
+            f"{path}, row 1 is {reprlib.repr(lines[0])}, and every other row starts with a number, "
+            "too; expected names alone, since the lines give the ids: write a CSV table with the "
+            "columns id and name"
+        )
     if of_words and not all(_LABELMAP_LINE.fullmatch(line) for line in lines):
         return [{"name": line.partition(":")[0], "synonyms": _after_colon(line)} for line in lines]
     if not lines or not all(":" in line for line in lines):

@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import ImageOps
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex
-from seggen_core.datasets.coco_reader import CocoReader, check_listed_size, coco_layout
+from seggen_core.datasets.coco_reader import CocoReader, coco_layout, is_turned_as_listed
 from seggen_core.datasets.decode import IMAGE_MODES, open_picture, to_rgb
 from seggen_core.datasets.ids import number_instances
 from seggen_core.datasets.rasterize import (
     RunLengths,
     area,
     boundary,
+    check_in_pixels,
     decode_runs,
     encode_segmentation,
 )
@@ -120,9 +122,12 @@ class CocoInstanceReader(CocoReader):
                 "are no part of the task"
             )
         if not keys:
+            num_crowds = int((index.crowds != 0).sum())
             raise DatasetError(
-                f"{index.path} has an instance in none of its {num_empty} images; expected "
-                "annotations whose image_id is the id of an image"
+                f"{index.path} has an instance in none of its {num_empty} images"
+                + (f", and {num_crowds} crowds, which are ignored" if num_crowds else "")
+                + "; expected annotations whose image_id is the id of an image"
+                + (": set dataset.crowds to instances to read crowds" if num_crowds else "")
             )
         return keys
 
@@ -131,10 +136,10 @@ class CocoInstanceReader(CocoReader):
         index = self._indexes[split]
         path, entry = index.image(key, root=self._root)
         with open_picture(path, modes=IMAGE_MODES) as picture:
-            check_listed_size(picture.size, path=path, entry=entry, listed_in=index.path)
+            turned = is_turned_as_listed(picture, path=path, entry=entry, listed_in=index.path)
             picture.load()
-        # Polygons are drawn on the image as stored; COCO's images have no EXIF orientation.
-        image = np.asarray(to_rgb(picture, path=path))
+        upright = ImageOps.exif_transpose(picture) if turned else picture
+        image = np.asarray(to_rgb(upright, path=path))
         height, width = image.shape[:2]
         instances = self._instances(index, entry, height=height, width=width)
 
@@ -162,10 +167,10 @@ class CocoInstanceReader(CocoReader):
         index = self._indexes[split]
         path, entry = index.image(key, root=self._root)
         with open_picture(path, modes=IMAGE_MODES, header_only=True) as picture:
-            check_listed_size(picture.size, path=path, entry=entry, listed_in=index.path)
+            turned = is_turned_as_listed(picture, path=path, entry=entry, listed_in=index.path)
             width, height = picture.size
         self._annotations(index, entry)
-        return width, height
+        return (height, width) if turned else (width, height)
 
     def _instances(
         self, index: CocoIndex, entry: CocoImage, *, height: int, width: int
@@ -191,12 +196,17 @@ class CocoInstanceReader(CocoReader):
                         "pixels; expected fewer or shorter ones"
                     )
             except DatasetError as error:
-                where = f"{index.path}, annotation {annotation['id']} of image {entry.image_id}"
-                raise DatasetError(f"{where} ({entry.file_name}): {error} {CHECK}") from None
+                what = f"{index.path}, annotation {annotation['id']} of image {entry.image_id}"
+                raise DatasetError(f"{what} ({entry.file_name}): {error} {CHECK}") from None
             train_id = self._train_ids[annotation["category_id"]]
             if annotation.get("iscrowd", 0) and self._config.crowds != "instances":
                 train_id = IGNORE_INDEX
             instances.append(_Instance(annotation["id"], train_id, runs))
+        try:
+            segmentations = [annotation["segmentation"] for annotation in annotations]
+            check_in_pixels(segmentations, height=height, width=width)
+        except DatasetError as error:
+            raise DatasetError(f"{where}: {error} {CHECK}") from None
         return instances
 
     def _is_thing(self, train_id: int) -> bool:

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from PIL import Image
+
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.annotated_files import SPLIT_NAMES
 from seggen_core.datasets.class_table import ClassTable
 from seggen_core.datasets.coco_categories import choose_classes
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
-from seggen_core.datasets.decode import Picture
+from seggen_core.datasets.decode import Picture, is_turned
 from seggen_core.datasets.json_stream import check_file
 from seggen_core.datasets.reader import MAX_UNLISTED_SHARE, SPLITS, Conventions
 from seggen_core.datasets.sample import CHECK
@@ -108,6 +110,22 @@ def check_listed_size(
             f"{path} is {size[0]}x{size[1]} but {listed_in} says {said}; expected the same size "
             f"{CHECK}"
         )
+
+
+def is_turned_as_listed(
+    picture: Image.Image, *, path: Picture, entry: CocoImage, listed_in: Path
+) -> bool:
+    """Return whether polygons were drawn on an image as its EXIF tag displays it, by JSON's size.
+
+    Raises:
+        DatasetError: no size fits, or nothing can tell.
+    """
+    listed = (entry.width, entry.height)
+    if picture.size[::-1] != listed:
+        check_listed_size(picture.size, path=path, entry=entry, listed_in=listed_in)
+    where = f"{listed_in}, image {entry.image_id}"
+    size = listed if min(listed) > 0 else None
+    return is_turned(picture, path=path, drawn_on=where, size=size)
 
 
 def coco_layout(root: Path, **patterns: str) -> dict[Split, SplitFiles]:

@@ -35,6 +35,11 @@ IMAGE_MODES = ("RGB", "L", "RGBA", "LA", "P", "CMYK", "I;16", "1")
 """What an image may be: it becomes 8-bit RGB, if its alpha channel is opaque everywhere."""
 
 _FORMATS = ("JPEG", "PNG")
+_LOSSLESS = ("PNG",)
+"""What maps of ids may be: JPEG changes ids to others, which may be classes, too."""
+
+_DARK = 1 << 12
+"""Images of 16 bits whose values are all below it were recorded with 12 bits or fewer."""
 
 EXIF_ORIENTATION = 0x0112
 # What Pillow raises on damaged files, by decoder.
@@ -66,6 +71,7 @@ _SIGNATURES = {
     b"MM\0*": "a TIFF file",
     b"\x93NUMPY": "a NumPy array",
     b"MATLAB 5.0": "a MATLAB file",
+    b"\xff\xd8\xff": "a JPEG file",
     b"version https://git-lfs": "a pointer of Git LFS (run: git lfs pull)",
     b"<": "a web page or XML",
     b"{": "JSON",
@@ -120,7 +126,8 @@ def open_picture(
 
     Args:
         path: the file.
-        modes: Pillow's modes that it may have.
+        modes: Pillow's modes that it may have: `IMAGE_MODES` of an image; a map of ids has others,
+            and isn't read from JPEG.
         header_only: the pixels won't be decoded, so the rest of the file isn't read; otherwise
             the checksums of a PNG file are compared.
 
@@ -128,15 +135,17 @@ def open_picture(
         DatasetError: the file is missing, empty, no such picture, damaged, too large or of another
             mode; or what is done with it inside the block fails as decoding of a damaged file does.
     """
+    formats = _FORMATS if modes is IMAGE_MODES else _LOSSLESS
+    expected_file = " or ".join(formats)
     try:
         if regular_size(path) == 0:
             raise DatasetError(
-                f"{path} is empty (0 bytes); expected a JPEG or PNG file: copy it again {CHECK}"
+                f"{path} is empty (0 bytes); expected a {expected_file} file: copy it again {CHECK}"
             )
         with path.open("rb") as file:
             if not header_only:
                 check_png(file)
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=formats)
             _check_grey_bits(image, path=path, modes=modes)
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(
@@ -157,14 +166,18 @@ def open_picture(
             f"{path}: {error}; expected at most {MAX_PIXELS} pixels: reduce it {CHECK}"
         ) from None
     except _DECODE_ERRORS as error:
-        other = _other_format(path)
         raise DatasetError(
-            f"{path} can't be decoded: it is {other}, whatever its name says; expected a JPEG or "
-            f"PNG file: convert it {CHECK}"
-            if other
-            else f"{path} can't be decoded ({error}); expected a whole JPEG or PNG file: copy it "
-            f"again {CHECK}"
+            f"{path} can't be decoded{_why_not(path, error, formats=formats)} {CHECK}"
         ) from None
+
+
+def _why_not(path: Picture, error: Exception, *, formats: Sequence[str]) -> str:
+    """Say what a file is that can't be decoded, what was expected, and what to do."""
+    other, expected = _other_format(path), " or ".join(formats)
+    if not other or ("JPEG" in formats and "JPEG" in other):
+        return f" ({error}); expected a whole {expected} file: copy it again"
+    cure = "make it again, since JPEG changed its ids" if "JPEG" in other else "convert it"
+    return f": it is {other}, whatever its name says; expected a {expected} file: {cure}"
 
 
 def _other_format(path: Picture) -> str:
@@ -196,13 +209,19 @@ def to_rgb(image: Image.Image, *, path: Picture) -> Image.Image:
     CMYK is converted without a colour profile. Of 16 bits the high ones are taken.
 
     Raises:
-        DatasetError: it isn't opaque everywhere.
+        DatasetError: it isn't opaque everywhere, or its 16 bits hold 12 at most, so that it would
+            become nearly black.
     """
     if image.mode == "RGB":  # converting RGB to RGB would copy it
         return image
     if image.mode.startswith("I"):
-        high = np.asarray(image).astype(np.uint16) >> 8
-        return Image.fromarray(high.astype(np.uint8)).convert("RGB")
+        values = np.asarray(image).astype(np.uint16)
+        if 0 < values.max() < _DARK:
+            raise DatasetError(
+                f"{path} has 16 bits, and no value above {values.max()}: it would become nearly "
+                f"black; expected values up to 65535: scale them {CHECK}"
+            )
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if "transparency" in image.info and image.mode in ("P", "L"):
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA"):
@@ -249,7 +268,7 @@ def read_files(files: SampleFiles) -> DecodedFiles:
     upright = to_rgb(upright, path=files.image)
 
     # 3. One size.
-    palette, mask_size = _palette(mask), mask.size
+    palette, mask_size = palette_of(mask), mask.size
     if upright.size != mask.size:
         mask = mask.resize(upright.size, Image.Resampling.NEAREST)
         if instances is not None:
@@ -281,13 +300,14 @@ def read_headers(files: SampleFiles) -> tuple[int, int]:
     return size
 
 
-def _palette(mask: Image.Image) -> np.ndarray | None:
+def palette_of(mask: Image.Image) -> np.ndarray | None:
+    """Return the colours of a mask's palette, uint8 [num_colors, 3]; None where it has none."""
     colors = mask.getpalette("RGB") if mask.mode == "P" else None
     return None if colors is None else np.array(colors, np.uint8).reshape(-1, 3)
 
 
 def is_turned(
-    image: Image.Image, *, path: Picture, drawn_on: Picture | str, size: tuple[int, int]
+    image: Image.Image, *, path: Picture, drawn_on: Picture | str, size: tuple[int, int] | None
 ) -> bool:
     """Return whether labels were drawn on the image as its EXIF tag displays it.
 
@@ -295,13 +315,21 @@ def is_turned(
         image: as opened.
         path: its file.
         drawn_on: the file of the labels, named in errors.
-        size: (width, height) of the image that was drawn on.
+        size: (width, height) of the image that was drawn on; None if nothing says it.
 
     Raises:
         DatasetError: no size fits, or the sizes can't tell.
     """
     orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     width, height = image.size
+    if size is None:
+        if orientation not in (0, 1):
+            raise DatasetError(
+                f"{path} has EXIF orientation {orientation}, and {drawn_on} doesn't say the size "
+                "of the image that was drawn on; expected no orientation tag: save the image "
+                "upright without it"
+            )
+        return False
     if orientation not in (0, 1):
         if orientation <= 4 or width == height:  # mirrored or turned by half: the size stays
             name = drawn_on if isinstance(drawn_on, str) else drawn_on.name

@@ -97,6 +97,8 @@ class FileListing:
 
     def _why_not(self, name: str, *, key: str) -> str:
         stem, _, suffix = name.rpartition(".")
+        if normal(name).rpartition("/")[2] == key.rpartition("/")[2]:
+            return "(the list of samples has its suffix; expected the name without it)"
         if f".{suffix.lower()}" not in self.suffixes:
             return f"(.{suffix} is no suffix that is read for {self.kind}s)"
         if not stem.endswith(self.ending):

@@ -23,7 +23,7 @@ import numpy as np
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_list import PARAMS_LIST, read_only_class_file
 from seggen_core.datasets.class_masks import ClassMaskReader, reader_pattern
-from seggen_core.datasets.files import IMAGE_SUFFIXES, describe_folder
+from seggen_core.datasets.files import IMAGE_SUFFIXES, brief, describe_folder
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.reader import Conventions
 from seggen_core.datasets.splits import places
@@ -62,7 +62,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     path = PARAMS_LIST if config.class_list else (present or [root / names[0]])[0]
     paths = present if config.class_list else present or [path]
     table = read_only_class_file(paths, stated=config.class_list)
-    layout, unread = _layout(config, root=root)
+    layout, unread = find_layout(config, root=root)
     if unread:
         table = replace(table, notes=(*table.notes, unread))
     form = IdMapFormat(
@@ -102,9 +102,9 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
     return ClassMaskReader(config, form=form, layout=layout, root=root, seed=seed, pattern=pattern)
 
 
-def _layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, SplitFiles], str]:
+def find_layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, SplitFiles], str]:
     """Find the splits that there are; return their places, and a note about folders not read."""
-    is_roboflow = not (root / "images").is_dir() and (root / "train").is_dir()
+    is_roboflow = not (root / "images").is_dir() and bool(split_folder(root, _SPLIT_NAMES["train"]))
     above = root if is_roboflow else root / "images"
     folders = {split: split_folder(above, names) for split, names in _SPLIT_NAMES.items()}
     has_splits = folders["train"] is not None or not any(above.glob("*"))
@@ -137,6 +137,11 @@ def _layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, SplitFile
     num_loose = sum(p.suffix.lower() in IMAGE_SUFFIXES for p in above.glob("*") if p.is_file())
     if num_loose:
         notes.append(f"{num_loose} image(s) in {above.name} are in no split and aren't read")
+    if not has_splits and others:
+        return layout, (
+            f"the folders in {above.name} ({brief(', '.join(others))}) are called as no split "
+            "(train, val, test), so all images are one set"
+        )
     if is_roboflow or not has_splits or not notes:
         return layout, ""
     return layout, "; ".join(notes)

@@ -4,7 +4,7 @@ A sample is an image, a mask of ids, and perhaps an instance map, each a file of
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from seggen_core.datasets.files import (
 from seggen_core.datasets.ids import (
     check_instances,
     check_palette,
+    colors_in_file,
     id_table,
     ids_of_bits,
     ids_of_colors,
@@ -206,19 +207,14 @@ class IdMapReader(SplitReader[ClassTable]):
             ids = ids_of_colors(ids, table=form.table, path=files.mask)
         elif ids.dtype == bool:
             ids = ids_of_bits(ids, table=form.table)
-        elif decoded.mask_palette is not None:
-            check_palette(
-                ids,
-                palette=decoded.mask_palette,
-                table=form.table,
-                path=files.mask,
-                dataset=form.dataset,
-            )
+        colors = colors_in_file(ids, decoded.mask_palette)
+        check_palette(colors, table=form.table, path=files.mask, dataset=form.dataset)
         segmentation_map = to_train_ids(
             ids, table=self._id_table, path=files.mask, allowed=self._allowed
         )
         unlisted = self._unlisted_share(ids, segmentation_map)
-        return self._sample(key, files, decoded, segmentation_map, unlisted_share=unlisted)
+        sample = self._sample(key, files, decoded, segmentation_map, unlisted_share=unlisted)
+        return replace(sample, colors=colors)
 
     def _sample(
         self,

@@ -103,16 +103,30 @@ def ids_of_bits(bits: np.ndarray, *, table: ClassTable) -> np.ndarray:
     return np.where(bits, np.uint8(white), np.uint8(0))
 
 
-def check_palette(
-    ids: np.ndarray, *, palette: np.ndarray, table: ClassTable, path: Picture, dataset: str
-) -> None:
-    """Compare the colours that a mask's file gives its ids with those of the classes.
+def colors_in_file(ids: np.ndarray, palette: np.ndarray | None) -> dict[int, tuple[int, int, int]]:
+    """Return the colour that a mask's file gives each id in it.
 
-    A palette of greys (i, i, i) says nothing, and neither does a class without a colour.
+    A palette of greys (i, i, i) says nothing.
 
     Args:
         ids: uint8 [H, W], indexes of the palette.
-        palette: uint8 [num_colors, 3].
+        palette: uint8 [num_colors, 3]; None where the file has none.
+    """
+    if palette is None or (palette == np.arange(len(palette))[:, None]).all():
+        return {}
+    rows = palette.tolist()
+    return {i: tuple(rows[i]) for i in sorted_unique(ids).tolist() if i < len(rows)}
+
+
+def check_palette(
+    found: Mapping[int, tuple[int, int, int]], *, table: ClassTable, path: Picture, dataset: str
+) -> None:
+    """Compare the colours that a mask's file gives its ids with those of the classes.
+
+    A class without a colour says nothing.
+
+    Args:
+        found: the mask's, of `colors_in_file`.
         table: the classes.
         path: the mask, named in errors.
         dataset: whose classes they are, named in errors.
@@ -120,14 +134,9 @@ def check_palette(
     Raises:
         DatasetError: a colour differs.
     """
-    if (palette == np.arange(len(palette))[:, None]).all():
-        return
     colors = table.colors_by_id()
-    for file_id in sorted_unique(ids).tolist():
-        if file_id not in colors or file_id >= len(palette):
-            continue
-        color = tuple(palette[file_id].tolist())
-        if color != tuple(colors[file_id]):
+    for file_id, color in found.items():
+        if file_id in colors and color != tuple(colors[file_id]):
             raise DatasetError(
                 f"{path} has a palette in which {file_id} is {color}, but {dataset} gives "
                 f"{table.names_by_id().get(file_id, 'it')} (id {file_id}) the colour "

@@ -7,6 +7,7 @@ was where run lengths are short. So everything is checked here first.
 
 import re
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from seggen_core.errors import DatasetError
 
 MAX_POLYGON_BOUNDARY = 1 << 20
 """Longest boundary of one polygon, in pixels: 84 MB in pycocotools."""
+
+_MIN_SIDE = 8
+"""Polygons in one pixel of an image with a longer side are no areas that anybody drew."""
 
 _COMPRESSED = re.compile("(?:[P-o]{0,6}[0-O])+")
 """maskApi.c, rleFrString: 5 bits a character from "0" on; from "P" on, more characters follow."""
@@ -64,6 +68,25 @@ def decode_runs(runs: RunLengths) -> np.ndarray:
 def area(runs: RunLengths) -> int:
     """Return the pixels of checked run lengths."""
     return int(coco_mask.area(runs))
+
+
+def check_in_pixels(segmentations: Sequence[object], *, height: int, width: int) -> None:
+    """Raise DatasetError where all polygons of an image are shares of its sides, 0 to 1.
+
+    Args:
+        segmentations: those of the image, which `encode_segmentation` took; what is no list of
+            polygons is a mask.
+        height, width: of the image.
+    """
+    if not segmentations or max(height, width) < _MIN_SIDE:
+        return
+    if all(
+        isinstance(s, list) and all(0 <= min(p) <= max(p) <= 1 for p in s) for s in segmentations
+    ):
+        raise DatasetError(
+            "all coordinates of its polygons are 0 to 1; expected pixels, since the image is "
+            f"{width}x{height}: multiply them by the sides"
+        )
 
 
 def boundary(segmentation: object) -> float:

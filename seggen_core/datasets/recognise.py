@@ -82,6 +82,8 @@ def _is_label_studio(root: Path) -> bool:
 def _is_folder(root: Path) -> bool:
     if (root / "images").is_dir() and (root / "masks").is_dir():
         return True
+    if any(_has(root, f"{n}/images") and _has(root, f"{n}/masks") for n in SPLIT_NAMES["train"]):
+        return True
     return _has(root, *(f"{split}/_classes.csv" for split in _SPLITS))
 
 
@@ -106,7 +108,7 @@ _TESTS: dict[str, Callable[[Path], bool]] = {
     "huggingface": lambda root: _has(root, "*.parquet", "data/*.parquet", "*/*/*.parquet"),
     "label_studio": _is_label_studio,
     "labelme": _is_labelme,
-    "mapillary": lambda root: _has(root, "training/images"),
+    "mapillary": lambda root: _has(root, "training/images") and not _has(root, "training/masks"),
     "voc": lambda root: (
         _has(root, "JPEGImages") and _has(root, "labelmap.txt", "class_names.txt", "classes.*")
     ),

@@ -1,6 +1,7 @@
 """One real sample as arrays: what every reader returns."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class RawSample:
             instances 1, 2, ...
         unlisted_share: share of the pixels that are ignored though nothing in the user's files says
             so: by a convention of the format alone, 0 to 1.
+        colors: (r, g, b) that the mask's file gives each id in it; empty where it gives none.
     """
 
     image: np.ndarray
@@ -30,6 +32,7 @@ class RawSample:
     instance_map: np.ndarray | None
     metadata: dict
     unlisted_share: float = 0.0
+    colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
 
 
 def check_labelled(segmentation_map: np.ndarray, *, where: str) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from seggen_core.datasets.decode import open_picture
-from seggen_core.datasets.ids import sorted_unique
+from seggen_core.datasets.decode import open_picture, palette_of
+from seggen_core.datasets.ids import colors_in_file, sorted_unique
 from seggen_core.datasets.sample import CHECK
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
@@ -17,6 +17,9 @@ MAX_SCANNED = 2000
 
 _MODES = ("L", "P", "I;16", "RGB", "1")
 
+_LEVELS = 4
+"""Ids whose largest is more than that for each of them are levels of grey, 0 to 255."""
+
 _LEAST_SIDE = 16
 """Masks with a shorter side say nothing about mixtures: areas are as small as outlines in them."""
 
@@ -25,21 +28,33 @@ def scan_classes(masks: Sequence[Path]) -> list[dict[str, Any]]:
     """Return rows of a class list, `dataset.class_list`, for the values that masks hold.
 
     The names are "background" for id 0 or black, "object" for 255 in masks of 0 and 255, and
-    "class 7" for others. 255 among other ids is taken for unlabelled and gets no row.
+    "class 7" for others. 255 among ids that lie close together is taken for unlabelled and gets no
+    row; among levels of grey (0, 128, 255) it is a class.
 
     Args:
         masks: their files; `MAX_SCANNED` of them are read.
 
     Raises:
-        DatasetError: one can't be read, or they hold too many values to be classes, or mixtures.
+        DatasetError: one can't be read, they hold too many values to be classes, or mixtures, or
+            their palettes give an id different colours.
     """
     step = max(1, len(masks) // MAX_SCANNED)
     ids: set[int] = set()
     colors: set[int] = set()
     areas = _Areas()
+    palettes: dict[int, tuple[tuple[int, int, int], Path]] = {}
     for path in masks[::step]:
         with open_picture(path, modes=_MODES) as picture:
             pixels = np.asarray(picture).astype(np.int32)
+            stated = colors_in_file(pixels, palette_of(picture))
+        for file_id, color in stated.items():
+            first, other = palettes.setdefault(file_id, (color, path))
+            if first != color:
+                raise DatasetError(
+                    f"{file_id} is {first} in the palette of {other}, but {color} in that of "
+                    f"{path}; expected one colour an id: convert the masks to RGB if the colours "
+                    f"are right, or to 8-bit grey if the ids are {CHECK}"
+                )
         values = colors if pixels.ndim == 3 else ids
         if pixels.ndim == 3:
             pixels = pixels @ np.array([1 << 16, 1 << 8, 1], np.int32)
@@ -106,7 +121,8 @@ def _rows(ids: set[int], colors: set[tuple[int, int, int]]) -> list[dict[str, An
             {"id": i, "name": "background" if not any(c) else f"class {i}", "color": list(c)}
             for i, c in enumerate(sorted(colors))
         ]
-    if len(ids) > 2:
-        ids.discard(IGNORE_INDEX)
+    others = ids - {IGNORE_INDEX}
+    if len(ids) > 2 and max(others) < _LEVELS * len(others):
+        ids = others
     names = {0: "background", IGNORE_INDEX: "object"}
     return [{"id": i, "name": names.get(i, f"class {i}")} for i in sorted(ids)]

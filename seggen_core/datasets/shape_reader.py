@@ -10,16 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from seggen_core.config import DatasetConfig, Split
-from seggen_core.datasets.decode import (
-    EXIF_ORIENTATION,
-    IMAGE_MODES,
-    is_turned,
-    open_picture,
-    to_rgb,
-)
+from seggen_core.datasets.decode import IMAGE_MODES, is_turned, open_picture, to_rgb
 from seggen_core.datasets.files import brief
 from seggen_core.datasets.ids import number_instances
 from seggen_core.datasets.rasterize import decode_runs
@@ -173,7 +167,7 @@ class ShapeReader(SplitReader[ShapeClasses]):
         path = annotated.image(key, root=self._root)
         with open_picture(path, modes=IMAGE_MODES, header_only=True) as picture:
             drawn = annotated.shapes(key, size=picture.size)
-            turned = _is_turned(picture, path=path, drawn=drawn)
+            turned = is_turned(picture, path=path, drawn_on=drawn.where, size=drawn.size)
         return path, drawn, turned
 
     def _paint(self, drawn: ImageShapes, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -228,21 +222,3 @@ def _check_boxes(surveys: Sequence[Survey], *, config: DatasetConfig) -> bool:
             "areas if these rectangles are the objects' areas, or to ignore to leave them out"
         )
     return True
-
-
-def _is_turned(picture: Image.Image, *, path: Path, drawn: ImageShapes) -> bool:
-    """Return whether the shapes were drawn on the image as its EXIF tag displays it.
-
-    Raises:
-        DatasetError: no size fits, or nothing can tell.
-    """
-    if drawn.size is not None:
-        return is_turned(picture, path=path, drawn_on=drawn.where, size=drawn.size)
-    orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
-    if orientation not in (0, 1):
-        raise DatasetError(
-            f"{path} has EXIF orientation {orientation}, and {drawn.where} doesn't say the size of "
-            "the image that was drawn on; expected no orientation tag: save the image upright "
-            "without it"
-        )
-    return False

@@ -12,7 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from seggen_core.datasets.rasterize import RunLengths, boundary, encode_segmentation
+from seggen_core.datasets.rasterize import (
+    RunLengths,
+    boundary,
+    check_in_pixels,
+    encode_segmentation,
+)
 from seggen_core.errors import DatasetError
 
 MAX_SHAPES = (1 << 16) - 1
@@ -118,6 +123,8 @@ def draw_shapes(shapes: Sequence[Shape], *, width: int, height: int) -> list[Run
                 )
         except DatasetError as error:
             raise DatasetError(f"shape {number} ({shape.label!r}): {error}") from None
+    outlines = [s.outline if isinstance(s.outline, Patch) else [s.outline] for s in shapes]
+    check_in_pixels(outlines, height=height, width=width)
     return masks
 
 

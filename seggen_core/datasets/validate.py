@@ -2,15 +2,15 @@
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from seggen_core.config import SegGenConfig, Split
 from seggen_core.datasets.bad_samples import attempt_all
 from seggen_core.datasets.identity import is_of_dataset
-from seggen_core.datasets.label_checks import SplitLabels, label_faults
+from seggen_core.datasets.label_checks import SampleLabels, SplitLabels, label_faults
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS, DatasetReader
 from seggen_core.datasets.validate_store import check_store, store_folders
@@ -30,14 +30,12 @@ class _CheckedSample(NamedTuple):
     Attributes:
         size: "WIDTHxHEIGHT".
         digest: hash of its image; None where it wasn't decoded.
-        pixels: int64 [256], pixels per train id; None where it wasn't decoded.
-        unlisted_share: see `RawSample`.
+        labels: its labels; None where it wasn't decoded.
     """
 
     size: str
     digest: bytes | None
-    pixels: np.ndarray | None
-    unlisted_share: float = 0.0
+    labels: SampleLabels | None
 
 
 def validate_project(
@@ -64,12 +62,14 @@ def validate_project(
     _check_class_list(report, listed=config.classes, taxonomy=taxonomy)
     copies: Copies = defaultdict(list)
     num_threads = config.runtime.num_threads
-    for split in SPLITS:
-        bad = _check_split(report, reader, split, num_threads=num_threads, copies=copies)
+    train = SplitLabels("train")
+    counted = [train, *(SplitLabels(s, colors=train.colors) for s in SPLITS if s != "train")]
+    for labels in counted:
+        bad = _check_split(report, reader, labels, num_threads=num_threads, copies=copies)
         (report.tolerated if len(bad) <= max_bad else report.problems).extend(bad)
     if headers_only:
         return report
-    _check_labels(report, reader, config=config)
+    _check_labels(report, reader, counted, config=config)
     _check_copies(report, copies, keep_val_in_train=config.dataset.keep_val_in_train)
     real = {paths.real(split): split for split in SPLITS}
     foreign: list[str] = []
@@ -113,14 +113,17 @@ def _check_class_list(
         )
 
 
-def _check_labels(report: ValidationReport, reader: DatasetReader, *, config: SegGenConfig) -> None:
+def _check_labels(
+    report: ValidationReport,
+    reader: DatasetReader,
+    counted: Sequence[SplitLabels],
+    *,
+    config: SegGenConfig,
+) -> None:
     """Judge the labels of each split as a whole; what else is absent is a note."""
-    for s in report.splits:
-        num_pixels = sum(s.class_pixels) + s.ignored_pixels
-        share = s.unlisted_pixels / num_pixels if num_pixels else 0.0
-        labels = SplitLabels(s.split, s.class_pixels, share)
-        faults = label_faults(labels, reader=reader, config=config)
-        report.problems.extend(Problem(s.split, fault.what) for fault in faults)
+    for labels in counted:
+        faults = label_faults(labels, train=counted[0], reader=reader, config=config)
+        report.problems.extend(Problem(labels.split, fault.what) for fault in faults)
     for i, name in enumerate(report.class_names):
         if isinstance(reader, WordsReader):
             break
@@ -132,17 +135,23 @@ def _check_labels(report: ValidationReport, reader: DatasetReader, *, config: Se
 def _check_split(
     report: ValidationReport,
     reader: DatasetReader,
-    split: Split,
+    labels: SplitLabels,
     *,
     num_threads: int,
     copies: Copies,
 ) -> list[Problem]:
-    """Add the summary of a split to the report and its images to `copies`; return bad samples."""
-    num_classes = len(reader.taxonomy)
+    """Go through a split.
+
+    Its summary comes into the report, its samples into `labels`, their images into `copies`.
+
+    Returns:
+        The bad samples.
+    """
+    num_classes, split = len(reader.taxonomy), labels.split
     keys = reader.keys(split)
     problems: list[Problem] = []
     sizes: Counter[str] = Counter()
-    pixels, samples = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    samples = np.zeros(IGNORE_INDEX + 1, np.int64)
     unlisted = 0.0
 
     def check(key: str) -> _CheckedSample:
@@ -154,13 +163,14 @@ def _check_split(
             problems.append(Problem(f"{split}/{key}", str(result)))
             continue
         sizes[result.size] += 1
-        if result.digest is not None and result.pixels is not None:
+        if result.digest is not None and result.labels is not None:
             copies[result.digest].append((split, key))
-            unlisted += result.unlisted_share * result.pixels.sum()
-            pixels += result.pixels
-            samples += result.pixels > 0
+            labels.add(key, result.labels)
+            unlisted += result.labels.unlisted_share * result.labels.pixels.sum()
+            samples += result.labels.pixels > 0
     if not keys and not isinstance(reader, WordsReader):
         problems.append(Problem(split, "the split holds no samples; expected at least one"))
+    pixels = labels.pixels
     foreign = np.flatnonzero(pixels[num_classes:IGNORE_INDEX]) + num_classes
     assert not foreign.size, f"the reader let train ids {foreign.tolist()} through"
     report.splits.append(
@@ -191,8 +201,7 @@ def _check_sample(
     # SHA-1 is the fastest where the processor has it; nobody gains by a collision here.
     digest = hashlib.sha1(size.encode(), usedforsecurity=False)
     digest.update(np.ascontiguousarray(sample.image).data)
-    pixels = np.array(Image.fromarray(sample.segmentation_map).histogram())
-    return _CheckedSample(size, digest.digest(), pixels, sample.unlisted_share)
+    return _CheckedSample(size, digest.digest(), SampleLabels.of(sample))
 
 
 def _check_copies(report: ValidationReport, copies: Copies, *, keep_val_in_train: bool) -> None:

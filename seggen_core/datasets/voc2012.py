@@ -18,6 +18,7 @@ import numpy as np
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+from seggen_core.errors import DatasetError
 
 _BORDER = 255
 
@@ -44,6 +45,12 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
             f"{below}ImageSets/SegmentationAug/trainaug.txt",
         )
         key_list = next((name for name in lists if (root / name).exists()), lists[0])
+        if not (root / below / "SegmentationClassAug").is_dir():
+            raise DatasetError(
+                f"{root / below / 'SegmentationClassAug'} is missing; expected the masks of SBD as "
+                "PNG files (10,582 images to train on): add them, or train on VOC's own 1,464 "
+                "images alone: dataset.use_sbd=false"
+            )
         layout["train"] = SplitFiles(
             images=f"{below}JPEGImages", masks=f"{below}SegmentationClassAug", keys=key_list
         )

@@ -12,9 +12,9 @@ This module reads the sources as text and imports none of them.
 import ast
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,15 @@ _MODULE_NAME = re.compile(r"seggen_core(\.\w+)+\.?")
 the beginning of the names of all modules of a package.
 """
 
+_NAMING = (ast.Import, ast.ImportFrom, ast.Constant)
+"""Nodes that may name a module or a file."""
+
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Fields of nodes that hold statements, or parts with statements."""
+
+_LONGEST_NAME = 256
+"""Names of files are shorter: 255 bytes on the usual file systems."""
+
 
 @dataclass(frozen=True)
 class _Source:
@@ -53,6 +62,21 @@ class _Source:
     files: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class _Parsed:
+    """What is taken from the text of one module, wherever it lies.
+
+    Attributes:
+        digest: digest of its syntax tree.
+        names: what it imports from seggen_core at run time; some may not be modules.
+        texts: its strings, apart from long ones.
+    """
+
+    digest: str
+    names: tuple[str, ...]
+    texts: frozenset[str]
+
+
 class SourceTree:
     """The sources of seggen_core, each read once."""
 
@@ -60,8 +84,10 @@ class SourceTree:
         """`package` is the folder of seggen_core."""
         self._package = package
         self._sources: dict[str, _Source] = {}
+        self._files: dict[str, Path | None] = {}
+        self._section_digests: dict[str, str] = {}
 
-    def stage_code(self, stage: str, *, params: Iterable[str] = ()) -> dict[str, str]:
+    def stage_code(self, stage: str, *, params: Collection[str] = ()) -> dict[str, str]:
         """Return the modules, files and sections that a stage's result depends on, with digests.
 
         Args:
@@ -89,38 +115,40 @@ class SourceTree:
                 place = file.relative_to(self._package.parent).as_posix()
                 digests[place] = _digest(file.read_bytes())
         for section in self._sections(params):
-            digests[f"{_CONFIG}: {section}"] = _digest_tree(self._definitions[section])
+            if section not in self._section_digests:
+                self._section_digests[section] = _digest_tree(self._definitions[section])
+            digests[f"{_CONFIG}: {section}"] = self._section_digests[section]
         return dict(sorted(digests.items()))
 
     def _find(self, module: str) -> Path | None:
-        path = self._package.parent.joinpath(*module.split("."))
-        candidates = (path.with_suffix(".py"), path / "__init__.py")
-        return next((file for file in candidates if file.is_file()), None)
+        if module not in self._files:
+            path = self._package.parent.joinpath(*module.split("."))
+            candidates = (path.with_suffix(".py"), path / "__init__.py")
+            self._files[module] = next((file for file in candidates if file.is_file()), None)
+        return self._files[module]
 
     def _read(self, module: str) -> _Source:
         if module not in self._sources:
             file = self._find(module)
             if file is None:
                 raise ModuleNotFoundError(f"{module} has no source below {self._package}")
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
-            beside = sorted(path for path in file.parent.iterdir() if path.name in texts)
+            parsed = _parse(file.read_text(encoding="utf-8"))
+            beside = sorted(path for path in file.parent.iterdir() if path.name in parsed.texts)
             self._sources[module] = _Source(
-                digest=_digest_tree(tree),
-                imports=tuple(dict.fromkeys(self._imports(tree))),
+                digest=parsed.digest,
+                imports=tuple(dict.fromkeys(self._imports(parsed.names))),
                 files=tuple(f for path in beside for f in _data_files(path)),
             )
         return self._sources[module]
 
-    def _imports(self, tree: ast.Module) -> Iterator[str]:
-        for node in _run_time_nodes(tree):
-            for name in _imported_names(node):
-                if name.endswith("."):
-                    folder = self._package.parent.joinpath(*name.split("."))
-                    yield from (f"{name}{file.stem}" for file in sorted(folder.glob("[!_]*.py")))
-                parts = name.rstrip(".").split(".")
-                packages = (".".join(parts[:k]) for k in range(1, len(parts) + 1))
-                yield from (package for package in packages if self._find(package) is not None)
+    def _imports(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            if name.endswith("."):
+                folder = self._package.parent.joinpath(*name.split("."))
+                yield from (f"{name}{file.stem}" for file in sorted(folder.glob("[!_]*.py")))
+            parts = name.rstrip(".").split(".")
+            packages = (".".join(parts[:k]) for k in range(1, len(parts) + 1))
+            yield from (package for package in packages if self._find(package) is not None)
 
     @cached_property
     def _definitions(self) -> dict[str, ast.stmt]:
@@ -129,8 +157,10 @@ class SourceTree:
         trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
         return {name: n for tree in trees for n in tree.body for name in _defined_names(n)}
 
-    def _sections(self, params: Iterable[str]) -> list[str]:
+    def _sections(self, params: Collection[str]) -> list[str]:
         """Return the classes of the sections of `params`, and whatever these classes name."""
+        if not params:
+            return []
         definitions = self._definitions
         top = definitions["SegGenConfig"]
         assert isinstance(top, ast.ClassDef)
@@ -177,12 +207,35 @@ def _data_files(path: Path) -> list[Path]:
     return [file for file in files if file.is_file() and file.suffix not in (".py", ".pyc")]
 
 
+# A process runs many stages in tests and in Dagster; most of their modules are the same.
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> _Parsed:
+    tree = ast.parse(text)
+    digest = _digest_tree(tree)  # takes docstrings and texts of errors out of the tree
+    nodes = [node for node in _run_time_nodes(tree) if isinstance(node, _NAMING)]
+    strings = (n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return _Parsed(
+        digest=digest,
+        names=tuple(dict.fromkeys(name for node in nodes for name in _imported_names(node))),
+        texts=frozenset(text for text in strings if len(text) < _LONGEST_NAME),
+    )
+
+
 def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield all nodes except those below `if TYPE_CHECKING`."""
-    yield tree
-    for child in ast.iter_child_nodes(tree):
-        if not (isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")):
-            yield from _run_time_nodes(child)
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        for value in vars(node).values():
+            if isinstance(value, ast.AST):
+                pending.append(value)
+            elif isinstance(value, list):
+                pending += [c for c in value if isinstance(c, ast.AST) and not _is_for_types(c)]
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
 
 
 def _imported_names(node: ast.AST) -> list[str]:
@@ -197,21 +250,31 @@ def _imported_names(node: ast.AST) -> list[str]:
     return [name for name in names if name.partition(".")[0] == "seggen_core"]
 
 
-class _Normalize(ast.NodeTransformer):
-    """Removes docstrings and the texts of errors, because they change no result."""
+def _normalize(node: ast.AST) -> None:
+    """Remove docstrings and the texts of errors in place, because they change no result.
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return ast.Pass() if is_text else self.generic_visit(node)
+    They are statements, so that no expression has to be looked into.
+    """
+    for name in _BLOCKS:
+        block = getattr(node, name, None)
+        if not isinstance(block, list):  # the body of a lambda is an expression
+            continue
+        for k, part in enumerate(block):
+            if isinstance(part, ast.Expr) and _is_text(part.value):
+                block[k] = ast.Pass()
+            elif isinstance(part, ast.Raise) and isinstance(part.exc, ast.Call):
+                part.exc = part.exc.func
+            else:
+                _normalize(part)
 
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        if isinstance(node.exc, ast.Call):
-            node.exc = node.exc.func
-        return node
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def _digest_tree(tree: ast.AST) -> str:
-    return _digest(ast.dump(_Normalize().visit(tree)).encode())
+    _normalize(tree)
+    return _digest(ast.dump(tree).encode())
 
 
 def _class_names(node: ast.AST) -> list[str]:

@@ -85,6 +85,13 @@ def test_zeros_that_a_spreadsheet_drops_are_put_back(tmp_path: Path) -> None:
     assert list(captioner.captions(named, keys=named.keys())) == ["twelve", "seven", "other"]
 
 
+def test_names_of_files_are_understood_in_either_form_of_unicode(tmp_path: Path) -> None:
+    named = _names({"train-00000": "b/Stra\u00dfe \u00fc", "train-00001": "v1.jpg"}, tmp_path)
+    rows = [("b/Stra\u00dfe u\u0308.JPG", "a road"), ("v1.jpg", "a bus")]
+    captioner = _table(tmp_path / "captions.csv", rows)
+    assert list(captioner.captions(named, keys=named.keys())) == ["a road", "a bus"]
+
+
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_a_spreadsheet_may_write_other_separators(tmp_path: Path, mark: str) -> None:
     named = _names({"train-00000": "a", "train-00001": "b"}, tmp_path)

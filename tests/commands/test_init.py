@@ -23,14 +23,6 @@ from tests.datasets.test_cross_checks import change_annotations, own_categories
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    for path in ROOT.glob("profiles/*/params.yaml"):
-        (tmp_path / "profiles" / path.parent.name).mkdir(parents=True)
-        shutil.copy(path, tmp_path / "profiles" / path.parent.name)
-    return tmp_path
-
-
 def init(project: Path, *arguments: str) -> int:
     return main(["--params", str(project / "params.yaml"), "init", *arguments])
 

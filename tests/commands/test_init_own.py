@@ -259,6 +259,9 @@ def test_classes_are_the_values_of_the_masks(tmp_path: Path) -> None:
     assert [(row["id"], row["name"]) for row in rows] == [(0, "background"), (255, "object")]
     rows = scan_classes(masks(tmp_path / "b", [[0, 1]], [[2, 255]]))
     assert [row["id"] for row in rows] == [0, 1, 2], "255 among ids is unlabelled"
+    for levels in ([0, 128], [0, 85, 170]):
+        paths = masks(tmp_path / f"l{len(levels)}", [levels], [[255] * len(levels)])
+        assert [row["id"] for row in scan_classes(paths)] == [*levels, 255], "levels of grey"
     rows = scan_classes(masks(tmp_path / "c", [[[0, 0, 0], [9, 8, 7]]], [[[1, 2, 3], [0, 0, 0]]]))
     assert [row["color"] for row in rows] == [[0, 0, 0], [1, 2, 3], [9, 8, 7]]
     rows = scan_classes(masks(tmp_path / "d", [[[0, 0, 0], [9, 9, 9]]]))
@@ -268,6 +271,15 @@ def test_classes_are_the_values_of_the_masks(tmp_path: Path) -> None:
         scan_classes(masks(tmp_path / "e", noise))
     with pytest.raises(DatasetError, match="some masks hold colours and others ids"):
         scan_classes(masks(tmp_path / "f", [[0, 1]], [[[1, 2, 3], [0, 0, 0]]]))
+
+
+def test_palettes_that_number_colours_as_they_meet_them_are_refused(tmp_path: Path) -> None:
+    for i, colors in enumerate(([0, 0, 0, 200, 0, 0], [0, 0, 0, 0, 200, 0])):
+        image = Image.fromarray(np.eye(20, dtype=np.uint8))
+        image.putpalette(colors)
+        image.save(tmp_path / f"{i}.png")
+    with pytest.raises(DatasetError, match=r"1 is \(200, 0, 0\) in the palette of .*0\.png, but"):
+        scan_classes(sorted(tmp_path.glob("*.png")))
 
 
 @pytest.mark.parametrize("kind", ["ids", "colours"])

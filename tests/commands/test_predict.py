@@ -27,15 +27,19 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved segmenter that sees squares of 32 pixels."""
-    folder = tmp_path_factory.mktemp("model") / request.param
+def save_model(name: str, folder: Path) -> Path:
+    """Save a segmenter that sees squares of 32 pixels; return its folder."""
     torch.manual_seed(3)
-    config = SegmenterConfig(model=request.param, **MODELS[request.param])
+    config = SegmenterConfig(model=name, **MODELS[name])  # type: ignore[arg-type]
     save_segmenter(build_segmenter(config, id2label=ID2LABEL), folder=folder)
     InputSize(square=32).write(folder)
     return folder
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved segmenter that sees squares of 32 pixels."""
+    return save_model(request.param, tmp_path_factory.mktemp("model") / request.param)
 
 
 @pytest.fixture
@@ -202,36 +206,38 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation, pipeline
 
-folder, picture, out = sys.argv[1:]
+picture, *folders = sys.argv[1:]
 image = Image.open(picture)
-network = AutoModelForUniversalSegmentation.from_pretrained(folder).eval()
-processor = AutoImageProcessor.from_pretrained(folder)
-inputs = processor(images=image, return_tensors="pt")
-with torch.inference_mode():
-    outputs = network(pixel_values=inputs["pixel_values"])
-masks = torch.nn.functional.interpolate(
-    outputs.masks_queries_logits, size=image.size[::-1], mode="bilinear", align_corners=False
-).sigmoid()
-classes = outputs.class_queries_logits.softmax(-1)[..., :-1]
-ids = torch.einsum("bqc,bqhw->bchw", classes, masks).argmax(1)[0]
-np.save(out, ids.numpy().astype(np.uint8))
-parts = pipeline("image-segmentation", model=folder)(image, subtask="semantic")
-assert parts and {p["label"] for p in parts} <= {"sky", "grass", "car"}, parts
-assert all(p["mask"].size == image.size for p in parts)
+for folder in folders:
+    network = AutoModelForUniversalSegmentation.from_pretrained(folder).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+    inputs = processor(images=image, return_tensors="pt")
+    with torch.inference_mode():
+        outputs = network(pixel_values=inputs["pixel_values"])
+    masks = torch.nn.functional.interpolate(
+        outputs.masks_queries_logits, size=image.size[::-1], mode="bilinear", align_corners=False
+    ).sigmoid()
+    classes = outputs.class_queries_logits.softmax(-1)[..., :-1]
+    ids = torch.einsum("bqc,bqhw->bchw", classes, masks).argmax(1)[0]
+    np.save(f"{folder}.npy", ids.numpy().astype(np.uint8))
+    parts = pipeline("image-segmentation", model=folder)(image, subtask="semantic")
+    assert parts and {p["label"] for p in parts} <= {"sky", "grass", "car"}, parts
+    assert all(p["mask"].size == image.size for p in parts)
 """
 
 
-@pytest.mark.parametrize("model", ["mask2former", "eomt"], indirect=True)
-def test_transformers_opens_where_there_is_no_seggen(
-    model: Path, photos: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    assert main(["predict", str(photos / "a.png"), "--model", str(model), "--out", str(out)]) == 0
+def test_transformers_opens_where_there_is_no_seggen(photos: Path, tmp_path: Path) -> None:
+    picture = str(photos / "a.png")
+    models = [save_model(name, tmp_path / name) for name in ("mask2former", "eomt")]
+    for model in models:
+        out = str(tmp_path / f"{model.name}_out")
+        assert main(["predict", picture, "--model", str(model), "--out", out]) == 0
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    command = [sys.executable, "-P", "-c", WITHOUT_SEGGEN, str(model), str(photos / "a.png")]
     done = subprocess.run(
-        [*command, str(tmp_path / "ids.npy")],
+        [sys.executable, "-P", "-c", WITHOUT_SEGGEN, picture, *map(str, models)],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert np.array_equal(np.load(tmp_path / "ids.npy"), masks(out)["a"])
+    for model in models:
+        found = masks(tmp_path / f"{model.name}_out")["a"]
+        assert np.array_equal(np.load(f"{model}.npy"), found), model.name

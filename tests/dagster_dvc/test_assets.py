@@ -133,7 +133,7 @@ def test_a_failure_that_would_come_again_says_why_and_is_not_tried_again(
     result = materialize(project, instance, "masksyn", partition="car")
     failure = failure_of(result, "masksyn")
     assert "the disk is full" in failure.metadata["dvc/last_lines"].value
-    assert "not tried again" in failure.description
+    assert "not tried again" in failure.description and "the disk is full" in failure.description
     assert num_retries(result) == 0
 
 

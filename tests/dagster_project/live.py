@@ -199,6 +199,16 @@ class LiveDagster:
         query = "mutation Cancel($id: String!) { terminateRun(runId: $id) { __typename } }"
         assert self.ask(query, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
 
+    def end_waiting_runs(self) -> None:
+        """Cancel what hasn't begun, so that no later test shares the CPU with runs of no use.
+
+        A run that begins meanwhile goes on.
+        """
+        query = "mutation Cancel($id: String!) { terminateRun(runId: $id) { __typename } }"
+        for run_id, status in self.runs().items():
+            if status == "QUEUED":
+                self.ask(query, id=run_id)
+
     def status(self, run_id: str) -> str:
         """Status of a run."""
         query = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"

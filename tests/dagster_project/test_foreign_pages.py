@@ -180,6 +180,7 @@ def test_another_page_launches_nothing_where_the_bare_webserver_lets_it(
     runs, reports = happened(dagster)
     assert runs >= 3
     assert reports == 1
+    dagster.end_waiting_runs()
 
 
 @contextmanager

@@ -117,7 +117,20 @@ def test_a_mask_of_another_kind_is_reported(tmp_path: Path, case: str, name: str
         raise DatasetError(found[STEM])
 
 
-@pytest.mark.parametrize("name", [n for n in IMAGES if n not in ("cityscapes", "coco_instance")])
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_saved_as_jpeg_is_reported(tmp_path: Path, name: str) -> None:
+    """It would hold other ids, which may be classes, too."""
+    section = WRITERS[name](tmp_path)
+    path = tmp_path / MASKS[name].format(STEM)
+    image = Image.open(path)
+    (image.convert("L") if image.mode == "P" else image).save(path, format="JPEG")
+    for headers in (False, True):
+        found = bad_samples(open_(tmp_path, section), headers=headers)
+        assert list(found) == [STEM]
+        assert "is a JPEG file, whatever its name says; expected a PNG file" in found[STEM]
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_exif_half_turn_is_reported(tmp_path: Path, name: str) -> None:
     section = WRITERS[name](tmp_path)
     rotate(tmp_path / IMAGES[name].format(STEM))

@@ -109,6 +109,7 @@ def test_endings_may_be_said_and_masks_lie_beside_images(tmp_path: Path) -> None
     "name, text",
     [
         ("a.csv", "id;name;is_thing;color\n0; wall;no;1,2,3\n1; hot dog ;yes;4,5,6\n"),
+        ("a.csv", "sep=;\r\nid;name;is_thing;color\r\n0;wall;no;1,2,3\r\n1;hot dog;yes;4,5,6\r\n"),
         ("a.csv", "id\tname\tis_thing\tcolor\n0\twall\tno\t1 2 3\n1\thot dog\tyes\t4 5 6\n"),
         ("a.csv", 'id, name, isthing, colour\n0, wall, 0, "1, 2, 3"\n1, hot dog, 1, 4 5 6\n'),
         ("a.json", json.dumps([{"id": 0, "name": "wall"}, {"id": 1, "name": "hot dog"}])),
@@ -134,6 +135,8 @@ def test_class_lists_of_other_tools(tmp_path: Path, name: str, text: str) -> Non
         ("id,name,color\n1,a,1 2 3\n2,b,1 2 3\n", r"'a' \(id 1\) and 'b' \(id 2\) the same colour"),
         ("id,name\n" + "".join(f"{i},c{i}\n" for i in range(300)), "lists 300 classes; expected 1"),
         ("id,name\n" + "1,a\n" * 2_000_000, "8000008 bytes; expected at most 4194304"),
+        ("id,name,ignore\n0,a,yes\n", "holds 1 rows, all with ignore set; expected 1 to 255"),
+        ("", "holds nothing; expected 1 to 255 classes"),
         ("id,name\n0,Öl\n1,ol\n", "'Öl' and 'ol' share the slug 'ol'"),
     ],
 )

@@ -307,7 +307,7 @@ def test_a_missing_controlnet_says_what_to_run(
 def make_config(**changes: Any) -> SegGenConfig:
     sections: dict[str, Any] = {
         "runtime": {"device": "cpu", "tracking_uri": "disk"},
-        "foundation": {"source": "source"},
+        "foundation": {"source": "source", "preview": {"num_inference_steps": 2}},
     }
     return minimal_config({"name": "scenes", "image_size": 32}, **sections | changes)
 

@@ -41,7 +41,11 @@ def test_the_stage_pretrains_and_other_settings_never_meet_the_old_parts(tmp_pat
         return minimal_config(
             {"name": "scenes", "image_size": 16},
             runtime={"device": "cpu", "tracking_uri": "disk"},
-            foundation={"mode": "pretrain", "pretrain": pretrain},
+            foundation={
+                "mode": "pretrain",
+                "pretrain": pretrain,
+                "preview": {"num_inference_steps": 2},
+            },
             seediff={
                 "samples_per_class": 1,
                 "sampling": {"num_inference_steps": 1, "micro_batch_size": 2},

@@ -25,6 +25,7 @@ TRAINING = {
     "learning_rate": 1e-3,
     "checkpoint_every": 2,
     "precision": "fp32",
+    "preview": {"num_inference_steps": 2},
 }
 STAGES = pytest.mark.parametrize("stage", [text2mask, mask2img], ids=["text2mask", "mask2img"])
 
