@@ -96,7 +96,10 @@ def test_colours_and_a_background_of_the_list_are_kept(new: Callable[..., Path])
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "a taxonomy holds 1 to 255 classes"),
+        ("", "holds no word; expected a class a line"),
+        ("car, bus, person\n", "has the line 'car, bus, person'; expected a class a line"),
+        ("car\nbus: coach, Car\n", "'Car' among the synonyms of 'bus', but it stands for 'car'"),
+        ("car: auto\nbus: auto\n", "'auto' among the synonyms of 'bus', but it stands for 'car'"),
         ("car\nCar\n", "share the slug 'car'"),
         ("car: man,,woman\n", "expected words: man, woman, people"),
     ],

@@ -244,6 +244,12 @@ def _text_rows(text: str, *, path: Path, of_words: bool) -> list[Any]:
             "columns id and name"
         )
     if of_words and not all(_LABELMAP_LINE.fullmatch(line) for line in lines):
+        several = next((x for x in lines if re.search("[,;\t]", x.partition(":")[0])), None)
+        if several is not None:
+            raise DatasetError(
+                f"{path} has the line {reprlib.repr(several)}; expected a class a line, with "
+                "synonyms behind a colon: person: man, woman"
+            )
         return [{"name": line.partition(":")[0], "synonyms": _after_colon(line)} for line in lines]
     if not lines or not all(":" in line for line in lines):
         first = -1 if lines[:1] == [_LABELME_IGNORED] else 0  # labelme's labels.txt

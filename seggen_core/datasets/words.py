@@ -61,7 +61,8 @@ def open_words(config: DatasetConfig, *, base: Path) -> WordsReader:
 
     Raises:
         ConfigError: no list is given.
-        DatasetError: the list can't be read, names no class, more than 255, or a class twice.
+        DatasetError: the list can't be read, names no class, more than 255, or a class twice, or a
+            synonym is of two classes.
     """
     if config.classes_file is not None:
         listed = read_class_list(base / config.classes_file, of_words=True)
@@ -72,12 +73,28 @@ def open_words(config: DatasetConfig, *, base: Path) -> WordsReader:
             "dataset.classes_file is not set; set it to the list of words, a class a line"
         )
     rows = [row for row in listed.rows if not row.is_ignored]
+    _check_words(rows, path=listed.path)
     if config.background is not None:
         rows = _with_background(rows, config.background)
     return WordsReader(
         _make_table(listed, rows),
         synonyms={slugify(r.name): r.synonyms for r in rows if r.synonyms},
     )
+
+
+def _check_words(rows: Sequence[ListedClass], *, path: Path) -> None:
+    """Raise DatasetError where there is no word, or where one stands for two classes."""
+    if not rows:
+        raise DatasetError(f"{path} holds no word; expected a class a line")
+    taken = {row.name.casefold(): row.name for row in rows}
+    for row in rows:
+        for synonym in row.synonyms:
+            other = taken.setdefault(synonym.casefold(), row.name)
+            if other != row.name:
+                raise DatasetError(
+                    f"{path} has {synonym!r} among the synonyms of {row.name!r}, but it stands for "
+                    f"{other!r}, too; expected each word in one class"
+                )
 
 
 def _with_background(rows: Sequence[ListedClass], name: str) -> list[ListedClass]:
