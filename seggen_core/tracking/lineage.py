@@ -44,15 +44,17 @@ class Lineage:
     def source_rows(self, stage: str) -> list[tuple[str, str, str]]:
         """Return (stage, path, md5) of a stage and of all that it was made from, the first first.
 
-        The stage of what no stage made is "(a file of yours)".
+        The stage of what no stage made is "(a file of yours)". Digests of code come last, too: only
+        those that these stages read.
         """
         order: list[str] = []
         self._collect(stage, order)
         rows = [(name, path, md5) for name in order for path, md5 in self.stages[name].items()]
         produced = {path for _, path, _ in rows}
         read = {p: m for name in order for p, m in self.lock.dependencies.get(name, {}).items()}
+        makers = {path: name for name, outs in self.stages.items() for path in outs}
         rows += [
-            ("(a file of yours)", path, md5)
+            (makers.get(path, "(a file of yours)"), path, md5)
             for path, md5 in sorted(read.items())
             if not produced & {path, *(str(parent) for parent in Path(path).parents)}
             and not any(place.startswith(f"{path}/") for place in produced)
@@ -64,8 +66,9 @@ class Lineage:
         rows = self.source_rows(stage)
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines = [f"{n:<{widths[0]}}  {p:<{widths[1]}}  {md5}" for n, p, md5 in rows]
+        example = next(md5 for name, _, md5 in rows if name == stage)
         return "\n".join(
-            [*self._head(), *lines, "", f"Where its files are: seggen lineage {rows[-1][2]}"]
+            [*self._head(), *lines, "", f"Where its files are: seggen lineage {example}"]
         )
 
     def places(self, target: str) -> str:

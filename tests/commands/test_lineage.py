@@ -65,3 +65,28 @@ def test_what_there_is_not_is_unknown(
     assert main(["--params", str(params), *command]) == 0, "the remedy runs as it stands"
     out = capsys.readouterr().out
     assert main(["--params", str(params), *out.rpartition("seggen ")[2].split()]) == 0
+
+
+def test_digests_of_code_are_no_files_of_the_user_and_the_advice_leads_to_files(
+    params: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    md5s = {name: f"{k}123456789abcdef0123456789abcdef" for k, name in enumerate("abcd", start=2)}
+    lock = LOCK + (
+        "  code:\n    outs:\n    - path: data/code/evaluate.json\n"
+        f"      md5: {md5s['a']}\n    - path: data/code/captions.json\n      md5: {md5s['b']}\n"
+        "  evaluate@baseline:\n    deps:\n    - path: data/code/evaluate.json\n"
+        f"      md5: {md5s['a']}\n    - path: photos\n      md5: {md5s['c']}.dir\n"
+        f"    outs:\n    - path: data/reports/evaluate/baseline\n      md5: {md5s['d']}.dir\n"
+    )
+    (params.parent / "dvc.lock").write_text(lock, encoding="utf-8")
+    assert main(["--params", str(params), "lineage", "baseline"]) == 0
+    text = capsys.readouterr().out
+    rows = {tuple(line.rsplit(maxsplit=2)[:2]) for line in text.splitlines() if "  " in line}
+    assert {path: stage.strip() for stage, path in rows} == {
+        "data/reports/evaluate/baseline": "evaluate@baseline",
+        "data/code/evaluate.json": "code",
+        "photos": "(a file of yours)",
+    }
+    advice = text.split()[-1]
+    assert main(["--params", str(params), "lineage", advice]) == 0
+    assert "dvc checkout data/reports/evaluate/baseline" in capsys.readouterr().out
