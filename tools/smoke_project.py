@@ -36,6 +36,7 @@ def smoke_params() -> dict[str, Any]:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["classes"] = ["car", "person"]
     params["dataset"] |= {
+        "color_map": "semantic",  # an untrained Text2Mask draws specks, and no instance is a speck
         "num_train": 40,
         "num_val": 8,
         "num_test": 8,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.dagster_project.live import ROOT
 
-NUM_PROCESSES = 6
+NUM_PROCESSES = 12
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ with dg.DagsterInstance.get() as instance:
 """
 
 
-def test_six_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twelve_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     processes = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Runs through a whole Dagster: four at once, one cancelled, the daemon killed.
+"""Runs through a whole Dagster: eight at once, one cancelled, the daemon killed.
 
 After each, DVC and Dagster agree.
 """
@@ -13,13 +13,13 @@ from dagster_dvc.status import changed_stages
 from tests.dagster_dvc.conftest import dvc, is_alive, make_project
 from tests.dagster_project.live import END_STATES, LiveDagster, wait_until
 
-CLASSES = [f"class{i}" for i in range(4)]
+CLASSES = [f"class{i}" for i in range(8)]
 TARGET = ["--python-file", str(Path(__file__).parent / "toy_definitions.py")]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy project with four classes; of its stages, only `dataset` has run."""
+    """A toy project with eight classes; of its stages, only `dataset` has run."""
     root = tmp_path_factory.mktemp("live") / "project"
     make_project(root, classes=CLASSES)
     dvc(root, "repro", "dataset")
@@ -47,9 +47,9 @@ def hanging_pid(project: Path, stage: str) -> int:
     return int(file.read_text())
 
 
-def test_four_partitions_at_once(dagster: LiveDagster, project: Path) -> None:
+def test_eight_partitions_at_once(dagster: LiveDagster, project: Path) -> None:
     for i, slug in enumerate(CLASSES):
-        # A ring: each waits for the next one to have started, so that they pass only if all four
+        # A ring: each waits for the next one to have started, so that they pass only if all eight
         # run side by side.
         following = CLASSES[(i + 1) % len(CLASSES)]
         (project / "trace" / f"masksyn@{slug}.meet").write_text(f"trace/masksyn@{following}.start")
@@ -57,7 +57,7 @@ def test_four_partitions_at_once(dagster: LiveDagster, project: Path) -> None:
     wait_until(
         lambda: len(dagster.runs()) == len(CLASSES) and set(dagster.runs().values()) <= END_STATES,
         seconds=540,
-        what="all runs",
+        what="eight runs",
     )
     assert set(dagster.runs().values()) == {"SUCCESS"}
     for file in (project / "trace").glob("*.meet"):
