@@ -1,4 +1,7 @@
-"""The limits of CONTRIBUTING.md that no linter checks: how long a function or a module may be."""
+"""The limits of CONTRIBUTING.md that no linter checks.
+
+How long a function or a module may be, and how wide a YAML file.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -11,6 +14,18 @@ FOLDERS = ("benchmarks", "dagster_dvc", "dagster_project", "seggen_core", "tests
 MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 400
 MAX_STAGE_LINES = 60
+MAX_COLUMNS = 100
+YAML_FILES = sorted(
+    path
+    for pattern in (
+        "*.yaml",
+        "*.yml",
+        ".github/**/*.yml",
+        "examples/**/*.yaml",
+        "profiles/**/*.yaml",
+    )
+    for path in ROOT.glob(pattern)
+)
 
 
 def long_functions(source: str) -> Iterator[str]:
@@ -62,3 +77,13 @@ def test_a_long_function_is_found_wherever_it_stands() -> None:
     method = f"class A:\n    async def method(self):\n{body}"
     assert list(long_functions(method)) == [f"method: {MAX_FUNCTION_LINES + 1} lines"]
     assert list(long_functions(method[: -len("        pass\n")])) == []
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_yaml_is_wrapped(path: Path) -> None:
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    too_wide = {number: len(line) for number, line in lines if len(line) > MAX_COLUMNS}
+    assert not too_wide, (
+        "columns by line; begin a comment on a line of its own above the key, and continue a value "
+        "between brackets on the next line"
+    )

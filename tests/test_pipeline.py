@@ -119,7 +119,7 @@ def test_every_check_ran_and_its_results_are_known(
         assert all(finding.passed for finding in findings.values()), findings
 
 
-def test_a_failed_check_stops_what_reads_the_samples_and_a_changed_limit_makes_none_anew(
+def test_a_failed_check_stops_what_reads_the_samples_and_a_changed_limit_makes_none_again(
     workspace: Path, first_run: dict[str, str]
 ) -> None:
     params = smoke_params()

@@ -77,7 +77,7 @@ def test_each_image_is_shown_once_and_captions_come_in_order(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("changed", [{"revision": "d" * 40}, {"prompt": "how?"}])
-def test_another_model_or_prompt_is_asked_anew(tmp_path: Path, changed: dict[str, str]) -> None:
+def test_another_model_or_prompt_is_asked_again(tmp_path: Path, changed: dict[str, str]) -> None:
     store = write_store(tmp_path / "a", [1, 2])
     caption(CountingCaptioner(), store, tmp_path / "cache")
     other = CountingCaptioner(**changed)

@@ -12,7 +12,7 @@ from dagster_dvc.manifest import load_manifest
 
 
 def test_assets_from_yaml(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As under `dagster dev`, where the state is made anew at every load.
+    # As under `dagster dev`, where the state is made again at every load.
     monkeypatch.setenv("DAGSTER_IS_DEV_CLI", "1")
     with create_defs_folder_sandbox() as sandbox:
         folder = sandbox.scaffold_component(

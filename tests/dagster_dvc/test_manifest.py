@@ -253,7 +253,7 @@ def test_what_params_yaml_puts_into_a_command(
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"fingerprint": 3}', "\x00"])
-def test_a_damaged_cache_is_made_anew(project: Path, text: str) -> None:
+def test_a_damaged_cache_is_made_again(project: Path, text: str) -> None:
     manifest = load_manifest(project)
     (project / CACHE_FILE).write_text(text)
     assert load_manifest(project) == manifest

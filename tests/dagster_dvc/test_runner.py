@@ -263,7 +263,7 @@ def test_a_stage_that_lost_a_race_is_started_again(
     assert [result.outcome for result in results if result] == ["unchanged"]
 
 
-def test_a_table_of_claims_that_is_damaged_is_made_anew(project: Path) -> None:
+def test_a_table_of_claims_that_is_damaged_is_made_again(project: Path) -> None:
     change_seed(project, 1)
     table = project / ".dvc" / "tmp" / "rwlock"
     for text in ("", '{"write": {"a', "[]", '{"write": {"a": 3}}'):

@@ -18,7 +18,7 @@ from seggen_core.commands.pipeline_text import words_pipeline
 from tests.dagster_project.conftest import ROOT, copy_pipeline
 
 SNAPSHOT = Path(__file__).parent / "asset_graph.json"
-"""Written anew by SEGGEN_UPDATE_SNAPSHOTS=1; look at its difference before committing it."""
+"""Written again by SEGGEN_UPDATE_SNAPSHOTS=1; look at its difference before committing it."""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_the_graph_is_the_one_that_was_looked_at(definitions: dg.Definitions) ->
     if os.environ.get("SEGGEN_UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(json.dumps(found, indent=1) + "\n")
     assert found == json.loads(SNAPSHOT.read_text()), (
-        "SEGGEN_UPDATE_SNAPSHOTS=1 writes the snapshot anew"
+        "SEGGEN_UPDATE_SNAPSHOTS=1 writes the snapshot again"
     )
 
 

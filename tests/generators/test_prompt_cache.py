@@ -11,7 +11,7 @@ from tests.generators.tiny_sdxl import build_sdxl
 CAPTIONS = ["a car", "a bus", "", "a car", "house"]
 
 
-@pytest.mark.parametrize("max_bytes", [2**30, 0], ids=["held", "encoded_anew"])
+@pytest.mark.parametrize("max_bytes", [2**30, 0], ids=["held", "encoded_again"])
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 def test_every_position_gets_its_caption_and_dropped_ones_get_none(
     tiny_pipeline: Any, kind: str, max_bytes: int

@@ -122,7 +122,7 @@ def test_images_are_sampled_once_for_the_method_and_all_its_recipes(project, cal
 
 
 def test_a_store_has_the_same_bytes_whoever_samples(project, calls):
-    """With recipes beside it or without, from the caches or sampled anew."""
+    """With recipes beside it or without, from the caches or sampled again."""
     together, alone = project("together"), project("alone")
     both = make_config(recipes={name: RECIPES[name] for name in ("fine", "ca")})
     for slug in ("car", "bus"):

@@ -210,7 +210,7 @@ def test_a_later_run_makes_only_what_has_other_inputs(project, whole, picky, cal
     stage.run(make_config(**listed), paths=paths, item="car")
     assert calls and contents(paths.synthetic("seediff", "car")) == edited
 
-    # A damaged sample of the last run is made anew.
+    # A damaged sample of the last run is made again.
     calls.clear()
     (shard,) = paths.record_cache("seediff", "car").rglob("*.tar")
     data = bytearray(shard.read_bytes())

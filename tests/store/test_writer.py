@@ -131,7 +131,7 @@ def test_encoded_samples_give_the_same_bytes(finished: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("num_samples", [0, 3, NUM_SAMPLES])
-def test_an_unfinished_store_is_no_store_and_is_begun_anew(
+def test_an_unfinished_store_is_no_store_and_is_begun_again(
     finished: Path, tmp_path: Path, num_samples: int
 ) -> None:
     with SampleStoreWriter(tmp_path, num_classes=3, shard_bytes=200) as writer:

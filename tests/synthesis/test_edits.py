@@ -37,7 +37,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
-def test_an_edit_makes_exactly_its_own_samples_anew(
+def test_an_edit_makes_exactly_its_own_samples_again(
     make_project: Project, drawn: list[str]
 ) -> None:
     paths = make_project("edited")
@@ -77,7 +77,7 @@ def test_an_edit_makes_exactly_its_own_samples_anew(
     imgsyn.run(config, paths=paths, item="car")
     assert len(drawn) == 2 * len(sources) and contents(paths.synthetic("imgsyn", "car")) == wanted
 
-    # 4. Another seed shares nothing; a damaged shard is made anew.
+    # 4. Another seed shares nothing; a damaged shard is made again.
     drawn.clear()
     imgsyn.run(
         write_config(paths, captions={"edits": "edits.csv"}, seed=9), paths=paths, item="car"

@@ -67,7 +67,7 @@ def test_eight_processes_may_meet_a_fresh_database_at_once(tmp_path):
         assert database.execute("select name from experiments").fetchall() == [("Default",)]
 
 
-def test_a_database_that_was_left_half_made_is_made_anew(project):
+def test_a_database_that_was_left_half_made_is_made_again(project):
     (project.root / "mlflow.db.new").write_bytes(b"half of a database")
     assert replay(project, RuntimeConfig()).problems == {}
     assert (project.root / "mlflow.db").is_file()

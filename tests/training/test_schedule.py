@@ -48,7 +48,7 @@ def test_each_formula(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cosine", "poly", "step"])
-def test_each_phase_begins_anew(kind: str) -> None:
+def test_each_phase_begins_again(kind: str) -> None:
     both = phases(0.3, kind=kind, warmup_steps=3, phase_lengths=(27, 54))
     first = phases(0.3, kind=kind, warmup_steps=3, phase_lengths=(27,))
     second = phases(0.3, kind=kind, warmup_steps=3, phase_lengths=(54,))

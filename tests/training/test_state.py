@@ -122,7 +122,7 @@ def test_a_damaged_state_is_said_and_put_aside_and_the_one_before_is_taken(
     assert file.with_name(f"{file.name}.damaged").exists() and not file.exists()
 
 
-def test_without_a_sound_state_the_training_begins_anew(
+def test_without_a_sound_state_the_training_begins_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     state = start()
