@@ -15,29 +15,26 @@ NO_SEEDS = "no_seeds"
 
 @dataclass(frozen=True)
 class ClassMasks:
-    """Masks of one class in B images, with everything on the way to them.
-
-    Attributes:
-        status: per image "accepted", "not_finite_attention" or "no_seeds"; masks of images not
-            accepted are empty.
-        binary: bool [B, H, W].
-        soft: float32 [B, H, W] in [0, 1], refined where a refiner was given.
-        cross_attention: float32 [B, s, s] in [0, 1], rescaled.
-        seeds: bool [B, s_k, s_k] per self-attention resolution, S_k of SeeDiff's equations 6 and 9.
-        expansions: float32 [B, s_k, s_k] in [0, 1] per self-attention resolution, M'_k of SeeDiff's
-            equation 7, or A* of Dataset Diffusion.
-        background: float32 [B, s_K, s_K] in [0, 1], M'_bg of SeeDiff; zero for the others.
-        uncertain: bool [B, H, W], pixels to be ignored; none for SeeDiff.
-    """
+    """Masks of one class in B images, with everything on the way to them."""
 
     status: tuple[str, ...]
+    """Per image "accepted", "not_finite_attention" or "no_seeds"; masks of images not accepted are
+    empty."""
     binary: torch.Tensor
+    """bool [B, H, W]."""
     soft: torch.Tensor
+    """float32 [B, H, W] in [0, 1], refined where a refiner was given."""
     cross_attention: torch.Tensor
+    """float32 [B, s, s] in [0, 1], rescaled."""
     seeds: dict[int, torch.Tensor]
+    """bool [B, s_k, s_k] per self-attention resolution, S_k of SeeDiff's equations 6 and 9."""
     expansions: dict[int, torch.Tensor]
+    """float32 [B, s_k, s_k] in [0, 1] per self-attention resolution, M'_k of SeeDiff's equation 7,
+    or A* of Dataset Diffusion."""
     background: torch.Tensor
+    """float32 [B, s_K, s_K] in [0, 1], M'_bg of SeeDiff; zero for the others."""
     uncertain: torch.Tensor
+    """bool [B, H, W], pixels to be ignored; none for SeeDiff."""
 
 
 def silence(maps: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:

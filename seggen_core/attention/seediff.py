@@ -55,26 +55,24 @@ class SeeDiffSettings:
 
     The rows of the paper's Table 2 are expansion "none" without background (CAA), "each" (CRE),
     "iterative" (IRE) and the same with background expansion (BE).
-
-    Attributes:
-        alpha: seed threshold, equations 6 and 9.
-        beta: threshold of the annotation, equation 12.
-        seed_threshold: "fixed" compares with alpha; "otsu" is the authors' code's choice.
-        affinity: how self-attention is read, see `expand_region`.
-        normalization: how soft maps are brought to [0, 1].
-        expansion: "iterative" over all resolutions; "each" grows the cross-attention map's seeds at
-            each resolution and averages the regions; "once" does so at the coarsest alone; with
-            "none" the mask is the cross-attention map.
-        background_expansion: grow the background too and take it out, equations 10 and 11.
     """
 
     alpha: float
+    """Seed threshold, equations 6 and 9."""
     beta: float
+    """Threshold of the annotation, equation 12."""
     seed_threshold: SeedThreshold = "fixed"
+    """"fixed" compares with alpha; "otsu" is the authors' code's choice."""
     affinity: Affinity = "rows"
+    """How self-attention is read, see `expand_region`."""
     normalization: Normalization = "min_max"
+    """How soft maps are brought to [0, 1]."""
     expansion: Expansion = "iterative"
+    """"iterative" over all resolutions; "each" grows the cross-attention map's seeds at each
+    resolution and averages the regions; "once" does so at the coarsest alone; with "none" the mask
+    is the cross-attention map."""
     background_expansion: bool = True
+    """Grow the background too and take it out, equations 10 and 11."""
 
 
 def normalize(maps: torch.Tensor, normalization: Normalization = "min_max") -> torch.Tensor:

@@ -18,25 +18,23 @@ _SYNTHESIS = "seggen_core.checks.synthesis"
 
 @dataclass(frozen=True)
 class Check:
-    """One check.
-
-    Attributes:
-        name: unique among the checks of a stage; people and Dagster see it.
-        description: what has to hold.
-        module, function: the function that looks at an output.
-        limits: keys of `checks` in params.yaml that the result depends on.
-        blocking: whether a failure stops what reads the output; a finding may still be a warning.
-        reads_samples: it reads sample stores, which takes seconds or minutes: its result is stored.
-            Other checks read one small file and are evaluated whenever somebody asks.
-    """
+    """One check."""
 
     name: str
+    """Unique among the checks of a stage; people and Dagster see it."""
     description: str
+    """What has to hold."""
     module: str
+    """Module of the function that looks at an output."""
     function: str
+    """Its name there."""
     limits: tuple[str, ...] = ()
+    """Keys of `checks` in params.yaml that the result depends on."""
     blocking: bool = True
+    """Whether a failure stops what reads the output; a finding may still be a warning."""
     reads_samples: bool = True
+    """It reads sample stores, which takes seconds or minutes: its result is stored. Other checks
+    read one small file and are evaluated whenever somebody asks."""
 
     def evaluate(self, folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:
         """Look at the folder that a stage wrote.

@@ -49,37 +49,34 @@ The result is int64 [H, W], 0 where there is no instance.
 
 @dataclass(frozen=True)
 class IdMapFormat:
-    """How a dataset's masks are written.
-
-    Attributes:
-        dataset: its name, in messages.
-        table: its classes.
-        mask_modes: Pillow's modes that masks may have; "RGB" masks are decoded by the table's
-            colours.
-        instances_modes: likewise of instance maps.
-        instance_ids: how an instance map is read.
-        metadata: more facts about a sample, from its key.
-        runs: cuts sorted keys into stretches of neighbouring samples, for held-out validation
-            samples.
-        image_ending, mask_ending, instances_ending: what follows the key in the names of files.
-        subfolders: see `list_files`.
-        finds_endings: whether the ending of masks is found by `common_ending`.
-        conventions: what is taken for granted about the masks.
-    """
+    """How a dataset's masks are written."""
 
     dataset: str
+    """Its name, in messages."""
     table: ClassTable
+    """Its classes."""
     mask_modes: Sequence[str] = ("L",)
+    """Pillow's modes that masks may have; "RGB" masks are decoded by the table's colours."""
     instances_modes: Sequence[str] = ("I;16",)
+    """Likewise of instance maps."""
     instance_ids: InstanceIds | None = None
+    """How an instance map is read."""
     metadata: Callable[[str], dict[str, Any]] | None = None
+    """More facts about a sample, from its key."""
     runs: Runs | None = None
+    """Cuts sorted keys into stretches of neighbouring samples, for held-out validation samples."""
     image_ending: str = ""
+    """What follows the key in the names of images."""
     mask_ending: str = ""
+    """Likewise of masks."""
     instances_ending: str = ""
+    """Likewise of instance maps."""
     subfolders: str = "none"
+    """See `list_files`."""
     finds_endings: bool = False
+    """Whether the ending of masks is found by `common_ending`."""
     conventions: Conventions = PUBLISHED
+    """What is taken for granted about the masks."""
 
 
 @dataclass(frozen=True)

@@ -50,26 +50,23 @@ class SampleLabels(NamedTuple):
 
 @dataclass
 class SplitLabels:
-    """The labels of one split, counted sample by sample.
-
-    Attributes:
-        split: its name.
-        pixels: int64 [256], pixels per train id; IGNORE_INDEX among them.
-        unlisted: sum over the samples of `RawSample.unlisted_share`.
-        num_samples: samples that were counted.
-        num_instances: instances in their instance maps; None where no sample has one.
-        colors: the first colour that a file gives an id, and the sample's key. All splits of a
-            dataset share them.
-        contradictions: of each id that files give different colours, a sentence.
-    """
+    """The labels of one split, counted sample by sample."""
 
     split: Split
+    """Its name."""
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(IGNORE_INDEX + 1, np.int64))
+    """int64 [256], pixels per train id; IGNORE_INDEX among them."""
     unlisted: float = 0.0
+    """Sum over the samples of `RawSample.unlisted_share`."""
     num_samples: int = 0
+    """Samples that were counted."""
     num_instances: int | None = None
+    """Instances in their instance maps; None where no sample has one."""
     colors: dict[int, tuple[Color, str]] = field(default_factory=dict)
+    """The first colour that a file gives an id, and the sample's key. All splits of a dataset share
+    them."""
     contradictions: dict[int, str] = field(default_factory=dict)
+    """Of each id that files give different colours, a sentence."""
 
     @property
     def unlisted_share(self) -> float:

@@ -54,26 +54,23 @@ class NoisyBatch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Denoiser:
-    """What learns to denoise, and what it learns from.
-
-    Attributes:
-        name: of the random streams, beside the seed: "text2mask".
-        module: what is trained (a UNet or a ControlNet), on its device.
-        predict: (module, batch on the device) -> prediction [B, C, h, w]. The module that it is
-            given is the one to call: the loop may have wrapped it.
-        scheduler_config: noise schedule and prediction type of the foundation.
-        num_samples: training samples.
-        read_latents: reads scaled latents, float32 [B, C, h, w].
-        read_condition: reads the `condition` of a batch; None: there is none.
-    """
+    """What learns to denoise, and what it learns from."""
 
     name: str
+    """Names the random streams, beside the seed: "text2mask"."""
     module: torch.nn.Module
+    """What is trained (a UNet or a ControlNet), on its device."""
     predict: Callable[[torch.nn.Module, NoisyBatch], torch.Tensor]
+    """(module, batch on the device) -> prediction [B, C, h, w]. The module that it is given is the
+    one to call: the loop may have wrapped it."""
     scheduler_config: Any
+    """Noise schedule and prediction type of the foundation."""
     num_samples: int
+    """Training samples."""
     read_latents: Read
+    """Reads scaled latents, float32 [B, C, h, w]."""
     read_condition: Read | None = None
+    """Reads the `condition` of a batch; None: there is none."""
 
 
 def denoising_target(

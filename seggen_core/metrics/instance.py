@@ -44,23 +44,22 @@ class Instances:
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """COCO's figures in percent; NaN for those without a true instance.
-
-    Attributes:
-        ap: mean over classes and over the IoU thresholds 0.50, 0.55, ..., 0.95 ("AP").
-        ap50, ap75: mean over classes at IoU 0.50 and 0.75.
-        ap_small, ap_medium, ap_large: `ap` of instances of at most 32^2 pixels, of 32^2 to 96^2,
-            and of at least 96^2 ("APs", "APm", "APl").
-        per_class: `ap` of each class, by class id.
-    """
+    """COCO's figures in percent; NaN for those without a true instance."""
 
     ap: float
+    """Mean over classes and over the IoU thresholds 0.50, 0.55, ..., 0.95 ("AP")."""
     ap50: float
+    """Mean over classes at IoU 0.50."""
     ap75: float
+    """Likewise at IoU 0.75."""
     ap_small: float
+    """`ap` of instances of at most 32^2 pixels ("APs")."""
     ap_medium: float
+    """`ap` of instances of 32^2 to 96^2 pixels ("APm")."""
     ap_large: float
+    """`ap` of instances of at least 96^2 pixels ("APl")."""
     per_class: tuple[float, ...]
+    """`ap` of each class, by class id."""
 
 
 def average_precision(

@@ -46,31 +46,29 @@ class Distances(BaseModel):
 
 
 class MemorizationScores(BaseModel):
-    """How near one method's samples come to the real training samples.
-
-    Attributes:
-        method: name of the synthetic method.
-        samples, training_samples, reference_samples: number of synthetic samples, of training
-            samples and of validation samples.
-        neighbors: number of training images that the relative distance averages over.
-        reference_in_train: number of validation samples that were also trained on.
-        masks: "own" if the method makes masks. They are not compared if they are "real" masks or
-            label "one_class".
-        synthetic, reference: distances of the method and of the validation samples, by measure.
-            Without masks if these are not compared.
-    """
+    """How near one method's samples come to the real training samples."""
 
     model_config = ConfigDict(frozen=True)
 
     method: str
+    """Name of the synthetic method."""
     samples: int
+    """Number of synthetic samples."""
     training_samples: int
+    """Number of training samples."""
     neighbors: int
+    """Number of training images that the relative distance averages over."""
     reference_samples: int
+    """Number of validation samples."""
     reference_in_train: int
+    """Number of validation samples that were also trained on."""
     masks: Literal["own", "real", "one_class"]
+    """"own" if the method makes masks. They are not compared if they are "real" masks or label
+    "one_class"."""
     synthetic: dict[str, Distances] = Field(min_length=1)
+    """Distances of the method, by measure; without masks if these are not compared."""
     reference: dict[str, Distances] = Field(min_length=1)
+    """Distances of the validation samples, by measure; without masks if these are not compared."""
 
 
 def flat_memorization(scores: Sequence[MemorizationScores]) -> dict[str, float]:

@@ -101,29 +101,26 @@ BEST = "best"
 
 @dataclass(frozen=True)
 class TrainedArm:
-    """The checkpoints of an arm.
-
-    Attributes:
-        folder: data/checkpoints/<variant>.
-        model: the segmenter.
-        seeds: subset seeds, one checkpoint each.
-        protocol: at which size it was validated, and is tested.
-        facts: the content of metrics.json (`ArmTraining.train`).
-        checkpoint: "last", or "best" by the validations during its training.
-        known_classes: slugs of the classes that it has besides "rest"; empty for all.
-        task: what it was trained for.
-        postprocess: how its queries became segments in validation.
-    """
+    """The checkpoints of an arm."""
 
     folder: Path
+    """data/checkpoints/<variant>."""
     model: ModelName
+    """The segmenter."""
     seeds: tuple[str, ...]
+    """Subset seeds, one checkpoint each."""
     protocol: TestProtocol = AS_STORED
+    """At which size it was validated, and is tested."""
     facts: dict[str, Any] = field(default_factory=dict)
+    """The content of metrics.json (`ArmTraining.train`)."""
     checkpoint: Literal["last", "best"] = "last"
+    """"last", or "best" by the validations during its training."""
     known_classes: tuple[str, ...] = ()
+    """Slugs of the classes that it has besides "rest"; empty for all."""
     task: Task = "semantic"
+    """What it was trained for."""
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    """How its queries became segments in validation."""
 
     @classmethod
     def read(cls, paths: ProjectPaths, *, variant: str) -> "TrainedArm":
@@ -195,56 +192,49 @@ class ArmSamples:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The samples of one network call, on the CPU: of a step, or of a part of it.
-
-    Attributes:
-        step: counted from 0.
-        part: which part of the step, from 0.
-        rows: the samples' places in the step.
-        images: uint8 [B, 3, H, W].
-        segmentation_maps: uint8 or int32 [B, H, W], labels (`segmentation.segment_labels`).
-        is_synthetic: bool [B].
-        filled: int64 [B, 2], (height, width) of each sample at the top left of its crop; the rest
-            is padding. None where the samples aren't cropped yet.
-        segments: int64 [n] for each sample, its segments before it was cropped; None where labels
-            are train ids or the samples aren't cropped yet.
-    """
+    """The samples of one network call, on the CPU: of a step, or of a part of it."""
 
     step: int
+    """Counted from 0."""
     part: int
+    """Which part of the step, from 0."""
     rows: slice
+    """The samples' places in the step."""
     images: torch.Tensor
+    """uint8 [B, 3, H, W]."""
     segmentation_maps: torch.Tensor
+    """uint8 or int32 [B, H, W], labels (`segmentation.segment_labels`)."""
     is_synthetic: torch.Tensor
+    """bool [B]."""
     filled: torch.Tensor | None = None
+    """int64 [B, 2], (height, width) of each sample at the top left of its crop; the rest is
+    padding. None where the samples aren't cropped yet."""
     segments: tuple[torch.Tensor, ...] | None = None
+    """int64 [n] for each sample, its segments before it was cropped; None where labels are train
+    ids or the samples aren't cropped yet."""
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """What an arm trains on.
-
-    Attributes:
-        plan: which samples, step by step.
-        pool: where they are.
-        seed: names the random streams.
-        synthetic_augment: how synthetic pairs are augmented before the augmentation of all samples;
-            None doesn't.
-        crop: how samples are resized and cropped as they are read; None leaves that to the step.
-        part_size: samples of one network call.
-        facts: JSON-ready: num_real, num_synthetic (by method), and unmatched_sources: by method,
-            the number of real samples that are no synthetic one's source.
-        things: which classes are things, by train id; empty for the task "semantic".
-    """
+    """What an arm trains on."""
 
     plan: BatchPlan
+    """Which samples, step by step."""
     pool: PairPool
+    """Where they are."""
     seed: TrainingSeed
+    """Names the random streams."""
     synthetic_augment: SyntheticAugmentConfig | None
+    """How synthetic pairs are augmented before the augmentation of all samples; None doesn't."""
     crop: RandomCrop | None
+    """How samples are resized and cropped as they are read; None leaves that to the step."""
     part_size: int
+    """Samples of one network call."""
     facts: dict[str, Any]
+    """JSON-ready: num_real, num_synthetic (by method), and unmatched_sources: by method, the number
+    of real samples that are no synthetic one's source."""
     things: tuple[bool, ...] = ()
+    """Which classes are things, by train id; empty for the task "semantic"."""
 
     @property
     def num_parts(self) -> int:

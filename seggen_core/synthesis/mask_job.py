@@ -33,37 +33,34 @@ from seggen_core.synthesis.prompt_file import ListedPrompt
 
 @dataclass(frozen=True)
 class MaskJob:
-    """What to make.
-
-    Attributes:
-        words: to mask.
-        prompts: of the images.
-        model: folder or repository of a pipeline; None is the shipped foundation.
-        revision: commit of a repository.
-        method: one of `mask_settings.METHODS`.
-        changes: keys of the method's section that the user sets.
-        sampling: keys of `SamplingConfig` that the user sets; None leaves the default.
-        image_size: side of the images in pixels; None is the model's.
-        seeds: of the images of each prompt.
-        out: the folder to fill.
-        device: as `runtime.device`.
-        with_maps: draw attention maps, too.
-        keep: keep attention, for other masks of the same images.
-    """
+    """What to make."""
 
     words: Words
+    """What to mask."""
     prompts: Sequence[ListedPrompt]
+    """Prompts of the images."""
     model: str | None
+    """Folder or repository of a pipeline; None is the shipped foundation."""
     revision: str | None
+    """Commit of a repository."""
     method: str
+    """One of `mask_settings.METHODS`."""
     changes: Mapping[str, Any]
+    """Keys of the method's section that the user sets."""
     sampling: Mapping[str, Any]
+    """Keys of `SamplingConfig` that the user sets; None leaves the default."""
     image_size: int | None
+    """Side of the images in pixels; None is the model's."""
     seeds: Sequence[int]
+    """Seeds of the images of each prompt."""
     out: Path
+    """The folder to fill."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """As `runtime.device`."""
     with_maps: bool = False
+    """Draw attention maps, too."""
     keep: bool = True
+    """Keep attention, for other masks of the same images."""
 
 
 @dataclass

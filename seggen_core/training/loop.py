@@ -51,58 +51,51 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Training(Generic[Batch]):
-    """What is trained, and on what.
-
-    Attributes:
-        name: says in messages what is trained.
-        module: holds what is trained: its parameters that require a gradient. It stays on its
-            device or moves to the accelerator's.
-        optimizer: of these parameters. The "lr" of a group multiplies `learning_rate` (1.0, as a
-            rule).
-        learning_rate: of a step.
-        read: returns the batch of a step, on the CPU; a thread calls it while the step before is
-            computed (`LoopSettings.num_readers` threads). It leaves `module` and torch's global
-            generators alone.
-        loss: (prepared module, batch) -> scalar loss. It moves the batch to the device, and calls
-            the module that it is given, which may be wrapped for several processes.
-        error: raised where the loss is no longer finite.
-        advice: what to do then: "lower learning_rate".
-    """
+    """What is trained, and on what."""
 
     name: str
+    """Says in messages what is trained."""
     module: torch.nn.Module
+    """Holds what is trained: its parameters that require a gradient. It stays on its device or
+    moves to the accelerator's."""
     optimizer: torch.optim.Optimizer
+    """Optimiser of these parameters. The "lr" of a group multiplies `learning_rate` (1.0, as a
+    rule)."""
     learning_rate: LearningRate
+    """Learning rate of a step."""
     read: Callable[[int], Batch]
+    """Returns the batch of a step, on the CPU; a thread calls it while the step before is computed
+    (`LoopSettings.num_readers` threads). It leaves `module` and torch's global generators alone."""
     loss: Callable[[torch.nn.Module, Batch], torch.Tensor]
+    """(prepared module, batch) -> scalar loss. It moves the batch to the device, and calls the
+    module that it is given, which may be wrapped for several processes."""
     error: type[SegGenError]
+    """Raised where the loss is no longer finite."""
     advice: str
+    """What to do then: "lower learning_rate"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """How long and how carefully to train.
-
-    Attributes:
-        num_steps: updates in all, those before a resumption included.
-        max_grad_norm: gradients are scaled down to this norm; None leaves them.
-        dtype: of network calls (`resolve_precision`); weights and optimiser stay float32. float16
-            brings a gradient scaler with it.
-        ema_decay: of the averaged weights that are the result; 0 takes the last ones.
-        ema_warmup: the decay after step t is (t + 1) / (t + ema_warmup) at most.
-        checkpoint_every: steps between two states; None saves none.
-        replay_losses: a resumed run first reports the losses of the steps before.
-        num_readers: threads that read batches; `Training.read` has to allow more than one.
-    """
+    """How long and how carefully to train."""
 
     num_steps: int
+    """Updates in all, those before a resumption included."""
     max_grad_norm: float | None = None
+    """Gradients are scaled down to this norm; None leaves them."""
     dtype: torch.dtype = torch.float32
+    """Type of network calls (`resolve_precision`); weights and optimiser stay float32. float16
+    brings a gradient scaler with it."""
     ema_decay: float = 0.0
+    """Decay of the averaged weights that are the result; 0 takes the last ones."""
     ema_warmup: int = 10
+    """The decay after step t is (t + 1) / (t + ema_warmup) at most."""
     checkpoint_every: int | None = None
+    """Steps between two states; None saves none."""
     replay_losses: bool = False
+    """A resumed run first reports the losses of the steps before."""
     num_readers: int = 1
+    """Threads that read batches; `Training.read` has to allow more than one."""
 
 
 def adamw(module: torch.nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
