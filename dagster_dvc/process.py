@@ -108,10 +108,10 @@ class DvcProcess:
         self._output.close()
         return True
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, signum: signal.Signals) -> None:
         """Send a signal to the whole process group."""
         with suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+            os.killpg(self.pid, signum)
 
     def is_gone(self) -> bool:
         """Whether DVC and all others of its process group have ended."""
@@ -172,14 +172,14 @@ def stop(processes: Collection[DvcProcess], *, root: Path) -> None:
     What a stage leaves is as after a failure: a later run of it starts where DVC left it.
     """
     try:
-        for number, patience in STOP_STEPS:
+        for signum, patience in STOP_STEPS:
             with ExitStack() as lock:
-                if number == signal.SIGINT:
+                if signum == signal.SIGINT:
                     # DVC itself obeys too, unless it is running a command. Who holds its lock knows
                     # that it isn't in the middle of writing dvc.lock, which it does in place.
                     with suppress(DagsterDvcError):
                         lock.enter_context(hold_dvc_lock(root, patience=STOP_LOCK_SECONDS))
-                _signal(processes, number)
+                _signal(processes, signum)
             if _wait_for_end(processes, patience):
                 return
     except BaseException:
@@ -193,10 +193,10 @@ def kill(processes: Collection[DvcProcess]) -> None:
     _wait_for_end(processes, STOP_STEPS[-1][1])
 
 
-def _signal(processes: Collection[DvcProcess], number: signal.Signals) -> None:
+def _signal(processes: Collection[DvcProcess], signum: signal.Signals) -> None:
     for process in processes:
         if not process.is_gone():  # another may have its number by now
-            process.signal(number)
+            process.signal(signum)
 
 
 def _wait_for_end(processes: Collection[DvcProcess], seconds: float) -> bool:

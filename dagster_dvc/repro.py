@@ -77,9 +77,9 @@ class Screen:
     def show_end(self, result: StageResult, schedule: Schedule) -> None:
         """Say how a stage has ended."""
         total = len(schedule.selected)
-        number = len(schedule.results) + len(schedule.up_to_date)
+        num_finished = len(schedule.results) + len(schedule.up_to_date)
         self.say(
-            f"[{number:>{len(str(total))}}/{total}] {result.name}  "
+            f"[{num_finished:>{len(str(total))}}/{total}] {result.name}  "
             f"{result.outcome} {result.seconds:.1f} s"
         )
 
@@ -244,8 +244,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     # SIGINT too: what a script starts in its background ignores it otherwise, and so would `kill
     # -INT`.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _interrupt)
     root = args.cd.resolve()
     options = Options(
         root, targets=args.targets, jobs=args.jobs, dry=args.dry, state=root / args.state_folder
@@ -294,8 +294,8 @@ def _about(seconds: float | None) -> str:
     return f" (about {format_seconds(seconds)} left)"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 if __name__ == "__main__":

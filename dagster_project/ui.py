@@ -155,9 +155,9 @@ class Ui:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parse(argv)
-    for number in SIGNALS:
+    for signum in SIGNALS:
         # Also where a script's background job would ignore SIGINT: the services would inherit that.
-        signal.signal(number, _interrupt)
+        signal.signal(signum, _interrupt)
     for name, port in (("Dagster", args.dagster_port), ("MLflow", args.mlflow_port)):
         if not is_free(port):
             print(
@@ -179,8 +179,8 @@ def main(argv: list[str] | None = None) -> int:
         print("\nStopping.", flush=True)
         return 0
     finally:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # it ends by itself now
+        for signum in SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)  # it ends by itself now
         ui.stop()
 
 

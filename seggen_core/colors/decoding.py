@@ -109,8 +109,8 @@ def _candidates(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         - squares[best]
         - 2 * (apart * corner + (_SIDE - 1) * np.maximum(apart, 0)).sum(1)
     )
-    kept = (margin < 0) | ((margin == 0) & (ids <= best)) | (ids == best)
-    cells, ids = cells[kept], ids[kept]
+    possible = (margin < 0) | ((margin == 0) & (ids <= best)) | (ids == best)
+    cells, ids = cells[possible], ids[possible]
     return ids, np.bincount(cells, minlength=_CELLS**3)
 
 

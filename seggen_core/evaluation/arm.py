@@ -164,7 +164,7 @@ class _Testing:
     def counts(self, protocol: TestProtocol) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return the confusion matrix and the `count_boundaries` of each segmenter, by seed."""
         several = " at several scales" if protocol.multi_scale else ""
-        number, counts = len(self.labels.taxonomy), {}
+        num_classes, counts = len(self.labels.taxonomy), {}
         for seed in self.arm.seeds:
             predictions = predict_store(
                 self.arm.load(seed, device=self.device),
@@ -174,12 +174,15 @@ class _Testing:
                 protocol=protocol,
                 table=self.labels.truth_table,
             )
-            confusion, boundaries = np.zeros((number, number), np.int64), np.zeros((2, number), int)
+            confusion, boundaries = (
+                np.zeros((num_classes, num_classes), np.int64),
+                np.zeros((2, num_classes), int),
+            )
             for p in predictions:
-                confusion += confusion_matrix(p.predicted, truth=p.truth, num_classes=number)
+                confusion += confusion_matrix(p.predicted, truth=p.truth, num_classes=num_classes)
                 width = boundary_width(p.truth.shape)
                 boundaries += count_boundaries(
-                    p.predicted, truth=p.truth, num_classes=number, width=width
+                    p.predicted, truth=p.truth, num_classes=num_classes, width=width
                 )
             counts[seed] = confusion, boundaries
         return counts

@@ -106,7 +106,7 @@ def arm_params(config: SegGenConfig, name: str, *, arm: TrainedArm) -> dict[str,
     """
     variant = config.variants[name]
     settings = config.train_seg.for_arm(variant)
-    own = settings.own()
+    overrides = settings.own()
     shares = {"replace": settings.p_aug, "pretrain": settings.pretrain_share, "plain": 0.0}
     share = 1.0 if variant.real == "none" else shares[settings.strategy] if variant.methods else 0.0
     counts = pd.DataFrame([_sample_counts(facts) for facts in arm.facts["seeds"].values()])
@@ -116,7 +116,7 @@ def arm_params(config: SegGenConfig, name: str, *, arm: TrainedArm) -> dict[str,
         "model": variant.model,
         "task": arm.task,
         "strategy": variant.strategy,
-        **{key: own[key] for key in ("p_aug", "pretrain_share") if key in own},
+        **{key: overrides[key] for key in ("p_aug", "pretrain_share") if key in overrides},
         "synthetic_share": share,
         "real": variant.real,
         "synthetic": "+".join(variant.methods) or "none",
@@ -132,7 +132,7 @@ def arm_params(config: SegGenConfig, name: str, *, arm: TrainedArm) -> dict[str,
         "subset_size": _subset_size(config, variant),
         "num_seeds": len(arm.seeds),
         "seeds": ",".join(arm.seeds),
-        **{f"train.{key}": own[key] for key in _SETTINGS if key in own},
+        **{f"train.{key}": overrides[key] for key in _SETTINGS if key in overrides},
         "dataset": config.dataset.name,
         "image_size": config.dataset.image_size,
     }

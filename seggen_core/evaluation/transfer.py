@@ -68,9 +68,9 @@ def score_transfer(
         DatasetError: a sample of the other dataset can't be read.
     """
     require_classes(arm.task, arm=section.arm, key="the arm of this transfer")
-    own = LabelSpace(taxonomy, arm.known_classes).taxonomy.slugs
+    slugs = LabelSpace(taxonomy, arm.known_classes).taxonomy.slugs
     matches = section.classes.values()
-    ours = _table(own, [m.ours for m in matches], where=f"the arm {section.arm}")
+    ours = _table(slugs, [m.ours for m in matches], where=f"the arm {section.arm}")
     theirs = _table(reader.taxonomy.slugs, [m.theirs for m in matches], where=section.dataset.name)
     seeds = {}
     for seed in arm.seeds:
@@ -102,8 +102,8 @@ def _table(slugs: Sequence[str], classes: Sequence[Sequence[str]], *, where: str
         )
     table = np.full(256, IGNORE_INDEX, np.uint8)
     table[: len(slugs)] = len(classes)
-    for number, members in enumerate(classes):
-        table[[slugs.index(slug) for slug in members]] = number
+    for row, members in enumerate(classes):
+        table[[slugs.index(slug) for slug in members]] = row
     return table
 
 
@@ -118,13 +118,13 @@ def _confusion(
 ) -> np.ndarray:
     """Return pixels by true and predicted class, int64 [K + 1, K + 1]; the last is the rest."""
     ours, theirs = tables
-    number = len(section.classes) + 1
-    total = np.zeros((number, number), np.int64)
+    num_rows = len(section.classes) + 1
+    total = np.zeros((num_rows, num_rows), np.int64)
     for key in tqdm(reader.keys("test"), desc=title, unit="image", disable=None):
         sample = fit_sample(reader.read("test", key), config=section.dataset, split="test")
         predicted = predict_maps(segmenter, images=sample.image[None], protocol=protocol)[0]
         truth = theirs[sample.segmentation_map]
-        total += confusion_matrix(ours[predicted], truth=truth, num_classes=number)
+        total += confusion_matrix(ours[predicted], truth=truth, num_classes=num_rows)
     return total
 
 

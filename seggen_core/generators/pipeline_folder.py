@@ -210,10 +210,10 @@ def check_fit(pipeline: Any, *, source: str | Path) -> None:
         or not math.isfinite(scale)
         or scale <= 0,
     }
-    found = [problem for problem, is_there in problems.items() if is_there]
-    if found:
+    faults = [problem for problem, is_there in problems.items() if is_there]
+    if faults:
         raise FoundationError(
-            f"the parts of {source} don't fit each other: {'; '.join(found)}: {cure_for(source)}"
+            f"the parts of {source} don't fit each other: {'; '.join(faults)}: {cure_for(source)}"
         )
 
 

@@ -103,12 +103,12 @@ class PrecisionCounter:
             _Rows.of(true, self._boundary),
         )
         for class_id in np.union1d(predicted.class_ids, true.class_ids).astype(int).tolist():
-            found = predicted_rows.of_class(class_id).best(MAX_DETECTIONS)
-            wanted = true_rows.of_class(class_id)
-            is_other = _outside(wanted.areas) | wanted.crowds
+            detections = predicted_rows.of_class(class_id).best(MAX_DETECTIONS)
+            truth = true_rows.of_class(class_id)
+            is_other = _outside(truth.areas) | truth.crowds
             self._num_true[class_id] += (~is_other).sum(1)
-            if len(found.areas):
-                matches = _match(found, wanted, is_other=is_other, boundary=self._boundary)
+            if len(detections.areas):
+                matches = _match(detections, truth, is_other=is_other, boundary=self._boundary)
                 self._matches[class_id].append(matches)
 
     def result(self) -> AveragePrecision:
@@ -155,9 +155,9 @@ class _Rows:
     @classmethod
     def of(cls, instances: Instances, boundary: bool) -> "_Rows":
         """Encode the instances; true ones without a pixel are left out."""
-        number = len(instances.masks)
+        num_masks = len(instances.masks)
         areas = instances.masks.sum((1, 2), dtype=np.int64)
-        places = np.arange(number) if instances.scores is not None else np.flatnonzero(areas)
+        places = np.arange(num_masks) if instances.scores is not None else np.flatnonzero(areas)
         masks = instances.masks[places]
         edges = masks[:0]
         if boundary:
@@ -175,9 +175,9 @@ class _Rows:
     def of_class(self, class_id: int) -> "_Rows":
         return self._at(np.flatnonzero(self.class_ids == class_id))
 
-    def best(self, number: int) -> "_Rows":
-        """Return the rows by descending score, `number` at most; equal ones stay in their order."""
-        return self._at(np.argsort(-self.scores, kind="stable")[:number])
+    def best(self, count: int) -> "_Rows":
+        """Return the rows by descending score, `count` at most; equal ones stay in their order."""
+        return self._at(np.argsort(-self.scores, kind="stable")[:count])
 
     def _at(self, places: np.ndarray) -> "_Rows":
         return _Rows(
@@ -214,26 +214,26 @@ def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
     return coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0), np.uint8))
 
 
-def _match(found: _Rows, wanted: _Rows, *, is_other: np.ndarray, boundary: bool) -> _Matches:
+def _match(detections: _Rows, truth: _Rows, *, is_other: np.ndarray, boundary: bool) -> _Matches:
     """Match predictions, the best first, to the true instance with the highest IoU that is left.
 
     Args:
-        found: D predictions by descending score.
-        wanted: G true instances.
+        detections: D predictions by descending score.
+        truth: G true instances.
         is_other: bool [A, G], which true ones are crowds or of another area: a prediction takes one
             of them only where no other fits, and is ignored then.
         boundary: of `PrecisionCounter`.
     """
     shape = len(_AREAS), len(THRESHOLDS)
-    iou = _iou(found, wanted, boundary=boundary)
+    iou = _iou(detections, truth, boundary=boundary)
     bits = np.uint64(1) << np.arange(shape[0] * shape[1], dtype=np.uint64).reshape(shape)
-    matched, ignored = np.zeros((2, len(found.areas)), np.uint64)
-    outside = _outside(found.areas)
-    left = np.ones((*shape, len(wanted.areas)), bool)
+    matched, ignored = np.zeros((2, len(detections.areas)), np.uint64)
+    outside = _outside(detections.areas)
+    left = np.ones((*shape, len(truth.areas)), bool)
     enough = np.minimum(THRESHOLDS, 1 - 1e-10)
     rows, columns = np.indices(shape)
     is_other = is_other[:, None]
-    for place in range(len(found.areas)):
+    for place in range(len(detections.areas)):
         taken, free = np.zeros(shape, bool), np.repeat(outside[:, place, None], shape[1], 1)
         reachable = np.flatnonzero(iou[place] >= enough[0])
         if len(reachable):
@@ -246,24 +246,24 @@ def _match(found: _Rows, wanted: _Rows, *, is_other: np.ndarray, boundary: bool)
             best = reachable[len(reachable) - 1 - order]
             taken = fits.any(-1)
             free = np.where(taken, is_other[rows, 0, best], free)
-            used = taken & ~wanted.crowds[best]
+            used = taken & ~truth.crowds[best]
             left[rows[used], columns[used], best[used]] = False
         matched[place], ignored[place] = bits[taken].sum(), bits[free].sum()
-    return _Matches(found.scores, matched, ignored)
+    return _Matches(detections.scores, matched, ignored)
 
 
-def _iou(found: _Rows, wanted: _Rows, *, boundary: bool) -> np.ndarray:
+def _iou(detections: _Rows, truth: _Rows, *, boundary: bool) -> np.ndarray:
     """Return the IoU of each pair, float64 [D, G]; with a crowd, the share that lies in it."""
     from pycocotools import mask as coco_mask
 
-    if not len(wanted.areas):
-        return np.zeros((len(found.areas), 0))
-    crowds = wanted.crowds.astype(np.uint8).tolist()
-    iou = np.asarray(coco_mask.iou(found.masks, wanted.masks, crowds))
+    if not len(truth.areas):
+        return np.zeros((len(detections.areas), 0))
+    crowds = truth.crowds.astype(np.uint8).tolist()
+    iou = np.asarray(coco_mask.iou(detections.masks, truth.masks, crowds))
     if not boundary:
         return iou
-    of_boundaries = np.asarray(coco_mask.iou(found.boundaries, wanted.boundaries, crowds))
-    return np.where(wanted.crowds, iou, np.minimum(iou, of_boundaries))
+    of_boundaries = np.asarray(coco_mask.iou(detections.boundaries, truth.boundaries, crowds))
+    return np.where(truth.crowds, iou, np.minimum(iou, of_boundaries))
 
 
 def _precision(matches: list[_Matches], *, num_true: np.ndarray) -> np.ndarray:
@@ -276,8 +276,8 @@ def _precision(matches: list[_Matches], *, num_true: np.ndarray) -> np.ndarray:
         for name in ("matched", "ignored")
     )
     for place in np.ndindex(precision.shape[:2]):
-        number = num_true[place[0]]
-        if not number:
+        num_instances = num_true[place[0]]
+        if not num_instances:
             continue
         bit = np.uint64(place[0] * len(THRESHOLDS) + place[1])
         counts = (ignored >> bit & np.uint64(1)) == 0
@@ -287,7 +287,7 @@ def _precision(matches: list[_Matches], *, num_true: np.ndarray) -> np.ndarray:
         # Precision at a recall is the highest one from there on.
         exact = hits / (mistakes + hits + np.spacing(1))
         envelope = np.append(np.maximum.accumulate(exact[::-1])[::-1], 0.0)
-        precision[place] = envelope[np.searchsorted(hits / number, _RECALLS, side="left")]
+        precision[place] = envelope[np.searchsorted(hits / num_instances, _RECALLS, side="left")]
     return precision
 
 

@@ -65,10 +65,10 @@ class Memory:
 
     def array(self, name: str, length: int, dtype: np.dtype | type) -> np.ndarray:
         """Return an array [length] of any content."""
-        kept = self._arrays.get(name)
-        if kept is None or len(kept) < length or kept.dtype != dtype:
-            kept = self._arrays[name] = np.empty(length, dtype)
-        return kept[:length]
+        buffer = self._arrays.get(name)
+        if buffer is None or len(buffer) < length or buffer.dtype != dtype:
+            buffer = self._arrays[name] = np.empty(length, dtype)
+        return buffer[:length]
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,8 +122,10 @@ def _total(pictures: Sequence[Picture], *, onto: PanopticCounts, memory: Memory)
     )
 
 
-def _no_counts(number: int) -> PanopticCounts:
-    return PanopticCounts(np.zeros(number), *(np.zeros(number, np.int64) for _ in range(3)))
+def _no_counts(num_classes: int) -> PanopticCounts:
+    return PanopticCounts(
+        np.zeros(num_classes), *(np.zeros(num_classes, np.int64) for _ in range(3))
+    )
 
 
 def count_panoptic(

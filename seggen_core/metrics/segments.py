@@ -99,12 +99,12 @@ class PanopticScores:
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         """Begin with no image."""
-        number = len(taxonomy)
+        num_classes = len(taxonomy)
         self._taxonomy = taxonomy
         self._things = np.array([c.is_thing for c in taxonomy])
-        self._counters = [PanopticCounter(number, boundaries=flag) for flag in (False, True)]
-        self._precision = PrecisionCounter(number)
-        self._confusion = np.zeros((number, number), np.int64)
+        self._counters = [PanopticCounter(num_classes, boundaries=flag) for flag in (False, True)]
+        self._precision = PrecisionCounter(num_classes)
+        self._confusion = np.zeros((num_classes, num_classes), np.int64)
 
     def add(self, prediction: SegmentPrediction) -> None:
         """Score an image.
@@ -117,13 +117,13 @@ class PanopticScores:
                 f"the prediction of {prediction.key} has instances alone, and panoptic quality "
                 "needs a class for every pixel: score an arm with task: panoptic"
             )
-        truth, number = prediction.truth, len(self._taxonomy)
+        truth, num_classes = prediction.truth, len(self._taxonomy)
         crowds = crowds_of(truth, things=self._things)
         for counter in self._counters:
             counter.add(prediction.panoptic, truth=truth, crowds=crowds)
         self._precision.add(prediction.instances, true=true_instances(truth, things=self._things))
         self._confusion += confusion_matrix(
-            prediction.semantic, truth=truth.segmentation_map, num_classes=number
+            prediction.semantic, truth=truth.segmentation_map, num_classes=num_classes
         )
 
     def summary(self) -> dict[str, Any]:

@@ -123,8 +123,8 @@ def group_iou(confusion: np.ndarray, *, groups: Sequence[Sequence[int]]) -> np.n
         groups: train ids of each group.
     """
     group_of = np.full(len(confusion), len(groups))
-    for number, ids in enumerate(groups):
-        group_of[list(ids)] = number
+    for group_id, ids in enumerate(groups):
+        group_of[list(ids)] = group_id
     merged = np.zeros((len(groups) + 1, len(groups) + 1), np.int64)
     np.add.at(merged, (group_of[:, None], group_of[None]), confusion)
     return class_iou(merged)[: len(groups)]

@@ -177,9 +177,9 @@ class ArmTraining:
         if self.settings.validate_every is None:
             return None
         store = self.stores.validation
-        number = min(self.settings.num_validation or len(store), len(store))
+        num_chosen = min(self.settings.num_validation or len(store), len(store))
         keys = store.keys()
-        chosen = [keys[k * len(keys) // number] for k in range(number)]
+        chosen = [keys[k * len(keys) // num_chosen] for k in range(num_chosen)]
 
         def score(segmenter: Segmenter) -> float:
             return self._validate(segmenter, subset_seed=subset_seed, keys=chosen) or 0.0

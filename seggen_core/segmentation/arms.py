@@ -326,7 +326,7 @@ def open_arm(
         ConfigError: one of the methods has nothing for these real samples.
     """
     # 1. Synthetic samples, without those whose source isn't given to this segmenter.
-    stores, synthetic = _list_synthetic(samples, number=variant.num_synthetic, seed=seed)
+    stores, synthetic = _list_synthetic(samples, num_synthetic=variant.num_synthetic, seed=seed)
     absent = sorted(set(samples.partitions) - {sample.method for sample in synthetic})
     if absent:
         raise ConfigError(
@@ -372,7 +372,7 @@ def open_arm(
 
 
 def _list_synthetic(
-    samples: ArmSamples, *, number: int | None, seed: TrainingSeed
+    samples: ArmSamples, *, num_synthetic: int | None, seed: TrainingSeed
 ) -> tuple[dict[tuple[str, str], SampleStore], list[SyntheticSample]]:
     """Return the store of each (method, key), and the samples that the arm reads."""
     stores: dict[tuple[str, str], SampleStore] = {}
@@ -386,5 +386,5 @@ def _list_synthetic(
                 )
     listed = select_sources(listed, real_keys=samples.real_keys)
     groups = [s.source_key or stores[s.method, s.key].folder.name for s in listed]
-    chosen = limit_synthetic(listed, groups=groups, number=number, seed=seed)
+    chosen = limit_synthetic(listed, groups=groups, num_synthetic=num_synthetic, seed=seed)
     return stores, [listed[position] for position in chosen]

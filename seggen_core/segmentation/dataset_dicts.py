@@ -137,8 +137,8 @@ def store_dicts(
     """
     samples = ((store, key) for store in stores for key in store.keys())  # noqa: SIM118
     entries = (
-        dict_format.entry(Pair(sample, sample), image_id=number)
-        for number, sample in enumerate(samples, start=1)
+        dict_format.entry(Pair(sample, sample), image_id=image_id)
+        for image_id, sample in enumerate(samples, start=1)
     )
     if dict_format.task == "semantic":
         return list(entries)
@@ -150,10 +150,10 @@ def store_dicts(
     file = cache / f"{dict_format.task}-{json_digest(identity)}.json"
     if file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
-    made = list(entries)
+    rows = list(entries)
     cache.mkdir(parents=True, exist_ok=True)
-    write_json(file, made)
-    return made
+    write_json(file, rows)
+    return rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,12 +161,12 @@ class ArmStream(IterableDataset):
                 "processes of this training, as SOLVER.IMS_PER_BATCH has to be"
             )
         share = size // processes
-        own = slice(comm.get_rank() * share, (comm.get_rank() + 1) * share)
+        shard = slice(comm.get_rank() * share, (comm.get_rank() + 1) * share)
         worker = get_worker_info()
-        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        step = self._current_step() + number
+        worker_id, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        step = self._current_step() + worker_id
         while True:
-            for entry in self.entries(step)[own]:
+            for entry in self.entries(step)[shard]:
                 if not is_empty(entry):
                     yield entry
             step += workers
@@ -248,25 +248,25 @@ def _datasets(
     config: SegGenConfig, paths: ProjectPaths, *, task: DetectronTask, subset_seed: int
 ) -> dict[str, tuple[_Load, dict[str, str]]]:
     """Return, by name, what loads each dataset of a task, and the files that its metadata name."""
-    found: dict[str, tuple[_Load, dict[str, str]]] = {}
+    datasets: dict[str, tuple[_Load, dict[str, str]]] = {}
     for split in SPLITS:
         labels = f"{PREFIX}{paths.real(split)}/{_LABELS}"
         files = {} if task == "semantic" else {"json_file": f"{labels}/instances.json"}
         if task.startswith("panoptic"):
             files["panoptic_json"] = f"{labels}/panoptic.json"
             files["panoptic_root"] = f"{labels}/panoptic"
-        found[f"real_{split}"] = partial(_load_split, paths, split, task), files
+        datasets[f"real_{split}"] = partial(_load_split, paths, split, task), files
     for method in config.methods:
         load = partial(_load_method, paths, method, task, config.classes)
-        found[f"data_{method}"] = load, {}
+        datasets[f"data_{method}"] = load, {}
     for arm, variant in config.variants.items():
         phases: tuple[Phase, ...] = ("all",)
         if variant.strategy == "pretrain":
             phases = ("pretrain", "finetune")
         for phase in phases:
             name = f"arm_{arm}" if phase == "all" else f"arm_{arm}_{phase}"
-            found[name] = partial(ArmStream, paths, arm, subset_seed, task, phase), {}
-    return found
+            datasets[name] = partial(ArmStream, paths, arm, subset_seed, task, phase), {}
+    return datasets
 
 
 def _enter(

@@ -150,8 +150,8 @@ class Detectron2Segmenter(Segmenter):
         self._check_task(task)
         (one,) = self._inputs(images)
         output = self.network([one | {"height": size[0], "width": size[1]}])[0]
-        found = output["instances"]
-        fields = (found.pred_masks, found.pred_classes, found.scores)
+        detections = output["instances"]
+        fields = (detections.pred_masks, detections.pred_classes, detections.scores)
         masks, classes, scores = (field.detach().cpu().numpy() for field in fields)
         instances = instance.Instances(masks.astype(bool), classes, scores=scores)
         if task == "instance":

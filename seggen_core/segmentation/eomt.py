@@ -74,9 +74,9 @@ class EomtSegmenter(MaskClassifier):
         """
         if not self._anneals:
             return
-        number = len(self.network.attn_mask_probs)
-        for layer in range(number):
-            progress = step / num_steps * (number + 2) - (layer + 1)
+        num_layers = len(self.network.attn_mask_probs)
+        for layer in range(num_layers):
+            progress = step / num_steps * (num_layers + 2) - (layer + 1)
             share = min(max(1 - progress, 0.0), 1.0) ** _POLY_POWER
             self.network.attn_mask_probs[layer] = share
 

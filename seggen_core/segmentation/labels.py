@@ -87,10 +87,10 @@ class LabelSpace:
 
     def _table(self, *, hidden: Sequence[str] = ()) -> np.ndarray:
         table = np.full(256, IGNORE_INDEX, np.uint8)
-        own = {slug: i for i, slug in enumerate(self.taxonomy.slugs)}
+        id_of = {slug: i for i, slug in enumerate(self.taxonomy.slugs)}
         for c in self.dataset:
             if c.slug not in hidden:
-                table[c.train_id] = own.get(c.slug, len(own) - 1)
+                table[c.train_id] = id_of.get(c.slug, len(id_of) - 1)
         return table
 
 

@@ -91,13 +91,15 @@ def _match(criterion: Mask2FormerLoss, layer: Layer, targets: Targets, image: in
     classes, masks = targets.classes[image], targets.masks[image]
     points = torch.rand(1, matcher.num_points, 2, device=predicted.device)
     labelled = ~_at_points(targets.unlabelled[image, None], points)[0]
-    wanted = _sampled(masks, points.expand(len(masks), -1, -1))[:, labelled]
-    found = _sampled(predicted, points.expand(len(predicted), -1, -1))[:, labelled]
+    mask_samples = _sampled(masks, points.expand(len(masks), -1, -1))[:, labelled]
+    query_samples = _sampled(predicted, points.expand(len(predicted), -1, -1))[:, labelled]
     probabilities = layer["class_queries_logits"][image].softmax(-1)
     cost = -matcher.cost_class * probabilities[:, classes]
     if labelled.any():
-        cost = cost + matcher.cost_mask * pair_wise_sigmoid_cross_entropy_loss(found, wanted)
-        cost = cost + matcher.cost_dice * pair_wise_dice_loss(found, wanted)
+        cost = cost + matcher.cost_mask * pair_wise_sigmoid_cross_entropy_loss(
+            query_samples, mask_samples
+        )
+        cost = cost + matcher.cost_dice * pair_wise_dice_loss(query_samples, mask_samples)
     limit = torch.finfo(cost.dtype).max
     cost = torch.nan_to_num(cost, nan=limit, posinf=limit, neginf=limit)
     queries, matched = linear_sum_assignment(cost.cpu())
@@ -140,7 +142,7 @@ def _mask_losses(
     predicted = torch.cat([logits[i, queries] for i, (queries, _) in enumerate(matches)])
     if not len(predicted):
         return {"loss_mask": 0 * logits.sum(), "loss_dice": 0 * logits.sum()}
-    wanted = torch.cat([targets.masks[i][masks] for i, (_, masks) in enumerate(matches)])
+    true_masks = torch.cat([targets.masks[i][masks] for i, (_, masks) in enumerate(matches)])
     images = torch.cat([torch.full_like(q, i) for i, (q, _) in enumerate(matches)])
     with torch.no_grad():
         points = criterion.sample_points_using_uncertainty(
@@ -150,12 +152,12 @@ def _mask_losses(
             criterion.oversample_ratio,
             criterion.importance_sample_ratio,
         )
-        labels = _sampled(wanted, points)
+        labels = _sampled(true_masks, points)
         counts = (~_at_points(targets.unlabelled[images], points)).float()
-    found = _sampled(predicted, points)
-    entropy = F.binary_cross_entropy_with_logits(found, labels, reduction="none")
+    point_logits = _sampled(predicted, points)
+    entropy = F.binary_cross_entropy_with_logits(point_logits, labels, reduction="none")
     entropy = (entropy * counts).sum(1) / counts.sum(1).clamp(min=1)
-    probabilities, labels = found.sigmoid() * counts, labels * counts
+    probabilities, labels = point_logits.sigmoid() * counts, labels * counts
     shared, both = (probabilities * labels).sum(1), probabilities.sum(1) + labels.sum(1)
     dice = 1 - (2 * shared + 1) / (both + 1)
     return {"loss_mask": entropy.sum() / num_masks, "loss_dice": dice.sum() / num_masks}

@@ -191,7 +191,7 @@ def _load_classifier(encoder: PreTrainedModel, source: Path) -> None:
         raise FoundationError(f"{file} can't be read as a {kind}: {error}") from error
     unfit = [*about["missing_keys"], *(entry[0] for entry in about["mismatched_keys"])]
     unfit = sorted(name for name in unfit if not name.startswith(_NEW_NORMS))
-    check_fit(unfit, file=file, number=len(encoder.state_dict()))
+    check_fit(unfit, file=file, num_parameters=len(encoder.state_dict()))
     new = {n: v for n, v in encoder.state_dict().items() if n.startswith(_NEW_NORMS)}
     encoder.load_state_dict(loaded.state_dict() | new)
     check_finite(encoder, part=f"backbone_source {file}", cure="copy the file again")

@@ -124,9 +124,9 @@ def _simplify(segmenter: Segmenter) -> None:
     if "attn_mask_probs" in dict(network.named_buffers()):
         # EoMT asks these numbers which way to go. A trained network has zeros; numbers of Python
         # instead of tensors are known when the network is traced.
-        number = len(network.attn_mask_probs)
+        num_layers = len(network.attn_mask_probs)
         del network.attn_mask_probs
-        network.attn_mask_probs = [0.0] * number
+        network.attn_mask_probs = [0.0] * num_layers
 
 
 def _difference(file: Path, images: np.ndarray, expected: np.ndarray) -> float:

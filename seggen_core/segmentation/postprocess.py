@@ -34,7 +34,7 @@ def thing_instances(
     classes: torch.Tensor, *, masks: torch.Tensor, things: np.ndarray, config: PostprocessConfig
 ) -> Instances:
     """Return the instances of an image; see `best_instances`."""
-    found, labels, scores = best_instances(
+    instance_masks, labels, scores = best_instances(
         classes, masks=masks, things=things, num_instances=config.num_instances
     )
-    return Instances(found, labels, scores=scores)
+    return Instances(instance_masks, labels, scores=scores)

@@ -136,13 +136,13 @@ def predict_views(
     Returns:
         float32 [1, C, *size].
     """
-    total, number = torch.zeros(()), 0
+    total, num_views = torch.zeros(()), 0
     for view, is_mirrored in protocol.views(image):
         scores = segmenter.probabilities(_predict(segmenter, view[None]))
         scores = at_size(scores, size)
         total = total.to(scores.device) + (scores.flip(-1) if is_mirrored else scores)
-        number += 1
-    return total / number
+        num_views += 1
+    return total / num_views
 
 
 @torch.inference_mode()

@@ -83,8 +83,8 @@ def predict_sample(
     size = size or (image.shape[0], image.shape[1])
     if not isinstance(segmenter, MaskClassifier):
         return segmenter.predict_segments(picture, size=size, task=task.task)
-    found = segmenter.queries(picture)
-    classes, masks = found.classes[0].float(), resized(found.masks.float(), size)[0]
+    queries = segmenter.queries(picture)
+    classes, masks = queries.classes[0].float(), resized(queries.masks.float(), size)[0]
     options: dict[str, Any] = {"masks": masks, "things": task.things, "config": task.postprocess}
     predicted: dict[str, Any] = {"instances": thing_instances(classes, **options)}
     if task.task == "panoptic":

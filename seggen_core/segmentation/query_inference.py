@@ -42,11 +42,11 @@ def panoptic_maps(
     owner = (scores[:, None, None] * masks).argmax(0)
     inside = masks >= 0.5
     shown = inside.gather(0, owner[None])[0].cpu().numpy()
-    own = inside.flatten(1).sum(1).cpu().numpy()
+    areas = inside.flatten(1).sum(1).cpu().numpy()
     place = owner.cpu().numpy()
-    won = np.bincount(place.ravel(), minlength=len(own))
-    visible = np.bincount(place[shown], minlength=len(own))
-    stays = (visible > 0) & (won / np.maximum(own, 1) >= overlap_threshold)
+    won = np.bincount(place.ravel(), minlength=len(areas))
+    visible = np.bincount(place[shown], minlength=len(areas))
+    stays = (visible > 0) & (won / np.maximum(areas, 1) >= overlap_threshold)
     kinds = labels[keep].cpu().numpy()
     is_thing = np.asarray(things, bool)[kinds]
     numbers = np.where(is_thing & stays, np.cumsum(is_thing & stays), 0).astype(np.uint16)
@@ -65,8 +65,8 @@ def best_instances(
     """
     probabilities = classes.softmax(-1)[:, :-1]
     num_classes = probabilities.shape[1]
-    number = min(num_instances, probabilities.numel())
-    scores, pairs = probabilities.flatten().topk(number)
+    num_pairs = min(num_instances, probabilities.numel())
+    scores, pairs = probabilities.flatten().topk(num_pairs)
     labels = pairs % num_classes
     keep = torch.from_numpy(np.asarray(things, bool)).to(labels.device)[labels]
     scores, labels, chosen = scores[keep], labels[keep], masks[(pairs // num_classes)[keep]]

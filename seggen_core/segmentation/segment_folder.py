@@ -122,9 +122,10 @@ class SegmentFolder(PredictionFolder):
         part: dict[str, Any] = {"height": size[0], "width": size[1]}
         if self._is_panoptic:
             self._write_mask(name, at_size(predicted["semantic"], size))
-            found: PanopticMap = predicted["panoptic"]
+            panoptic_map: PanopticMap = predicted["panoptic"]
             panoptic = PanopticMap(
-                at_size(found.segmentation_map, size), at_size(found.instance_map, size)
+                at_size(panoptic_map.segmentation_map, size),
+                at_size(panoptic_map.instance_map, size),
             )
             segments = panoptic_segment_map(panoptic, things=self._things)
             picture = self.folder / "panoptic" / f"{name}.png"
@@ -207,15 +208,16 @@ def at_size(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if ids.shape == size:
         return ids
     rows, columns = (
-        (np.arange(wanted) * own // wanted) for wanted, own in zip(size, ids.shape, strict=True)
+        (np.arange(new_side) * old_side // new_side)
+        for new_side, old_side in zip(size, ids.shape, strict=True)
     )
     return ids[rows[:, None], columns]
 
 
-def _rows(found: Instances, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
+def _rows(instances: Instances, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """Yield the rows of instances at a size, one by one: those of a photograph are large."""
-    assert found.scores is not None
-    for place in range(len(found.masks)):
-        mask = at_size(found.masks[place], size)[None]
-        one = Instances(mask, found.class_ids[[place]], scores=found.scores[[place]])
+    assert instances.scores is not None
+    for place in range(len(instances.masks)):
+        mask = at_size(instances.masks[place], size)[None]
+        one = Instances(mask, instances.class_ids[[place]], scores=instances.scores[[place]])
         yield from instance_rows(one)

@@ -58,15 +58,17 @@ def renumbered(labels: np.ndarray, *, beside: np.ndarray) -> np.ndarray:
     """
     if labels.dtype == np.uint8:
         return labels
-    known = np.unique(beside & _MAX_INSTANCE)
-    own, places = np.unique(labels & _MAX_INSTANCE, return_inverse=True)
-    taken = set(known.tolist())
-    free = (number for number in range(1, _MAX_INSTANCE + 1) if number not in taken)
-    numbers = [0 if number == 0 else next(free, -1) for number in own.tolist()]
+    other_ids = np.unique(beside & _MAX_INSTANCE)
+    ids, places = np.unique(labels & _MAX_INSTANCE, return_inverse=True)
+    used_ids = set(other_ids.tolist())
+    free = (
+        instance_id for instance_id in range(1, _MAX_INSTANCE + 1) if instance_id not in used_ids
+    )
+    numbers = [0 if instance_id == 0 else next(free, -1) for instance_id in ids.tolist()]
     if -1 in numbers:
         raise ConfigError(
-            f"{len(known) + len(own)} instances meet in one picture; at most {_MAX_INSTANCE} can "
-            "be told apart: leave synthetic_augment off for this arm"
+            f"{len(other_ids) + len(ids)} instances meet in one picture; at most {_MAX_INSTANCE} "
+            "can be told apart: leave synthetic_augment off for this arm"
         )
     return (labels & ~_MAX_INSTANCE) | np.array(numbers, np.int32)[places].reshape(labels.shape)
 

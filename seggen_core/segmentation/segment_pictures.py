@@ -27,14 +27,14 @@ def painted_segments(predicted: dict[str, Any]) -> PanopticMap:
     if predicted.get("panoptic") is not None:
         panoptic: PanopticMap = predicted["panoptic"]
         return panoptic
-    found: Instances = predicted["instances"]
-    assert found.scores is not None
-    classes = np.full(found.masks.shape[1:], IGNORE_INDEX, np.uint8)
+    instances: Instances = predicted["instances"]
+    assert instances.scores is not None
+    classes = np.full(instances.masks.shape[1:], IGNORE_INDEX, np.uint8)
     numbers = np.zeros(classes.shape, np.uint16)
-    for number, place in enumerate(np.argsort(found.scores), start=1):
-        if found.scores[place] >= MIN_SHOWN:
-            classes[found.masks[place]] = found.class_ids[place]
-            numbers[found.masks[place]] = number
+    for instance_id, place in enumerate(np.argsort(instances.scores), start=1):
+        if instances.scores[place] >= MIN_SHOWN:
+            classes[instances.masks[place]] = instances.class_ids[place]
+            numbers[instances.masks[place]] = instance_id
     return PanopticMap(classes, numbers)
 
 

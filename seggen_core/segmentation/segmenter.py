@@ -174,7 +174,7 @@ def load_backbone(
         for name, value in wanted.items()
         if name not in stored or stored[name].shape != value.shape
     ]
-    check_fit(unfit, file=file, number=len(wanted))
+    check_fit(unfit, file=file, num_parameters=len(wanted))
     backbone.load_state_dict({name: stored[name] for name in wanted})
     check_finite(backbone, part=f"backbone_source {file}", cure=_cure(example))
 
@@ -202,11 +202,11 @@ def _cure(example: str) -> str:
     return f"copy the file again, or: hf download {example} model.safetensors"
 
 
-def check_fit(unfit: Sequence[str], *, file: Path, number: int) -> None:
-    """Raise FoundationError if any of a backbone's `number` parameters doesn't fit a file's."""
+def check_fit(unfit: Sequence[str], *, file: Path, num_parameters: int) -> None:
+    """Raise FoundationError if any of a backbone's parameters doesn't fit a file's."""
     if unfit:
         raise FoundationError(
-            f"{file} doesn't fit the backbone of train_seg: {len(unfit)} of {number} parameters "
-            f"are missing or of another shape, e.g. {unfit[0]}; name the backbone that the "
-            "weights were made with, and no backbone_kwargs"
+            f"{file} doesn't fit the backbone of train_seg: {len(unfit)} of "
+            f"{num_parameters} parameters are missing or of another shape, e.g. {unfit[0]}; "
+            "name the backbone that the weights were made with, and no backbone_kwargs"
         )

@@ -36,52 +36,52 @@ def arm_subset(
     Raises:
         ConfigError: there are fewer than N training samples.
     """
-    own = list(subsets[str(seed.subset_seed)])
-    if size is None or size == len(own):
-        return own
-    if size < len(own):
-        among = {key: counts[key] for key in own}
+    subset = list(subsets[str(seed.subset_seed)])
+    if size is None or size == len(subset):
+        return subset
+    if size < len(subset):
+        among = {key: counts[key] for key in subset}
         return draw_subset(among, size=size, seed=seed.seed, subset_seed=seed.subset_seed)
     if size > len(counts):
         raise ConfigError(
             f"subset_size of the arm is {size}, but there are {len(counts)} training samples; "
             "lower it, or write real: all"
         )
-    others = sorted({key for keys in subsets.values() for key in keys} - set(own))
-    rest = sorted(set(counts) - set(own) - set(others))
+    others = sorted({key for keys in subsets.values() for key in keys} - set(subset))
+    rest = sorted(set(counts) - set(subset) - set(others))
     rng = seed.numpy_rng("arm subset")
     queue = [*rng.permutation(others), *rng.permutation(rest)]
-    return sorted([*own, *map(str, queue[: size - len(own)])])
+    return sorted([*subset, *map(str, queue[: size - len(subset)])])
 
 
 def limit_synthetic(
     samples: Sequence[SyntheticSample],
     *,
     groups: Sequence[str],
-    number: int | None,
+    num_synthetic: int | None,
     seed: TrainingSeed,
 ) -> list[int]:
     """Return the positions of the synthetic samples that an arm reads, ascending.
 
-    Each method gives its share of `number`, and each of its groups the same share of what it has:
-    the first samples of all groups come first. Which groups round up is drawn by the seed. What a
-    smaller number chooses, a larger one chooses, too.
+    Each method gives its share of `num_synthetic`, and each of its groups the same share of what it
+    has: the first samples of all groups come first. Which groups round up is drawn by the seed.
+    What a smaller number chooses, a larger one chooses, too.
 
     Args:
         samples: all that the arm may read.
         groups: what each sample belongs to within its method: its source or, where there is none,
             its class.
-        number: how many; None takes all.
+        num_synthetic: how many; None takes all.
         seed: names the draw.
 
     Raises:
         ConfigError: there are fewer.
     """
-    if number is None:
+    if num_synthetic is None:
         return list(range(len(samples)))
-    if number > len(samples):
+    if num_synthetic > len(samples):
         raise ConfigError(
-            f"num_synthetic of the arm is {number}, but subset seed {seed.subset_seed} has "
+            f"num_synthetic of the arm is {num_synthetic}, but subset seed {seed.subset_seed} has "
             f"{len(samples)} synthetic samples; lower it, or make more "
             "(samples_per_source, samples_per_class)"
         )
@@ -93,4 +93,4 @@ def limit_synthetic(
     for offset, key in zip(offsets, sorted(members), strict=True):
         positions = members[key]
         rank[positions] = (np.arange(len(positions)) + offset) / len(positions)
-    return sorted(np.argsort(rank, kind="stable")[:number].tolist())
+    return sorted(np.argsort(rank, kind="stable")[:num_synthetic].tolist())

@@ -157,8 +157,8 @@ def _augment(
 def _apart(labels: Sequence[np.ndarray]) -> np.ndarray:
     """Stack labels, [N, H, W], whose instances get other ids than those before them."""
     stacked = [labels[0]]
-    for own in labels[1:]:
-        stacked.append(renumbered(own, beside=np.stack(stacked)))
+    for label_map in labels[1:]:
+        stacked.append(renumbered(label_map, beside=np.stack(stacked)))
     return np.stack(stacked)
 
 

@@ -142,9 +142,11 @@ class _StepLoss:
     def __call__(self, segmenter: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Return the loss, a scalar, of a segmenter in training mode."""
         device = next(segmenter.parameters()).device
-        own = getattr(segmenter, "module", segmenter)  # it may be wrapped for several processes
-        if isinstance(own, Segmenter):
-            own.at_step(batch.step, self._config.num_steps)
+        unwrapped = getattr(
+            segmenter, "module", segmenter
+        )  # it may be wrapped for several processes
+        if isinstance(unwrapped, Segmenter):
+            unwrapped.at_step(batch.step, self._config.num_steps)
         images, segmentation_maps = self._augment(batch, device)
         if self._noise_filter is not None:
             segmentation_maps = self._filter(images, segmentation_maps, batch)
@@ -203,7 +205,7 @@ class _StepLoss:
         draws = self._draws("color", batch, NUM_COLOR_DRAWS).to(images.device)
         return distort_colors(images, draws=draws)
 
-    def _draws(self, purpose: str, batch: Batch, number: int) -> torch.Tensor:
-        """Return uniform numbers for the samples of `batch`, float32 [B, number]."""
+    def _draws(self, purpose: str, batch: Batch, num_draws: int) -> torch.Tensor:
+        """Return uniform numbers for the samples of `batch`, float32 [B, num_draws]."""
         generator = torch_generator(*self._seed.name(purpose, batch.step))
-        return torch.rand(self._config.batch_size, number, generator=generator)[batch.rows]
+        return torch.rand(self._config.batch_size, num_draws, generator=generator)[batch.rows]

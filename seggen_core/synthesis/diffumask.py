@@ -183,11 +183,13 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
         starts = range(0, count, micro)
         for start in tqdm(starts, desc=title, unit="call", disable=None):
             call = range(start, start + micro)
-            whole = self._found(self.own, call)
-            if len(whole) < micro:
+            call_records = self._cached_records(self.own, call)
+            if len(call_records) < micro:
                 self._make_call(call)
-                whole = [self.cache.read_back(digest) for digest in self._digests(self.own, call)]
-            records += whole
+                call_records = [
+                    self.cache.read_back(digest) for digest in self._digests(self.own, call)
+                ]
+            records += call_records
         return Candidates(
             images=np.stack([unpack_array(record.members["image"]) for record in records]),
             scores=np.stack([unpack_array(record.members["scores"]) for record in records]),
@@ -200,9 +202,9 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
         )
         return [self.attempt_digest(k, relevant) for k in attempts]
 
-    def _found(self, sink: MaskSink[DiffuMaskConfig], attempts: range) -> list[Record]:
-        found = map(sink.cache.find, self._digests(sink, attempts))
-        return [record for record in found if record is not None]
+    def _cached_records(self, sink: MaskSink[DiffuMaskConfig], attempts: range) -> list[Record]:
+        records = map(sink.cache.find, self._digests(sink, attempts))
+        return [record for record in records if record is not None]
 
     @torch.no_grad()
     def _make_call(self, attempts: range) -> None:
@@ -210,7 +212,7 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
 
         That of `own` comes last, so that a run that was killed in between makes the call again.
         """
-        lacking = [s for s in self.others if len(self._found(s, attempts)) < len(attempts)]
+        lacking = [s for s in self.others if len(self._cached_records(s, attempts)) < len(attempts)]
         sinks = [*lacking, self.own]
         captures = run_with_captures(
             self.pipeline,

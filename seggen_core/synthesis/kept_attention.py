@@ -196,11 +196,11 @@ class AttentionKeeper:
         if record is not None:
             return KeptAttention.from_record(record)
         call = self._call_of(attempt)
-        made = self._make(call)
-        for index, kept in zip(call, made, strict=True):
-            self._cache.add(self._digest(index), kept.to_record())
+        images = self._make(call)
+        for index, image in zip(call, images, strict=True):
+            self._cache.add(self._digest(index), image.to_record())
         self._cache.commit()
-        return made[attempt - call.start]
+        return images[attempt - call.start]
 
     def prune(self, num_attempts: int) -> None:
         """Delete what is of other images than those of the first attempts, and of their calls.

@@ -107,7 +107,7 @@ class AttentionSource:
         record = None if self._cache is None else self._cache.find(digest)
         if record is not None:
             return KeptAttention.from_record(record)
-        (kept,) = capture_kept(
+        (attention,) = capture_kept(
             self._pipeline,
             prompts=[prompt],
             generators=[torch_generator("mask", prompt.text, request.seed)],
@@ -116,9 +116,9 @@ class AttentionSource:
         )
         self.num_made += 1
         if self._cache is not None:
-            self._cache.add(digest, kept.to_record())
+            self._cache.add(digest, attention.to_record())
             self._cache.commit()
-        return kept
+        return attention
 
 
 def seediff_image(
@@ -155,22 +155,22 @@ def diffumask_images(
         AttentionError: AffinityNet finds nothing to learn from, or the network lacks a layer.
     """
     words = sorted({c for p in prompts for c in p.classes}, key=lambda c: c.train_id)
-    found: list[dict[SegmentationClass, _Found]] = [{} for _ in prompts]
+    word_masks: list[dict[SegmentationClass, _WordMask]] = [{} for _ in prompts]
     for word in words:
         rows = [k for k, prompt in enumerate(prompts) if word in prompt.classes]
         labelled = _label_word(
             word, [kept[k] for k in rows], [prompts[k] for k in rows], config=config, device=device
         )
         for place, k in enumerate(rows):
-            found[k][word] = _Found.of(labelled, place)
+            word_masks[k][word] = _WordMask.of(labelled, place)
     return [
-        _combine(kept[k].image, {word: found[k][word] for word in prompt.classes})
+        _combine(kept[k].image, {word: word_masks[k][word] for word in prompt.classes})
         for k, prompt in enumerate(prompts)
     ]
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _WordMask:
     """DiffuMask's mask of one word in one image."""
 
     status: str
@@ -179,7 +179,7 @@ class _Found:
     maps: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, labelled: LabelledCandidates, place: int) -> "_Found":
+    def of(cls, labelled: LabelledCandidates, place: int) -> "_WordMask":
         return cls(
             status=labelled.status[place],
             quality=labelled.quality[place],
@@ -190,16 +190,16 @@ class _Found:
 
 def _label_word(
     word: SegmentationClass,
-    kept: Sequence[KeptAttention],
+    attention: Sequence[KeptAttention],
     prompts: Sequence[ClassPrompt],
     *,
     config: DiffuMaskConfig,
     device: torch.device,
 ) -> LabelledCandidates:
-    settings = config.model_copy(update={"samples_per_class": len(kept)})
-    size = max(max(m.shape[-1] for m in one.cross.values()) for one in kept)
+    settings = config.model_copy(update={"samples_per_class": len(attention)})
+    size = max(max(m.shape[-1] for m in one.cross.values()) for one in attention)
     candidates = Candidates.from_kept(
-        kept,
+        attention,
         [prompt.classes.index(word) for prompt in prompts],
         layers=config.for_class(word.slug).cross_attention_layers,
         size=size,
@@ -209,14 +209,14 @@ def _label_word(
     )
 
 
-def _combine(image: np.ndarray, found: Mapping[SegmentationClass, _Found]) -> MaskedImage:
-    claims = np.stack([np.where(f.binary, f.maps["soft_mask"], -1.0) for f in found.values()])
+def _combine(image: np.ndarray, word_masks: Mapping[SegmentationClass, _WordMask]) -> MaskedImage:
+    claims = np.stack([np.where(f.binary, f.maps["soft_mask"], -1.0) for f in word_masks.values()])
     labels = np.where(claims.max(0) >= 0, claims.argmax(0) + 1, 0).astype(np.uint8)
-    first = next(iter(found.values()))
+    first = next(iter(word_masks.values()))
     return MaskedImage(
         image=image,
-        mask=_word_ids(labels, tuple(found)),
-        status={word.slug: f.status for word, f in found.items()},
+        mask=_word_ids(labels, tuple(word_masks)),
+        status={word.slug: f.status for word, f in word_masks.items()},
         quality=first.quality,
         maps=first.maps,
     )

@@ -157,12 +157,12 @@ def _masked_images(
     """Yield images with masks, one at a time; those of DiffuMask, once all images are there."""
     kept_all = []
     for request in tqdm(requests, desc="mask", unit="image", disable=None):
-        kept = source.get(request)
-        config = method_settings(job.method, defaults, job.changes, kept=[kept])
+        attention = source.get(request)
+        config = method_settings(job.method, defaults, job.changes, kept=[attention])
         if isinstance(config, DiffuMaskConfig):
-            kept_all.append(replace(kept, self_maps={}))  # it needs none of these large maps
+            kept_all.append(replace(attention, self_maps={}))  # it needs none of these large maps
         else:
-            yield request, seediff_image(kept, request.prompt, config=config, device=device)
+            yield request, seediff_image(attention, request.prompt, config=config, device=device)
     if kept_all:
         config = method_settings(job.method, defaults, job.changes, kept=kept_all)
         assert isinstance(config, DiffuMaskConfig)

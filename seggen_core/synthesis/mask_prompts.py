@@ -69,7 +69,7 @@ def make_requests(
         PromptError: prompts name none of the words, or name one past the text encoder's end. The
             message lists them.
     """
-    found: dict[str, ClassPrompt] = {}
+    prompt_of: dict[str, ClassPrompt] = {}
     faults = []
     for text, origin, _ in prompts:
         try:
@@ -79,13 +79,13 @@ def make_requests(
         except PromptError as error:
             faults.append(f"{origin}: {error}" if origin else str(error))
         else:
-            found[text] = ClassPrompt(text, tuple(tokens), tuple(tokens.values()))
+            prompt_of[text] = ClassPrompt(text, tuple(tokens), tuple(tokens.values()))
     if faults:
         raise PromptError(listed_faults(faults))
-    names = _names(list(found))
+    names = _names(list(prompt_of))
     return [
         MaskRequest(f"{names[text]}_{seed}", prompt, seed)
-        for text, prompt in found.items()
+        for text, prompt in prompt_of.items()
         for seed in seeds
     ]
 

@@ -68,9 +68,9 @@ def make_mask_recipe(stage: Stage, methods: Mapping[str, type[AttentionMethod[An
         part = replace(stage, name=method, item=slug)
         place = stage.paths.record_cache(name, slug)
         with RecordCache(place, wait=True) as cache, _other_sinks(part, but=name) as others:
-            own = MaskSink(name, settings.for_class(slug), cache)
+            sink = MaskSink(name, settings.for_class(slug), cache)
             partition = attention_partition(
-                methods[method], part, own, folder / slug, others=others
+                methods[method], part, sink, folder / slug, others=others
             )
             with storage_errors(folder, kept=f"All that was made is kept in {cache.folder}."):
                 cache.keep(partition.folder, digests=partition.digests, others=partition.others)

@@ -130,12 +130,14 @@ class PromptSource:
             if self._listed is None
             else self._listed[index % len(self._listed)]
         )
-        own = {self._target: self._forms[self._target]}
-        tokens = find_words(self._tokenizer, prompt=text, forms=own)
+        target_forms = {self._target: self._forms[self._target]}
+        tokens = find_words(self._tokenizer, prompt=text, forms=target_forms)
         if not tokens:
-            raise missing_words(text, own)
+            raise missing_words(text, target_forms)
         if self._config.multi_class:
-            others = {known: words for known, words in self._forms.items() if known not in own}
+            others = {
+                known: words for known, words in self._forms.items() if known not in target_forms
+            }
             tokens |= find_words(
                 self._tokenizer,
                 prompt=text,

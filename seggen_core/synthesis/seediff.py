@@ -171,10 +171,10 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
             )
         labelled = []
         for index in attempts:
-            kept, classes = self.keeper.get(index), self.prompts[index].classes
+            attention, classes = self.keeper.get(index), self.prompts[index].classes
             labelled.append(
                 [
-                    label_kept(kept, classes, config=sink.settings, device=self.stage.device)
+                    label_kept(attention, classes, config=sink.settings, device=self.stage.device)
                     for sink in sinks
                 ]
             )

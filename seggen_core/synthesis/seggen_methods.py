@@ -87,7 +87,7 @@ class ImgSyn(SegGenMethod):
             )
 
         def instances(key: str) -> np.ndarray | None:
-            found = self.store.read_instances(key)
-            return None if found is None else square_map(found, recipe.image_size)
+            instance_map = self.store.read_instances(key)
+            return None if instance_map is None else square_map(instance_map, recipe.image_size)
 
         return read

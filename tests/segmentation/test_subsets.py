@@ -55,8 +55,10 @@ def made() -> tuple[list[SyntheticSample], list[str]]:
 
 def test_synthetic_samples_are_spread_over_methods_and_groups() -> None:
     samples, groups = made()
-    chosen = {n: limit_synthetic(samples, groups=groups, number=n, seed=SEED) for n in range(1, 49)}
-    assert chosen[48] == limit_synthetic(samples, groups=groups, number=None, seed=SEED)
+    chosen = {
+        n: limit_synthetic(samples, groups=groups, num_synthetic=n, seed=SEED) for n in range(1, 49)
+    }
+    assert chosen[48] == limit_synthetic(samples, groups=groups, num_synthetic=None, seed=SEED)
     for number, positions in chosen.items():
         assert positions == sorted(set(positions)) and len(positions) == number
         assert set(positions) <= set(chosen.get(number + 1, positions))
@@ -69,11 +71,12 @@ def test_synthetic_samples_are_spread_over_methods_and_groups() -> None:
         assert positions == list(range(start, start + len(positions)))
     other = TrainingSeed(3, 0)
     assert any(
-        limit_synthetic(samples, groups=groups, number=n, seed=other) != chosen[n] for n in chosen
+        limit_synthetic(samples, groups=groups, num_synthetic=n, seed=other) != chosen[n]
+        for n in chosen
     )
 
 
 def test_more_synthetic_samples_than_there_are_is_an_error() -> None:
     samples, groups = made()
     with pytest.raises(ConfigError, match="is 49, but subset seed 1 has 48 synthetic samples"):
-        limit_synthetic(samples, groups=groups, number=49, seed=SEED)
+        limit_synthetic(samples, groups=groups, num_synthetic=49, seed=SEED)
