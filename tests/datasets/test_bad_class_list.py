@@ -18,7 +18,7 @@ from tests.datasets.layouts import WRITERS
         ("id,name\n-1,wall\n", "has id '-1'; expected a whole number"),
         ("id,name,color\n1,wall,10 20\n", "has color '10 20'; expected three numbers"),
         ("id,name,is_thing\n1,wall,perhaps\n", "has is_thing 'perhaps'; expected true or false"),
-        ("", "1 to 255 classes, got 0"),
+        ("", "holds nothing; expected 1 to 255 classes"),
         ("id,name,id\n1,wall,2\n", "column 'id' stands twice"),
         ("id,name\n1," + "x" * 200_000, "is no CSV table: field larger"),
         ("id,name\n" + "9" * 5000 + ",wall\n", "row 1 has id '9999"),
