@@ -1,6 +1,7 @@
 """Settings that must be made before torch, transformers or mlflow are imported."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ os.environ |= {
     "OMP_WAIT_POLICY": "PASSIVE",
     "TQDM_DISABLE": "1",
 }
+# A script's background job ignores Ctrl-C, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

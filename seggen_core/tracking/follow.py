@@ -9,7 +9,6 @@ lock lets one of them send at a time.
 import logging
 import os
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -280,28 +279,39 @@ def follow(paths: ProjectPaths, runtime: RuntimeConfig) -> Report:
     is_warned = False
     with _told_to_end() as end:
         try:
-            while not end.is_set():
+            while not end.is_asked:
                 report = follower.send()
                 if report.problems and not is_warned:
                     logger.warning("%s. Runs stay on disk, and sending is tried again", report)
                 is_warned = bool(report.problems)
-                end.wait(POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             pass
     return follower.send()
 
 
+@dataclass
+class _End:
+    """Whether somebody has asked for the end.
+
+    No `threading.Event`: a signal's handler runs between any two steps of the main thread, also
+    where that holds the event's lock, and would wait for it for ever.
+    """
+
+    is_asked: bool = False
+
+
 @contextmanager
-def _told_to_end() -> Iterator[threading.Event]:
-    """Set an event, and interrupt, at Ctrl-C or SIGTERM.
+def _told_to_end() -> Iterator[_End]:
+    """Note the wish to end, and interrupt, at Ctrl-C or SIGTERM.
 
     Python drops an exception that is raised within a finaliser, and the interruption with it. So
-    whoever works in the block looks at the event, too.
+    whoever works in the block looks at the note, too.
     """
-    end = threading.Event()
+    end = _End()
 
     def stop(*_: object) -> None:
-        end.set()
+        end.is_asked = True
         raise KeyboardInterrupt
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
