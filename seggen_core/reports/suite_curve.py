@@ -43,6 +43,9 @@ def suite_figure(rows: Sequence[RowScores], *, suite: SuiteFile, score: str) -> 
             panel.set_title(title, loc="left", color=_SOFT, fontsize=10, parse_math=False)
         if suite.curve.log:
             panel.set_xscale("log")
+            places = sorted({row.row.x for row in rows if row.row.x is not None})
+            panel.set_xticks(places, labels=[f"{place:g}" for place in places])
+            panel.set_xticks([], minor=True)  # a logarithmic axis labels its own places, too
         _tidy(panel)
     figure.suptitle(
         suite.title, x=0.01, ha="left", color=_INK, fontsize=12, fontweight="bold", parse_math=False
