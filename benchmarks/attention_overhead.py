@@ -196,9 +196,9 @@ def measure(
         )
     with torch.no_grad():
         if device.type == "cuda":
-            own = unet.attn_processors
+            processors = unet.attn_processors
             denoise(unet, way=way, steps=1, images=images)
-            unet.set_attn_processor(own)
+            unet.set_attn_processor(processors)
             torch.cuda.synchronize()
         else:
             warm = [

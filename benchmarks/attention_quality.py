@@ -103,7 +103,7 @@ def localisation(
         c: _prompts(config.seediff, c, taxonomy=taxonomy, pipeline=pipeline, seed=config.seed)
         for c in taxonomy
     }
-    found: dict[tuple[str, int], list[torch.Tensor]] = {}
+    scores: dict[tuple[str, int], list[torch.Tensor]] = {}
     for start in range(0, len(scenes), batch_size):
         part = scenes[start : start + batch_size]
         prompts = [sources[c][0] for c, _, _ in part]
@@ -125,23 +125,23 @@ def localisation(
                 steps = torch.full((len(part),), t)
                 pipeline.unet(pipeline.scheduler.add_noise(latents, noise, steps), steps, **text)
         for name, maps in recorder.layer_maps().items():
-            found.setdefault(
+            scores.setdefault(
                 (name.removesuffix(".transformer_blocks.0.attn2"), maps.shape[-1]), []
             ).append(auc(maps[:, 0], truth))
         for r in recorder.cross_resolutions:
-            found.setdefault(("cross-attention, all layers", r), []).append(
+            scores.setdefault(("cross-attention, all layers", r), []).append(
                 auc(recorder.cross_map(r)[:, 0], truth)
             )
         for r in recorder.self_resolutions:
             seeds = F.interpolate(truth[:, None].float(), size=(r, r), mode="area")[:, 0] > 0.6
             for affinity in ("rows", "columns", "cosine"):
                 grown = expand_region(recorder.self_map(r), seeds, affinity=affinity)
-                found.setdefault((f"self-attention from true seeds, {affinity}", r), []).append(
+                scores.setdefault((f"self-attention from true seeds, {affinity}", r), []).append(
                     auc(grown, truth)
                 )
     classes = [c for c, _, _ in scenes]
     rows = []
-    for (name, resolution), parts in found.items():
+    for (name, resolution), parts in scores.items():
         values = torch.cat(parts)
         by_class = {
             c.name: 100 * _mean(v for v, k in zip(values.tolist(), classes, strict=True) if k == c)
@@ -233,12 +233,12 @@ class Generated:
         maps = []
         for c in self.classes:
             chosen = config.for_class(c.slug).cross_attention_layers or self.layers
-            own = [
+            class_maps = [
                 self.layers[name][target == c.train_id]
                 for name in chosen
                 if self.layers[name].shape[-1] == r
             ]
-            maps.append(torch.stack(own).mean(0))
+            maps.append(torch.stack(class_maps).mean(0))
         return torch.cat(maps)
 
     def score(self, masks: torch.Tensor) -> dict[str, float]:
@@ -247,8 +247,10 @@ class Generated:
         target = torch.tensor(self.target)
         by_class = {}
         for c in self.classes:
-            own = target == c.train_id
-            by_class[c.name] = 100 * float(both[own].sum() / either[own].sum().clamp_min(1))
+            of_class = target == c.train_id
+            by_class[c.name] = 100 * float(
+                both[of_class].sum() / either[of_class].sum().clamp_min(1)
+            )
         return {"mean": _mean(by_class.values()), **by_class}
 
     def masks(self, changes: dict[str, Any]) -> torch.Tensor:
@@ -270,11 +272,11 @@ class Generated:
         target = torch.tensor(self.target)
         masks = torch.zeros_like(self.truth)
         for c in self.classes:
-            own = target == c.train_id
+            of_class = target == c.train_id
             layers = settings.for_class(c.slug).cross_attention_layers
             images, soft = (
-                self.images[own],
-                rescale((self.scores if layers is None else self._finest(layers))[own]),
+                self.images[of_class],
+                rescale((self.scores if layers is None else self._finest(layers))[of_class]),
             )
             network = None
             if affinity_net and settings.affinity_net is not None:
@@ -289,7 +291,7 @@ class Generated:
                 affinity_net=network,
                 refine=settings.pamr,
             )
-            masks[own] = result.binary
+            masks[of_class] = result.binary
         return masks
 
     def _finest(self, names: Sequence[str]) -> torch.Tensor:

@@ -40,8 +40,8 @@ def shuffled_agreement(store: SampleStore) -> tuple[float, float]:
     """Return mean and largest edge agreement of a store over shuffles of its masks."""
     samples = list(store)
     means = []
-    for number in range(NUM_SHUFFLES):
-        order = numpy_rng(number, "shuffled agreement").permutation(len(samples))
+    for shuffle in range(NUM_SHUFFLES):
+        order = numpy_rng(shuffle, "shuffled agreement").permutation(len(samples))
         scores = [
             edge_agreement(samples[i].image, segmentation_map=samples[j].segmentation_map)
             for i, j in zip(order, np.roll(order, 1), strict=True)

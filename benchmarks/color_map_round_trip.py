@@ -38,10 +38,10 @@ NOISE = {
 """Standard deviations of a Gaussian blur (pixels) and of independent noise (8-bit steps)."""
 
 
-def read_scenes(size: int, number: int) -> tuple[np.ndarray, list[PanopticMap]]:
+def read_scenes(size: int, count: int) -> tuple[np.ndarray, list[PanopticMap]]:
     """Return which classes are things, and some scenes of the test split."""
     reader = ScenesReader(
-        DatasetConfig(name="scenes", image_size=size, num_train=1, num_val=1, num_test=number),
+        DatasetConfig(name="scenes", image_size=size, num_train=1, num_val=1, num_test=count),
         seed=0,
     )
     samples = [reader.read("test", key) for key in reader.keys("test")]
@@ -70,9 +70,9 @@ def read_coco(folder: Path) -> tuple[np.ndarray, list[PanopticMap]]:
             np.full(ids.shape, IGNORE_INDEX, np.uint8),
             np.zeros(ids.shape, np.uint16),
         )
-        for number, segment in enumerate(annotation["segments_info"], start=1):
+        for instance_id, segment in enumerate(annotation["segments_info"], start=1):
             here, train = ids == segment["id"], train_id[segment["category_id"]]
-            classes[here], instances[here] = train, number if things[train] else 0
+            classes[here], instances[here] = train, instance_id if things[train] else 0
         maps.append(PanopticMap(classes, instances))
     return things, maps
 
@@ -168,9 +168,9 @@ def quality(
 
 def datasets(wanted: list[str]) -> Iterator[tuple[str, np.ndarray, list[PanopticMap]]]:
     """Yield name, things and maps of what is wanted and there."""
-    for size, number in ((64, 40), (256, 8), (512, 3)):
+    for size, count in ((64, 40), (256, 8), (512, 3)):
         if "scenes" in wanted:
-            yield f"scenes {size} px", *read_scenes(size, number)
+            yield f"scenes {size} px", *read_scenes(size, count)
     if "coco" in wanted and (root := os.environ.get("SEGGEN_REAL_DATA")):
         yield "COCO panoptic", *read_coco(Path(root) / "coco_panoptic_sample")
 

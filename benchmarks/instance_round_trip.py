@@ -54,11 +54,11 @@ def things_of(panoptic: PanopticMap, *, is_thing: np.ndarray) -> Things:
     ids = panoptic.segment_ids()
     segments = np.unique(ids)
     classes = segments >> 16
-    kept = (classes != IGNORE_INDEX) & np.append(is_thing, np.zeros(256, bool))[classes]
-    return Things(classes[kept], ids == segments[kept][:, None, None])
+    is_shown = (classes != IGNORE_INDEX) & np.append(is_thing, np.zeros(256, bool))[classes]
+    return Things(classes[is_shown], ids == segments[is_shown][:, None, None])
 
 
-def found(truth: Things, read: Things) -> np.ndarray:
+def recovered(truth: Things, read: Things) -> np.ndarray:
     """Return which of the true things come back, bool [K]."""
     if not len(truth.classes) or not len(read.classes):
         return np.zeros(len(truth.classes), bool)
@@ -185,10 +185,10 @@ def main() -> None:
     print("| masks | images | instances an image | area: quartiles (pixels) | come back |")
     print("|---|---:|---:|---:|---:|")
     for name, (read, truth) in ways.items():
-        back = None if truth is None else [found(*p) for p in zip(truth, read, strict=True)]
+        back = None if truth is None else [recovered(*p) for p in zip(truth, read, strict=True)]
         print(row(name, read, back))
     read = ways["real, through the autoencoder"][0]
-    back = [found(*pair) for pair in zip(real, read, strict=True)]
+    back = [recovered(*pair) for pair in zip(real, read, strict=True)]
     print(f"\nreal, through the autoencoder: {through_vae}")
     print("\n| class | real: an image | median area | drawn: an image | median area | come back |")
     print("|---|---:|---:|---:|---:|---:|")

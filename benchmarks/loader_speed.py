@@ -83,15 +83,15 @@ def write_data(folder: Path, *, real: str, stored: str, loose: str) -> None:
         files.mkdir(parents=True)
         options = ImageStorageConfig.model_validate({"image_format": encoding}).encoding
         with SampleStoreWriter(folder / kind, num_classes=NUM_CLASSES, **options) as writer:
-            for number in range(NUM_SAMPLES):
+            for index in range(NUM_SAMPLES):
                 image, mask = photograph(rng, *size), segments(rng, *size)
-                source = {"source_key": f"real-{number}"} if kind == "synthetic" else {}
-                writer.add(Sample(f"{kind}-{number}", image, mask, None, source))
+                source = {"source_key": f"real-{index}"} if kind == "synthetic" else {}
+                writer.add(Sample(f"{kind}-{index}", image, mask, None, source))
                 if loose_encoding == "jpeg":
-                    Image.fromarray(image).save(files / f"{number}.jpg", quality=95, subsampling=0)
+                    Image.fromarray(image).save(files / f"{index}.jpg", quality=95, subsampling=0)
                 else:
-                    Image.fromarray(image).save(files / f"{number}.png")
-                Image.fromarray(mask).save(files / f"{number}.mask.png")
+                    Image.fromarray(image).save(files / f"{index}.png")
+                Image.fromarray(mask).save(files / f"{index}.mask.png")
             writer.finish(manifest={})
 
 
@@ -187,12 +187,12 @@ class Speed:
 def measure(batches: Callable[..., Iterator[Any]], folder: Path, **sizes: int) -> Speed:
     """Read all batches once."""
     start, processor = time.perf_counter(), _processor_seconds()
-    number = 0
+    num_images = 0
     for images in batches(folder, **sizes):
         assert images.shape[1:] == (3, CROP, CROP)
-        number += len(images)
+        num_images += len(images)
     seconds, processor = time.perf_counter() - start, _processor_seconds() - processor
-    return Speed(number / seconds, 1000 * processor / number)
+    return Speed(num_images / seconds, 1000 * processor / num_images)
 
 
 def _processor_seconds() -> float:

@@ -134,12 +134,12 @@ def compare(*, size: tuple[int, int], num_segments: int, count: int) -> str:
             seconds["panopticapi"].append(time.process_time() - start)
     reference = as_arrays(stat)
     np.testing.assert_allclose(counts.iou, reference[0], rtol=1e-12)
-    for found, expected in zip(
+    for counted, expected in zip(
         (counts.true_positives, counts.false_positives, counts.false_negatives),
         reference[1:],
         strict=True,
     ):
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(counted, expected)
     mine, theirs = (1000 * min(seconds[name]) / count for name in ("seggen", "panopticapi"))
     shape = f"{size[1]}x{size[0]}, {num_segments} segments"
     return f"| {shape} | {mine:.2f} | {theirs:.2f} | {theirs / mine:.1f} |"

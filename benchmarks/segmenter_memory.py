@@ -76,7 +76,8 @@ def main() -> None:
             f"and {large / 1e9:.3f} GB at {sides[1]} px; estimated {sample:.2f} GB a sample of "
             f"{arguments.target} px: "
             + ", ".join(
-                f"{number} together {state + number * sample:.0f} GB" for number in (1, 2, 4, 8, 16)
+                f"{num_samples} together {state + num_samples * sample:.0f} GB"
+                for num_samples in (1, 2, 4, 8, 16)
             )
         )
 

@@ -61,10 +61,14 @@ def datasets(root: Path | None) -> Iterator[tuple[str, int, list[np.ndarray]]]:
                 root / "camvid" / "trainannot", step=step, size=size, ignored=11, first=0
             )
             yield f"CamVid, {size} px", 11, masks
-            for number in (20, 40, 80, 150) if size == 256 else ():
+            for num_classes in (20, 40, 80, 150) if size == 256 else ():
                 table = np.full(256, IGNORE_INDEX, np.uint8)
-                table[:11] = np.random.default_rng(number).permutation(number)[:11]
-                yield f"CamVid as {number} classes, {size} px", number, [table[m] for m in masks]
+                table[:11] = np.random.default_rng(num_classes).permutation(num_classes)[:11]
+                yield (
+                    f"CamVid as {num_classes} classes, {size} px",
+                    num_classes,
+                    [table[m] for m in masks],
+                )
     if root is not None and (root / "ade20k_sample").is_dir():
         yield (
             "ADE20K, 768 px",
@@ -105,16 +109,16 @@ def table_row(name: str, *, num_classes: int, truth: np.ndarray, sent: list[np.n
     middle = time.process_time()
     decoded = [color_to_mask(s, palette=palette) for s in sent]
     end = time.process_time()
-    found = np.stack([d.segmentation_map for d in decoded])
+    decoded_classes = np.stack([d.segmentation_map for d in decoded])
     classes = np.stack([nearest_ids(s, palette=palette) for s in sent])
     first = scores(
         np.where(nearest == num_classes, IGNORE_INDEX, nearest),
         truth=truth,
         num_classes=num_classes,
     )
-    second = scores(found, truth=truth, num_classes=num_classes)
+    second = scores(decoded_classes, truth=truth, num_classes=num_classes)
     ambiguous = 100 * np.mean([d.ambiguous.mean() for d in decoded])
-    changed = 100 * ((found != classes) & (truth != IGNORE_INDEX)).mean()
+    changed = 100 * ((decoded_classes != classes) & (truth != IGNORE_INDEX)).mean()
     times = [1e3 * seconds / len(sent) for seconds in (middle - start, end - middle)]
     shares = f"{ambiguous:.2f}% | {changed:.2f}%"
     return (
@@ -130,10 +134,13 @@ def measure(send: Send, *, root: Path | None, wanted: str) -> None:
         f"| data | nearest: {cells} | time | decoded: {cells} | ambiguous | changed | time |\n"
         f"|{'---|' * 13}"
     )
-    for name, number, masks in datasets(root):
+    for name, num_classes, masks in datasets(root):
         if name.startswith(wanted):
-            sent = [send(mask_to_color(m, palette=class_palette(number))) for m in masks]
-            print(table_row(name, num_classes=number, truth=np.stack(masks), sent=sent), flush=True)
+            sent = [send(mask_to_color(m, palette=class_palette(num_classes))) for m in masks]
+            print(
+                table_row(name, num_classes=num_classes, truth=np.stack(masks), sent=sent),
+                flush=True,
+            )
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def describe(pid: int | None) -> str:
 def _pid_in(file: Path) -> int | None:
     """Return the process that DVC's lock file names."""
     try:
-        number = re.search(r"\d+", file.read_text(encoding="utf-8", errors="replace"))
+        digits = re.search(r"\d+", file.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
-    return int(number[0]) if number else None
+    return int(digits[0]) if digits else None

@@ -29,7 +29,7 @@ SHARE = "share_"
 BAR_WIDTH = 24
 MAX_COLUMNS = 4
 """Beside the first. Dagster cuts off what is wider; the whole table is in the report beside it."""
-NUMBER = re.compile("[-+±]?[0-9]|\N{EN DASH}$")
+NUMERIC_CELL = re.compile("[-+±]?[0-9]|\N{EN DASH}$")
 """How a cell with a number starts, or all of one without."""
 NUM_SHOWN = 4
 """Samples on the sheet of a store."""
@@ -184,7 +184,7 @@ def first_table(text: str) -> list[dg.TableRecord]:
             break
         rows.append(cells)
     telling = [k for k in range(1, len(head)) if len(rows) < 2 or len({r[k] for r in rows}) > 1]
-    numbers = [k for k in telling if all(NUMBER.match(row[k]) for row in rows)]
+    numbers = [k for k in telling if all(NUMERIC_CELL.match(row[k]) for row in rows)]
     shown = [0, *(numbers or telling)[:MAX_COLUMNS]]
     return [dg.TableRecord({head[k]: row[k] for k in shown}) for row in rows]
 

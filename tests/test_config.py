@@ -343,8 +343,8 @@ def test_an_arm_is_trained_by_its_own_sections_alone() -> None:
     tree = {"model": "mask2former", "strategy": "replace", "reads": reads}
     arm = section.for_arm(VariantConfig.model_validate(tree))
     assert (arm.learning_rate, arm.num_steps, arm.p_aug) == (1e-4, 20, 0.25)
-    assert "p_aug" in arm.own() and "architecture" in arm.own()
-    assert not {"pretrain_share", "stem_stride", "overrides"} & arm.own().keys()
+    assert "p_aug" in arm.to_json() and "architecture" in arm.to_json()
+    assert not {"pretrain_share", "stem_stride", "overrides"} & arm.to_json().keys()
     changed = VariantConfig.model_validate(tree | {"model": "hrnet", "p_aug": 0.75})
     arm = section.for_arm(changed)
     assert (arm.learning_rate, arm.num_steps, arm.p_aug) == (0.5, 10, 0.75)

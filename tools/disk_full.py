@@ -265,7 +265,7 @@ def campaign(
 
 
 def _cells(counts: Counter[str]) -> str:
-    wrong = sum(number for outcome, number in counts.items() if outcome not in GOOD)
+    wrong = sum(count for outcome, count in counts.items() if outcome not in GOOD)
     return f"{counts.total()} | {counts['one message']} | {counts['had room']} | {wrong}"
 
 

@@ -30,9 +30,9 @@ def make_campaign(count: int, rng: random.Random) -> Campaign:
     from tests.datasets.layouts import WRITERS
 
     cases = []
-    for number in range(count):
-        layout = sorted(WRITERS)[number % len(WRITERS)]
-        cases.append(_case(layout, number, rng))
+    for index in range(count):
+        layout = sorted(WRITERS)[index % len(WRITERS)]
+        cases.append(_case(layout, index, rng))
     return Campaign(
         title="datasets (validate)",
         prepare=_prepare,
@@ -49,7 +49,7 @@ def make_campaign(count: int, rng: random.Random) -> Campaign:
     )
 
 
-def _case(layout: str, number: int, rng: random.Random) -> Case:
+def _case(layout: str, index: int, rng: random.Random) -> Case:
     """Return a case: any file of a layout, damaged in any way that fits its kind."""
     where, is_table = rng.random(), rng.random() < 0.6
     value = rng.choice(VALUES)
@@ -76,7 +76,7 @@ def _case(layout: str, number: int, rng: random.Random) -> Case:
         (folder / "damaged").write_text(f"{file.relative_to(folder)}: {choices[suffix]}")
 
     # Not every file is read, and a changed value may be as good as the one before.
-    return Case(f"{number} {layout}", damage, False)
+    return Case(f"{index} {layout}", damage, False)
 
 
 def _choose(folder: Path, layout: str) -> None:

@@ -232,8 +232,8 @@ def campaign(
         for stage in stages:
             killer = Campaign(project, stage=stage)
             for mode in modes:
-                for number in range(num_iterations):
-                    done = killer.iterate(mode, random.Random(f"{seed}/{stage}/{mode}/{number}"))
+                for iteration in range(num_iterations):
+                    done = killer.iterate(mode, random.Random(f"{seed}/{stage}/{mode}/{iteration}"))
                     by_mode[mode].update(
                         iterations=1, kills=done.num_kills, sound=not done.problems
                     )

@@ -68,37 +68,37 @@ def _root(metric: np.ndarray | None) -> np.ndarray:
     return np.eye(3) if metric is None else np.linalg.cholesky(np.asarray(metric, np.float64))
 
 
-def _farthest_points(number: int, *, held: np.ndarray, root: np.ndarray) -> np.ndarray:
+def _farthest_points(count: int, *, held: np.ndarray, root: np.ndarray) -> np.ndarray:
     axis = np.round(np.linspace(0, 255, 18))
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     nearest = np.min([(((grid - color) @ root) ** 2).sum(1) for color in held], axis=0)
     chosen = []
-    for _ in range(number):
+    for _ in range(count):
         chosen.append(grid[nearest.argmax()])
         nearest = np.minimum(nearest, (((grid - chosen[-1]) @ root) ** 2).sum(1))
     return np.array(chosen)
 
 
-def _lattice(number: int, *, held: np.ndarray) -> np.ndarray:
+def _lattice(count: int, *, held: np.ndarray) -> np.ndarray:
     """Return points of the coarsest face-centred cubic lattice that has enough of them.
 
     Points nearest to held ones are left out.
     """
     points = np.zeros((0, 3))
     side = 1
-    while len(points) < number + len(held):
+    while len(points) < count + len(held):
         side += 1
         steps = np.indices((side + 1,) * 3).reshape(3, -1).T
         points = steps[steps.sum(1) % 2 == 0] * (255 / side)
     clearance = np.min([((points - color) ** 2).sum(1) for color in held], axis=0)
-    return points[np.argsort(-clearance, kind="stable")[:number]]
+    return points[np.argsort(-clearance, kind="stable")[:count]]
 
 
 def _descend(
     start: np.ndarray, *, held: np.ndarray, root: np.ndarray, num_steps: int
 ) -> np.ndarray:
     """Minimise the energy by Adam; coordinates stay in [0, 255]."""
-    colors, number = start.astype(np.float64).copy(), len(start)
+    colors, count = start.astype(np.float64).copy(), len(start)
     first, second = np.zeros_like(colors), np.zeros_like(colors)
     fixed = held @ root
     for step in range(num_steps):
@@ -107,7 +107,7 @@ def _descend(
         moved = colors @ root
         others = np.concatenate([moved, fixed])
         squared = (moved**2).sum(1)[:, None] + (others**2).sum(1) - 2 * moved @ others.T
-        squared[np.arange(number), np.arange(number)] = np.inf
+        squared[np.arange(count), np.arange(count)] = np.inf
         squared = np.maximum(squared, 1.0)
         pull = (squared.min() / squared) ** (power / 2) / squared
         force = (pull.sum(1)[:, None] * moved - pull @ others) @ root.T

@@ -160,9 +160,9 @@ def finish_in_place(folder: Path) -> None:
     Raises:
         RuntimeError: there is a run's result already, or the run failed.
     """
-    found = [name for name in ("data", "dvc.lock") if (folder / name).exists()]
-    if found:
-        raise RuntimeError(f"{folder} has {' and '.join(found)}: a run has been here before.")
+    outputs = [name for name in ("data", "dvc.lock") if (folder / name).exists()]
+    if outputs:
+        raise RuntimeError(f"{folder} has {' and '.join(outputs)}: a run has been here before.")
     params = (folder / "params.yaml").read_bytes()
     write_params(folder, smoke_params())
     try:

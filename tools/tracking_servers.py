@@ -172,9 +172,9 @@ class Project:
         root.mkdir()
         shutil.copy(ROOT / "params.yaml", root)
         paths = ProjectPaths(root)
-        for number in range(NUM_RUNS):
+        for index in range(NUM_RUNS):
             runtime = RuntimeConfig()
-            item = f"class{number}"
+            item = f"class{index}"
             with track_stage("imgsyn", item=item, params={}, runtime=runtime, paths=paths) as run:
                 for step in range(NUM_METRICS):
                     run.log_metrics({"loss": step / 7}, step=step)
@@ -229,8 +229,8 @@ def misbehaving_stores(work: Path, database: Path, say: Callable[[str], None]) -
     """Send to each server and each database that misbehaves; return how many did well."""
     counts: Counter[str] = Counter()
     cases = [*BEHAVIOURS, *(f"the database is {name}" for name in DATABASES), "nobody listens"]
-    for number, name in enumerate(cases):
-        project = Project(work / f"project-{number}", database=database)
+    for index, name in enumerate(cases):
+        project = Project(work / f"project-{index}", database=database)
         server, uri = None, "http://user:s3cret@127.0.0.1:9"
         if name in BEHAVIOURS:
             server = MisbehavingServer(BEHAVIOURS[name])
@@ -300,9 +300,9 @@ def dying_server(
 ) -> Counter[str]:
     """Kill an MLflow server while a follower sends to it; return how many kills did no harm."""
     rng, counts = random.Random(seed), Counter[str]()
-    for number in range(num_kills):
-        project = Project(work / f"dying-{number}")
-        server = MlflowServer(work / f"server-{number}", database)
+    for index in range(num_kills):
+        project = Project(work / f"dying-{index}")
+        server = MlflowServer(work / f"server-{index}", database)
         server.start()
         follower = project.track("--follow", uri=server.uri)
         moment = rng.randint(0, ALL_ROWS[2] - 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seggen_core.commands.init_own import (
-    OWN,
+    OWN_DATA_READERS,
     gpu_memory,
     is_own_data,
     own_settings,
@@ -317,7 +317,7 @@ def _adapt(
     checked(tree | {"dataset": dict(settings)}, source=source)
     is_own = (
         settings["name"] == profile.dataset.name
-        and settings["name"] not in OWN
+        and settings["name"] not in OWN_DATA_READERS
         and not has_own_classes(tree, settings, source=source, paths=paths)
     )
     if not is_own:

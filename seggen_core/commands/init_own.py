@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seggen_core.project.paths import ProjectPaths
 
-OWN = ("cvat", "folder", "huggingface", "label_studio", "labelme", "voc", "yolo")
+OWN_DATA_READERS = ("cvat", "folder", "huggingface", "label_studio", "labelme", "voc", "yolo")
 """Readers of the user's own data, which start from the profiles own or own_cpu."""
 
 SEGMENTER = "facebook/mask2former-swin-tiny-ade-semantic"
@@ -32,8 +32,8 @@ def is_own_data(settings: Mapping[str, Any], *, paths: "ProjectPaths") -> bool:
     from seggen_core.project.shipped import profile_file
 
     name = settings["name"]
-    if name in OWN or name not in COCO_FORMATS:
-        return name in OWN
+    if name in OWN_DATA_READERS or name not in COCO_FORMATS:
+        return name in OWN_DATA_READERS
     source = profile_file(name, root=paths.root)
     tree = parse_params(read_params_text(source), name=str(source))
     checked(tree | {"dataset": dict(settings)}, source=source)

@@ -71,11 +71,11 @@ class HRNetSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "HRNetSettings":
-        for number in range(1, 5):
-            stage = getattr(self, f"stage{number}")
-            if stage is not None and stage.num_branches != number:
+        for index in range(1, 5):
+            stage = getattr(self, f"stage{index}")
+            if stage is not None and stage.num_branches != index:
                 raise ValueError(
-                    f"stage{number} has num_branches {stage.num_branches}; expected {number}"
+                    f"stage{index} has num_branches {stage.num_branches}; expected {index}"
                 )
         return self
 
@@ -159,8 +159,8 @@ def _check_settings(
                 f"({error.errors()[0]['msg']})"
             ) from None
         least = 1 if _SIZES.search(name) else -8 if name in _MAY_BE_NEGATIVE else 0
-        for number in _numbers(value):
-            if not least <= number <= MAX_WHOLE:
+        for leaf in _numbers(value):
+            if not least <= leaf <= MAX_WHOLE:
                 raise ValueError(
                     f"{where}.{name} is {_brief(value)}; expected numbers from {least} to "
                     f"{MAX_WHOLE}"
@@ -171,7 +171,7 @@ def _numbers(value: Any) -> list[float]:
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return [number for item in value for number in _numbers(item)]
+        return [leaf for item in value for leaf in _numbers(item)]
     return [value] if isinstance(value, int | float) else []
 
 

@@ -298,9 +298,9 @@ class _Reader:
         if self._num_values > MAX_VALUES:
             raise self._error(event, f"it holds more than {MAX_VALUES} values", "fewer")
 
-    def _error(self, event: Event, found: str, expected: str, advice: str = "") -> ConfigError:
+    def _error(self, event: Event, fault: str, expected: str, advice: str = "") -> ConfigError:
         return ConfigError(
-            f"{self._name}, line {_line(event)}: {found}; expected {expected}"
+            f"{self._name}, line {_line(event)}: {fault}; expected {expected}"
             f"{': ' if advice else ''}{advice}"
         )
 

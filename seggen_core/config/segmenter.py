@@ -235,7 +235,7 @@ class SegmenterConfig(
     strategy: Literal["plain", "replace", "pretrain"] = "replace"
     """Which samples a batch holds (`VariantConfig.strategy`)."""
 
-    def own(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return, JSON-ready, the settings that this arm depends on."""
         return self.model_dump(mode="json", exclude_unset=True)
 

@@ -100,7 +100,7 @@ def read_class_list(path: Path, *, of_words: bool = False) -> ClassList:
     else:
         raw, notes = _csv_rows(text, path=path)
     if of_words:
-        raw = [_numbered(row, number) for number, row in enumerate(raw)]
+        raw = [_numbered(row, row_id) for row_id, row in enumerate(raw)]
     if len(raw) > _NUM_IDS:
         raise DatasetError(f"{path} has more than {_NUM_IDS} rows; expected at most one an id")
     return _checked(raw, path=path, notes=notes)
@@ -223,12 +223,12 @@ def _column(name: str) -> str:
     return _OTHER_NAMES.get(plain, plain)
 
 
-def _numbered(row: Any, number: int) -> Any:
+def _numbered(row: Any, row_id: int) -> Any:
     """Return a row of a list of words with an id."""
     if isinstance(row, str):
         row = {"name": row}
     if isinstance(row, dict) and row.get("id") in (None, ""):
-        row = {**row, "id": number}
+        row = {**row, "id": row_id}
     return row
 
 

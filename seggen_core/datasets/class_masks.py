@@ -155,13 +155,13 @@ class ClassMaskReader(IdMapReader):
         self._later_wins = config.class_overlaps == "later"
         self._background = IGNORE_INDEX
         if config.background is not None:
-            found = self._names.find(config.background)
-            if found is None:
+            train_id = self._names.find(config.background)
+            if train_id is None:
                 raise ConfigError(
                     f"dataset.background is {config.background!r}, which the class list doesn't "
                     f"have; expected one of {', '.join(form.table.taxonomy.slugs)}"
                 )
-            self._background = found
+            self._background = train_id
         form = replace(form, mask_modes=_MODES, finds_endings=False)
         super().__init__(config, form=form, layout=layout, root=root, seed=seed)
         self._notes.append(f"each class has masks of its own, called {pattern}")

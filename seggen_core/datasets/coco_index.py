@@ -142,14 +142,14 @@ def find_named(
     path = inside(listing.folder / file_name, root=root)
     if is_file(path):
         return path
-    found = listing.only(key, root=root, counterpart=counterpart)
+    candidate = listing.only(key, root=root, counterpart=counterpart)
     named = PurePosixPath(normal(file_name)).parts
-    if PurePosixPath(normal(found.as_posix())).parts[-len(named) :] != named:
+    if PurePosixPath(normal(candidate.as_posix())).parts[-len(named) :] != named:
         raise DatasetError(
-            f"{listed_in} names {brief(file_name)}, but the {listing.kind} found is {found}; "
+            f"{listed_in} names {brief(file_name)}, but the {listing.kind} found is {candidate}; "
             f"expected the same file: correct file_name or dataset.files {CHECK}"
         )
-    return found
+    return candidate
 
 
 class _Columns(NamedTuple):

@@ -158,7 +158,7 @@ class CocoInstanceReader(CocoReader):
             numbers[mask] = number_of[instance.instance_id] if is_thing else 0
         check_labelled(segmentation_map, where=f"{index.path}, image {entry.image_id} ({path})")
         instance_map, visible = number_instances(numbers, path=index.path)
-        visible_ids = [ids[number - 1] for number in visible]  # 0 is an id, too
+        visible_ids = [ids[position - 1] for position in visible]  # 0 is an id, too
         metadata = self._metadata(path, image_id=entry.image_id, instance_ids=visible_ids)
         return RawSample(image, segmentation_map, instance_map, metadata)
 

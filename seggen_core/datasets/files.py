@@ -241,8 +241,8 @@ def list_files(
             f"dataset.root and dataset.files ({describe_folder(folder)})"
         )
     listing = FileListing(kind, folder, suffixes, ending)
-    for number, name in enumerate(_walk(folder, below="", depth=_DEPTHS[subfolders])):
-        if number == MAX_SAMPLES:
+    for index, name in enumerate(_walk(folder, below="", depth=_DEPTHS[subfolders])):
+        if index == MAX_SAMPLES:
             raise DatasetError(
                 f"{folder} holds more than {MAX_SAMPLES} files, links to folders followed; "
                 "expected fewer: split the dataset, or remove the links"

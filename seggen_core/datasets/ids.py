@@ -119,7 +119,7 @@ def colors_in_file(ids: np.ndarray, palette: np.ndarray | None) -> dict[int, tup
 
 
 def check_palette(
-    found: Mapping[int, tuple[int, int, int]], *, table: ClassTable, path: Picture, dataset: str
+    palette: Mapping[int, tuple[int, int, int]], *, table: ClassTable, path: Picture, dataset: str
 ) -> None:
     """Compare the colours that a mask's file gives its ids with those of the classes.
 
@@ -135,7 +135,7 @@ def check_palette(
         DatasetError: a colour differs.
     """
     colors = table.colors_by_id()
-    for file_id, color in found.items():
+    for file_id, color in palette.items():
         if file_id in colors and color != tuple(colors[file_id]):
             raise DatasetError(
                 f"{path} has a palette in which {file_id} is {color}, but {dataset} gives "

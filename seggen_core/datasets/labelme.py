@@ -155,7 +155,7 @@ def _shapes(tree: dict[str, Any], path: Path, *, size: tuple[int, int]) -> list[
         DatasetError: one isn't as labelme writes it.
     """
     shapes = []
-    for number, shape in enumerate(_split_shapes(tree, path)[0], start=1):
+    for position, shape in enumerate(_split_shapes(tree, path)[0], start=1):
         kind, group = shape.get("shape_type") or "polygon", shape.get("group_id")
         try:
             outline = _outline(shape, kind=kind, size=size)
@@ -164,7 +164,7 @@ def _shapes(tree: dict[str, Any], path: Path, *, size: tuple[int, int]) -> list[
         except (KeyError, TypeError, ValueError, OverflowError, DatasetError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else f": {brief(error)}"
             raise DatasetError(
-                f"{path}, shape {number} ({kind}) {what}; expected a shape as labelme writes it "
+                f"{path}, shape {position} ({kind}) {what}; expected a shape as labelme writes it "
                 f"{CHECK}"
             ) from None
         is_box = kind == "rectangle"

@@ -187,11 +187,11 @@ class ShapeReader(SplitReader[ShapeClasses]):
         for i in sorted(range(len(shapes)), key=lambda i: shapes[i].order):
             shape, mask = shapes[i], decode_runs(masks[i])
             train_id = self._train_id(shape.label, where=drawn.where)
-            number = i + 1
+            instance = i + 1
             if shape.group is not None:
-                number = groups.setdefault((shape.label, shape.group), number)
+                instance = groups.setdefault((shape.label, shape.group), instance)
             segmentation_map[mask] = train_id
-            numbers[mask] = number if self._table.is_thing(train_id) else 0
+            numbers[mask] = instance if self._table.is_thing(train_id) else 0
         return segmentation_map, numbers
 
     def _train_id(self, label: str, *, where: str) -> int:

@@ -108,7 +108,7 @@ def draw_shapes(shapes: Sequence[Shape], *, width: int, height: int) -> list[Run
         )
     masks = []
     remaining = float(_MAX_BOUNDARY)
-    for number, shape in enumerate(shapes, start=1):
+    for position, shape in enumerate(shapes, start=1):
         try:
             if isinstance(shape.outline, Patch):
                 masks.append(_encode_patch(shape.outline, width=width, height=height))
@@ -122,7 +122,7 @@ def draw_shapes(shapes: Sequence[Shape], *, width: int, height: int) -> list[Run
                     "pixels; expected fewer or shorter ones"
                 )
         except DatasetError as error:
-            raise DatasetError(f"shape {number} ({shape.label!r}): {error}") from None
+            raise DatasetError(f"shape {position} ({shape.label!r}): {error}") from None
     outlines = [s.outline if isinstance(s.outline, Patch) else [s.outline] for s in shapes]
     check_in_pixels(outlines, height=height, width=width)
     return masks

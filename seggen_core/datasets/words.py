@@ -108,12 +108,12 @@ def _with_background(rows: Sequence[ListedClass], name: str) -> list[ListedClass
 def _make_table(listed: ClassList, rows: Sequence[ListedClass]) -> ClassTable:
     tree = [
         {
-            "id": number,
+            "id": row_id,
             "name": row.name,
             "is_thing": row.is_thing is not False,
             "color": row.color,
         }
-        for number, row in enumerate(rows)
+        for row_id, row in enumerate(rows)
     ]
     num_colors = sum(row.color is not None for row in rows)
     if tree and num_colors == len(rows) - 1 and tree[0]["color"] is None:

@@ -61,10 +61,10 @@ class _YoloImages(ImagesWithFiles):
         """Parse the file of one image."""
         path, _ = self.file(key)
         shapes = []
-        for number, (class_id, values) in enumerate(_lines(path), start=1):
+        for position, (class_id, values) in enumerate(_lines(path), start=1):
             if not 0 <= class_id < len(self.names):
                 raise DatasetError(
-                    f"{path}, shape {number} has the class {class_id}; expected 0 to "
+                    f"{path}, shape {position} has the class {class_id}; expected 0 to "
                     f"{len(self.names) - 1}, as data.yaml names them {CHECK}"
                 )
             width, height = size
@@ -116,10 +116,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _check_yaml(text: str) -> None:
     """Raise ValueError where YAML repeats parts by name, nests deep or holds too much."""
     depth = 0
-    for number, event in enumerate(yaml.parse(text, Loader=_LOADER)):
+    for index, event in enumerate(yaml.parse(text, Loader=_LOADER)):
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH or number > _MAX_VALUES:
+        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH or index > _MAX_VALUES:
             raise ValueError(
                 f"it has aliases, nests more than {_MAX_DEPTH} deep or holds more than "
                 f"{_MAX_VALUES} values"
@@ -240,7 +240,7 @@ def _lines(path: Path) -> list[tuple[int, list[float]]]:
     """
     text = read_text(path, expected="a text file of YOLO's labels", max_bytes=_MAX_LABEL_BYTES)
     lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for line_number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         if not words:
             continue
@@ -249,10 +249,12 @@ def _lines(path: Path) -> list[tuple[int, list[float]]]:
         except (ValueError, OverflowError):
             class_id, values = -1, []
         if not (len(values) == 4 or (len(values) >= 6 and len(values) % 2 == 0)):
-            raise DatasetError(f"{path}, line {number} is {brief(line[:80])!r}; {_LINE} {CHECK}")
+            raise DatasetError(
+                f"{path}, line {line_number} is {brief(line[:80])!r}; {_LINE} {CHECK}"
+            )
         if not all(-1 <= v <= 2 for v in values):
             raise DatasetError(
-                f"{path}, line {number} has a coordinate that is no share of the image's side "
+                f"{path}, line {line_number} has a coordinate that is no share of the image's side "
                 f"(0 to 1); {_LINE} {CHECK}"
             )
         lines.append((class_id, values))

@@ -106,7 +106,7 @@ def arm_params(config: SegGenConfig, name: str, *, arm: TrainedArm) -> dict[str,
     """
     variant = config.variants[name]
     settings = config.train_seg.for_arm(variant)
-    overrides = settings.own()
+    overrides = settings.to_json()
     shares = {"replace": settings.p_aug, "pretrain": settings.pretrain_share, "plain": 0.0}
     share = 1.0 if variant.real == "none" else shares[settings.strategy] if variant.methods else 0.0
     counts = pd.DataFrame([_sample_counts(facts) for facts in arm.facts["seeds"].values()])

@@ -107,8 +107,8 @@ coco = COCO("annotations/instances_{split}.json")  # images are in images/{split
 def head(job: ExportJob) -> dict[str, Any]:
     """Return the sections info and licenses of a COCO file."""
     licenses = [
-        {"id": number, "name": text, "url": ""}
-        for number, text in enumerate(job.selection.licenses, start=1)
+        {"id": license_id, "name": text, "url": ""}
+        for license_id, text in enumerate(job.selection.licenses, start=1)
     ]
     return {"info": {"description": job.name, "version": "1.0"}, "licenses": licenses}
 

@@ -48,7 +48,7 @@ def unfinished_folder(out: Path, *, force: bool) -> Iterator[Path]:
     check_out(out, force=force)
     folder = out.with_name(f".{out.name}.unfinished")
     lock = out.with_name(f".{out.name}.lock")
-    with storage_errors(out, kept="Nothing of the export is kept."):
+    with storage_errors(out, remains="Nothing of the export is kept."):
         out.parent.mkdir(parents=True, exist_ok=True)
         with _locked(lock):
             try:
@@ -127,9 +127,9 @@ class GrowingJson:
                 file.write("{\n")
                 for name, value in head.items():
                     file.write(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)},\n")
-            for number, name in enumerate(self._parts):
+            for index, name in enumerate(self._parts):
                 label = "" if head is None else f"{json.dumps(name)}: "
-                file.write((",\n" if number else "") + label + "[\n")
+                file.write((",\n" if index else "") + label + "[\n")
                 items = self._path.with_name(f"{self._path.name}.{name}")
                 with items.open(encoding="utf-8") as lines:
                     shutil.copyfileobj(lines, file)

@@ -94,7 +94,7 @@ def find_segments(
     present = present[present >= 0]
     areas = np.bincount(ids.ravel(), minlength=len(present) + 1)
     segments = []
-    for number, (code, place) in enumerate(
+    for segment_id, (code, place) in enumerate(
         zip(present.tolist(), ndimage.find_objects(ids), strict=True), start=1
     ):
         train_id, instance = divmod(code, _IDS)
@@ -102,7 +102,7 @@ def find_segments(
         box = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
         thing = train_id in things
         crowd = thing and instance == _NO_INSTANCE
-        segments.append(Segment(number, train_id, thing, crowd, box, int(areas[number])))
+        segments.append(Segment(segment_id, train_id, thing, crowd, box, int(areas[segment_id])))
     return SegmentMap(ids.astype(np.int32), tuple(segments))
 
 

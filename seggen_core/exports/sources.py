@@ -156,10 +156,10 @@ class Selection:
         stems = []
         for source in self.sources:
             keys = {source.store.keys()[p] for p in source.positions.tolist()}
-            stem, number = "", 1
+            stem, attempt = "", 1
             while any(stem + key in seen for key in keys):
-                number += bool(stem)
-                stem = re.sub(r"\W+", "_", source.name) + (f"_{number}-" if number > 1 else "-")
+                attempt += bool(stem)
+                stem = re.sub(r"\W+", "_", source.name) + (f"_{attempt}-" if attempt > 1 else "-")
             seen |= {stem + key for key in keys}
             stems.append(stem)
         return stems

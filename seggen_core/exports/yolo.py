@@ -41,8 +41,8 @@ class YoloFolders(Writer):
         left, top, _, _ = segment.box
         parts = mask_to_polygons(segments.mask(segment), left=left, top=top)
         points = join_polygons(parts) / (sample.width, sample.height)
-        number = self.job.things.index(segment.train_id)
-        return " ".join([str(number), *(f"{value:.7f}" for value in points.ravel())]) + "\n"
+        class_index = self.job.things.index(segment.train_id)
+        return " ".join([str(class_index), *(f"{value:.7f}" for value in points.ravel())]) + "\n"
 
     def finish(self) -> list[str]:
         """Write data.yaml."""

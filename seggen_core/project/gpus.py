@@ -70,11 +70,11 @@ def use_one_gpu() -> None:
     """
     import torch
 
-    number = torch.cuda.device_count()
-    if number < 2 or _held or "LOCAL_RANK" in os.environ:
+    num_gpus = torch.cuda.device_count()
+    if num_gpus < 2 or _held or "LOCAL_RANK" in os.environ:
         return
     names = [name.strip() for name in os.environ.get(_VISIBLE, "").split(",") if name.strip()]
-    gpus = names[:number] if names else [str(index) for index in range(number)]
+    gpus = names[:num_gpus] if names else [str(index) for index in range(num_gpus)]
     gpu = claim_gpu(gpus, folder=lock_folder())
     logger.info("this process computes on GPU %s of %s", gpu, ", ".join(gpus))
     os.environ[_VISIBLE] = gpu

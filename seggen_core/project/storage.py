@@ -55,9 +55,9 @@ def find_disk_error(error: BaseException) -> OSError | None:
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         path = path or _path(link)
-        found = _code(link)
-        if code is None and found in (_ANY if is_outer else _WRITING):
-            code = found
+        link_code = _code(link)
+        if code is None and link_code in (_ANY if is_outer else _WRITING):
+            code = link_code
         if link.__cause__ is not None:
             link = link.__cause__
         else:
@@ -91,29 +91,29 @@ def disk_errors(root: Path) -> Iterator[None]:
     except StorageError:
         raise
     except Exception as error:
-        if (found := find_disk_error(error)) is None:
+        if (disk_error := find_disk_error(error)) is None:
             raise
-        raise StorageError(describe_disk_error(found, root=root)) from error
+        raise StorageError(describe_disk_error(disk_error, root=root)) from error
 
 
 @contextmanager
-def storage_errors(folder: Path, *, kept: str) -> Iterator[None]:
+def storage_errors(folder: Path, *, remains: str) -> Iterator[None]:
     """Turn every error of writing into a StorageError that says what is safe and what to do.
 
     Args:
         folder: where the work lies, named where the error names no file.
-        kept: a sentence on what an interrupted run keeps.
+        remains: a sentence on what an interrupted run keeps.
     """
     try:
         yield
     except StorageError:
         raise
     except Exception as error:
-        found = error if isinstance(error, OSError) else find_disk_error(error)
-        if found is None:
+        disk_error = error if isinstance(error, OSError) else find_disk_error(error)
+        if disk_error is None:
             raise
         raise StorageError(
-            f"can't write {_path(found) or folder}: {_reason(found)}. {kept} "
+            f"can't write {_path(disk_error) or folder}: {_reason(disk_error)}. {remains} "
             f"Free some space or make the folder writable, {AGAIN}"
         ) from error
 
@@ -179,12 +179,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         if not is_special:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
-        found = error if isinstance(error, OSError) else find_disk_error(error)
-        if found is None:
+        disk_error = error if isinstance(error, OSError) else find_disk_error(error)
+        if disk_error is None:
             raise
-        kept = "" if is_special else " It is as it was before."
+        remains = "" if is_special else " It is as it was before."
         raise StorageError(
-            f"can't write {path}: {_reason(found)}.{kept} {_remedy(found)}"
+            f"can't write {path}: {_reason(disk_error)}.{remains} {_remedy(disk_error)}"
         ) from error
 
 
@@ -203,9 +203,9 @@ def _code(error: BaseException) -> int | None:
     text = str(error)
     if isinstance(error, OSError) and _NUMPY.search(text):
         return errno.ENOSPC
-    for number in map(int, _CODE_IN_TEXT.findall(text)):
-        if number in _WRITING:
-            return number
+    for reported in map(int, _CODE_IN_TEXT.findall(text)):
+        if reported in _WRITING:
+            return reported
     return next((code for part, code in _TEXTS.items() if part in text), None)
 
 

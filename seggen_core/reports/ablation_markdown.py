@@ -17,8 +17,8 @@ from seggen_core.reports.scores import JudgeScores
 from seggen_core.reports.tables import (
     NO_VALUE,
     escape_markdown,
+    format_figure,
     markdown_table,
-    number,
     with_spread,
 )
 from seggen_core.taxonomy import Taxonomy
@@ -50,7 +50,7 @@ def ablation_markdown(
     arms = [_arm_row(row, judges=judges) for _, row in table.iterrows()]
     per_class_rows = [
         {"Arm": f"{name} {mark}".strip()}
-        | {c.name: number(per_class.loc[name, c.slug]) for c in taxonomy}
+        | {c.name: format_figure(per_class.loc[name, c.slug]) for c in taxonomy}
         for name, mark in zip(table["variant"], table["mark"], strict=True)
     ]
     parts = [
@@ -77,7 +77,7 @@ def ablation_markdown(
 
 
 def _arm_row(row: "pd.Series", *, judges: Sequence[JudgeScores]) -> dict[str, str]:
-    judged = [f"{judge.method} {number(row[f'judge_{judge.method}'])}" for judge in judges]
+    judged = [f"{judge.method} {format_figure(row[f'judge_{judge.method}'])}" for judge in judges]
     scores = ", ".join(text for text in judged if not text.endswith(NO_VALUE))
     further = [name for name in row.index if name in FURTHER_SCORES or "/" in str(name)]
     further = [name for name in further if not str(name).endswith("_std")]
@@ -125,6 +125,6 @@ def _judge_rows(judges: Sequence[JudgeScores], *, taxonomy: Taxonomy) -> list[di
     names = {c.slug: c.name for c in taxonomy}
     return [
         {"Method": str(method)}
-        | {str(n): f"{v:.0f}" if n == "samples" else number(v) for n, v in row.items()}
+        | {str(n): f"{v:.0f}" if n == "samples" else format_figure(v) for n, v in row.items()}
         for method, row in judge_table(judges, taxonomy=taxonomy).rename(columns=names).iterrows()
     ]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -41,23 +41,28 @@ class Finding:
     Attributes:
         subject: what was looked at: "memory".
         state: "problem" where something can't work.
-        found: what was found.
+        observation: what was found.
         remedy: what to do; "" where nothing has to be done.
     """
 
     subject: str
     state: State
-    found: str
+    observation: str
     remedy: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self)
+        return {
+            "subject": self.subject,
+            "state": self.state,
+            "found": self.observation,
+            "remedy": self.remedy,
+        }
 
     def render(self) -> str:
         """Return one readable line."""
         remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{self.state:<7}  {self.subject:<12}  {self.found}{remedy}"
+        return f"{self.state:<7}  {self.subject:<12}  {self.observation}{remedy}"
 
 
 def examine(paths: ProjectPaths, *, params: Path) -> list[Finding]:

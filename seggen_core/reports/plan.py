@@ -53,8 +53,14 @@ class Plan:
         rows = [["stage", "items", "work", "hours", "GB", "GPU GB", "cost", "hours from"]]
         rows += [
             [
-                *(s.stage, str(s.items), s.work, _number(s.hours), _number(s.gigabytes)),
-                "" if s.gpu_gigabytes is None else _number(s.gpu_gigabytes),
+                *(
+                    s.stage,
+                    str(s.items),
+                    s.work,
+                    _format_quantity(s.hours),
+                    _format_quantity(s.gigabytes),
+                ),
+                "" if s.gpu_gigabytes is None else _format_quantity(s.gpu_gigabytes),
                 self._cost(s.hours),
                 s.basis,
             ]
@@ -64,8 +70,8 @@ class Plan:
             sum(getattr(s, field) for s in self.stages) for field in ("items", "hours", "gigabytes")
         )
         peak = max((s.gpu_gigabytes or 0.0 for s in self.stages), default=0.0)
-        largest = _number(peak) if peak else ""
-        total = ["total", str(items), "", _number(hours), _number(disk), largest]
+        largest = _format_quantity(peak) if peak else ""
+        total = ["total", str(items), "", _format_quantity(hours), _format_quantity(disk), largest]
         rows.append([*total, self._cost(hours), ""])
         used = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
         rows = [[row[i] for i in used] for row in rows]
@@ -249,7 +255,7 @@ def _is_same_work(
     return last is not None and last.work == stage.work and math.isclose(last.hours, stage.hours)
 
 
-def _number(value: float) -> str:
+def _format_quantity(value: float) -> str:
     """Format a number with two or more significant digits."""
     if value >= 100:
         return f"{value:,.0f}"

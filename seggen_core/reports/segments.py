@@ -12,7 +12,7 @@ from seggen_core.config import Task
 from seggen_core.metrics.tasks import CLASS_FIGURE, FIGURES, PRIMARY
 from seggen_core.reports.ablation import arm_row, comparison_arm
 from seggen_core.reports.scores import SegmentArm
-from seggen_core.reports.tables import NO_VALUE, markdown_table, number, with_spread
+from seggen_core.reports.tables import NO_VALUE, format_figure, markdown_table, with_spread
 from seggen_core.taxonomy import Taxonomy
 
 
@@ -75,7 +75,8 @@ class TaskTables:
             for _, row in self.table.iterrows()
         ]
         classes = [
-            {"Arm": str(name)} | {c.name: number(self.per_class.loc[name, c.slug]) for c in shown}
+            {"Arm": str(name)}
+            | {c.name: format_figure(self.per_class.loc[name, c.slug]) for c in shown}
             for name in self.per_class.index
             for shown in [self._shown(taxonomy)]
         ]

@@ -77,14 +77,14 @@ class SuiteReport:
 
     def log_rows(self, run: StageRun) -> None:
         """Record each row with figures of ours as a child run."""
-        for number, scored in enumerate(self.rows, start=1):
+        for place, scored in enumerate(self.rows, start=1):
             if scored.absence is not None:
                 continue
             row = scored.row
             params = {"arm": row.arm, "label": row.label, "num_seeds": scored.num_seeds}
             if row.against is not None:
                 params["against"] = row.against
-            with run.child(f"{number:02d} {row.arm}", params=params) as child:
+            with run.child(f"{place:02d} {row.arm}", params=params) as child:
                 child.log_metrics(self._figures(scored))
 
     def write(self, folder: Path) -> dict[str, float]:
@@ -159,8 +159,8 @@ class SuiteReport:
         cells = {"": scored.row.label}
         for score, heading in self.suite.scores.items():
             if self.suite.paper is not None:
-                cells[f"{heading}, paper"] = _number(scored.row.paper.get(score, math.nan))
-            cells[heading] = _number(scored.mean(score), spread=scored.spread(score))
+                cells[f"{heading}, paper"] = _format_score(scored.row.paper.get(score, math.nan))
+            cells[heading] = _format_score(scored.mean(score), spread=scored.spread(score))
         cells["Seeds"] = str(scored.num_seeds or NO_VALUE)
         if any(row.row.against for row in self.rows):
             cells |= _comparison(scored)
@@ -191,9 +191,9 @@ def _comparison(scored: RowScores) -> dict[str, str]:
     if paired is None:
         return {"Against": NO_VALUE, "Difference": NO_VALUE, "p": NO_VALUE}
     p_value = NO_VALUE if math.isnan(paired.p_value) else f"{paired.p_value:.2g}"
-    difference = _number(paired.difference, spread=paired.half_width, sign=True)
+    difference = _format_score(paired.difference, spread=paired.half_width, sign=True)
     return {"Against": paired.against, "Difference": difference, "p": p_value}
 
 
-def _number(value: float, *, spread: float = math.nan, sign: bool = False) -> str:
+def _format_score(value: float, *, spread: float = math.nan, sign: bool = False) -> str:
     return with_spread(value, spread, sign=sign).replace(" ", _NO_BREAK)

@@ -34,9 +34,9 @@ def suite_figure(rows: Sequence[RowScores], *, suite: SuiteFile, score: str) -> 
     panels = figure.subplots(1, 2 if has_paper else 1, squeeze=False)[0]
     groups = list(dict.fromkeys(row.row.group for row in rows))
     for panel, title in zip(panels, ("ours", f"paper: {suite.place}"), strict=False):
-        for number, group in enumerate(groups):
+        for index, group in enumerate(groups):
             members = [row for row in rows if row.row.group == group]
-            _draw_line(panel, members, score, color=_color(number, groups), ours=title == "ours")
+            _draw_line(panel, members, score, color=_color(index, groups), ours=title == "ours")
         panel.set_xlabel(suite.curve.x, color=_SOFT)
         panel.set_ylabel(f"{suite.scores[score]} (%)", color=_SOFT)
         if has_paper:
@@ -101,12 +101,12 @@ def history_figure(histories: Mapping[str, pd.DataFrame], *, title: str) -> "Fig
 
     figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2)
-    for number, (arm, history) in enumerate(histories.items()):
+    for index, (arm, history) in enumerate(histories.items()):
         means = history.groupby("step")[["loss", "val_miou"]].mean()
         for panel, column in zip(panels, ("loss", "val_miou"), strict=True):
             curve = means[column].dropna()
             panel.plot(
-                curve.index, curve, color=_LINES[number % len(_LINES)], linewidth=1.4, label=arm
+                curve.index, curve, color=_LINES[index % len(_LINES)], linewidth=1.4, label=arm
             )
     for panel, name in zip(panels, ("training loss", "validation mIoU (%)"), strict=True):
         panel.set_xlabel("step", color=_SOFT)
@@ -118,8 +118,8 @@ def history_figure(histories: Mapping[str, pd.DataFrame], *, title: str) -> "Fig
     return figure
 
 
-def _color(number: int, groups: Sequence[str | None]) -> str:
-    return _LINES[1] if len(groups) == 1 else _LINES[number % len(_LINES)]
+def _color(index: int, groups: Sequence[str | None]) -> str:
+    return _LINES[1] if len(groups) == 1 else _LINES[index % len(_LINES)]
 
 
 def _tidy(axes: "Axes") -> None:

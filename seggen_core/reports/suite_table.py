@@ -100,12 +100,12 @@ def compare(
     if not seeds:
         return None
     differences = np.array([ours[seed] - other[seed] for seed in seeds])
-    mean, number = float(differences.mean()), len(seeds)
-    if number < 2 or not differences.std():
-        return Paired(against, number, mean, math.nan, math.nan)
+    mean, num_seeds = float(differences.mean()), len(seeds)
+    if num_seeds < 2 or not differences.std():
+        return Paired(against, num_seeds, mean, math.nan, math.nan)
     test = stats.ttest_rel([ours[s] for s in seeds], [other[s] for s in seeds])
     low, high = test.confidence_interval(_CONFIDENCE)
-    return Paired(against, number, mean, float(high - low) / 2, float(test.pvalue))
+    return Paired(against, num_seeds, mean, float(high - low) / 2, float(test.pvalue))
 
 
 def _read_seeds(

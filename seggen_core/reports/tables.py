@@ -51,7 +51,7 @@ def markdown_table(rows: Sequence[Mapping[str, str]], *, text_columns: int = 1) 
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def number(value: float | None, *, sign: bool = False) -> str:
+def format_figure(value: float | None, *, sign: bool = False) -> str:
     """Return a figure with one decimal, with its sign if asked for; a dash for none."""
     if value is None or math.isnan(value):
         return NO_VALUE
@@ -61,4 +61,4 @@ def number(value: float | None, *, sign: bool = False) -> str:
 def with_spread(mean: float | None, spread: float | None, *, sign: bool = False) -> str:
     """Return a mean and, if it has one, its spread."""
     has_spread = spread is not None and not math.isnan(spread)
-    return number(mean, sign=sign) + (f" ± {spread:.1f}" if has_spread else "")
+    return format_figure(mean, sign=sign) + (f" ± {spread:.1f}" if has_spread else "")

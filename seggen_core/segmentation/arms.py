@@ -91,7 +91,7 @@ class ArmConfig:
         """JSON-ready: every parameter that the training depends on."""
         return {
             "variant": self.variant.model_dump(mode="json"),
-            **self.settings.own(),
+            **self.settings.to_json(),
         }
 
 

@@ -190,15 +190,15 @@ class GroundTruth:
         images: list[dict[str, Any]] = []
         panoptic: list[dict[str, Any]] = []
         instances: list[dict[str, Any]] = []
-        for number, (key, segments) in enumerate(self._segments(), start=1):
+        for image_id, (key, segments) in enumerate(self._segments(), start=1):
             height, width = segments.ids.shape
-            about = {"id": number, "file_name": f"{key}.png", "width": width, "height": height}
+            about = {"id": image_id, "file_name": f"{key}.png", "width": width, "height": height}
             images.append(about)
             (new / "panoptic" / f"{key}.png").write_bytes(segment_png(segments))
             rows = [
                 {
                     "id": segment.id,
-                    "image_id": number,
+                    "image_id": image_id,
                     "category_id": segment.train_id + 1,
                     "iscrowd": int(segment.is_crowd),
                     "area": segment.area,
@@ -206,7 +206,9 @@ class GroundTruth:
                 }
                 for segment in segments.segments
             ]
-            panoptic.append({"image_id": number, "file_name": f"{key}.png", "segments_info": rows})
+            panoptic.append(
+                {"image_id": image_id, "file_name": f"{key}.png", "segments_info": rows}
+            )
             for row, segment in zip(rows, segments.segments, strict=True):
                 if segment.is_thing:
                     new_id = {"id": len(instances) + 1}

@@ -21,7 +21,7 @@ from seggen_core.segmentation.segmenter import CONFIG_FILE, MEAN, STD
 from seggen_core.taxonomy import IGNORE_INDEX
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
-_OWN = "seggen_input"
+_SECTION = "seggen_input"
 """What `seggen predict` reads of it; transformers doesn't use it."""
 _NO_LIMIT = 1 << 16
 """`longest_edge` where there is none: transformers wants a number beside the shortest edge."""
@@ -63,7 +63,11 @@ class InputSize:
             size = {"shortest_edge": self.short_side, "longest_edge": self.max_side or _NO_LIMIT}
         tree: dict[str, Any] = {
             "image_processor_type": "Mask2FormerImageProcessor",
-            _OWN: {"square": self.square, "short_side": self.short_side, "max_side": self.max_side},
+            _SECTION: {
+                "square": self.square,
+                "short_side": self.short_side,
+                "max_side": self.max_side,
+            },
             "do_resize": self.square is not None or self.short_side is not None,
             "size": size,
             "size_divisor": 0,
@@ -101,7 +105,7 @@ class InputSize:
         if not file.exists():
             return cls()
         cure = "copy the model's folder again"
-        sizes = read_json_object(file, cure=cure).get(_OWN)
+        sizes = read_json_object(file, cure=cure).get(_SECTION)
         names = [field.name for field in fields(cls)]
         if (
             not isinstance(sizes, dict)
@@ -109,7 +113,7 @@ class InputSize:
             or not all(v is None or (type(v) is int and 0 < v <= _NO_LIMIT) for v in sizes.values())
         ):
             raise FoundationError(
-                f"{file} has {_OWN} {str(sizes)[:80]}; expected sizes in pixels, or null, of "
+                f"{file} has {_SECTION} {str(sizes)[:80]}; expected sizes in pixels, or null, of "
                 f"{', '.join(names)}: {cure}"
             )
         return cls(**sizes)

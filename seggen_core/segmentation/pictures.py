@@ -122,8 +122,8 @@ def read_frames(path: Path, *, every: int) -> Iterator[tuple[int, np.ndarray]]:
 
     try:
         with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if number % every == 0:
-                    yield number, frame.to_ndarray(format="rgb24")
+            for index, frame in enumerate(container.decode(video=0)):
+                if index % every == 0:
+                    yield index, frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, IndexError) as error:  # IndexError: it has no stream of pictures
         raise DatasetError(f"{path} can't be decoded as a video: {error}") from None

@@ -213,8 +213,8 @@ def _images(
         leave=False,
         disable=None,
     )
-    for number, frame in frames:
-        name = f"{picture.name}/frame_{number:06d}"
+    for index, frame in frames:
+        name = f"{picture.name}/frame_{index:06d}"
         if not target.has(name):
             yield name, frame
         result.names.append(name)

@@ -147,7 +147,7 @@ class SegmentFolder(PredictionFolder):
         write_text_whole(self.folder / PREDICTIONS, "".join(lines))
         categories = category_rows(self._task.taxonomy)
         things = [category for category in categories if category["isthing"]]
-        with storage_errors(self.folder, kept="The predictions are kept."):
+        with storage_errors(self.folder, remains="The predictions are kept."):
             self._record_instances(names, categories=things)
             if self._is_panoptic:
                 with self._growing(PANOPTIC, ("images", "annotations")) as file:
@@ -179,10 +179,10 @@ class SegmentFolder(PredictionFolder):
 
     def _parts(self, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Yield COCO's entry of each image, with ids from 1, and its own file."""
-        for number, name in enumerate(names, start=1):
+        for image_id, name in enumerate(names, start=1):
             part = read_json(self._part(name))
             size = {"width": part["width"], "height": part["height"]}
-            yield {"id": number, "file_name": f"{name}.png", **size}, part
+            yield {"id": image_id, "file_name": f"{name}.png", **size}, part
 
     def _part(self, name: str) -> Path:
         return self.folder / "segments" / f"{name}.json"

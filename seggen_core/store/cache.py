@@ -171,8 +171,8 @@ class RecordCache:
             self._close_segment()
             earlier = sorted(self.folder.glob(_PUBLISHED))
             if digests:
-                number = _number(earlier[-1]) + 1 if earlier else 0
-                fresh = self.folder / f"published-{number:05d}"
+                index = _index_of(earlier[-1]) + 1 if earlier else 0
+                fresh = self.folder / f"published-{index:05d}"
                 fresh.mkdir()
                 for shard in sorted(published.glob("shard-*.tar")):
                     _link(shard, fresh / shard.name)
@@ -288,8 +288,8 @@ class RecordCache:
 
     def _begin_segment(self) -> None:
         segments = sorted(self.folder.glob(_ADDED))
-        number = _number(segments[-1]) + 1 if segments else 0
-        path = self.folder / f"records-{number:05d}"
+        index = _index_of(segments[-1]) + 1 if segments else 0
+        path = self.folder / f"records-{index:05d}"
         with self._storage_errors():
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             self._segment, self._segment_end = (path, fd), 0
@@ -305,7 +305,7 @@ class RecordCache:
 
     def _storage_errors(self) -> AbstractContextManager[None]:
         committed = f" ({self._num_committed} records of this run)" if self._num_committed else ""
-        return storage_errors(self.folder, kept=f"What was committed there is kept{committed}.")
+        return storage_errors(self.folder, remains=f"What was committed there is kept{committed}.")
 
 
 def count_added(folder: Path) -> int:
@@ -320,7 +320,7 @@ def count_added(folder: Path) -> int:
     return count
 
 
-def _number(path: Path) -> int:
+def _index_of(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
 
 

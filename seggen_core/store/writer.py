@@ -262,4 +262,4 @@ class SampleStoreWriter:
         yield rows
 
     def _storage_errors(self) -> AbstractContextManager[None]:
-        return storage_errors(self.folder, kept="The store isn't finished.")
+        return storage_errors(self.folder, remains="The store isn't finished.")

@@ -75,8 +75,8 @@ class AttentionMethod(ABC, Generic[Settings]):
         noun: what it calls its attempts in messages.
         advice: what to change where no attempt is accepted.
         name: "seediff" or "diffumask"; names streams.
-        own: the store that is made; `store`, `settings` and `cache` are its.
-        others: stores with the same images. Their records are made with those of `own`, from the
+        sink: the store that is made; `store`, `settings` and `cache` are its.
+        others: stores with the same images. Their records are made with those of `sink`, from the
             same calls of the network.
         stage: the method and the class.
         target: the class.
@@ -93,13 +93,13 @@ class AttentionMethod(ABC, Generic[Settings]):
     keeper: AttentionKeeper | None = None
 
     def __init__(
-        self, stage: Stage, own: MaskSink[Settings], *, others: Sequence[MaskSink[Settings]] = ()
+        self, stage: Stage, sink: MaskSink[Settings], *, others: Sequence[MaskSink[Settings]] = ()
     ) -> None:
         """Read the prompts; the foundation is loaded when the first image is to be made.
 
         Args:
             stage: the method and the class.
-            own: the store to make.
+            sink: the store to make.
             others: stores with the same images, whose records are made with it.
 
         Raises:
@@ -108,13 +108,13 @@ class AttentionMethod(ABC, Generic[Settings]):
             FoundationError: there is no foundation, or its tokenizer can't be read.
             PromptError: a prompt can't be used, or there is none of the class.
         """
-        self.stage, self.name, self.own, self.others = stage, stage.name, own, others
-        self.store, self.cache = own.store, own.cache
-        self.settings: Settings = own.settings
+        self.stage, self.name, self.sink, self.others = stage, stage.name, sink, others
+        self.store, self.cache = sink.store, sink.cache
+        self.settings: Settings = sink.settings
         self.target: SegmentationClass = stage.taxonomy.by_slug(stage.class_slug)
         self.seed, self.image_size = stage.config.seed, stage.config.dataset.image_size
-        for sink in (own, *others):
-            self._background_id(sink)  # refuses what has none, before anything is sampled
+        for each in (sink, *others):
+            self._background_id(each)  # refuses what has none, before anything is sampled
         foundation = fetch_pipeline(stage.paths.model("foundation"))
         stage.run.log_input(name="foundation", path=foundation)
         self.model_hash = content_digest(foundation)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def attention_partition(
     method_class: type[AttentionMethod[Settings]],
     stage: Stage,
-    own: MaskSink[Settings],
+    sink: MaskSink[Settings],
     folder: Path,
     *,
     others: Sequence[MaskSink[Settings]] = (),
@@ -36,7 +36,7 @@ def attention_partition(
     Args:
         method_class: SeeDiff or DiffuMask.
         stage: the method and the class.
-        own: the store to make.
+        sink: the store to make.
         folder: emptied, and filled with the store.
         others: stores with the same images, whose records are made with it.
 
@@ -49,7 +49,7 @@ def attention_partition(
             gave a usable mask.
         StorageError: the disk is full or not writable; what was committed is kept.
     """
-    method = method_class(stage, own, others=others)
+    method = method_class(stage, sink, others=others)
     with method.keeping():
         return _fill(method, folder)
 
@@ -60,7 +60,7 @@ def _fill(method: AttentionMethod[Any], folder: Path) -> FinishedPartition:
     accepted = [a.attempt for a in attempts if a.is_accepted]
     summary = summarize(attempts)
     _report(method, summary)
-    with storage_errors(folder, kept=f"What was committed is kept in {method.cache.folder}."):
+    with storage_errors(folder, remains=f"What was committed is kept in {method.cache.folder}."):
         keys = _write_store(method, accepted, summary=summary, folder=folder)
         write_attempts(folder / "attempts.jsonl", attempts)
         write_json(folder / "metrics.json", summary)

@@ -60,7 +60,7 @@ class Candidates:
     @classmethod
     def from_kept(
         cls,
-        kept: Sequence[KeptAttention],
+        attentions: Sequence[KeptAttention],
         indices: Sequence[int],
         *,
         layers: Sequence[str] | None,
@@ -69,7 +69,7 @@ class Candidates:
         """Take images with kept attention.
 
         Args:
-            kept: N images.
+            attentions: N images.
             indices: of the class among those of each image's prompt.
             layers: names of the cross-attention layers that count; None takes all.
             size: side of the scores.
@@ -79,12 +79,12 @@ class Candidates:
         """
         scores = [
             one.mean_cross_map(index, layers=layers, size=size)
-            for one, index in zip(kept, indices, strict=True)
+            for one, index in zip(attentions, indices, strict=True)
         ]
         return cls(
-            images=np.stack([one.image for one in kept]),
+            images=np.stack([one.image for one in attentions]),
             scores=torch.stack(scores).numpy(),
-            status=[one.status for one in kept],
+            status=[one.status for one in attentions],
         )
 
 
@@ -145,7 +145,7 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
         """Return the sample of an accepted candidate."""
         return self.encode(
             attempt,
-            self.own,
+            self.sink,
             image=self._candidates.images[attempt],
             labels=self._labelled.labels[attempt],
             quality=self._labelled.quality[attempt],
@@ -183,11 +183,11 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
         starts = range(0, count, micro)
         for start in tqdm(starts, desc=title, unit="call", disable=None):
             call = range(start, start + micro)
-            call_records = self._cached_records(self.own, call)
+            call_records = self._cached_records(self.sink, call)
             if len(call_records) < micro:
                 self._make_call(call)
                 call_records = [
-                    self.cache.read_back(digest) for digest in self._digests(self.own, call)
+                    self.cache.read_back(digest) for digest in self._digests(self.sink, call)
                 ]
             records += call_records
         return Candidates(
@@ -210,10 +210,10 @@ class DiffuMask(AttentionMethod[DiffuMaskConfig]):
     def _make_call(self, attempts: range) -> None:
         """Make one call of the network, and commit it to every store that lacks some of it.
 
-        That of `own` comes last, so that a run that was killed in between makes the call again.
+        That of `sink` comes last, so that a run that was killed in between makes the call again.
         """
         lacking = [s for s in self.others if len(self._cached_records(s, attempts)) < len(attempts)]
-        sinks = [*lacking, self.own]
+        sinks = [*lacking, self.sink]
         captures = run_with_captures(
             self.pipeline,
             prompts=[self.prompts[k] for k in attempts],

@@ -282,7 +282,7 @@ def _samples_of_call(
 
 
 def label_kept(
-    kept: KeptAttention,
+    attention: KeptAttention,
     classes: Sequence[SegmentationClass],
     *,
     config: SeeDiffConfig,
@@ -291,7 +291,7 @@ def label_kept(
     """Cut the masks of one image from its kept attention.
 
     Args:
-        kept: the image.
+        attention: the image.
         classes: of its prompt.
         config: the method.
         device: where to compute.
@@ -299,17 +299,22 @@ def label_kept(
     Raises:
         AttentionError: the network has no layer or resolution that `config` asks for.
     """
-    sides, side = expansion_sides(kept.self_maps, config=config), config.cross_attention_resolution
+    sides, side = (
+        expansion_sides(attention.self_maps, config=config),
+        config.cross_attention_resolution,
+    )
     cross = [
-        kept.cross_map(index, layers=config.for_class(c.slug).cross_attention_layers, side=side)
+        attention.cross_map(
+            index, layers=config.for_class(c.slug).cross_attention_layers, side=side
+        )
         for index, c in enumerate(classes)
     ]
-    pixels = torch.from_numpy(kept.image).permute(2, 0, 1)[None].float()
+    pixels = torch.from_numpy(attention.image).permute(2, 0, 1)[None].float()
     return label_images(
         pixels.to(device),
         torch.stack(cross)[None].to(device),
-        {r: torch.from_numpy(kept.self_maps[r])[None].to(device).float() for r in sides},
-        status=[kept.status],
+        {r: torch.from_numpy(attention.self_maps[r])[None].to(device).float() for r in sides},
+        status=[attention.status],
         config=config,
     )
 

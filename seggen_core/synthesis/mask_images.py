@@ -122,17 +122,17 @@ class AttentionSource:
 
 
 def seediff_image(
-    kept: KeptAttention, prompt: ClassPrompt, *, config: SeeDiffConfig, device: torch.device
+    attention: KeptAttention, prompt: ClassPrompt, *, config: SeeDiffConfig, device: torch.device
 ) -> MaskedImage:
     """Cut the masks of a prompt's words by SeeDiff or a strategy that its section knows.
 
     Raises:
         AttentionError: the network has no layer or resolution that `config` asks for.
     """
-    samples = label_kept(kept, prompt.classes, config=config, device=device)
+    samples = label_kept(attention, prompt.classes, config=config, device=device)
     slugs = [known.slug for known in prompt.classes]
     return MaskedImage(
-        image=kept.image,
+        image=attention.image,
         mask=_word_ids(samples.labels[0], prompt.classes),
         status=dict(zip(slugs, samples.class_status[0], strict=True)),
         quality=samples.quality[0],
@@ -141,7 +141,7 @@ def seediff_image(
 
 
 def diffumask_images(
-    kept: Sequence[KeptAttention],
+    attentions: Sequence[KeptAttention],
     prompts: Sequence[ClassPrompt],
     *,
     config: DiffuMaskConfig,
@@ -159,12 +159,16 @@ def diffumask_images(
     for word in words:
         rows = [k for k, prompt in enumerate(prompts) if word in prompt.classes]
         labelled = _label_word(
-            word, [kept[k] for k in rows], [prompts[k] for k in rows], config=config, device=device
+            word,
+            [attentions[k] for k in rows],
+            [prompts[k] for k in rows],
+            config=config,
+            device=device,
         )
         for place, k in enumerate(rows):
             word_masks[k][word] = _WordMask.of(labelled, place)
     return [
-        _combine(kept[k].image, {word: word_masks[k][word] for word in prompt.classes})
+        _combine(attentions[k].image, {word: word_masks[k][word] for word in prompt.classes})
         for k, prompt in enumerate(prompts)
     ]
 

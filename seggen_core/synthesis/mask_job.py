@@ -96,7 +96,9 @@ def run_job(job: MaskJob, *, root: Path) -> MaskResult:
     model = open_model(job.model, revision=job.revision, root=root)
     sampling = change_sampling(model.defaults.sampling, job.sampling)
     size = check_image_size(job.image_size or model.defaults.image_size, model)
-    method_settings(job.method, model.defaults, job.changes, kept=[])  # refuses what can't be used
+    method_settings(
+        job.method, model.defaults, job.changes, attentions=[]
+    )  # refuses what can't be used
     requests = make_requests(
         job.prompts, words=job.words, tokenizer=model.read_tokenizer(), seeds=job.seeds
     )
@@ -155,18 +157,18 @@ def _masked_images(
     device: torch.device,
 ) -> Iterator[tuple[MaskRequest, MaskedImage]]:
     """Yield images with masks, one at a time; those of DiffuMask, once all images are there."""
-    kept_all = []
+    attentions = []
     for request in tqdm(requests, desc="mask", unit="image", disable=None):
         attention = source.get(request)
-        config = method_settings(job.method, defaults, job.changes, kept=[attention])
+        config = method_settings(job.method, defaults, job.changes, attentions=[attention])
         if isinstance(config, DiffuMaskConfig):
-            kept_all.append(replace(attention, self_maps={}))  # it needs none of these large maps
+            attentions.append(replace(attention, self_maps={}))  # it needs none of these large maps
         else:
             yield request, seediff_image(attention, request.prompt, config=config, device=device)
-    if kept_all:
-        config = method_settings(job.method, defaults, job.changes, kept=kept_all)
+    if attentions:
+        config = method_settings(job.method, defaults, job.changes, attentions=attentions)
         assert isinstance(config, DiffuMaskConfig)
         prompts = [request.prompt for request in requests]
-        masked = diffumask_images(kept_all, prompts, config=config, device=device)
+        masked = diffumask_images(attentions, prompts, config=config, device=device)
         pairs = zip(requests, masked, strict=True)
         yield from tqdm(pairs, desc="write", total=len(masked), unit="image", disable=None)

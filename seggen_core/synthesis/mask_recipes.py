@@ -72,7 +72,7 @@ def make_mask_recipe(stage: Stage, methods: Mapping[str, type[AttentionMethod[An
             partition = attention_partition(
                 methods[method], part, sink, folder / slug, others=others
             )
-            with storage_errors(folder, kept=f"All that was made is kept in {cache.folder}."):
+            with storage_errors(folder, remains=f"All that was made is kept in {cache.folder}."):
                 cache.keep(partition.folder, digests=partition.digests, others=partition.others)
         stage.run.log_metrics({f"{slug}/{key}": value for key, value in partition.metrics.items()})
     stage.publish(folder, out)

@@ -67,7 +67,7 @@ def method_settings(
     defaults: MaskDefaults,
     changes: Mapping[str, Any],
     *,
-    kept: Sequence[KeptAttention],
+    attentions: Sequence[KeptAttention],
 ) -> SeeDiffConfig | DiffuMaskConfig:
     """Return the settings of a method with the user's changes.
 
@@ -78,7 +78,7 @@ def method_settings(
         method: one of METHODS.
         defaults: of the pipeline.
         changes: keys of the method's section.
-        kept: images with their attention; without any, the resolution isn't chosen.
+        attentions: images with their attention; without any, the resolution isn't chosen.
 
     Raises:
         ConfigError: a key is unknown, or a value means nothing to the method.
@@ -91,9 +91,9 @@ def method_settings(
         if "beta" in changes and "uncertainty_threshold" not in changes:
             values["uncertainty_threshold"] = None
     settings = _check(SeeDiffConfig, values | dict(changes))
-    if "cross_attention_resolution" in settings.model_fields_set or not kept:
+    if "cross_attention_resolution" in settings.model_fields_set or not attentions:
         return settings
-    sides = sorted({m.shape[-1] for one in kept for m in one.layers(None).values()})
+    sides = sorted({m.shape[-1] for one in attentions for m in one.layers(None).values()})
     side = next((s for s in sides if s >= _PREFERRED_SIDE), sides[-1])
     return settings.model_copy(update={"cross_attention_resolution": side})
 

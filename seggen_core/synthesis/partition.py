@@ -78,7 +78,7 @@ def make_partition(
     with RecordCache(stage.paths.record_cache(stage.name, stage.class_slug)) as cache:
         partition = synthesize(cache, stage.scratch(["store"]))
         stage.run.log_metrics(partition.metrics)
-        with storage_errors(out, kept=f"All that was made is kept in {cache.folder}."):
+        with storage_errors(out, remains=f"All that was made is kept in {cache.folder}."):
             stage.publish(partition.folder, out)
             write_method_card(out)
             cache.keep(out, digests=partition.digests, others=partition.others)

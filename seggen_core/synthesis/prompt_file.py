@@ -39,8 +39,8 @@ def read_prompts(path: Path) -> list[ListedPrompt]:
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"the prompt file {path} can't be read: {error}") from None
     prompts, faults = [], []
-    for number, line in enumerate(lines, start=1):
-        text, origin = line.strip(), f"{path}, line {number}"
+    for line_number, line in enumerate(lines, start=1):
+        text, origin = line.strip(), f"{path}, line {line_number}"
         if not text:
             continue
         prompt = _of_json(text, origin) if text[0] in "{[" else ListedPrompt(text, origin)

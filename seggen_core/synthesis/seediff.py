@@ -54,16 +54,16 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
     def __init__(
         self,
         stage: Stage,
-        own: MaskSink[SeeDiffConfig],
+        sink: MaskSink[SeeDiffConfig],
         *,
         others: Sequence[MaskSink[SeeDiffConfig]] = (),
     ) -> None:
         """See `AttentionMethod`."""
-        super().__init__(stage, own, others=others)
+        super().__init__(stage, sink, others=others)
         self._relevant = {
-            sink.store: sink.settings.model_dump(mode="json", exclude=_OTHER_SETTINGS)
-            | {"store": sink.store}
-            for sink in (own, *others)
+            each.store: each.settings.model_dump(mode="json", exclude=_OTHER_SETTINGS)
+            | {"store": each.store}
+            for each in (sink, *others)
         }
         self._num_stories = Counter[str]()
 
@@ -99,7 +99,7 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
 
     def digest(self, attempt: int) -> str:
         """Return a digest of all that an attempt depends on."""
-        return self._digest(self.own, attempt)
+        return self._digest(self.sink, attempt)
 
     def _digest(self, sink: MaskSink[SeeDiffConfig], attempt: int) -> str:
         return self.attempt_digest(attempt, self._relevant[sink.store])
@@ -112,7 +112,7 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
 
     def story_digest(self, attempt: int) -> str:
         """Return a digest of all that the pictures of an attempt depend on."""
-        return self._story_digest(self.own, attempt)
+        return self._story_digest(self.sink, attempt)
 
     def _story_digest(self, sink: MaskSink[SeeDiffConfig], attempt: int) -> str:
         return json_digest([self._digest(sink, attempt), "story"], length=32)
@@ -152,7 +152,7 @@ class SeeDiff(AttentionMethod[SeeDiffConfig]):
             for sink in self.others
             if any(self._digest(sink, index) not in sink.cache for index in rows)
         ]
-        sinks = [*lacking, self.own]
+        sinks = [*lacking, self.sink]
         for sink, samples in zip(sinks, self._label(rows, sinks), strict=True):
             self._add(sink, samples, rows=rows, with_story=with_story)
 

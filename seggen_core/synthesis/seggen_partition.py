@@ -117,7 +117,7 @@ def synthesize_partition(
         stage.run.log_input(name=name, path=paths.model(name))
     stage.run.log_input(name="prompts", path=paths.prompts(stage.class_slug))
     maker = _PairMaker(method, cache=cache)
-    with storage_errors(folder, kept=f"What was committed is kept in {cache.folder}."):
+    with storage_errors(folder, remains=f"What was committed is kept in {cache.folder}."):
         maker.make_missing(tasks)
         return _write_store(maker, tasks, folder=folder)
 

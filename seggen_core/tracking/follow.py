@@ -314,15 +314,15 @@ def _told_to_end() -> Iterator[_End]:
         end.is_asked = True
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    heard = {number: old for number, old in before.items() if old != signal.SIG_IGN}
-    for number in heard:  # a shell's background job ignores Ctrl-C
-        signal.signal(number, stop)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    heard = {signum: old for signum, old in before.items() if old != signal.SIG_IGN}
+    for signum in heard:  # a shell's background job ignores Ctrl-C
+        signal.signal(signum, stop)
     try:
         yield end
     finally:
-        for number, handler in heard.items():
-            signal.signal(number, handler)
+        for signum, handler in heard.items():
+            signal.signal(signum, handler)
 
 
 def mlflow_run_id(paths: ProjectPaths, name: str) -> str | None:

@@ -156,8 +156,8 @@ class ModelRegistry:
         """Give the alias to the arm whose newest version has the highest validation score."""
         aliases = self._client.get_registered_model(name).aliases
         newest = [
-            self._client.get_model_version(name, number)
-            for alias, number in aliases.items()
+            self._client.get_model_version(name, model_version)
+            for alias, model_version in aliases.items()
             if alias.startswith(ARM)
         ]
         best = max(newest, key=_validation_score)

@@ -110,11 +110,13 @@ class SegmenterModel(PythonModel):
         # Beside this file in a logged model (MLflow's `code_paths`).
         inference = import_module("query_inference")
         limits, predicted = self._limits, []
-        for one, own in zip(classes, masks, strict=True):
-            shared = {"masks": own, "things": self._things}
+        for one, query_masks in zip(classes, masks, strict=True):
+            shared = {"masks": query_masks, "things": self._things}
             if self.task == "instance":
-                number = limits["num_instances"]
-                predicted.append(inference.best_instances(one, **shared, num_instances=number))
+                num_instances = limits["num_instances"]
+                predicted.append(
+                    inference.best_instances(one, **shared, num_instances=num_instances)
+                )
                 continue
             ids, numbers = inference.panoptic_maps(
                 one,
@@ -244,9 +246,9 @@ def _detectron2_segments(output: Any) -> np.ndarray:
 
 def _detectron2_instances(output: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return masks, train ids and scores."""
-    found = output["instances"]
+    instances = output["instances"]
     masks, train_ids, scores = (
-        field.numpy() for field in (found.pred_masks, found.pred_classes, found.scores)
+        field.numpy() for field in (instances.pred_masks, instances.pred_classes, instances.scores)
     )
     return masks.astype(bool), train_ids, scores
 

@@ -183,7 +183,7 @@ def test_a_name_without_its_folder_is_left_out(tmp_path: Path) -> None:
 def test_an_error_of_another_kind_passes(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="x"), disk_errors(tmp_path):
         raise KeyError("x")
-    with pytest.raises(KeyError, match="x"), storage_errors(tmp_path, kept="All."):
+    with pytest.raises(KeyError, match="x"), storage_errors(tmp_path, remains="All."):
         raise KeyError("x")
 
 
