@@ -38,11 +38,11 @@ def test_a_wrong_setting_of_an_arm_is_one_message_that_names_the_arm(
 def test_an_arm_overrides_whole_keys_of_its_sections() -> None:
     section = TrainSegConfig.model_validate({"hrnet": {"overrides": {"num_steps": 5}}})
     plain = VariantConfig.model_validate(ARM)
-    own = VariantConfig.model_validate(
+    overriding = VariantConfig.model_validate(
         ARM | {"overrides": {"num_steps": 7, "backbone": "hrnet_w48", "random_scale": [0.5, 1.0]}}
     )
     assert section.for_arm(plain).num_steps == 5
-    settings = section.for_arm(own)
+    settings = section.for_arm(overriding)
     assert (settings.num_steps, settings.backbone) == (7, "hrnet_w48")
     assert settings.random_scale == (0.5, 1.0)
     hidden = ARM | {"model": "mask2former", "hidden_classes": ["car"]}

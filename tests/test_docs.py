@@ -41,11 +41,11 @@ def text_of(path: Path) -> str:
 def lines_outside_code(page: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number, line) of the prose: code blocks and front matter are left out."""
     in_code = False
-    for number, line in enumerate(text_of(page).splitlines(), start=1):
+    for line_number, line in enumerate(text_of(page).splitlines(), start=1):
         if line.lstrip().startswith("```"):
             in_code = not in_code
         elif not in_code:
-            yield number, line
+            yield line_number, line
 
 
 def code_of(page: Path) -> list[str]:
@@ -60,32 +60,32 @@ def code_of(page: Path) -> list[str]:
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
-    made: dict[str, int] = {}
+    slugs: dict[str, int] = {}
     for _, line in lines_outside_code(page):
         if match := re.match(r"#+ (.*)", line):
             slug = re.sub(r"[^\w\- ]", "", match[1].lower()).replace(" ", "-")
-            count = made.get(slug, 0)
-            made[slug] = count + 1
-            made |= {f"{slug}-{count}": 1} if count else {}
-    return set(made)
+            count = slugs.get(slug, 0)
+            slugs[slug] = count + 1
+            slugs |= {f"{slug}-{count}": 1} if count else {}
+    return set(slugs)
 
 
 def links(page: Path) -> Iterator[tuple[int, str]]:
-    for number, line in lines_outside_code(page):
+    for line_number, line in lines_outside_code(page):
         for target in re.findall(r"\]\(([^)\s]+)\)", line):
-            yield number, target
+            yield line_number, target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = []
-    for number, target in links(page):
+    for line_number, target in links(page):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
         if not file.exists() or (anchor and anchor not in anchors(file)):
-            broken.append(f"{name(page)}:{number}: {target}")
+            broken.append(f"{name(page)}:{line_number}: {target}")
     assert not broken
 
 
@@ -161,8 +161,8 @@ def test_commands_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_prose_is_wrapped(page: Path) -> None:
     long = [
-        f"{name(page)}:{number}: {len(line)} columns"
-        for number, line in lines_outside_code(page)
+        f"{name(page)}:{line_number}: {len(line)} columns"
+        for line_number, line in lines_outside_code(page)
         if len(line) > MAX_COLUMNS
         and not line.startswith("|")
         and not re.fullmatch(r"\s*[-*>]?\s*(!?\[.*\]\(\S+\)|`[^`]+`)[.,]?", line)

@@ -104,9 +104,9 @@ def test_the_profile_of_own_photos_runs_to_the_table(
     # Photos keep their own size, generators see squares, and the arms are scored on all photos.
     real = SampleStore(paths.real("train"))
     assert real.read_image(0).shape == (48, 64, 3) and len(real) == SIZES["train"]
-    made = [SampleStore(paths.synthetic("masksyn", slug)) for slug in CLASSES]
-    assert sum(map(len, made)) == SIZES["train"]
-    shapes = {sample.image.shape for store in made for sample in store}
+    stores = [SampleStore(paths.synthetic("masksyn", slug)) for slug in CLASSES]
+    assert sum(map(len, stores)) == SIZES["train"]
+    shapes = {sample.image.shape for store in stores for sample in store}
     assert shapes == {(SMALL, SMALL, 3)}
     assert (paths.model("text2mask") / "lora" / "pytorch_lora_weights.safetensors").is_file()
     # The segmenters started from the pretrained one: two steps move its weights little.

@@ -378,11 +378,11 @@ def lay_out(name: str, root: Path) -> int:
     if name not in REAL_LAYOUTS or not sample.is_dir():
         write_dataset(name, root)
         return len(STEMS["val"])
-    for found, published in REAL_LAYOUTS[name].items():
+    for original, published in REAL_LAYOUTS[name].items():
         for place in published:
             (root / place).parent.mkdir(parents=True, exist_ok=True)
-            copy = shutil.copytree if (sample / found).is_dir() else shutil.copy
-            copy(sample / found, root / place)
+            copy = shutil.copytree if (sample / original).is_dir() else shutil.copy
+            copy(sample / original, root / place)
     return NUM_REAL[name]
 
 

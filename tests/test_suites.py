@@ -92,7 +92,7 @@ def test_dvc_knows_every_suite(tmp_path: Path) -> None:
 
 def write_scores(paths: ProjectPaths, suite: SuiteFile, *, leave_out: str | None = None) -> None:
     """Reports of `evaluate` with scores that grow from arm to arm, for three seeds."""
-    for number, arm in enumerate(suite.arms):
+    for index, arm in enumerate(suite.arms):
         if arm == leave_out:
             continue
         seeds = {}
@@ -103,7 +103,7 @@ def write_scores(paths: ProjectPaths, suite: SuiteFile, *, leave_out: str | None
                 place = tree
                 for part in path:
                     place = place.setdefault(part, {})
-                place[last] = 40.0 + number + (0.5, -0.5, 0.25 * number)[seed]
+                place[last] = 40.0 + index + (0.5, -0.5, 0.25 * index)[seed]
             seeds[str(seed)] = tree
         folder = paths.report("evaluate", arm)
         folder.mkdir(parents=True)
@@ -161,11 +161,11 @@ def test_arms_are_compared_seed_by_seed() -> None:
     """By hand: differences 1, 2 and 6 have mean 3, s = sqrt(7), t = 3 / sqrt(7 / 3)."""
     ours = {"0": 11.0, "1": 22.0, "2": 36.0, "3": 99.0}
     other = {"0": 10.0, "1": 20.0, "2": 30.0}
-    found = compare(ours, other, against="baseline")
-    assert found is not None and (found.num_seeds, found.difference) == (3, 3.0)
+    comparison = compare(ours, other, against="baseline")
+    assert comparison is not None and (comparison.num_seeds, comparison.difference) == (3, 3.0)
     t = 3 / math.sqrt(7 / 3)
-    assert found.p_value == pytest.approx(1 - t / math.sqrt(2 + t**2))  # of Student's t with 2
-    assert found.half_width == pytest.approx(4.302653 * math.sqrt(7 / 3), rel=1e-6)
+    assert comparison.p_value == pytest.approx(1 - t / math.sqrt(2 + t**2))  # of Student's t with 2
+    assert comparison.half_width == pytest.approx(4.302653 * math.sqrt(7 / 3), rel=1e-6)
     single = compare({"0": 3.0}, other, against="baseline")
     assert single is not None and single.difference == -7.0 and math.isnan(single.p_value)
     assert compare({}, other, against="baseline") is None

@@ -15,7 +15,7 @@ from tests.test_profiles_run import ROOT, SAMPLER, begin, read, reduced, write_d
 networks = test_profiles_run.pretrained
 """The fixture, under a name of this module."""
 
-SEEDIFF_TABLES = [f"seediff-table{number}" for number in ("1", "2", "4", "5", "S1", "S4")]
+SEEDIFF_TABLES = [f"seediff-table{table}" for table in ("1", "2", "4", "5", "S1", "S4")]
 TRAINED = ("swin_b_seediff_ca", "diffumask_60k")
 """Arms of those suites; the others read the other recipes' stores."""
 
@@ -67,13 +67,13 @@ def test_the_stores_of_seediffs_tables_are_made_and_read(
     for stage, item in graph:
         module = importlib.import_module(f"seggen_core.stages.{stage}")
         module.run(config, paths=paths, item=item)
-    own = SampleStore(paths.synthetic("seediff", "cat"))
-    masks = {own.read_mask(0).tobytes()}
+    of_method = SampleStore(paths.synthetic("seediff", "cat"))
+    masks = {of_method.read_mask(0).tobytes()}
     assert len(config.mask_recipe) == 10
     for name in config.mask_recipe:
         store = SampleStore(paths.synthetic(name, "cat"))
         assert len(store) == 2
-        np.testing.assert_array_equal(store.read_image(0), own.read_image(0))
+        np.testing.assert_array_equal(store.read_image(0), of_method.read_image(0))
         masks.add(store.read_mask(0).tobytes())
     assert len(masks) == 11, "each recipe has masks of its own"
     for arm in TRAINED:

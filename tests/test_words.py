@@ -193,11 +193,11 @@ def test_the_pipeline_has_the_stages_that_can_run(new: Callable[..., Path]) -> N
         stages = {stage.name: stage for stage in repo.index.stages}
     groups = {name.partition("@")[0] for name in stages}
     assert groups == {"code", *STEPS}
-    made = {out.def_path for stage in stages.values() for out in stage.outs}
+    outputs = {out.def_path for stage in stages.values() for out in stage.outs}
     for stage in stages.values():
         for dep in (dep.def_path for dep in stage.deps):
-            inside = any(m.startswith(f"{dep}/") or dep.startswith(f"{m}/") for m in made)
-            assert dep in made or inside or (folder / dep).exists(), f"{stage.name} reads {dep}"
+            inside = any(m.startswith(f"{dep}/") or dep.startswith(f"{m}/") for m in outputs)
+            assert dep in outputs or inside or (folder / dep).exists(), f"{stage.name} reads {dep}"
 
 
 def test_another_dataset_brings_the_stages_back(

@@ -55,8 +55,8 @@ def test_commands_of_pages_are_understood(page: Path) -> None:
             ["bash", "-n"], input=block, text=True, capture_output=True, check=False
         )
         assert syntax.returncode == 0, syntax.stderr
-        found = {" ".join(command): problem(command) for command in commands_in(block)}
-        wrong += [(command, what) for command, what in found.items() if what]
+        problems = {" ".join(command): problem(command) for command in commands_in(block)}
+        wrong += [(command, what) for command, what in problems.items() if what]
     assert not wrong
 
 
@@ -82,7 +82,7 @@ def is_name(command: str) -> bool:
 
 def remedies() -> list[tuple[str, str]]:
     """Return (module, command) of every command in a message of the packages."""
-    found = []
+    pairs = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             for message in texts(ast.parse(path.read_text(encoding="utf-8"))):
@@ -90,8 +90,8 @@ def remedies() -> list[tuple[str, str]]:
                 for match in COMMAND.finditer(text):
                     command = match[1].strip()
                     if not (is_name(command) and text[match.start() - 1] == "`"):
-                        found.append((name(path), command))
-    return [pair for pair in dict.fromkeys(found) if pair[1] not in IS_PROSE]
+                        pairs.append((name(path), command))
+    return [pair for pair in dict.fromkeys(pairs) if pair[1] not in IS_PROSE]
 
 
 @pytest.mark.parametrize("module, command", remedies())
@@ -105,7 +105,7 @@ def test_remedies_are_understood(module: str, command: str) -> None:
 
 def test_messages_have_no_placeholders() -> None:
     """What a message says to run, runs as it stands; pages may leave a place to fill in."""
-    found = [
+    placeholders = [
         (name(path), message)
         for package in PACKAGES
         for path in sorted((ROOT / package).rglob("*.py"))
@@ -113,12 +113,12 @@ def test_messages_have_no_placeholders() -> None:
         for message in texts(ast.parse(path.read_text(encoding="utf-8")))
         if PLACEHOLDER.search(message)
     ]
-    assert not found
+    assert not placeholders
 
 
 def test_there_are_remedies_to_check() -> None:
-    found = remedies()
-    assert len(found) > 40 and len({command for _, command in found}) > 20
+    pairs = remedies()
+    assert len(pairs) > 40 and len({command for _, command in pairs}) > 20
 
 
 CHEAP = re.compile(r"seggen (doctor|plan|new|--version|completion)\b|source <\(seggen|cd ")

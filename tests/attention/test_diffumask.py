@@ -19,13 +19,13 @@ CONFIG = AffinityNetConfig(
 )
 
 
-def discs(number=6, seed=0):
+def discs(count=6, seed=0):
     """Bright discs on dark ground: images uint8 [N, 3, H, W] and masks bool [N, H, W]."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIZE, :SIZE]
-    centres = rng.uniform(5, 11, (number, 2))
+    centres = rng.uniform(5, 11, (count, 2))
     masks = np.stack([(y - a) ** 2 + (x - b) ** 2 < 16 for a, b in centres])
-    images = np.where(masks[:, None], 210, 40) + rng.integers(-15, 16, (number, 3, SIZE, SIZE))
+    images = np.where(masks[:, None], 210, 40) + rng.integers(-15, 16, (count, 3, SIZE, SIZE))
     return torch.from_numpy(images.clip(0, 255).astype(np.uint8)), torch.from_numpy(masks)
 
 
@@ -45,13 +45,13 @@ def test_thresholds_are_matched_as_a_literal_loop_does():
     rng = np.random.default_rng(0)
     scores, reference = rng.random((3, 6, 6)), rng.random((3, 6, 6)) > 0.6
     reference[2] = False
-    found = match_thresholds(
+    match = match_thresholds(
         torch.tensor(scores), torch.tensor(reference), thresholds=(0.2, 0.5, 1.1)
     )
     for b in range(3):
         expected = [literal_match(scores[b], reference[b], g) for g in (0.2, 0.5, 1.1)]
-        np.testing.assert_allclose(found[b], expected, rtol=1e-6)
-    assert not found[:, 2].any()
+        np.testing.assert_allclose(match[b], expected, rtol=1e-6)
+    assert not match[:, 2].any()
 
 
 def test_each_image_gets_the_threshold_that_fits_it():
@@ -60,7 +60,7 @@ def test_each_image_gets_the_threshold_that_fits_it():
     scores[1] = torch.where(masks[1], 0.42, 0.1)
     scores[:, 0, 0] = 1.0  # both span [0, 1] after rescaling
     scores[:, 0, 1] = 0.0
-    made = diffumask_masks(
+    result = diffumask_masks(
         scores,
         refiner=MaskRefiner(images.float() / 255, num_iterations=1, dilations=(1,)),
         thresholds=(0.3, 0.6),
@@ -68,10 +68,10 @@ def test_each_image_gets_the_threshold_that_fits_it():
         affinity_net=None,
         refine=False,
     )
-    assert made.threshold.tolist() == pytest.approx([0.3, 0.3])
-    assert (made.binary[1] == masks[1]).float().mean() > 0.98
+    assert result.threshold.tolist() == pytest.approx([0.3, 0.3])
+    assert (result.binary[1] == masks[1]).float().mean() > 0.98
     assert torch.equal(
-        made.match, match_thresholds(made.soft, made.reference, thresholds=(0.3, 0.6)).amax(1)
+        result.match, match_thresholds(result.soft, result.reference, thresholds=(0.3, 0.6)).amax(1)
     )
 
 

@@ -301,13 +301,13 @@ def test_otsu_minimises_the_variance_within_both_classes():
         .clip(0, 255)
         .astype(int)
     )
-    for found, values in zip(otsu_threshold(torch.tensor(grey)).tolist(), grey, strict=True):
+    for threshold, values in zip(otsu_threshold(torch.tensor(grey)).tolist(), grey, strict=True):
         within = {}
         for t in range(255):
             low, high = values[values <= t], values[values > t]
             if low.size and high.size:
                 within[t] = low.size * low.var() + high.size * high.var()
-        assert within[found] == pytest.approx(min(within.values()))
+        assert within[threshold] == pytest.approx(min(within.values()))
     assert otsu_threshold(torch.full((1, 4, 4), 9)).shape == (1,)
 
 

@@ -62,13 +62,13 @@ def caption(captioner: CountingCaptioner, store: SampleStore, folder: Path) -> l
 def test_each_image_is_shown_once_and_captions_come_in_order(tmp_path: Path) -> None:
     store = write_store(tmp_path / "a", [7, 3, 7, 9, 3])
     first = CountingCaptioner()
-    found = caption(first, store, tmp_path / "cache")
-    assert found == [f"what? größe {v}" for v in (7, 3, 7, 9, 3)]
+    captions = caption(first, store, tmp_path / "cache")
+    assert captions == [f"what? größe {v}" for v in (7, 3, 7, 9, 3)]
     assert first.shown == ["train-00000", "train-00001", "train-00003"], (
         "the same image twice is shown once"
     )
     again = CountingCaptioner()
-    assert caption(again, store, tmp_path / "cache") == found and again.shown == []
+    assert caption(again, store, tmp_path / "cache") == captions and again.shown == []
     # Renumbered, one more: only the new image is shown.
     third = CountingCaptioner()
     more = write_store(tmp_path / "b", [9, 1, 7])

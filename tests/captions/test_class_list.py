@@ -59,8 +59,8 @@ def test_every_painted_scene_gets_a_caption_of_what_is_visible() -> None:
         layout = sample_layout(np.random.default_rng(seed))
         painted = paint(layout, size=64)
         visible: dict[str, int] = {}
-        for number, thing in enumerate(layout.things, start=1):
-            if (painted.instance_map == number).sum() >= 0.002 * 64 * 64:
+        for instance_id, thing in enumerate(layout.things, start=1):
+            if (painted.instance_map == instance_id).sum() >= 0.002 * 64 * 64:
                 visible[thing.name] = visible.get(thing.name, 0) + 1
         area = {
             c.name: int((painted.segmentation_map == c.train_id).sum()) for c in SCENES_TAXONOMY

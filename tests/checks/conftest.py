@@ -40,9 +40,9 @@ def write_store(folder: Path, samples: list[Sample], **manifest: Any) -> Path:
 def paths(tmp_path: Path) -> ProjectPaths:
     """Real splits of stripes in all classes; sources of "car" are the samples with a car."""
     paths = ProjectPaths(tmp_path)
-    for number, split in enumerate(("train", "val", "test")):
+    for index, split in enumerate(("train", "val", "test")):
         stripes = [
-            sample(f"{split}{i}", mask_of(0, 1, 2, i % 2), shade=10 * number + i) for i in range(4)
+            sample(f"{split}{i}", mask_of(0, 1, 2, i % 2), shade=10 * index + i) for i in range(4)
         ]
         write_store(paths.real(split), stripes)
     paths.taxonomy.write_text(json.dumps(TAXONOMY.to_json()))

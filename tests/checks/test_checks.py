@@ -39,7 +39,7 @@ FLOORS = ChecksConfig()
 
 
 def test_sound_data_passes_all(paths: ProjectPaths) -> None:
-    made = partition(
+    synthetic = partition(
         paths, *(sample(f"m{i}", mask_of(0, 1, 2, 1), source=f"train{i}") for i in range(4))
     )
     pd.DataFrame({"sample_key": [f"train{i}" for i in range(4)], "caption": "a car"}).to_parquet(
@@ -49,11 +49,11 @@ def test_sound_data_passes_all(paths: ProjectPaths) -> None:
         (check_samples, paths.real("train")),
         (check_held_out, paths.real("train")),
         (check_captions, paths.captions.parent),
-        (check_samples, made),
-        (check_classes, made),
-        (check_histogram, made),
-        (check_agreement, made),
-        (check_sources, made),
+        (check_samples, synthetic),
+        (check_classes, synthetic),
+        (check_histogram, synthetic),
+        (check_agreement, synthetic),
+        (check_sources, synthetic),
     ):
         finding = check(folder, paths=paths, checks=FLOORS)
         assert finding.passed, (check.__name__, finding)

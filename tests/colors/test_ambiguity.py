@@ -21,12 +21,14 @@ COUNTS = [8, 11, 19, 21, 80, 133, 150, 171]
 
 
 def blocks(
-    num_classes: int, *, number: int = 12, side: int = 12, present: int = 6, seed: int = 0
+    num_classes: int, *, num_blocks: int = 12, side: int = 12, present: int = 6, seed: int = 0
 ) -> np.ndarray:
     """A mask of square blocks, a seventh of them ignored, with at most `present` classes."""
     rng = np.random.default_rng(seed)
     classes = rng.permutation(num_classes)[:present]
-    ids = np.append(classes, IGNORE_INDEX)[rng.integers(0, len(classes) + 1, (number, number))]
+    ids = np.append(classes, IGNORE_INDEX)[
+        rng.integers(0, len(classes) + 1, (num_blocks, num_blocks))
+    ]
     return np.kron(ids, np.ones((side, side), np.int64)).astype(np.uint8)
 
 
@@ -35,9 +37,9 @@ def noisy(color_map: np.ndarray, *, sigma: float, seed: int = 0) -> np.ndarray:
     return np.clip(np.round(color_map + noise), 0, 255).astype(np.uint8)
 
 
-def recalls(found: np.ndarray, *, truth: np.ndarray) -> tuple[float, float]:
+def recalls(predicted: np.ndarray, *, truth: np.ndarray) -> tuple[float, float]:
     """Return the share of ignored pixels that are ignored, and the mean share of a class."""
-    shares = {c: float((found[truth == c] == c).mean()) for c in np.unique(truth)}
+    shares = {c: float((predicted[truth == c] == c).mean()) for c in np.unique(truth)}
     return shares.pop(IGNORE_INDEX), float(np.mean(list(shares.values())))
 
 
@@ -53,10 +55,10 @@ def embedded() -> Send:
 def test_void_stays_void_through_noise_as_a_class_does(num_classes: int) -> None:
     truth = blocks(num_classes, seed=num_classes)
     palette = class_palette(num_classes)
-    found = color_to_mask(
+    predicted = color_to_mask(
         noisy(mask_to_color(truth, palette=palette), sigma=8), palette=palette
     ).segmentation_map
-    void, classes = recalls(found, truth=truth)
+    void, classes = recalls(predicted, truth=truth)
     assert classes > 0.99 and void > classes - 0.01
 
 
@@ -68,10 +70,10 @@ def test_void_stays_void_through_the_embedded_autoencoder(
     truth = blocks(num_classes, seed=num_classes)
     palette = class_palette(num_classes)
     sent = noisy(embedded(mask_to_color(truth, palette=palette)), sigma=noise)
-    found = color_to_mask(sent, palette=palette)
-    void, classes = recalls(found.segmentation_map, truth=truth)
+    decoded = color_to_mask(sent, palette=palette)
+    void, classes = recalls(decoded.segmentation_map, truth=truth)
     assert classes > 0.95 and void > classes - 0.03
-    assert found.ambiguous.mean() < 0.005
+    assert decoded.ambiguous.mean() < 0.005
 
 
 @pytest.mark.parametrize("num_classes", [80, 150])
@@ -89,8 +91,8 @@ def test_an_autoencoder_adds_no_class(num_classes: int, embedded: Send) -> None:
     things = np.zeros(num_classes, bool)
     palette = panoptic_palette(num_classes)
     sent = embedded(mask_to_color(truth, palette=palette))
-    found = color_to_panoptic(sent, palette=palette, things=things)
-    assert set(np.unique(found.segmentation_map)) == set(np.unique(truth))
+    decoded = color_to_panoptic(sent, palette=palette, things=things)
+    assert set(np.unique(decoded.segmentation_map)) == set(np.unique(truth))
 
 
 def test_a_pole_of_one_pixel_survives_blur_and_noise() -> None:
@@ -102,9 +104,9 @@ def test_a_pole_of_one_pixel_survives_blur_and_noise() -> None:
     smooth = ndimage.gaussian_filter(
         mask_to_color(truth, palette=palette).astype(float), (0.4, 0.4, 0)
     )
-    found = color_to_mask(noisy(np.round(smooth), sigma=4), palette=palette).segmentation_map
-    assert (found[truth == 2] == 2).mean() > 0.95
-    assert (found == truth).mean() > 0.995
+    decoded = color_to_mask(noisy(np.round(smooth), sigma=4), palette=palette).segmentation_map
+    assert (decoded[truth == 2] == 2).mean() > 0.95
+    assert (decoded == truth).mean() > 0.995
 
 
 @pytest.mark.parametrize("num_classes", [11, 150])
@@ -117,17 +119,17 @@ def test_an_area_in_a_colour_far_from_all_others_is_ignored(num_classes: int) ->
     color_map = np.tile(palette[0], (40, 40, 1))
     color_map[:, 20:] = palette[1]
     color_map[10:30, 10:30] = foreign
-    found = color_to_mask(color_map, palette=palette)
+    decoded = color_to_mask(color_map, palette=palette)
     wanted = np.zeros((40, 40), bool)
     wanted[12:28, 12:28] = True  # the rim takes the nearer of the two colours around it
-    assert (found.ambiguous == wanted).all()
-    assert (found.segmentation_map[wanted] == IGNORE_INDEX).all() and set(
-        found.segmentation_map[~wanted]
+    assert (decoded.ambiguous == wanted).all()
+    assert (decoded.segmentation_map[wanted] == IGNORE_INDEX).all() and set(
+        decoded.segmentation_map[~wanted]
     ) == {0, 1}
     # A line of that colour along the outline is no area.
     color_map[10:30, 10:19], color_map[10:30, 20:30] = palette[0], palette[1]
-    found = color_to_mask(color_map, palette=palette)
-    assert not found.ambiguous.any() and set(np.unique(found.segmentation_map)) == {0, 1}
+    decoded = color_to_mask(color_map, palette=palette)
+    assert not decoded.ambiguous.any() and set(np.unique(decoded.segmentation_map)) == {0, 1}
 
 
 def test_an_area_that_is_moved_as_a_whole_keeps_its_class() -> None:
@@ -141,23 +143,23 @@ def test_an_area_that_is_moved_as_a_whole_keeps_its_class() -> None:
     color_map[10:20, 10:20] += (
         np.round(0.45 * apart[distances.argmin()]).astype(np.int8).astype(np.uint8)
     )
-    found = color_to_mask(color_map, palette=palette)
-    assert (found.segmentation_map[10:20, 10:20] == 57).all() and not found.ambiguous.any()
+    decoded = color_to_mask(color_map, palette=palette)
+    assert (decoded.segmentation_map[10:20, 10:20] == 57).all() and not decoded.ambiguous.any()
 
 
 def test_noise_alone_shows_no_class_of_many() -> None:
     color_map = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    found = color_to_mask(color_map, palette=class_palette(150))
-    assert found.ambiguous.all() and (found.segmentation_map == IGNORE_INDEX).all()
+    decoded = color_to_mask(color_map, palette=class_palette(150))
+    assert decoded.ambiguous.all() and (decoded.segmentation_map == IGNORE_INDEX).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (3, 3), (5, 40)])
 def test_maps_of_any_size_are_decoded(shape: tuple[int, int]) -> None:
     color_map = noisy(np.full((*shape, 3), 255), sigma=3)
     color_map[0, 0] = 250
-    found = color_to_mask(color_map, palette=class_palette(8))
-    assert found.segmentation_map.shape == found.ambiguous.shape == shape
-    assert (found.segmentation_map == 7).all()
+    decoded = color_to_mask(color_map, palette=class_palette(8))
+    assert decoded.segmentation_map.shape == decoded.ambiguous.shape == shape
+    assert (decoded.segmentation_map == 7).all()
 
 
 def test_ambiguous_pixels_take_the_nearest_colour_around_them() -> None:

@@ -26,7 +26,7 @@ def color_code(profile: str, kind: ColorMapKind | None = None) -> ColorCode:
     if dataset.name == "scenes":
         taxonomy = SCENES_TAXONOMY
     elif dataset.name in ("folder", "words"):  # the user's own classes
-        names = [f"class {number}" for number in range(40)]
+        names = [f"class {index}" for index in range(40)]
         taxonomy = Taxonomy.from_names(stuff=names[:20], things=names[20:])
     else:
         taxonomy = load_class_table(dataset.name).taxonomy
@@ -91,10 +91,10 @@ def test_panoptic_masks_of_compact_segments_come_back_with_their_instances(
         np.kron(a, np.ones((8, 8), a.dtype))
         for a in (blocks, np.where(things, numbers, 0).astype(np.uint16))
     )
-    found, found_instances = round_trip(code, mask, instances)
-    assert (found == mask).all()
-    assert found_instances is not None
+    decoded, decoded_instances = round_trip(code, mask, instances)
+    assert (decoded == mask).all()
+    assert decoded_instances is not None
     # One number for each instance: the pairs of numbers are a one-to-one relation.
-    pairs = np.unique(np.stack([instances.ravel(), found_instances.ravel()]), axis=1)
-    assert pairs.shape[1] == len(np.unique(instances)) == len(np.unique(found_instances))
-    assert (found_instances[instances == 0] == 0).all()
+    pairs = np.unique(np.stack([instances.ravel(), decoded_instances.ravel()]), axis=1)
+    assert pairs.shape[1] == len(np.unique(instances)) == len(np.unique(decoded_instances))
+    assert (decoded_instances[instances == 0] == 0).all()

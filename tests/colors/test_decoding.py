@@ -10,8 +10,8 @@ def brute_force(pixels: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np
     return squared.argmin(-1), np.sqrt(squared.min(-1))  # argmin takes the first of equals
 
 
-def random_palette(number: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (number, 3), dtype=np.uint8)
+def random_palette(num_colors: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (num_colors, 3), dtype=np.uint8)
 
 
 PALETTES = {
@@ -40,9 +40,9 @@ def test_every_pixel_is_brute_force_nearest(name: str) -> None:
         [rng.integers(0, 256, (4_000, 3)), np.clip(near, 0, 255), palette]
     ).astype(np.uint8)
     ids, distance = brute_force(pixels, palette)
-    found = nearest_ids(pixels, palette=palette)
-    assert found.dtype == np.uint8 and (found == ids).all()
-    distances = palette_distances(pixels, palette=palette, ids=found)
+    nearest = nearest_ids(pixels, palette=palette)
+    assert nearest.dtype == np.uint8 and (nearest == ids).all()
+    distances = palette_distances(pixels, palette=palette, ids=nearest)
     assert distances.dtype == np.float32 and np.allclose(distances, distance, rtol=1e-6)
 
 
@@ -92,9 +92,9 @@ def test_maps_larger_than_a_chunk() -> None:
         np.random.default_rng(0).integers(0, 256, (33_001, 3), dtype=np.uint8),
     )
     ids, distance = brute_force(pixels, palette)
-    found = nearest_ids(pixels, palette=palette)
-    assert (found == ids).all()
-    assert np.allclose(palette_distances(pixels, palette=palette, ids=found), distance)
+    nearest = nearest_ids(pixels, palette=palette)
+    assert (nearest == ids).all()
+    assert np.allclose(palette_distances(pixels, palette=palette, ids=nearest), distance)
 
 
 def test_a_table_is_made_once_per_palette() -> None:

@@ -42,11 +42,11 @@ def test_large_palettes_gain_a_fifth_and_more(
 
 
 def test_the_search_finds_the_ninth_colour_where_it_must_be() -> None:
-    found = separate_colors(9)
-    assert (found[:8] == CORNERS).all()
+    separated = separate_colors(9)
+    assert (separated[:8] == CORNERS).all()
     # On a face, 142.7 from two corners and from grey: the best there is (127.5^2 + z^2 = 127.5^2 +
     # (127.5 - z)^2).
-    assert smallest_distance(np.concatenate([found, HELD[-1:]])) == pytest.approx(
+    assert smallest_distance(np.concatenate([separated, HELD[-1:]])) == pytest.approx(
         np.hypot(127, 64), abs=1
     )
 

@@ -85,35 +85,35 @@ def test_things_are_outlined_and_stuff_is_where_asked() -> None:
 
 def test_touching_instances_of_a_class_come_back_apart() -> None:
     truth = grid("1112", "0021", "2322")
-    found = decode(encode(truth))
-    assert found.segmentation_map.dtype == np.uint8 and found.instance_map.dtype == np.uint16
-    assert (found.segmentation_map == truth.segmentation_map).mean() > 0.95
-    assert len(np.unique(found.instance_map[found.segmentation_map == 1])) == 2
-    assert set(np.unique(found.instance_map)) == {0, 1, 2, 3, 4, 5}
-    counts = count_panoptic(found, truth=truth, num_classes=3)
+    decoded = decode(encode(truth))
+    assert decoded.segmentation_map.dtype == np.uint8 and decoded.instance_map.dtype == np.uint16
+    assert (decoded.segmentation_map == truth.segmentation_map).mean() > 0.95
+    assert len(np.unique(decoded.instance_map[decoded.segmentation_map == 1])) == 2
+    assert set(np.unique(decoded.instance_map)) == {0, 1, 2, 3, 4, 5}
+    counts = count_panoptic(decoded, truth=truth, num_classes=3)
     assert counts.false_negatives.sum() == 0
 
 
 def test_a_straight_border_comes_back_where_it_was() -> None:
     truth = grid("110012", "110012", "212122")
-    found = decode(encode(truth))
-    assert (found.segmentation_map == truth.segmentation_map).all()
+    decoded = decode(encode(truth))
+    assert (decoded.segmentation_map == truth.segmentation_map).all()
 
 
 def test_parts_of_one_stuff_class_are_one_segment_and_things_are_numbered_in_reading_order() -> (
     None
 ):
-    found = decode(encode(grid("001100", "002100")))
-    stuff = found.segmentation_map == 0
-    assert not found.instance_map[stuff].any() and stuff.sum() == 256
-    assert found.instance_map[0, 10] == 1 and found.instance_map[12, 10] == 2
+    decoded = decode(encode(grid("001100", "002100")))
+    stuff = decoded.segmentation_map == 0
+    assert not decoded.instance_map[stuff].any() and stuff.sum() == 256
+    assert decoded.instance_map[0, 10] == 1 and decoded.instance_map[12, 10] == 2
 
 
 def test_ignored_pixels_stay_ignored() -> None:
     truth = grid("v011", "v021")
-    found = decode(encode(truth))
-    assert (found.segmentation_map == truth.segmentation_map).all()
-    assert not found.instance_map[truth.segmentation_map == IGNORE_INDEX].any()
+    decoded = decode(encode(truth))
+    assert (decoded.segmentation_map == truth.segmentation_map).all()
+    assert not decoded.instance_map[truth.segmentation_map == IGNORE_INDEX].any()
 
 
 def test_fragments_and_blends_go_to_what_surrounds_them() -> None:
@@ -151,17 +151,17 @@ def test_the_smallest_segment_grows_with_the_map() -> None:
         PALETTE[1],
         PALETTE[1],
     )  # 36 and 49 pixels, the limit is 40
-    found = decode(large).instance_map
-    assert not found[10:16, 10:16].any() and (found[30:37, 30:37] == 1).all()
+    instances = decode(large).instance_map
+    assert not instances[10:16, 10:16].any() and (instances[30:37, 30:37] == 1).all()
 
 
 def test_maps_without_a_sound_segment() -> None:
     white = np.full((8, 8, 3), 255, np.uint8)
-    found = decode(white)
-    assert (found.segmentation_map == IGNORE_INDEX).all() and not found.instance_map.any()
+    decoded = decode(white)
+    assert (decoded.segmentation_map == IGNORE_INDEX).all() and not decoded.instance_map.any()
     white[2:4, 2:4] = PALETTE[2]  # below min_area, but nothing is larger
-    found = decode(white)
-    assert (found.segmentation_map == 2).all() and (found.instance_map == 1).all()
+    decoded = decode(white)
+    assert (decoded.segmentation_map == 2).all() and (decoded.instance_map == 1).all()
 
 
 def test_an_unknown_id_is_an_error() -> None:
@@ -192,8 +192,8 @@ def test_scenes_come_back_clean_and_blurred() -> None:
         decoded = code.decode(np.stack([color_map, blurred(color_map, position)]))
         assert decoded.instance_maps is not None and not decoded.ambiguous.any()
         for way in (0, 1):
-            found = PanopticMap(decoded.segmentation_maps[way], decoded.instance_maps[way])
-            one = count_panoptic(found, truth=truth, num_classes=8)
+            panoptic = PanopticMap(decoded.segmentation_maps[way], decoded.instance_maps[way])
+            one = count_panoptic(panoptic, truth=truth, num_classes=8)
             counts[way] = one if counts[way] is None else counts[way] + one  # type: ignore[operator]
     clean, noisy = (panoptic_quality(c).pq for c in counts if c is not None)
     assert clean > 85 and noisy > 80
@@ -227,10 +227,10 @@ def test_a_real_coco_map_comes_back() -> None:
     palette = panoptic_palette(len(things))
     counts = None
     for truth in maps:
-        found = color_to_panoptic(
+        decoded = color_to_panoptic(
             panoptic_to_color(truth, palette=palette, things=things), palette=palette, things=things
         )
-        one = count_panoptic(found, truth=truth, num_classes=len(things))
+        one = count_panoptic(decoded, truth=truth, num_classes=len(things))
         counts = one if counts is None else counts + one
     assert counts is not None
     assert panoptic_quality(counts).pq > 70

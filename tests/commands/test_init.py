@@ -56,9 +56,11 @@ def test_every_dataset_gets_a_file_that_works(
     fitted = {"text2mask", "mask2img", "masksyn", "imgsyn", "train_seg"} if is_own else set()
     assert {k for k in before if before[k] != after[k]} <= {"dataset", "classes"} | fitted
     changed = {k for k in after["dataset"] if after["dataset"][k] != before["dataset"].get(k)}
-    own = {"name", "root", "reads", "num_val", "subset_size", "use_sbd"}
-    own |= {"subset_seeds"} if is_own else set()
-    assert changed <= (own if name == profile else own | {"splits", "keep_val_in_train"})
+    of_dataset = {"name", "root", "reads", "num_val", "subset_size", "use_sbd"}
+    of_dataset |= {"subset_seeds"} if is_own else set()
+    assert changed <= (
+        of_dataset if name == profile else of_dataset | {"splits", "keep_val_in_train"}
+    )
     text = (project / "params.yaml").read_text()
     if name == profile:
         lines = (project / "profiles" / profile / "params.yaml").read_text().splitlines()

@@ -294,10 +294,10 @@ def test_mixtures_of_classes_are_no_classes(tmp_path: Path, kind: str) -> None:
     # Every way to change sizes but the nearest neighbour mixes.
     sharp.resize((90, 70), Image.Resampling.NEAREST).save(tmp_path / "a" / "1.png")
     assert len(scan_classes([tmp_path / "a" / "1.png"])) == 3
-    for number, (size, way) in enumerate(
+    for index, (size, way) in enumerate(
         [((90, 70), "BILINEAR"), ((90, 70), "BICUBIC"), ((40, 30), "LANCZOS"), ((40, 30), "BOX")]
     ):
-        path = tmp_path / "a" / f"m{number}.png"
+        path = tmp_path / "a" / f"m{index}.png"
         sharp.resize(size, Image.Resampling[way]).save(path)
         with pytest.raises(DatasetError, match="hold mixtures"):
             scan_classes([path])

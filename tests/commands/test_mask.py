@@ -116,9 +116,9 @@ def test_synonyms_and_plurals_stand_for_their_word(mask: Any) -> None:
     code, _, _ = mask(
         "--prompts", "prompts.txt", "--word", "bus", "--word", "thing: potted plant, house"
     )
-    found = {row["prompt"]: list(row["words"]) for row in rows(Path("masks/bus_thing"))}
+    words = {row["prompt"]: list(row["words"]) for row in rows(Path("masks/bus_thing"))}
     assert code == 0
-    assert found == {"a potted plant": ["thing"], "two buses and a house": ["bus", "thing"]}
+    assert words == {"a potted plant": ["thing"], "two buses and a house": ["bus", "thing"]}
 
 
 def test_a_file_of_prompts_is_checked_whole_before_the_first_image(mask: Any) -> None:

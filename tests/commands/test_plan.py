@@ -80,11 +80,11 @@ def test_diffumask_draws_more_than_it_keeps() -> None:
 def test_kept_attention_takes_disk() -> None:
     config = load_config(ROOT / "profiles" / "voc2012" / "params.yaml")
     seediff = config.seediff.model_copy(update={"keep_attention": True})
-    kept = config.model_copy(update={"seediff": seediff})
+    keeping = config.model_copy(update={"seediff": seediff})
     rates = load_rates(None, device="gpu")
     plans = [
         plan_project(c, paths=ProjectPaths(ROOT), rates=rates, use_results=False)
-        for c in (config, kept)
+        for c in (config, keeping)
     ]
     before, after = (by_stage(p)["seediff"].gigabytes for p in plans)
     # 64x64 latents: 38 MB of each of 60,000 images (docs/attention.md).
@@ -196,8 +196,8 @@ def test_results_of_another_dataset_are_not_planned_with(
     durations = json.dumps({"stages": {"text2mask": 3600.0}})
     (tmp_path / ".seggen" / "durations.json").write_text(durations)
 
-    own = by_stage(plan("scenes", root=tmp_path, device="cpu"))
-    assert own["text2mask"].basis == "last run here" and own["masksyn"].work.startswith(
+    stages = by_stage(plan("scenes", root=tmp_path, device="cpu"))
+    assert stages["text2mask"].basis == "last run here" and stages["masksyn"].work.startswith(
         "24 samples"
     )
     other = plan("camvid", root=tmp_path, device="cpu")
@@ -252,8 +252,8 @@ MEASURED_GB = {
 
 @pytest.mark.parametrize("name, stage", MEASURED_GB)
 def test_gpu_memory_is_near_what_was_measured(name: str, stage: str) -> None:
-    found = by_stage(plan(name))[stage].gpu_gigabytes
-    assert found == pytest.approx(MEASURED_GB[name, stage], rel=0.08)
+    gigabytes = by_stage(plan(name))[stage].gpu_gigabytes
+    assert gigabytes == pytest.approx(MEASURED_GB[name, stage], rel=0.08)
 
 
 def test_memory_money_and_what_would_halve_them(capsys: pytest.CaptureFixture) -> None:

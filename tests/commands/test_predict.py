@@ -65,14 +65,14 @@ def masks(folder: Path) -> dict[str, np.ndarray]:
 def test_masks_have_the_size_of_their_pictures(model: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["predict", str(photos), "--model", str(model), "--out", str(out)]) == 0
-    found = masks(out)
-    assert {name: ids.shape for name, ids in found.items()} == {
+    predicted = masks(out)
+    assert {name: ids.shape for name, ids in predicted.items()} == {
         "a": (32, 32),
         "b/c": (40, 70),
         "d": (64, 20),
     }
     images = np.asarray(Image.open(photos / "a.png"))[None]
-    assert np.array_equal(found["a"], predict_maps(load_segmenter(model), images=images)[0])
+    assert np.array_equal(predicted["a"], predict_maps(load_segmenter(model), images=images)[0])
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert [row["name"] for row in rows] == ["a", "b/c", "d"]
     assert all(sum(row["classes"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
@@ -239,5 +239,5 @@ def test_transformers_opens_where_there_is_no_seggen(photos: Path, tmp_path: Pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     for model in models:
-        found = masks(tmp_path / f"{model.name}_out")["a"]
-        assert np.array_equal(np.load(f"{model}.npy"), found), model.name
+        predicted = masks(tmp_path / f"{model.name}_out")["a"]
+        assert np.array_equal(np.load(f"{model}.npy"), predicted), model.name

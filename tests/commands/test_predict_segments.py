@@ -99,20 +99,20 @@ def test_panoptic_files_hold_what_evaluation_would_score(
     ]
     num_segments = 0
     for row, picture in zip(tree["annotations"], ("a.png", "b/c.jpg"), strict=True):
-        found = expected(model("panoptic"), photos / picture)
+        prediction = expected(model("panoptic"), photos / picture)
         rgb = np.array(Image.open(panoptic / "panoptic" / row["file_name"]), int)
         ids = rgb @ [1, 256, 65536]  # panopticapi.utils.rgb2id
         listed = {s["id"]: s for s in row["segments_info"]}
         assert set(np.unique(ids).tolist()) - {0} == set(listed)
         classes = np.full(ids.shape, IGNORE_INDEX)
-        for number, segment in listed.items():
-            classes[ids == number] = segment["category_id"] - 1
-            assert segment["area"] == (ids == number).sum() and segment["iscrowd"] == 0
-        np.testing.assert_array_equal(classes, found["panoptic"].segmentation_map)
-        assert len(np.unique(ids)) == len(np.unique(found["panoptic"].segment_ids()))
+        for segment_id, segment in listed.items():
+            classes[ids == segment_id] = segment["category_id"] - 1
+            assert segment["area"] == (ids == segment_id).sum() and segment["iscrowd"] == 0
+        np.testing.assert_array_equal(classes, prediction["panoptic"].segmentation_map)
+        assert len(np.unique(ids)) == len(np.unique(prediction["panoptic"].segment_ids()))
         num_segments += len(listed)
         mask = np.asarray(Image.open(panoptic / "masks" / row["file_name"]))
-        np.testing.assert_array_equal(mask, found["semantic"])
+        np.testing.assert_array_equal(mask, prediction["semantic"])
         part = read(panoptic / "segments" / row["file_name"].replace(".png", ".json"))
         assert part["segments_info"] == row["segments_info"]
         assert Image.open(panoptic / "overlays" / row["file_name"]).size == rgb.shape[1::-1]
@@ -130,11 +130,11 @@ def test_pycocotools_reads_instances_as_evaluation_scores_them(
     assert main(["predict", str(photos), "--model", str(folder), "--out", str(out)]) == 0
     results = COCO(str(out / "images.json")).loadRes(str(out / "instances.json"))
     for image_id, picture in ((1, "a.png"), (2, "b/c.jpg")):
-        found = expected(folder, photos / picture)["instances"]
+        instances = expected(folder, photos / picture)["instances"]
         rows = results.loadAnns(results.getAnnIds(imgIds=[image_id]))
-        assert [r["category_id"] - 1 for r in rows] == found.class_ids.tolist()
-        assert [r["score"] for r in rows] == pytest.approx(found.scores.tolist())
-        for row, mask in zip(rows, found.masks, strict=True):
+        assert [r["category_id"] - 1 for r in rows] == instances.class_ids.tolist()
+        assert [r["score"] for r in rows] == pytest.approx(instances.scores.tolist())
+        for row, mask in zip(rows, instances.masks, strict=True):
             np.testing.assert_array_equal(coco_mask.decode(row["segmentation"]), mask)
     assert (out / "masks").exists() == (out / "panoptic.json").exists() == (task == "panoptic")
     assert {c["name"] for c in results.loadCats(results.getCatIds())} == {"car", "bus"}
@@ -197,8 +197,8 @@ def test_outlines_part_things_that_touch_and_the_rest_stays_a_photo() -> None:
     image = np.full((6, 8, 3), 40, np.uint8)
     masks = np.zeros((3, 6, 8), bool)
     masks[0, 1:5, 1:4] = masks[1, 1:5, 4:7] = masks[2, 0] = True
-    found = Instances(masks, np.array([2, 2, 2]), scores=np.array([0.9, 0.8, 0.1]))
-    painted = painted_segments({"instances": found})
+    instances = Instances(masks, np.array([2, 2, 2]), scores=np.array([0.9, 0.8, 0.1]))
+    painted = painted_segments({"instances": instances})
     assert (painted.segmentation_map[0] == IGNORE_INDEX).all(), "a low score"
     assert painted.instance_map[2, 2] != painted.instance_map[2, 5]
     palette, things = np.full((4, 3), 200, np.uint8), np.array([False, False, True, True])

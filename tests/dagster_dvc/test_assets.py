@@ -73,12 +73,15 @@ def test_a_partition_runs_through_dvc_and_is_told_with_dvcs_hash(
     result = materialize(project, instance, "masksyn", partition="car")
     assert result.success
     (event,) = result.get_asset_materialization_events()
-    told = event.materialization
+    materialization = event.materialization
     locked = read_lock(project)["masksyn@car"]
-    assert told.tags is not None
-    assert told.tags["dagster/data_version"] == locked.outs["data/synthetic/masksyn/car"].md5
-    assert told.tags[RECORD_TAG] == locked.digest
-    assert told.metadata["dvc/outcome"].value == "ran"
+    assert materialization.tags is not None
+    assert (
+        materialization.tags["dagster/data_version"]
+        == locked.outs["data/synthetic/masksyn/car"].md5
+    )
+    assert materialization.tags[RECORD_TAG] == locked.digest
+    assert materialization.metadata["dvc/outcome"].value == "ran"
     assert changed_stages(project).keys() >= {"masksyn@bus"}
     assert "masksyn@car" not in changed_stages(project)
 

@@ -48,9 +48,9 @@ def definitions(root: Path) -> dg.Definitions:
 def make_write(root: Path, word: str) -> None:
     """Let masksyn@car write `word`, others what they always do."""
     script = (root / "stage.sh").read_text().splitlines()
-    kept = [line for line in script if "# word" not in line]
+    lines = [line for line in script if "# word" not in line]
     (root / "stage.sh").write_text(
-        "\n".join([*kept, f"[ $name != masksyn@car ] || echo {word} > $out # word"]) + "\n"
+        "\n".join([*lines, f"[ $name != masksyn@car ] || echo {word} > $out # word"]) + "\n"
     )
 
 
@@ -97,12 +97,12 @@ def test_a_partition_with_a_broken_sample_fails_its_run(project: Path) -> None:
                 raise_on_error=False,
             )
             assert result.success is sound
-        (found,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "sound"]
+        (evaluation,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "sound"]
         # What the last run found of its own partition isn't all that is said of the asset.
-        assert found.description == (
+        assert evaluation.description == (
             "1 of 2 partitions fail: car: data/synthetic/masksyn/car is broken"
         )
-        assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
 @pytest.mark.parametrize(

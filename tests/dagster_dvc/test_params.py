@@ -99,9 +99,9 @@ def applied(root: Path, params: dict[str, Any]) -> Any:
 )
 def test_a_value_arrives_as_it_is_and_changes_nothing_else(root: Path, value: Any) -> None:
     expected = yaml.safe_load(PARAMS) | {"text": value}
-    found = applied(root, {"text": value})
-    assert found == expected
-    assert type(found["text"]) is type(value)
+    params = applied(root, {"text": value})
+    assert params == expected
+    assert type(params["text"]) is type(value)
 
 
 def test_sections_set_the_values_they_name(root: Path) -> None:

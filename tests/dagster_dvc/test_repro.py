@@ -125,9 +125,9 @@ def test_a_failure_lets_others_end_and_starts_nothing_new(
     assert changed_stages(project) == {}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_everything_and_dvc_can_go_on(
-    project: Path, number: signal.Signals
+    project: Path, signum: signal.Signals
 ) -> None:
     edit_params(project, "seed: 0", "seed: 1")
     trap = "trap 'echo $name is interrupted; exit 1' INT TERM; echo $$ > "
@@ -141,7 +141,7 @@ def test_interrupted_it_ends_everything_and_dvc_can_go_on(
     pid_files = [project / "trace" / f"{name}.pid" for name in ("masksyn@car", "masksyn@bus")]
     for file in pid_files:
         wait_for_file(file)
-    process.send_signal(number)
+    process.send_signal(signum)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "stopping" in out

@@ -199,13 +199,13 @@ def test_an_interrupted_dvc_is_not_in_the_middle_of_writing_dvc_lock(
     held: list[bool] = []
     send = process_module.DvcProcess.signal
 
-    def signal_and_look(self: process_module.DvcProcess, number: signal.Signals) -> None:
+    def signal_and_look(self: process_module.DvcProcess, signum: signal.Signals) -> None:
         try:
             with hold_dvc_lock(project, patience=0):
                 held.append(False)
         except DvcBusyError:
             held.append(True)
-        send(self, number)
+        send(self, signum)
 
     change_seed(project, 1)
     runner, runs, _ = start_hanging(project)

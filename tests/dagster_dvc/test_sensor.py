@@ -63,19 +63,19 @@ class Dagster:
 
     def stale(self) -> set[str]:
         """Stages that dvc_status warns of."""
-        found = set()
+        stale_names = set()
         for asset, names in load_manifest(self.root).groups.items():
             newest = self.evaluations(asset)[0]
             if len(names) == 1:
-                found |= set() if newest.passed else set(names)
+                stale_names |= set() if newest.passed else set(names)
                 continue
             table = newest.metadata["partitions"]
             assert isinstance(table, dg.TableMetadataValue)
             rows = [row.data for row in table.records]
             failed = {f"{asset}@{row['partition']}" for row in rows if row["result"] == "failed"}
             assert bool(failed) is not newest.passed
-            found |= failed
-        return found
+            stale_names |= failed
+        return stale_names
 
     def materializations(self) -> list[dg.EventLogRecord]:
         """All materializations of all assets."""
@@ -89,14 +89,14 @@ class Dagster:
 
     def versions(self) -> dict[str, str]:
         """The data version of each stage in its last materialization, by Dagster."""
-        found = {}
+        by_name = {}
         for name, node in load_manifest(self.root).stages.items():
             partitions = [node.key] if node.key else None
             wanted = dg.AssetRecordsFilter(dg.AssetKey(node.group), asset_partitions=partitions)
             records = self.instance.fetch_materializations(wanted, limit=1).records
             assert records[0].asset_materialization is not None
-            found[name] = (records[0].asset_materialization.tags or {})["dagster/data_version"]
-        return found
+            by_name[name] = (records[0].asset_materialization.tags or {})["dagster/data_version"]
+        return by_name
 
 
 @pytest.fixture
@@ -178,11 +178,11 @@ def test_the_pipeline_job_brings_everything_up_to_date(dagster: Dagster) -> None
     edit(root / "params.yaml", "seed: 0", "seed: 1")
     job = definitions(root).resolve_job_def("everything")
     result = job.execute_in_process(instance=dagster.instance)
-    told = {
+    reported = {
         e.asset_key.to_user_string()
         for e in result.filter_events(lambda event: event.is_step_materialization)
     }
-    assert told == {"dataset", "masksyn"}
+    assert reported == {"dataset", "masksyn"}
     assert changed_stages(root) == {}
     assert dagster.tick() == "reported 0 materializations"
     assert dagster.stale() == set()
@@ -235,9 +235,9 @@ def test_results_of_the_projects_own_checks_arrive_without_being_evaluated(
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text("broken")
         assert dagster.tick() == "reported 0 materializations"
-        (found,) = dagster.evaluations("masksyn", "sound")
-        assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
-        assert found.description == (
+        (evaluation,) = dagster.evaluations("masksyn", "sound")
+        assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+        assert evaluation.description == (
             "1 of 2 partitions fail: car: it is broken; nothing is known of the other 1"
         )
         note.write_text("sound as can be")
@@ -301,8 +301,8 @@ def test_a_dvc_command_in_a_shell_never_fails_because_of_the_sensor(project: Pat
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        for number in range(3):
-            edit(project / "params.yaml", f"seed: {number}", f"seed: {number + 1}")
+        for seed in range(3):
+            edit(project / "params.yaml", f"seed: {seed}", f"seed: {seed + 1}")
             dvc_beside_a_look("status")
             dvc_beside_a_look("repro", "--single-item", "dataset")
     finally:

@@ -74,11 +74,11 @@ def backfill(instance: dg.DagsterInstance, project: Path, *assets: str) -> Parti
                 if error
             ]
             assert not errors
-            found = instance.get_backfill("all")
-            assert found is not None
-            if found.status != BulkActionStatus.REQUESTED:
+            backfill_now = instance.get_backfill("all")
+            assert backfill_now is not None
+            if backfill_now.status != BulkActionStatus.REQUESTED:
                 break
-    return found
+    return backfill_now
 
 
 def outcomes(instance: dg.DagsterInstance) -> dict[str, str]:
@@ -97,10 +97,10 @@ def failures(instance: dg.DagsterInstance) -> list[str]:
         for run in instance.get_runs()
         for log in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     ]
-    found = [
+    failures_of_runs = [
         log.dagster_event.step_failure_data.user_failure_data for log in logs if log.dagster_event
     ]
-    return [str(failure.description) for failure in found if failure is not None]
+    return [str(failure.description) for failure in failures_of_runs if failure is not None]
 
 
 def test_a_backfill_stops_at_a_broken_partition(
@@ -193,15 +193,15 @@ def test_checks_by_hand_renew_what_is_known_of_each_partition(
     verdicts = DvcProject(str(project)).verdicts()
 
     def held_up_by(*checks: str) -> list[str]:
-        found = verdicts.failed_inputs(manifest, node, root=project, checks=checks)
-        return [line.partition(":")[0] for line in found]
+        lines = verdicts.failed_inputs(manifest, node, root=project, checks=checks)
+        return [line.partition(":")[0] for line in lines]
 
     assert held_up_by("sound") == []
     checks = {dg.AssetCheckKey(dg.AssetKey("masksyn"), "sound")}
     job = test_checks.definitions(project).resolve_implicit_global_asset_job_def()
     by_hand = job.get_subset(asset_selection=set(), asset_check_selection=checks)
-    found = ["check sound of masksyn@car failed"]
-    for word, expected in (("broken", found), ("doubtful", []), ("broken", found)):
+    lines = ["check sound of masksyn@car failed"]
+    for word, expected in (("broken", lines), ("doubtful", []), ("broken", lines)):
         path = project / "data/synthetic/masksyn/car"
         path.unlink()  # it is a link into DVC's cache
         path.write_text(word)

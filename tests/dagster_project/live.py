@@ -216,10 +216,10 @@ class LiveDagster:
 
     def runs(self) -> dict[str, str]:
         """Status of every run."""
-        found = self.ask("{ runsOrError { ... on Runs { results { runId status } } } }")[
+        results = self.ask("{ runsOrError { ... on Runs { results { runId status } } } }")[
             "runsOrError"
         ]["results"]
-        return {run["runId"]: run["status"] for run in found}
+        return {run["runId"]: run["status"] for run in results}
 
     def wait_for(self, run_id: str, *, seconds: float = 240) -> str:
         """Wait until a run has ended and return its status."""
@@ -235,11 +235,11 @@ class LiveDagster:
         query = """query Versions($key: AssetKeyInput!, $partition: String) {
             assetNodeOrError(assetKey: $key) { ... on AssetNode {
                 dataVersion(partition: $partition) staleStatus(partition: $partition) } } }"""
-        found = {}
+        versions = {}
         for partition in partitions:
             node = self.ask(query, key={"path": [asset]}, partition=partition)["assetNodeOrError"]
-            found[partition] = node["dataVersion"], node["staleStatus"]
-        return found
+            versions[partition] = node["dataVersion"], node["staleStatus"]
+        return versions
 
 
 def free_port() -> int:

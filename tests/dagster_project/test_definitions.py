@@ -78,10 +78,10 @@ def describe_mapping(mapping: dg.PartitionMapping | None) -> Any:
 
 
 def test_the_graph_is_the_one_that_was_looked_at(definitions: dg.Definitions) -> None:
-    found = describe(definitions)
+    graph = describe(definitions)
     if os.environ.get("SEGGEN_UPDATE_SNAPSHOTS"):
-        SNAPSHOT.write_text(json.dumps(found, indent=1) + "\n")
-    assert found == json.loads(SNAPSHOT.read_text()), (
+        SNAPSHOT.write_text(json.dumps(graph, indent=1) + "\n")
+    assert graph == json.loads(SNAPSHOT.read_text()), (
         "SEGGEN_UPDATE_SNAPSHOTS=1 writes the snapshot again"
     )
 
@@ -240,8 +240,8 @@ def test_a_list_of_words_has_the_assets_that_it_can_make(tmp_path: Path) -> None
     pipeline = tmp_path / "dvc.yaml"
     pipeline.write_text(words_pipeline(pipeline.read_text()))
     (tmp_path / "params.yaml").write_text((ROOT / "profiles/words/params.yaml").read_text())
-    found = describe(build_definitions(tmp_path))
+    graph = describe(build_definitions(tmp_path))
     groups = {"dataset", "foundation", "seediff", "diffumask", "train_seg"}
-    assert {name.rpartition("/")[2] for name in found["assets"]} >= groups
-    assert not [name for name in found["assets"] if "mask2img" in name or "evaluate" in name]
-    assert {"demo", "synthesize_class"} <= set(found["jobs"])
+    assert {name.rpartition("/")[2] for name in graph["assets"]} >= groups
+    assert not [name for name in graph["assets"] if "mask2img" in name or "evaluate" in name]
+    assert {"demo", "synthesize_class"} <= set(graph["jobs"])

@@ -25,12 +25,12 @@ def test_twelve_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     home = tmp_path / "home"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(home), str(number)],
+            [sys.executable, "-c", PROGRAM, str(home), str(index)],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(NUM_PROCESSES)
+        for index in range(NUM_PROCESSES)
     ]
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * NUM_PROCESSES, errors

@@ -95,8 +95,8 @@ def test_a_taken_port_is_said(
 
     monkeypatch.setenv("SEGGEN_PROJECT", str(project))
     handlers = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        signum: signal.getsignal(signum)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -105,6 +105,6 @@ def test_a_taken_port_is_said(
         try:
             assert main(["--dagster-port", str(port)]) == 2
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
     assert f"port {port} of 127.0.0.1 is taken" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from dagster_project.own_origin import Message, OwnOriginOnly, Receive, Scope, Send, netlocs
 from dagster_project.serve import own_origins
 
-OWN = "http://127.0.0.1:3000"
+ORIGIN = "http://127.0.0.1:3000"
 JSON = ("content-type", "application/json")
 HTML = ("accept", "text/html,application/xhtml+xml")
 NAVIGATION = [
@@ -48,7 +48,7 @@ def ask(
     """Whether a request reaches the application, and what is answered."""
     probe, answers = Probe(), []
     guard = OwnOriginOnly(
-        probe, origins=[OWN, "http://localhost:3000", "https://dagster.example.org"], **settings
+        probe, origins=[ORIGIN, "http://localhost:3000", "https://dagster.example.org"], **settings
     )
     pairs = [*([("host", host)] if host is not None else []), *(headers or [])]
     scope: Scope = {
@@ -117,7 +117,7 @@ def test_a_header_that_occurs_twice_decides_nothing() -> None:
     assert status("POST", "/graphql", [JSON, ("content-type", "text/plain")]) == 400
 
 
-@pytest.mark.parametrize("origin", [OWN, "HTTP://127.0.0.1:3000"])
+@pytest.mark.parametrize("origin", [ORIGIN, "HTTP://127.0.0.1:3000"])
 def test_its_own_origin(origin: str) -> None:
     assert (
         status("POST", "/graphql", [JSON, ("origin", origin), ("sec-fetch-site", "same-origin")])

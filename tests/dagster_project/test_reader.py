@@ -77,11 +77,11 @@ def test_the_preview_of_a_model_lies_beside_its_folder(tmp_path: Path, stage: st
 
 def write_store(folder: Path, num_samples: int) -> None:
     with SampleStoreWriter(folder, num_classes=2) as writer:
-        for number in range(num_samples):
-            image = np.full((16, 16, 3), 40 * number, np.uint8)
+        for index in range(num_samples):
+            image = np.full((16, 16, 3), 40 * index, np.uint8)
             mask = np.repeat(np.array([0, 1], np.uint8), 8)[:, None].repeat(16, 1)
             metadata = {"prompt": "a photo of a car"}
-            writer.add(Sample(f"s{number}", image, mask, None, metadata))
+            writer.add(Sample(f"s{index}", image, mask, None, metadata))
         writer.finish(manifest={"params": {"samples_per_source": 1}})
 
 

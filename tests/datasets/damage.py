@@ -63,14 +63,14 @@ def open_(root: Path, section: dict[str, Any]) -> DatasetReader:
 
 def bad_samples(reader: DatasetReader, *, headers: bool = False) -> dict[str, str]:
     """What every listed sample that can't be used is refused with, by stem."""
-    found = {}
+    reports = {}
     for split in SPLITS:
         for key in reader.keys(split):
             try:
                 (reader.read_header if headers else reader.read)(split, key)
             except DatasetError as error:
-                found[key.rpartition("/")[2]] = str(error)
-    return found
+                reports[key.rpartition("/")[2]] = str(error)
+    return reports
 
 
 def edit(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:

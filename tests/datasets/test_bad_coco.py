@@ -31,28 +31,28 @@ def test_coco_entries_taken_twice_missing_or_out_of_the_root_are_reported(
     path = next((tmp_path / "annotations").glob("*_train2017.json"))
     sound = json.loads(path.read_text())
 
-    def found(change: Callable[[dict], Any]) -> dict[str, str]:
+    def reports_after(change: Callable[[dict], Any]) -> dict[str, str]:
         tree = json.loads(json.dumps(sound))
         change(tree)
         path.write_text(json.dumps(tree))
         return bad_samples(open_(tmp_path, section))
 
-    twice = found(lambda t: t["images"].append(t["images"][1] | {"id": 99}))
+    twice = reports_after(lambda t: t["images"].append(t["images"][1] | {"id": 99}))
     assert (
         list(twice) == [STEM]
         and "has 2 images called a_000001 (a_000001.jpg (id 6), a_000001.jpg (id 99))"
         in twice[STEM]
     )
-    unlisted = found(lambda t: t["images"].pop(1))
+    unlisted = reports_after(lambda t: t["images"].pop(1))
     assert list(unlisted) == [STEM] and "has no annotation" in unlisted[STEM]
-    outside = found(lambda t: t["images"][1].update(file_name="../../../etc/a_000001.jpg"))
+    outside = reports_after(lambda t: t["images"][1].update(file_name="../../../etc/a_000001.jpg"))
     assert list(outside) == [STEM] and "out of" in outside[STEM]
-    foreign = found(lambda t: _first_category(t, 6, 999))
+    foreign = reports_after(lambda t: _first_category(t, 6, 999))
     assert list(foreign) == [STEM] and "category_id 999" in foreign[STEM]
     with pytest.raises(DatasetError, match="lists no images"):
-        found(lambda t: t.pop("images"))
+        reports_after(lambda t: t.pop("images"))
     with pytest.raises(DatasetError, match=r"byte \d+: KeyError\('image_id'\)"):
-        found(lambda t: t["annotations"][0].pop("image_id"))
+        reports_after(lambda t: t["annotations"][0].pop("image_id"))
 
 
 def _first_category(tree: dict, image_id: int, category: int) -> None:
@@ -89,9 +89,9 @@ def test_a_bad_polygon_is_reported_with_its_annotation(
         annotation.update(segmentation=segmentation, iscrowd=is_crowd)
 
     change_json(tmp_path / "annotations" / "instances_train2017.json", spoil)
-    found = bad_samples(open_(tmp_path, section))
-    assert list(found) == [STEM] and re.search(words, found[STEM])
-    assert "annotation 62 of image 6 (a_000001.jpg)" in found[STEM]
+    reports = bad_samples(open_(tmp_path, section))
+    assert list(reports) == [STEM] and re.search(words, reports[STEM])
+    assert "annotation 62 of image 6 (a_000001.jpg)" in reports[STEM]
 
 
 def test_the_polygons_of_an_image_have_a_bounded_boundary(
@@ -99,9 +99,11 @@ def test_the_polygons_of_an_image_have_a_bounded_boundary(
 ) -> None:
     section = WRITERS["coco_instance"](tmp_path)
     monkeypatch.setattr(coco_instance, "_MAX_BOUNDARY", 70)  # 64 and 16 pixels
-    found = bad_samples(open_(tmp_path, section))
-    assert len(found) == 5
-    assert "annotation 62 of image 6" in found[STEM] and "boundary of more than 70" in found[STEM]
+    reports = bad_samples(open_(tmp_path, section))
+    assert len(reports) == 5
+    assert (
+        "annotation 62 of image 6" in reports[STEM] and "boundary of more than 70" in reports[STEM]
+    )
 
 
 NUMBERS = {
@@ -175,5 +177,7 @@ def test_panoptic_segments_that_the_file_does_not_describe_are_reported(tmp_path
         tmp_path / MASKS["coco_panoptic"].format(STEM),
         lambda m: np.where(m == m[0, 0], 77, m).astype(np.uint8),
     )
-    found = bad_samples(open_(tmp_path, section))
-    assert list(found) == [STEM] and "has segment id" in found[STEM] and "image 6" in found[STEM]
+    reports = bad_samples(open_(tmp_path, section))
+    assert (
+        list(reports) == [STEM] and "has segment id" in reports[STEM] and "image 6" in reports[STEM]
+    )

@@ -56,11 +56,11 @@ def test_a_bad_file_is_reported_with_file_and_reason(
     spoil, words, in_header = FILES[case]
     spoil(path, root)
     reader = open_(root, section)
-    found = bad_samples(reader)
-    assert list(found) == [STEM], "the bad sample alone, and it may not vanish from the listing"
-    assert STEM in found[STEM]
+    reports = bad_samples(reader)
+    assert list(reports) == [STEM], "the bad sample alone, and it may not vanish from the listing"
+    assert STEM in reports[STEM]
     with pytest.raises(DatasetError, match=words):
-        raise DatasetError(found[STEM])
+        raise DatasetError(reports[STEM])
     if in_header is not None:
         assert list(bad_samples(reader, headers=True)) == [STEM]
 
@@ -69,8 +69,8 @@ def test_a_bad_file_is_reported_with_file_and_reason(
 def test_a_flipped_bit_of_a_mask_is_reported(tmp_path: Path, name: str) -> None:
     section = WRITERS[name](tmp_path)
     flip_bit(tmp_path / MASKS[name].format(STEM))
-    found = bad_samples(open_(tmp_path, section))
-    assert list(found) == [STEM] and "chunk 'IDAT' at byte" in found[STEM]
+    reports = bad_samples(open_(tmp_path, section))
+    assert list(reports) == [STEM] and "chunk 'IDAT' at byte" in reports[STEM]
 
 
 MODES: dict[str, tuple[Callable[[Path], Any], str, set[str]]] = {
@@ -111,10 +111,10 @@ MODES: dict[str, tuple[Callable[[Path], Any], str, set[str]]] = {
 def test_a_mask_of_another_kind_is_reported(tmp_path: Path, case: str, name: str) -> None:
     section = WRITERS[name](tmp_path)
     MODES[case][0](tmp_path / MASKS[name].format(STEM))
-    found = bad_samples(open_(tmp_path, section))
-    assert list(found) == [STEM]
+    reports = bad_samples(open_(tmp_path, section))
+    assert list(reports) == [STEM]
     with pytest.raises(DatasetError, match=MODES[case][1]):
-        raise DatasetError(found[STEM])
+        raise DatasetError(reports[STEM])
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -125,17 +125,17 @@ def test_a_mask_saved_as_jpeg_is_reported(tmp_path: Path, name: str) -> None:
     image = Image.open(path)
     (image.convert("L") if image.mode == "P" else image).save(path, format="JPEG")
     for headers in (False, True):
-        found = bad_samples(open_(tmp_path, section), headers=headers)
-        assert list(found) == [STEM]
-        assert "is a JPEG file, whatever its name says; expected a PNG file" in found[STEM]
+        reports = bad_samples(open_(tmp_path, section), headers=headers)
+        assert list(reports) == [STEM]
+        assert "is a JPEG file, whatever its name says; expected a PNG file" in reports[STEM]
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_exif_half_turn_is_reported(tmp_path: Path, name: str) -> None:
     section = WRITERS[name](tmp_path)
     rotate(tmp_path / IMAGES[name].format(STEM))
-    found = bad_samples(open_(tmp_path, section), headers=True)
-    assert list(found) == [STEM] and "EXIF orientation 3" in found[STEM]
+    reports = bad_samples(open_(tmp_path, section), headers=True)
+    assert list(reports) == [STEM] and "EXIF orientation 3" in reports[STEM]
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,11 @@ def test_two_images_of_one_name_are_reported(tmp_path: Path, name: str) -> None:
     path = tmp_path / IMAGES[name].format(STEM)
     other = path.with_suffix(".jpeg")
     Image.open(path).save(other, format="JPEG")
-    found = bad_samples(open_(tmp_path, section))
+    reports = bad_samples(open_(tmp_path, section))
     assert (
-        list(found) == [STEM] and "has 2 images called" in found[STEM] and other.name in found[STEM]
+        list(reports) == [STEM]
+        and "has 2 images called" in reports[STEM]
+        and other.name in reports[STEM]
     )
 
 
@@ -192,14 +194,14 @@ def test_a_huge_jpeg_is_decoded_at_a_fraction_of_its_size(
     mask[240:] = 1
     Image.fromarray(mask).save(tmp_path / "a.png")
     monkeypatch.setattr(decode, "DRAFT_PIXELS", 160 * 120)
-    found = decode.read_files(decode.SampleFiles(tmp_path / "a.jpg", tmp_path / "a.png"))
+    sample = decode.read_files(decode.SampleFiles(tmp_path / "a.jpg", tmp_path / "a.png"))
     assert (
-        found.image.shape == (120, 160, 3)
-        and found.ids.shape == (120, 160)
-        and found.stored_size == (640, 480)
+        sample.image.shape == (120, 160, 3)
+        and sample.ids.shape == (120, 160)
+        and sample.stored_size == (640, 480)
     )
-    assert (found.ids[:60] == 0).all() and (found.ids[60:] == 1).all()
-    assert found.image[..., 0].min() > 250
+    assert (sample.ids[:60] == 0).all() and (sample.ids[60:] == 1).all()
+    assert sample.image[..., 0].min() > 250
 
 
 def test_a_folder_that_links_in_a_circle_ends(tmp_path: Path) -> None:
@@ -310,12 +312,12 @@ def test_damage_in_a_copy_of_real_camvid_is_found(tmp_path: Path) -> None:
     edit(tmp_path / "valannot" / f"{stems[2]}.png", lambda m: m + 1)
     reader = open_(tmp_path, {"name": "camvid"})
     splits = SPLITS
-    found = {}
+    reports = {}
     for split in splits:
         for key in reader.keys(split):
             try:
                 reader.read(split, key)
             except DatasetError as error:
-                found[key] = str(error)
-    assert set(found) == {stems[1], stems[2]}
-    assert "can't be decoded" in found[stems[1]] and "has label 12" in found[stems[2]]
+                reports[key] = str(error)
+    assert set(reports) == {stems[1], stems[2]}
+    assert "can't be decoded" in reports[stems[1]] and "has label 12" in reports[stems[2]]

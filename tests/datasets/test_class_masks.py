@@ -54,8 +54,8 @@ def test_the_masks_of_all_classes_become_one(
     write(tmp_path, pattern=pattern, names=names, value=value)
     reader = open_(tmp_path)
     assert f"each class has masks of its own, called {pattern}" in reader.notes
-    for found in read_all(reader):
-        np.testing.assert_array_equal(found, TRAIN_IDS)
+    for segmentation_map in read_all(reader):
+        np.testing.assert_array_equal(segmentation_map, TRAIN_IDS)
 
 
 def test_what_no_mask_covers_is_ignored_and_counted(tmp_path: Path) -> None:
@@ -77,14 +77,14 @@ def test_masks_that_overlap(tmp_path: Path) -> None:
     reader = open_(tmp_path)
     with pytest.raises(DatasetError, match=r"wall.*128 pixel.*class_overlaps to later"):
         reader.read("train", reader.keys("train")[0])
-    for found in read_all(open_(tmp_path, class_overlaps="later")):
-        np.testing.assert_array_equal(found, blocks([1, 1, 1, 1, 2, 2]))
+    for segmentation_map in read_all(open_(tmp_path, class_overlaps="later")):
+        np.testing.assert_array_equal(segmentation_map, blocks([1, 1, 1, 1, 2, 2]))
 
 
 def test_one_class_alone_has_to_be_asked_for(tmp_path: Path) -> None:
     write(tmp_path, pattern=PATTERNS[2], names={7: "wall"})
-    for found in read_all(open_(tmp_path, class_masks=PATTERNS[2])):
-        np.testing.assert_array_equal(found, blocks([0, 0, 0, 0, 2, 2]))
+    for segmentation_map in read_all(open_(tmp_path, class_masks=PATTERNS[2])):
+        np.testing.assert_array_equal(segmentation_map, blocks([0, 0, 0, 0, 2, 2]))
     with pytest.raises(ConfigError, match="hold all classes in one file"):
         open_(tmp_path)  # masks called <image>_wall: the ending of all masks
 
@@ -96,8 +96,8 @@ def test_an_image_may_lack_classes_but_not_all(tmp_path: Path) -> None:
     (tmp_path / "masks/hot_dog/b_2.png").unlink()
     reader = open_(tmp_path, splits="all_from_train")
     where = {key: split for split in SPLITS for key in reader.keys(split)}
-    found = reader.read(where["a_1"], "a_1").segmentation_map
-    np.testing.assert_array_equal(found, blocks([0, 1, 1, 0, 0, 0]))
+    segmentation_map = reader.read(where["a_1"], "a_1").segmentation_map
+    np.testing.assert_array_equal(segmentation_map, blocks([0, 1, 1, 0, 0, 0]))
     with pytest.raises(DatasetError, match=r"b_2.jpg has no mask of any class.*0 everywhere"):
         reader.read(where["b_2"], "b_2")
 

@@ -91,8 +91,8 @@ def test_masks_that_stand_in_for_missing_labels_are_a_problem(tmp_path: Path) ->
     root = tmp_path / "dataset"
     values = {"train": [0, 1, 0, 0, 0, 0], "val": [0, 1, 0, 0, 0, 0], "test": [0] * 6}
     config, _ = read(root, write_binary(root, values))
-    (found,) = problems(config, root).splitlines()
-    assert found.startswith("test: every labelled test pixel is 'background', so that scores say")
+    (report,) = problems(config, root).splitlines()
+    assert report.startswith("test: every labelled test pixel is 'background', so that scores say")
 
 
 def test_instance_maps_without_an_instance_are_a_problem(tmp_path: Path) -> None:
@@ -142,9 +142,9 @@ def test_polygons_in_shares_of_the_sides_are_reported(
 ) -> None:
     section = WRITERS[name](tmp_path)
     change(tmp_path)
-    found = bad_samples(open_(tmp_path, section))
-    assert STEM in found and len(found) == 3
-    assert "coordinates of its polygons are 0 to 1; expected pixels" in found[STEM]
+    reports = bad_samples(open_(tmp_path, section))
+    assert STEM in reports and len(reports) == 3
+    assert "coordinates of its polygons are 0 to 1; expected pixels" in reports[STEM]
 
 
 def test_coco_with_crowds_alone_says_how_they_are_read(tmp_path: Path) -> None:
@@ -167,16 +167,16 @@ def test_images_of_12_bits_in_16_are_reported(tmp_path: Path, name: str) -> None
     grey = np.array(Image.open(path).convert("L")).astype(np.uint16)
     for factor, words in ((16, "has 16 bits, and no value above"), (256, "")):
         Image.fromarray(grey * factor).save(path, format="PNG")
-        found = bad_samples(open_(tmp_path, section))
-        assert words in found[STEM] if words else found == {}
+        reports = bad_samples(open_(tmp_path, section))
+        assert words in reports[STEM] if words else reports == {}
 
 
 def test_names_with_suffixes_in_a_list_of_samples_are_called_that(tmp_path: Path) -> None:
     section = WRITERS["voc"](tmp_path)
     path = tmp_path / "ImageSets" / "Segmentation" / "Train.txt"
     path.write_text(path.read_text().replace(STEM, f"{STEM}.jpg"))
-    found = bad_samples(open_(tmp_path, section))
-    assert "(the list of samples has its suffix; expected" in found[f"{STEM}.jpg"]
+    reports = bad_samples(open_(tmp_path, section))
+    assert "(the list of samples has its suffix; expected" in reports[f"{STEM}.jpg"]
 
 
 def test_voc_without_sbd_is_told_how_to_do_without(tmp_path: Path) -> None:
@@ -205,8 +205,8 @@ def test_images_of_coco_are_turned_where_json_lists_them_so(tmp_path: Path, turn
     tree = json.loads(json_path.read_text())
     del tree["images"][1]["width"], tree["images"][1]["height"]
     json_path.write_text(json.dumps(tree))
-    found = bad_samples(open_(tmp_path, section), headers=True)
-    assert f"EXIF orientation {turn}" in found[STEM] and "doesn't say the size" in found[STEM]
+    reports = bad_samples(open_(tmp_path, section), headers=True)
+    assert f"EXIF orientation {turn}" in reports[STEM] and "doesn't say the size" in reports[STEM]
 
 
 def test_folders_of_images_and_masks_in_each_split_are_recognised(tmp_path: Path) -> None:

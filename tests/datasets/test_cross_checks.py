@@ -170,10 +170,10 @@ def test_masks_of_0_and_255_are_refused_until_the_list_says_what_255_is(tmp_path
     """Case 02g: they scored 100."""
     root = tmp_path / "dataset"
     config, reader = read(root, binary(root, classes="id,name\n0,background\n1,polyp\n"))
-    found = problems(config, root)
-    assert "33.3% of the train pixels are ignored by convention alone" in found
-    assert "which classes.csv doesn't list" in found and "255,polyp" in found
-    assert "'polyp': no training pixel" in found
+    report = problems(config, root)
+    assert "33.3% of the train pixels are ignored by convention alone" in report
+    assert "which classes.csv doesn't list" in report and "255,polyp" in report
+    assert "'polyp': no training pixel" in report
     with pytest.raises(DatasetError, match=r"33\.3% of the train pixels"):
         build(config, reader, tmp_path / "out")
 

@@ -42,8 +42,8 @@ def read_all(reader: DatasetReader) -> None:
     for split in SPLITS:
         assert reader.keys(split)
         for key in reader.keys(split):
-            found = reader.read(split, key).segmentation_map
-            np.testing.assert_array_equal(found, blocks(VALUES))
+            segmentation_map = reader.read(split, key).segmentation_map
+            np.testing.assert_array_equal(segmentation_map, blocks(VALUES))
 
 
 def test_splits_that_are_not_there_are_taken_out_of_train(tmp_path: Path) -> None:
@@ -57,17 +57,17 @@ def test_splits_that_are_not_there_are_taken_out_of_train(tmp_path: Path) -> Non
     assert [len(open_(tmp_path, num_val=200).keys(s)) for s in SPLITS] == [6, 3, 1]
 
     # The user's own test split stays the test split, whatever its folder is called.
-    own = tmp_path / "own"
-    write(own, stems="abcdef", image="images/training/{}.jpg", mask="masks/training/{}.png")
-    write(own, stems="xy", image="images/testing/{}.jpg", mask="masks/testing/{}.png")
-    (own / "images" / "extra").mkdir()
-    reader = open_(own)
+    dataset = tmp_path / "own"
+    write(dataset, stems="abcdef", image="images/training/{}.jpg", mask="masks/training/{}.png")
+    write(dataset, stems="xy", image="images/testing/{}.jpg", mask="masks/testing/{}.png")
+    (dataset / "images" / "extra").mkdir()
+    reader = open_(dataset)
     assert reader.keys("test") == ["x", "y"] and len(reader.keys("val")) == 1
     assert "images/extra is no split and isn't read" in reader.notes
     read_all(reader)
-    (own / "images" / "test").mkdir()
+    (dataset / "images" / "test").mkdir()
     with pytest.raises(DatasetError, match="holds test and testing; expected one folder a split"):
-        open_(own)
+        open_(dataset)
     few = tmp_path / "few"
     write(few, stems="ab", image="images/{}.jpg", mask="masks/{}.png")
     with pytest.raises(DatasetError, match="no test split and 2 training samples; expected at"):
@@ -216,12 +216,12 @@ def test_kinds_of_images(tmp_path: Path, kind: str, name: str) -> None:
         )
     tree = {"root": tmp_path, "splits": "val_as_test", "num_val": 1} | section
     reader = open_dataset(DatasetConfig.model_validate(tree), seed=0)
-    found = reader.read("test", reader.keys("test")[0]).image
+    pixels = reader.read("test", reader.keys("test")[0]).image
     expected = rgb.convert(
         {"16 bits": "L", "1 bit": "1"}.get(kind, "L" if "grey" in kind else "RGB")
     )
-    assert found.dtype == np.uint8 and found.shape == (16, 24, 3)
-    error = np.abs(found.astype(int) - np.array(expected.convert("RGB")).astype(int))
+    assert pixels.dtype == np.uint8 and pixels.shape == (16, 24, 3)
+    error = np.abs(pixels.astype(int) - np.array(expected.convert("RGB")).astype(int))
     assert np.median(error) <= (4 if is_jpeg else 0)
 
 

@@ -30,9 +30,9 @@ def test_a_bad_picture_in_a_row_is_reported(tmp_path: Path, column: str, case: s
 
     change_parquet(tmp_path, edit)
     reader = open_(tmp_path, section)
-    found = bad_samples(reader)
-    assert list(found) == [STEM] and re.search(words, found[STEM]), found
-    assert f"{column} of {STEM}" in found[STEM]
+    reports = bad_samples(reader)
+    assert list(reports) == [STEM] and re.search(words, reports[STEM]), reports
+    assert f"{column} of {STEM}" in reports[STEM]
     if in_header is not None:
         assert list(bad_samples(reader, headers=True)) == [STEM]
 
@@ -57,8 +57,8 @@ def test_rows_are_called_by_what_names_them(tmp_path: Path) -> None:
         row["image"]["path"] = f"{next(numbers)}.jpg"
 
     change_parquet(tmp_path, some_the_same)
-    found = bad_samples(open_(tmp_path, section))
-    assert list(found) == ["1"] and "has 2 rows called 1: train-" in found["1"]
+    reports = bad_samples(open_(tmp_path, section))
+    assert list(reports) == ["1"] and "has 2 rows called 1: train-" in reports["1"]
 
     def absent(row: dict[str, Any]) -> None:
         row["label"] = None

@@ -33,12 +33,12 @@ def test_elements_and_their_bytes(
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(TREE, **options) + "\n", encoding="utf-8")
-    found = list(stream_arrays(path, arrays={"images", "annotations", "scalars", "empty"}))
-    assert [e.value for e in found if e.array == "images"] == TREE["images"]
-    assert [e.value for e in found if e.array == "annotations"] == TREE["annotations"]
-    assert [e.value for e in found if e.array == "scalars"] == TREE["scalars"]
-    spans = [(element.start, element.length) for element in found]
-    assert list(read_elements(path, spans=spans)) == [element.value for element in found]
+    elements = list(stream_arrays(path, arrays={"images", "annotations", "scalars", "empty"}))
+    assert [e.value for e in elements if e.array == "images"] == TREE["images"]
+    assert [e.value for e in elements if e.array == "annotations"] == TREE["annotations"]
+    assert [e.value for e in elements if e.array == "scalars"] == TREE["scalars"]
+    spans = [(element.start, element.length) for element in elements]
+    assert list(read_elements(path, spans=spans)) == [element.value for element in elements]
 
 
 BROKEN = {

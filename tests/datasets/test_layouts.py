@@ -323,11 +323,11 @@ def test_the_real_coco_panoptic_files() -> None:
             where = ids == segment["id"]
             assert where.sum() == segment["area"]
             (train_id,) = np.unique(sample.segmentation_map[where])
-            (number,) = np.unique(sample.instance_map[where])
+            (instance,) = np.unique(sample.instance_map[where])
             thing = reader.taxonomy[int(train_id)].is_thing
-            assert (number > 0) == (thing and not segment["iscrowd"])
-            if number:
-                assert sample.metadata["instance_ids"][number - 1] == segment["id"]
+            assert (instance > 0) == (thing and not segment["iscrowd"])
+            if instance:
+                assert sample.metadata["instance_ids"][instance - 1] == segment["id"]
 
 
 @real_data
@@ -344,8 +344,8 @@ def test_the_real_ade20k_files() -> None:
     table = json.loads(
         (Path(__file__).parents[2] / "seggen_core/datasets/taxonomies/ade20k.json").read_text()
     )["classes"]
-    for (number, *_, synonyms), row in zip(lines, table, strict=True):
-        assert int(number) == row["id"]
+    for (class_id, *_, synonyms), row in zip(lines, table, strict=True):
+        assert int(class_id) == row["id"]
         assert row.get("official_name", row["name"]) == synonyms.split(",")[0].strip()
         assert row["name"] in [s.strip() for s in synonyms.split(",")], (
             "the plainer name is one of the synonyms"

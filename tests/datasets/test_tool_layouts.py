@@ -116,9 +116,9 @@ def test_a_shape_that_cant_be_right_is_reported_with_its_file(
 ) -> None:
     section = WRITERS[name](tmp_path)
     change(tmp_path, name, old, new)
-    found = bad_samples(open_(tmp_path, section))
-    assert STEM in found and set(found) <= {s for stems in STEMS.values() for s in stems}
-    assert re.search(words, found[STEM]), found[STEM]
+    reports = bad_samples(open_(tmp_path, section))
+    assert STEM in reports and set(reports) <= {s for stems in STEMS.values() for s in stems}
+    assert re.search(words, reports[STEM]), reports[STEM]
 
 
 FILE_CHANGES: list[tuple[str, str, str, str]] = [
@@ -222,14 +222,16 @@ def test_other_shapes_turned_rectangles_and_ellipses(tmp_path: Path) -> None:
     )
     reader = open_(tmp_path, section)
     assert any("shapes without an area aren't read: " in note for note in reader.notes)
-    found = reader.read("test", reader.keys("test")[0]).segmentation_map
-    turned = np.zeros_like(found, bool)
+    segmentation_map = reader.read("test", reader.keys("test")[0]).segmentation_map
+    turned = np.zeros_like(segmentation_map, bool)
     turned[5:11, 20:22] = True
-    assert (found[turned] == CAR_ID).all() and not (found[:, 18:] == CAR_ID)[~turned[:, 18:]].any()
-    rows, columns = np.nonzero(found[:, 10:16] == WALL_ID)
+    assert (segmentation_map[turned] == CAR_ID).all() and not (segmentation_map[:, 18:] == CAR_ID)[
+        ~turned[:, 18:]
+    ].any()
+    rows, columns = np.nonzero(segmentation_map[:, 10:16] == WALL_ID)
     y, x = np.mgrid[:16, :24]
     inside = ((x + 0.5 - 12) / 2) ** 2 + ((y + 0.5 - 8) / 4) ** 2 < 0.8
-    assert (found[inside] == WALL_ID).all() and len(rows) == len(columns)
+    assert (segmentation_map[inside] == WALL_ID).all() and len(rows) == len(columns)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -273,12 +275,12 @@ def test_an_image_or_a_file_without_the_other_is_reported(tmp_path: Path, name: 
     section = WRITERS[name](tmp_path)
     image = next(p for p in tmp_path.rglob(f"{STEM}.jpg"))
     shutil.copy(image, image.with_name("alone.jpg"))
-    found = bad_samples(open_(tmp_path, section | {"num_val": 1}))
+    reports = bad_samples(open_(tmp_path, section | {"num_val": 1}))
     if name == "cvat":  # splits share a folder: an image that no subset lists is in none
-        assert found == {}
+        assert reports == {}
         return
-    assert list(found) == ["alone"]
-    assert re.search(r"alone\.jpg has no (annotation|label file); expected", found["alone"])
+    assert list(reports) == ["alone"]
+    assert re.search(r"alone\.jpg has no (annotation|label file); expected", reports["alone"])
 
 
 def test_names_in_either_unicode_form_pair_up(tmp_path: Path) -> None:

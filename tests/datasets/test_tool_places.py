@@ -59,8 +59,8 @@ def test_coco_as_tools_export_it(tmp_path: Path, arrange: Callable[[Path], None]
     reader = open_(tmp_path, section | splits)
     assert bad_samples(reader) == {}
     for key in set(before) & set(reader.keys("train")):
-        found = reader.read("train", key).segmentation_map
-        np.testing.assert_array_equal(found, before[key].segmentation_map)
+        segmentation_map = reader.read("train", key).segmentation_map
+        np.testing.assert_array_equal(segmentation_map, before[key].segmentation_map)
 
 
 # --- Label Studio --------------------------------------------------------------------------------
@@ -94,8 +94,8 @@ def test_of_several_annotations_one_has_to_be_the_ground_truth(tmp_path: Path) -
         tasks[1]["annotations"] *= 2
 
     change_json(tmp_path / "train.json", twice)
-    found = bad_samples(open_(tmp_path, section))
-    assert "has 2 annotations; expected one, or one that is the ground truth" in found[STEM]
+    reports = bad_samples(open_(tmp_path, section))
+    assert "has 2 annotations; expected one, or one that is the ground truth" in reports[STEM]
     change_json(
         tmp_path / "train.json",
         lambda t: t[1].update(

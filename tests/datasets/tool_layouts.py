@@ -159,8 +159,8 @@ def yolo(root: Path) -> dict[str, Any]:
             _image(folder / "images" / f"{stem}.jpg", seed=len(split) * 10 + i)
             (folder / "labels").mkdir(exist_ok=True)
             lines = [
-                " ".join([str(number), *(f"{v / (WIDTH, HEIGHT)[i % 2]:.6f}" for i, v in e(o))])
-                for number, o in ((1, CAR), (0, WALL))
+                " ".join([str(class_id), *(f"{v / (WIDTH, HEIGHT)[i % 2]:.6f}" for i, v in e(o))])
+                for class_id, o in ((1, CAR), (0, WALL))
                 for e in (enumerate,)
             ]
             (folder / "labels" / f"{stem}.txt").write_text("\n".join(lines) + "\n")

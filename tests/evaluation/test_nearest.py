@@ -58,42 +58,51 @@ def find(
 
 def test_image_distances_are_those_of_literal_numpy() -> None:
     images, training = pictures(5, seed=0), pictures(11, seed=1)
-    found = find(images, training)
+    neighbors = find(images, training)
     for q, image in enumerate(images.astype(float)):
         rms, unlike = np.empty((2, 11)), np.empty((2, 11))
         for n, other in enumerate(training.astype(float)):
             for flip, near in enumerate((other, other[:, ::-1])):
                 rms[flip, n] = np.sqrt(((image - near) ** 2).mean())
                 unlike[flip, n] = 1 - np.corrcoef(image.mean(2).ravel(), near.mean(2).ravel())[0, 1]
-        assert found.rms.index[q] == rms.min(0).argmin() and found.rms.distance[q] == pytest.approx(
-            rms.min(), rel=1e-12
-        )
-        assert found.rms.mirrored[q] == (rms[1].min() < rms[0].min())
-        assert found.relative[q] == pytest.approx(
+        assert neighbors.rms.index[q] == rms.min(0).argmin() and neighbors.rms.distance[
+            q
+        ] == pytest.approx(rms.min(), rel=1e-12)
+        assert neighbors.rms.mirrored[q] == (rms[1].min() < rms[0].min())
+        assert neighbors.relative[q] == pytest.approx(
             rms.min() / (ALPHA * np.sort(rms.min(0))[:5].mean()), rel=1e-12
         )
-        assert found.structure.index[q] == unlike.min(0).argmin()
-        assert found.structure.distance[q] == pytest.approx(unlike.min(), abs=1e-12)
-        assert found.structure.mirrored[q] == (unlike[1].min() < unlike[0].min())
+        assert neighbors.structure.index[q] == unlike.min(0).argmin()
+        assert neighbors.structure.distance[q] == pytest.approx(unlike.min(), abs=1e-12)
+        assert neighbors.structure.mirrored[q] == (unlike[1].min() < unlike[0].min())
 
 
 def test_planted_copies_are_found_as_they_are_mirrored_and_brightened() -> None:
     training = pictures(11, seed=2)
     training[4] //= 2
     images = np.stack([training[7], training[9][:, ::-1], training[4] + np.uint8(100)])
-    found = find(images, training)
-    assert found.rms.index[:2].tolist() == [7, 9] and found.rms.distance[:2].tolist() == [0, 0]
-    assert found.rms.mirrored[:2].tolist() == [False, True] and found.relative[:2].tolist() == [
+    neighbors = find(images, training)
+    assert neighbors.rms.index[:2].tolist() == [7, 9] and neighbors.rms.distance[:2].tolist() == [
         0,
         0,
     ]
-    assert found.structure.index.tolist() == [7, 9, 4] and found.structure.mirrored.tolist() == [
+    assert neighbors.rms.mirrored[:2].tolist() == [False, True] and neighbors.relative[
+        :2
+    ].tolist() == [
+        0,
+        0,
+    ]
+    assert neighbors.structure.index.tolist() == [
+        7,
+        9,
+        4,
+    ] and neighbors.structure.mirrored.tolist() == [
         False,
         True,
         False,
     ]
-    assert found.structure.distance.tolist() == [0, 0, 0]
-    assert found.rms.distance[2] > 50, "only the structure is that of the copy"
+    assert neighbors.structure.distance.tolist() == [0, 0, 0]
+    assert neighbors.rms.distance[2] > 50, "only the structure is that of the copy"
 
 
 def test_a_sample_is_not_compared_with_itself_and_duplicates_come_first() -> None:
@@ -115,49 +124,49 @@ def test_a_sample_is_not_compared_with_itself_and_duplicates_come_first() -> Non
 
 def test_a_picture_of_one_grey_is_unrelated_to_all() -> None:
     grey = np.full((1, IMAGE_SIDE, IMAGE_SIDE, 3), 77, np.uint8)
-    found = find(grey, pictures(3, seed=4))
-    assert found.structure.distance[0] == pytest.approx(1, abs=1e-6)
+    result = find(grey, pictures(3, seed=4))
+    assert result.structure.distance[0] == pytest.approx(1, abs=1e-6)
     assert (
-        found.relative[0] < 1 / ALPHA
-        and find(grey, pictures(3, seed=4), neighbors=50).relative[0] == found.relative[0]
+        result.relative[0] < 1 / ALPHA
+        and find(grey, pictures(3, seed=4), neighbors=50).relative[0] == result.relative[0]
     )
 
 
 def test_mask_distances_are_those_of_literal_numpy() -> None:
-    own, training = masks(6, seed=5), masks(11, seed=6)
-    found = search(own, training)
-    for q, mask in enumerate(own):
+    queries, training = masks(6, seed=5), masks(11, seed=6)
+    neighbors = search(queries, training)
+    for q, mask in enumerate(queries):
         shares = np.empty((2, 11))
         for n, other in enumerate(training):
             for flip, near in enumerate((other, other[:, ::-1])):
                 shared = (mask != IGNORE_INDEX) & (near != IGNORE_INDEX)
                 shares[flip, n] = 100 * (mask != near)[shared].mean()
-        assert found.index[q] in np.flatnonzero(shares.min(0) == shares.min())
-        assert found.distance[q] == pytest.approx(shares.min(), rel=1e-12)
-        assert found.mirrored[q] == (shares[1].min() < shares[0].min())
+        assert neighbors.index[q] in np.flatnonzero(shares.min(0) == shares.min())
+        assert neighbors.distance[q] == pytest.approx(shares.min(), rel=1e-12)
+        assert neighbors.mirrored[q] == (shares[1].min() < shares[0].min())
 
 
 def test_planted_masks_are_found_as_they_are_and_mirrored() -> None:
     training = masks(11, seed=7)
-    found = search(np.stack([training[3], training[8][:, ::-1]]), training)
+    neighbors = search(np.stack([training[3], training[8][:, ::-1]]), training)
     assert (
-        found.index.tolist() == [3, 8]
-        and found.distance.tolist() == [0, 0]
-        and found.mirrored.tolist() == [False, True]
+        neighbors.index.tolist() == [3, 8]
+        and neighbors.distance.tolist() == [0, 0]
+        and neighbors.mirrored.tolist() == [False, True]
     )
 
 
 def test_ignored_pixels_are_no_agreement() -> None:
-    own = masks(1, seed=8, ignored=0)
+    queries = masks(1, seed=8, ignored=0)
     training = masks(2, seed=9, ignored=0)
-    training[1] = own[0]
+    training[1] = queries[0]
     training[1, :, 5:] = (
         IGNORE_INDEX  # agrees where it is labelled, in less than half of the pixels
     )
-    assert search(own, training).index.tolist() == [0]
-    training[1, :, 5:7] = own[0, :, 5:7]  # now in more
-    assert search(own, training).index.tolist() == [1]
-    nothing = search(own, np.full_like(training, IGNORE_INDEX))
+    assert search(queries, training).index.tolist() == [0]
+    training[1, :, 5:7] = queries[0, :, 5:7]  # now in more
+    assert search(queries, training).index.tolist() == [1]
+    nothing = search(queries, np.full_like(training, IGNORE_INDEX))
     assert nothing.index.tolist() == [-1] and np.isnan(nothing.distance[0])
 
 

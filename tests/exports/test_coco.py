@@ -12,12 +12,10 @@ from tests.exports.project import COLORS, LICENSE, TAXONOMY, THINGS, stored
 def expected_things(sample) -> dict[tuple[int, int], np.ndarray]:
     """Masks by (train id, instance id) of a sample, crowds as instance 0."""
     return {
-        (train_id, instance): found
+        (train_id, instance): mask
         for train_id in THINGS
         for instance in np.unique(sample.instance_map).tolist()
-        if (
-            found := (sample.segmentation_map == train_id) & (sample.instance_map == instance)
-        ).any()
+        if (mask := (sample.segmentation_map == train_id) & (sample.instance_map == instance)).any()
     }
 
 
@@ -100,11 +98,11 @@ def test_supervision_reads_both_kinds_of_masks(paths: ProjectPaths, export: Expo
             str(out / "images" / "val"), str(file), force_masks=True
         )
         assert dataset.classes == [c.name for c in TAXONOMY if c.is_thing]
-        for path, _, found in dataset:
+        for path, _, detections in dataset:
             sample = next(s for s in stored(paths, "real/val") if s.key == Path(path).stem)
             wanted = [mask for _, mask in sorted(expected_things(sample).items())]
-            assert len(found) == len(wanted)
-            for mask, expected in zip(found.mask, wanted, strict=True):
+            assert len(detections) == len(wanted)
+            for mask, expected in zip(detections.mask, wanted, strict=True):
                 if file.stem.endswith("_polygons"):
                     # supervision rounds corners and fills with the outline: a pixel more.
                     assert np.all(mask[expected])

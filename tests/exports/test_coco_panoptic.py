@@ -36,7 +36,7 @@ def test_segments_give_classes_and_instances_back(paths: ProjectPaths, export: E
 def check_segments(ids: np.ndarray, infos: list[dict], sample) -> None:
     assert set(np.unique(ids)) == {0, *(info["id"] for info in infos)}
     np.testing.assert_array_equal(ids == 0, sample.segmentation_map == IGNORE_INDEX)
-    found = set()
+    objects = set()
     for info in infos:
         mask = ids == info["id"]
         train_id = info["category_id"] - 1
@@ -50,8 +50,8 @@ def check_segments(ids: np.ndarray, infos: list[dict], sample) -> None:
             assert len(set(sample.instance_map[mask].tolist())) == 1
             instance = int(sample.instance_map[mask][0])
         assert info["iscrowd"] == int(train_id in THINGS and instance == 0)
-        found.add((train_id, instance))
-    assert len(found) == len(infos)  # no segment is cut in two
+        objects.add((train_id, instance))
+    assert len(objects) == len(infos)  # no segment is cut in two
 
 
 def test_panopticapi_scores_an_export_against_itself_as_perfect(export: Export) -> None:

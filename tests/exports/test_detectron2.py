@@ -47,8 +47,8 @@ def check_dict(entry: dict, sample) -> None:
         assert annotation["category_id"] == THINGS.index(train_id)
         assert annotation["bbox_mode"] == 1
         assert annotation["iscrowd"] == int(instance == 0)
-        found = coco_mask.decode(annotation["segmentation"]).astype(bool)
-        np.testing.assert_array_equal(found, mask)
+        decoded = coco_mask.decode(annotation["segmentation"]).astype(bool)
+        np.testing.assert_array_equal(decoded, mask)
         rows, columns = np.nonzero(mask)
         left, top, width, height = annotation["bbox"]
         assert (left, top) == (columns.min(), rows.min())

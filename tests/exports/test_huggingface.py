@@ -58,9 +58,9 @@ def test_the_folder_is_a_dataset_for_the_reader(paths: ProjectPaths, export: Exp
     reader = open_dataset(DatasetConfig.model_validate(section), seed=0)
     for split in SPLITS:
         for key, sample in zip(reader.keys(split), stored(paths, f"real/{split}"), strict=True):
-            found = reader.read(split, key)
-            np.testing.assert_array_equal(found.segmentation_map, sample.segmentation_map)
-            assert (found.instance_map is None) == (sample.instance_map is None)
+            raw = reader.read(split, key)
+            np.testing.assert_array_equal(raw.segmentation_map, sample.segmentation_map)
+            assert (raw.instance_map is None) == (sample.instance_map is None)
 
 
 def test_the_card_names_licence_classes_models_and_quality(
@@ -95,8 +95,8 @@ def test_another_export_in_a_folder_of_the_same_name_is_not_read_from_the_cache(
     export: Export, tmp_path
 ) -> None:
     lengths = []
-    for number, source in enumerate(("real/train", "masksyn")):
-        out = export("--to", "huggingface", source, out=tmp_path / str(number) / "same")
+    for index, source in enumerate(("real/train", "masksyn")):
+        out = export("--to", "huggingface", source, out=tmp_path / str(index) / "same")
         loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
         lengths.append(len(loaded))
     assert lengths == [5, 4]

@@ -36,9 +36,11 @@ def test_folders_and_config_agree(paths: ProjectPaths, export: Export) -> None:
             )
             for key in keys
         ]
-        found = sorted((image.tobytes(), mask.tobytes()) for image, mask in pairs)
+        exported = sorted((image.tobytes(), mask.tobytes()) for image, mask in pairs)
         samples = stored(paths, *names)
-        assert found == sorted((s.image.tobytes(), s.segmentation_map.tobytes()) for s in samples)
+        assert exported == sorted(
+            (s.image.tobytes(), s.segmentation_map.tobytes()) for s in samples
+        )
 
 
 def test_images_of_two_kinds_become_jpeg(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

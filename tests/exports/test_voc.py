@@ -46,8 +46,8 @@ def test_objects_and_boxes_are_the_instances(paths: ProjectPaths, export: Export
         assert np.all(objects[~is_thing & (sample.segmentation_map != 255)] == 0)
         boxes = ET.parse(out / "Annotations" / f"{sample.key}.xml").findall("object")
         assert len(boxes) == len(np.unique(objects[single]))
-        for number, box in enumerate(boxes, start=1):
-            mask = objects == number
+        for object_id, box in enumerate(boxes, start=1):
+            mask = objects == object_id
             assert len(np.unique(sample.instance_map[mask])) == 1
             train_id = int(sample.segmentation_map[mask][0])
             assert box.findtext("name") == TAXONOMY[train_id].name

@@ -15,13 +15,13 @@ def read_labels(file: Path, *, height: int, width: int) -> list[tuple[int, np.nd
     """Read lines as Ultralytics documents them: class, then x and y as shares of the size."""
     things = []
     for line in file.read_text().splitlines():
-        number, *values = line.split()
+        class_index, *values = line.split()
         points = np.array(values, np.float64).reshape(-1, 2)
         assert len(points) >= 3
         assert points.min() >= 0
         assert points.max() <= 1
         mask = fill_as_coco([points * (width, height)], (height, width))
-        things.append((int(number), mask))
+        things.append((int(class_index), mask))
     return things
 
 
@@ -40,11 +40,13 @@ def test_polygons_give_the_instances_back(
             assert (out / tree[split] / f"{sample.key}.png").is_file()
             height, width = sample.segmentation_map.shape
             labels = out / "labels" / split / f"{sample.key}.txt"
-            found = read_labels(labels, height=height, width=width)
+            polygons = read_labels(labels, height=height, width=width)
             wanted = expected_things(sample)
             singles = [(t, m) for (t, i), m in sorted(wanted.items()) if i > 0]
-            assert [number for number, _ in found] == [THINGS.index(t) for t, _ in singles]
-            for (_, mask), (_, expected) in zip(found, singles, strict=True):
+            assert [class_index for class_index, _ in polygons] == [
+                THINGS.index(t) for t, _ in singles
+            ]
+            for (_, mask), (_, expected) in zip(polygons, singles, strict=True):
                 np.testing.assert_array_equal(mask, expected)
     assert "8 regions of things that belong to no instance are left out" in caplog.text
 
@@ -63,10 +65,10 @@ def test_supervision_reads_the_folder(paths: ProjectPaths, export: Export) -> No
         str(out / "images" / "val"), str(out / "labels" / "val"), str(out / "data.yaml")
     )
     assert dataset.classes == ["car", "dog: small"]
-    for path, _, found in dataset:
+    for path, _, detections in dataset:
         sample = next(s for s in stored(paths, "real/val") if s.key == Path(path).stem)
         wanted = [m for (_, i), m in sorted(expected_things(sample).items()) if i > 0]
-        assert len(found) == len(wanted)
-        for mask, expected in zip(found.mask.astype(bool), wanted, strict=True):
+        assert len(detections) == len(wanted)
+        for mask, expected in zip(detections.mask.astype(bool), wanted, strict=True):
             # supervision rounds coordinates and fills with the outline: up to a pixel more.
             assert np.all(mask[expected])

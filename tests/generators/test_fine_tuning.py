@@ -231,7 +231,7 @@ def test_the_averaged_weights_are_left_in_the_module(tmp_path: Path) -> None:
 
 def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path: Path) -> None:
     rates: dict[str, list[float]] = {"cosine": [], "constant": []}
-    for kind, kept in rates.items():
+    for kind, learning_rates in rates.items():
         config = CONFIG.model_copy(update={"lr_scheduler": kind, "warmup_steps": 2})
         denoiser = Denoiser(
             name="toy",
@@ -246,7 +246,9 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path: Path) -> None:
             config,
             seed=0,
             state_folder=tmp_path / kind,
-            on_step=lambda _, metrics, kept=kept: kept.append(metrics["learning_rate"]),
+            on_step=lambda _, metrics, learning_rates=learning_rates: learning_rates.append(
+                metrics["learning_rate"]
+            ),
         )
     assert rates["constant"] == pytest.approx([0.005] + [0.01] * 7)
     assert rates["cosine"] == pytest.approx(

@@ -327,8 +327,8 @@ def paths(tiny_foundation_folder: Path, tmp_path: Path) -> ProjectPaths:
 def test_the_stage_copies_the_source_and_shows_what_it_draws(paths: ProjectPaths) -> None:
     stage.run(make_config(), paths=paths, item=None)
     out = paths.model("foundation")
-    found, wanted = parameters(load_pipeline(out)), parameters(build_pipeline())
-    assert all(torch.equal(found[k], wanted[k]) for k in wanted)
+    copied, wanted = parameters(load_pipeline(out)), parameters(build_pipeline())
+    assert all(torch.equal(copied[k], wanted[k]) for k in wanted)
     with Image.open(paths.preview("foundation")) as picture:
         assert picture.width > 3 * 128 and np.asarray(picture).std() > 0
     assert {p.name for p in out.iterdir()} == {p.name for p in (paths.root / "source").iterdir()}

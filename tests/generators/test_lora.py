@@ -24,9 +24,9 @@ def test_adapters_are_trained_and_open_in_diffusers(tmp_path: Path, build) -> No
     before = {k: v.clone() for k, v in pipeline.unet.state_dict().items()}
     train(pipeline, tmp_path / "run", config=LORA)
     after = pipeline.unet.state_dict()
-    kept = {k.replace(".base_layer", ""): v for k, v in after.items() if "lora_" not in k}
-    assert kept.keys() == before.keys()
-    assert all(torch.equal(kept[k], before[k]) for k in before), "the UNet's own weights stay"
+    frozen = {k.replace(".base_layer", ""): v for k, v in after.items() if "lora_" not in k}
+    assert frozen.keys() == before.keys()
+    assert all(torch.equal(frozen[k], before[k]) for k in before), "the UNet's own weights stay"
     assert all(v.abs().max() > 0 for k, v in after.items() if "lora_B" in k)
 
     # The file alone, on the foundation, by diffusers' own loader; and merged, as a plain pipeline.

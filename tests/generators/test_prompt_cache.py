@@ -20,10 +20,10 @@ def test_every_position_gets_its_caption_and_dropped_ones_get_none(
     prompts = PromptCache(pipeline, CAPTIONS, image_size=32, batch_size=2, max_bytes=max_bytes)
     positions, dropped = np.array([4, 1, 0, 2, 3]), np.array([False, True, False, False, True])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = prompts.gather(positions, dropped, torch.device("cpu"))
+        embeddings = prompts.gather(positions, dropped, torch.device("cpu"))
     nothing = encode_no_prompt(pipeline, image_size=32)
     for row, (position, drop) in enumerate(zip(positions, dropped, strict=True)):
         wanted = nothing if drop else encode_prompts(pipeline, [CAPTIONS[position]], image_size=32)
-        assert found.keys() == wanted.keys()
+        assert embeddings.keys() == wanted.keys()
         for key in wanted:
-            torch.testing.assert_close(found[key][row], wanted[key][0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(embeddings[key][row], wanted[key][0], rtol=1e-4, atol=1e-5)

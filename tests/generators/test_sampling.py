@@ -93,8 +93,8 @@ def test_chunks_have_one_size() -> None:
 def test_every_item_gets_its_row(slots: list[int]) -> None:
     calls = list(assign_rows(slots, 3))
     assert all(len(rows) == 3 and any(item is not None for item in rows) for rows in calls)
-    found = {item: row for rows in calls for row, item in enumerate(rows) if item is not None}
-    assert found == {item: slot % 3 for item, slot in enumerate(slots)}
+    row_of = {item: row for rows in calls for row, item in enumerate(rows) if item is not None}
+    assert row_of == {item: slot % 3 for item, slot in enumerate(slots)}
     assert sum(item is not None for rows in calls for item in rows) == len(slots)
 
 
@@ -211,12 +211,12 @@ def test_nothing_is_no_image(tiny_pipeline: Any) -> None:
 
 
 def test_the_sampler_is_made_from_the_pipelines_own_noise_schedule(tiny_pipeline: Any) -> None:
-    own = tiny_pipeline.scheduler.config
+    shipped = tiny_pipeline.scheduler.config
     config = SamplingConfig(
         scheduler="EulerDiscreteScheduler", scheduler_kwargs={"use_karras_sigmas": True}
     )
-    made = make_scheduler(tiny_pipeline, config).config
-    assert made.use_karras_sigmas is True
+    changed = make_scheduler(tiny_pipeline, config).config
+    assert changed.use_karras_sigmas is True
     for key in (
         "num_train_timesteps",
         "beta_start",
@@ -224,11 +224,11 @@ def test_the_sampler_is_made_from_the_pipelines_own_noise_schedule(tiny_pipeline
         "beta_schedule",
         "prediction_type",
     ):
-        assert made[key] == own[key]
+        assert changed[key] == shipped[key]
 
 
 def test_a_sampler_leaves_nothing_behind_for_the_next(tiny_pipeline: Any) -> None:
-    own = tiny_pipeline.scheduler
+    scheduler = tiny_pipeline.scheduler
     plain = CONFIG.model_copy(
         update={"scheduler": "EulerDiscreteScheduler", "num_inference_steps": 3}
     )
@@ -240,7 +240,7 @@ def test_a_sampler_leaves_nothing_behind_for_the_next(tiny_pipeline: Any) -> Non
     )
     assert (karras[0] != before[0]).any()
     assert_same(draw(tiny_pipeline, [0], config=plain), before)
-    assert tiny_pipeline.scheduler is own
+    assert tiny_pipeline.scheduler is scheduler
 
 
 def test_settings_that_do_not_go_together(tiny_pipeline: Any) -> None:
@@ -260,12 +260,12 @@ def test_a_scheduler_that_params_may_name_is_one_of_diffusers(
 
 def test_values_that_are_not_finite_are_an_error_not_a_black_image() -> None:
     pipeline = build_pipeline()
-    own = pipeline.scheduler
+    scheduler = pipeline.scheduler
     with torch.no_grad():
         pipeline.unet.conv_out.bias[0] = torch.nan
     with pytest.raises(FoundationError, match="aren't finite; set precision: fp32"):
         draw(pipeline, [0], precision="bf16")
-    assert pipeline.scheduler is own
+    assert pipeline.scheduler is scheduler
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,9 @@ class BoundaryEval(cocoeval.COCOeval):
         iou = super().computeIoU(imgId, catId)
         if not len(iou):
             return iou
-        found = sorted(self._dts[imgId, catId], key=lambda d: -d["score"])[:100]
+        predicted = sorted(self._dts[imgId, catId], key=lambda d: -d["score"])[:100]
         wanted = self._gts[imgId, catId]
-        rims = [[self._rim(a) for a in group] for group in (found, wanted)]
+        rims = [[self._rim(a) for a in group] for group in (predicted, wanted)]
         crowds = [a["iscrowd"] for a in wanted]
         rim_iou = mask_api.iou(*rims, crowds)
         return np.where(np.array(crowds, bool), iou, np.minimum(iou, rim_iou))
@@ -152,19 +152,19 @@ def test_more_than_100_predictions_of_a_class_and_one_without_a_pixel() -> None:
     scores = [0.5] * 110 + [0.1, 0.9]
     empty = np.zeros(SIZE, bool)
     predicted = instances([*many, empty], [0] * 113, scores=[*scores, 0.95])
-    found = figures(average_precision([(predicted, true)], num_classes=1))
-    np.testing.assert_array_equal(found, coco_figures([(predicted, true)]))
+    ours = figures(average_precision([(predicted, true)], num_classes=1))
+    np.testing.assert_array_equal(ours, coco_figures([(predicted, true)]))
     # The right one with score 0.1 is the 113th; the empty one comes before the other.
-    assert found[0] == pytest.approx(100 * 51 / 101 / 2)
+    assert ours[0] == pytest.approx(100 * 51 / 101 / 2)
 
 
 def test_a_counter_keeps_no_mask() -> None:
     counter = PrecisionCounter(NUM_CLASSES)
     for predicted, true in draw_images(0, count=5):
         counter.add(predicted, true=true)
-    kept = [m for matches in counter._matches for m in matches]
-    sizes = [array.nbytes for m in kept for array in vars(m).values()]
-    assert sum(sizes) == 24 * sum(len(m.scores) for m in kept)
+    class_matches = [m for matches in counter._matches for m in matches]
+    sizes = [array.nbytes for m in class_matches for array in vars(m).values()]
+    assert sum(sizes) == 24 * sum(len(m.scores) for m in class_matches)
 
 
 def test_a_perfect_and_a_moved_prediction_by_hand() -> None:

@@ -98,8 +98,8 @@ def lists(counts: PanopticCounts) -> list[list[float]]:
 
 def test_a_perfect_prediction_has_100_whatever_its_instance_numbers() -> None:
     truth, prediction = row((0, 0, 5), (1, 1, 4), (1, 2, 3)), row((0, 0, 5), (1, 9, 4), (1, 4, 3))
-    found = panoptic_quality(count_panoptic(prediction, truth=truth, num_classes=3))
-    assert (found.pq, found.sq, found.rq, found.num_classes) == (100, 100, 100, 2)
+    quality = panoptic_quality(count_panoptic(prediction, truth=truth, num_classes=3))
+    assert (quality.pq, quality.sq, quality.rq, quality.num_classes) == (100, 100, 100, 2)
 
 
 def test_hand_worked_matches_and_misses() -> None:
@@ -110,9 +110,9 @@ def test_hand_worked_matches_and_misses() -> None:
     counts = count_panoptic(prediction, truth=truth, num_classes=2)
     # Stuff: true 2, predicted 6, intersection 2: IoU 1/3, one missed and one too many.
     assert lists(counts) == [[0, 0.6], [0, 1], [1, 2], [1, 1]]
-    found = panoptic_quality(counts)
-    assert found.pq == pytest.approx(100 * (0 + 0.6 / 2.5) / 2)
-    assert found.sq == pytest.approx(100 * (0 + 0.6) / 2) and found.rq == pytest.approx(
+    quality = panoptic_quality(counts)
+    assert quality.pq == pytest.approx(100 * (0 + 0.6 / 2.5) / 2)
+    assert quality.sq == pytest.approx(100 * (0 + 0.6) / 2) and quality.rq == pytest.approx(
         100 * (0 + 1 / 2.5) / 2
     )
     things = panoptic_quality(counts, classes=[False, True])
@@ -158,8 +158,8 @@ def test_a_crowd_is_never_missed_and_excuses_its_class_alone() -> None:
 
 def test_all_crowds_of_a_class_excuse() -> None:
     truth, prediction = row((1, 7, 4), (1, 8, 4), (0, 0, 5)), row((1, 1, 10), (0, 0, 3))
-    found = count_panoptic(prediction, truth=truth, num_classes=2, crowds={(1, 7), (1, 8)})
-    assert lists(found) == [[0.6, 0], [1, 0], [0, 0], [0, 0]]
+    counts = count_panoptic(prediction, truth=truth, num_classes=2, crowds={(1, 7), (1, 8)})
+    assert lists(counts) == [[0.6, 0], [1, 0], [0, 0], [0, 0]]
     one = count_panoptic(prediction, truth=truth, num_classes=2, crowds={(1, 7)})
     assert lists(one) == [[0.6, 0], [1, 0], [0, 1], [0, 1]]
 
@@ -198,8 +198,8 @@ def test_counts_are_those_of_panopticapi(seed: int) -> None:
     segments = [int(s) for s in np.unique(truth.segment_ids()) if 0 < s >> 16 < 4]
     crowd = segments[seed % len(segments)] if seed % 3 else None
     crowds = () if crowd is None else {(crowd >> 16, crowd & 65535)}
-    found = lists(count_panoptic(prediction, truth=truth, num_classes=4, crowds=crowds))
-    for mine, theirs in zip(found, literal_counts(prediction, truth, 4, crowd), strict=True):
+    counts = lists(count_panoptic(prediction, truth=truth, num_classes=4, crowds=crowds))
+    for mine, theirs in zip(counts, literal_counts(prediction, truth, 4, crowd), strict=True):
         assert mine == pytest.approx(theirs)
 
 
@@ -207,7 +207,7 @@ def test_counts_are_those_of_panopticapi(seed: int) -> None:
 @pytest.mark.parametrize("width", [1, 3])
 def test_boundary_counts_take_the_smaller_iou(seed: int, width: int) -> None:
     prediction, truth = draw(seed)
-    found = count_panoptic(prediction, truth=truth, num_classes=4, boundary=width)
+    counts = count_panoptic(prediction, truth=truth, num_classes=4, boundary=width)
     iou, positives = np.zeros(4), np.zeros(4, int)
     valid = truth.segmentation_map != IGNORE_INDEX
     for true_id in set(np.unique(truth.segment_ids()).tolist()) - {VOID}:
@@ -220,13 +220,13 @@ def test_boundary_counts_take_the_smaller_iou(seed: int, width: int) -> None:
             if value > 0.5:
                 iou[true_id >> 16] += value
                 positives[true_id >> 16] += 1
-    np.testing.assert_allclose(found.iou, iou, rtol=1e-12)
-    assert found.true_positives.tolist() == positives.tolist()
+    np.testing.assert_allclose(counts.iou, iou, rtol=1e-12)
+    assert counts.true_positives.tolist() == positives.tolist()
     whole = count_panoptic(prediction, truth=truth, num_classes=4)
-    assert (found.true_positives + found.false_negatives).tolist() == (
+    assert (counts.true_positives + counts.false_negatives).tolist() == (
         whole.true_positives + whole.false_negatives
     ).tolist()
-    assert panoptic_quality(found).pq <= panoptic_quality(whole).pq
+    assert panoptic_quality(counts).pq <= panoptic_quality(whole).pq
 
 
 def test_counts_of_images_add_up() -> None:
@@ -274,8 +274,8 @@ def test_a_counter_names_bad_classes_and_may_have_seen_nothing() -> None:
 
 def test_nothing_there_is_nan() -> None:
     nothing = row((IGNORE_INDEX, 0, 4))
-    found = panoptic_quality(count_panoptic(nothing, truth=nothing, num_classes=2))
-    assert np.isnan([found.pq, found.sq, found.rq]).all() and found.num_classes == 0
+    quality = panoptic_quality(count_panoptic(nothing, truth=nothing, num_classes=2))
+    assert np.isnan([quality.pq, quality.sq, quality.rq]).all() and quality.num_classes == 0
 
 
 def test_bad_input_is_named() -> None:

@@ -133,8 +133,8 @@ def test_a_full_database_is_found() -> None:
         connection.execute("pragma max_page_count = 3")
         with pytest.raises(sqlite3.OperationalError) as caught:
             connection.execute("insert into t values (zeroblob(100000))")
-    found = find_disk_error(caught.value)
-    assert found is not None and found.errno == errno.ENOSPC
+    disk_error = find_disk_error(caught.value)
+    assert disk_error is not None and disk_error.errno == errno.ENOSPC
 
 
 def raise_chain(*errors: Exception, explicit: bool) -> None:
@@ -169,10 +169,10 @@ def test_which_chains_are_the_disks(
 ) -> None:
     with pytest.raises(type(errors[0])) as caught:
         raise_chain(*errors, explicit=explicit)
-    found = find_disk_error(caught.value)
-    assert (None if found is None else found.errno) == code
-    if found is not None:
-        assert found.filename == "/a/b"
+    disk_error = find_disk_error(caught.value)
+    assert (None if disk_error is None else disk_error.errno) == code
+    if disk_error is not None:
+        assert disk_error.filename == "/a/b"
 
 
 def test_a_name_without_its_folder_is_left_out(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from seggen_core.scenes.layout import (
     training_caption,
 )
 
-NUMBER = "(?:an?|two|three|four|five)"
+QUANTITY = "(?:an?|two|three|four|five)"
 THING = "|".join([*THINGS, *(pluralize(t) for t in THINGS)])
-COUNTED = f"{NUMBER} (?:{THING})"
+COUNTED = f"{QUANTITY} (?:{THING})"
 CAPTION = re.compile(
     rf"a photo of (?:{COUNTED}(?:(?:, {COUNTED})* and {COUNTED})?"
     rf"(?: on (?:grass|road|grass and road))?(?: under sky)?"
@@ -29,8 +29,8 @@ CAPTION = re.compile(
 )
 
 
-def layouts(number: int, **kind: bool) -> list[SceneLayout]:
-    return [sample_layout(numpy_rng(3, "layouts", i), **kind) for i in range(number)]
+def layouts(count: int, **kind: bool) -> list[SceneLayout]:
+    return [sample_layout(numpy_rng(3, "layouts", i), **kind) for i in range(count)]
 
 
 def test_a_layout_depends_on_its_generator_alone() -> None:

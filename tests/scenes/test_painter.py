@@ -66,14 +66,14 @@ def test_the_stream_is_what_the_shipped_foundation_was_pretrained_on() -> None:
 
 
 def test_shapes_dtypes_and_ids(scenes: list[tuple[SceneLayout, PaintedScene]]) -> None:
-    found: set[int] = set()
+    train_ids: set[int] = set()
     for layout, scene in scenes:
         assert scene.image.shape == (48, 48, 3) and scene.image.dtype == np.uint8
         for pixels in (scene.segmentation_map, scene.instance_map):
             assert pixels.shape == (48, 48) and pixels.dtype == np.uint8
-        found |= set(np.unique(scene.segmentation_map).tolist())
+        train_ids |= set(np.unique(scene.segmentation_map).tolist())
         assert scene.instance_map.max() <= len(layout.things)
-    assert found == set(range(len(SCENES_TAXONOMY)))
+    assert train_ids == set(range(len(SCENES_TAXONOMY)))
 
 
 def test_instance_ids_agree_with_the_classes(

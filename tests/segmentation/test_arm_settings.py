@@ -43,12 +43,12 @@ def test_an_arm_has_its_own_steps_sizes_and_classes(project: ProjectPaths) -> No
         assert facts["num_real"] == 4 and sum(facts["num_synthetic"].values()) == 5
     segmenter = load_segmenter(project.checkpoint("own") / "seed0")
     assert list(segmenter.id2label.values()) == ["sky", "car", "rest"]
-    own, plain = (
+    grouped, plain = (
         read(project.report("evaluate", arm) / "metrics.json") for arm in ("own", "baseline")
     )
-    assert list(own["per_class_iou"]) == ["sky", "car", "rest"]
-    assert own["groups"]["moving"]["mean"] == own["per_class_iou"]["car"]
-    assert "ground" not in own["groups"] and "miou_seen" not in own
+    assert list(grouped["per_class_iou"]) == ["sky", "car", "rest"]
+    assert grouped["groups"]["moving"]["mean"] == grouped["per_class_iou"]["car"]
+    assert "ground" not in grouped["groups"] and "miou_seen" not in grouped
     assert plain["groups"]["ground"]["mean"] == plain["per_class_iou"]["grass"]
     assert plain["miou_seen"] == plain["per_class_iou"]["car"]
     confusion = read(project.report("evaluate", "own") / "confusion.json")

@@ -53,8 +53,8 @@ def test_image_and_map_stay_aligned(scale: tuple[float, float]) -> None:
     pictures, ids = augment(AugmentConfig(random_scale=scale), batch=20)
     inside = ids != 255
     # Interpolated edges apart, the colour of each pixel tells its class.
-    told = pictures[:, 0] * 25.5
-    right = (told - ids).abs() < 0.05
+    ids_of_pictures = pictures[:, 0] * 25.5
+    right = (ids_of_pictures - ids).abs() < 0.05
     assert right[inside].float().mean() > 0.75
     around = torch.nn.functional.unfold(
         torch.nn.functional.pad(ids[:, None].float(), (1, 1, 1, 1), value=255), 3
@@ -80,10 +80,10 @@ def test_a_crop_is_a_window_of_the_zoomed_picture() -> None:
     pictures, ids = augment(AugmentConfig(random_flip=False, crop_size=SIZE // 2))
     assert pictures.shape == (6, 3, SIZE // 2, SIZE // 2) and ids.shape == (6, SIZE // 2, SIZE // 2)
     for window, whole in zip(ids, maps.long(), strict=True):
-        found = (
+        cropped = (
             whole.unfold(0, SIZE // 2, 1).unfold(1, SIZE // 2, 1).reshape(-1, SIZE // 2, SIZE // 2)
         )
-        different = (found != window).flatten(1).float().mean(1).min()
+        different = (cropped != window).flatten(1).float().mean(1).min()
         assert different < 0.15, (
             "each is a part of its map, but for half a pixel at the edges of blocks"
         )

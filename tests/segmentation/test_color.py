@@ -67,13 +67,13 @@ def test_saturation_and_hue_are_those_of_hsv() -> None:
     factors, turns = torch.tensor([0.5, 1.4, 1.0]), torch.tensor([0.08, -0.1, 0.0])
     changed = change_saturation_and_hue(images, saturation=factors, hue=turns)
     for b in range(3):
-        for pixel, found in zip(
+        for pixel, converted in zip(
             images[b].flatten(1).T.tolist(), changed[b].flatten(1).T.tolist(), strict=True
         ):
             hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
             saturation = min(1.0, saturation * factors[b].item())
             expected = colorsys.hsv_to_rgb((hue + turns[b].item()) % 1, saturation, value)
-            assert found == pytest.approx(expected, abs=1e-5)
+            assert converted == pytest.approx(expected, abs=1e-5)
 
 
 def test_half_of_the_images_get_each_change_and_values_stay_in_range() -> None:

@@ -165,9 +165,9 @@ def test_metadata_number_classes_as_the_dicts_do() -> None:
                 about.get(f"{kind}_classes"),
                 about.get(f"{kind}_dataset_id_to_contiguous_id", {}),
             )
-            for dataset_id, number in numbers.items():
+            for dataset_id, contiguous_id in numbers.items():
                 expected = "things" if dataset_id == 0 else TAXONOMY[dataset_id - 1].name
-                assert names[number] == expected
+                assert names[contiguous_id] == expected
             if names is not None:
                 assert len(about[f"{kind}_colors"]) == len(names)
     # COCO's evaluator of instances needs things first.
@@ -213,8 +213,8 @@ def test_labels_are_the_exported_ones(paths: ProjectPaths, tmp_path: Path) -> No
         one, other = ((folder / row["file_name"]).read_bytes() for folder in files)
         assert one == other
     coco = COCO(str(truth.folder / "instances.json"))
-    for number, sample in enumerate(SampleStore(paths.real("val")), start=1):
-        rows = coco.imgToAnns[number]
+    for image_id, sample in enumerate(SampleStore(paths.real("val")), start=1):
+        rows = coco.imgToAnns[image_id]
         wanted = sorted(expected_things(sample).items())
         assert [row["category_id"] for row in rows] == [train_id + 1 for (train_id, _), _ in wanted]
         for row, (_, mask) in zip(rows, wanted, strict=True):
@@ -231,6 +231,6 @@ def test_without_detectron2_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "detectron2", None)
     with pytest.raises(
         ConfigError, match=r"docs/detectron2\.md.*git\+https://github\.com"
-    ) as found:
+    ) as caught:
         __import__(module)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(caught.value)

@@ -105,7 +105,7 @@ def test_an_arms_dicts_are_what_our_own_loop_trains_on(paths: ProjectPaths, arm:
     for phase in places(paths, arm):
         suffix = "" if phase == "all" else f"_{phase}"
         stream = DatasetCatalog.get(f"seggen_arm_{arm}{suffix}_semantic")
-        own = stream.arm
+        run = stream.arm
         mapper = DatasetMapper(
             config(f"seggen_arm_{arm}{suffix}_semantic", is_semantic=True),
             is_train=True,
@@ -115,8 +115,8 @@ def test_an_arms_dicts_are_what_our_own_loop_trains_on(paths: ProjectPaths, arm:
         entries = iter(stream)
         kinds = set()
         for step in range(6):
-            slots = own.plan.slots(step)
-            for slot, (image, mask) in zip(slots, own.pool.read_slots(slots), strict=True):
+            slots = run.plan.slots(step)
+            for slot, (image, mask) in zip(slots, run.pool.read_slots(slots), strict=True):
                 read = mapper(next(entries))
                 np.testing.assert_array_equal(read["image"].permute(1, 2, 0), np.array(image))
                 np.testing.assert_array_equal(read["sem_seg"], mask)

@@ -110,13 +110,13 @@ def predicted_segments(sample: Sample, rng: np.random.Generator) -> PanopticMap:
         classes[shifted(sample.segmentation_map == train_id, rng)] = train_id
     things = list(expected_things(sample).items())
     missing, wrong = rng.integers(len(things), size=2).tolist()
-    for number, ((train_id, _), mask) in enumerate(things):
-        if number == missing:
+    for index, ((train_id, _), mask) in enumerate(things):
+        if index == missing:
             continue
         place = shifted(mask, rng)
         other = THINGS[(THINGS.index(train_id) + 1) % 2]
-        classes[place] = other if number == wrong else train_id
-        instances[place] = number + 1
+        classes[place] = other if index == wrong else train_id
+        instances[place] = index + 1
     return PanopticMap(classes, np.where(np.isin(classes, THINGS), instances, 0).astype(np.uint16))
 
 
@@ -134,12 +134,12 @@ def test_panoptic_figures_are_equal(
         codes, ids = np.unique(predicted.segment_ids(), return_inverse=True)
         ids = ids.reshape(predicted.instance_map.shape) + 1
         infos = []
-        for number, code in enumerate(codes.tolist(), start=1):
+        for segment_id, code in enumerate(codes.tolist(), start=1):
             if code >> 16 == 255:
-                ids[ids == number] = 0
+                ids[ids == segment_id] = 0
                 continue
             is_thing = code >> 16 in THINGS
-            infos.append({"id": number, "category_id": code >> 16, "isthing": is_thing})
+            infos.append({"id": segment_id, "category_id": code >> 16, "isthing": is_thing})
         evaluator.process([entry], [{"panoptic_seg": (torch.from_numpy(ids), infos)}])
         truth = PanopticMap(
             sample.segmentation_map,

@@ -122,9 +122,9 @@ def test_a_wrong_configuration_is_one_line(
     # A tag that would run Python is not run.
     text = 'MODEL:\n  WEIGHTS: !!python/object/apply:pathlib.Path.touch ["ran"]\n'
     (tmp_path / "own.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=words) as found:
+    with pytest.raises(ConfigError, match=words) as caught:
         tiny(tmp_path, **changes)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_mask_rcnn_is_given_boxes_and_masks_and_returns_masks_of_the_images_size() -> None:
@@ -145,9 +145,13 @@ def test_mask_rcnn_is_given_boxes_and_masks_and_returns_masks_of_the_images_size
     assert first.gt_boxes.tensor.tolist() == [[5, 3, 20, 9]]
     assert all(torch.isfinite(p.grad).all() for p in segmenter.parameters() if p.grad is not None)
     predicted = segmenter.eval().predict_segments(pictures()[:1], size=(40, 50), task="instance")
-    found = predicted["instances"]
-    assert found.masks.dtype == bool and found.masks.shape == (len(found.class_ids), 40, 50)
-    assert found.scores is not None and len(found.scores) == len(found.class_ids)
+    instances = predicted["instances"]
+    assert instances.masks.dtype == bool and instances.masks.shape == (
+        len(instances.class_ids),
+        40,
+        50,
+    )
+    assert instances.scores is not None and len(instances.scores) == len(instances.class_ids)
     with pytest.raises(ConfigError, match="is for the task instance, and semantic is asked for"):
         segmenter.predict_logits(pictures())
 

@@ -83,8 +83,8 @@ def test_masked_attention_ends_layer_by_layer() -> None:
 def test_saved_and_published_networks_load(tmp_path: Path) -> None:
     segmenter = tiny().eval()
     save_segmenter(segmenter, folder=tmp_path / "model")
-    own = EomtForUniversalSegmentation.from_pretrained(tmp_path / "model").state_dict()
-    assert own.keys() == segmenter.network.state_dict().keys()
+    saved = EomtForUniversalSegmentation.from_pretrained(tmp_path / "model").state_dict()
+    assert saved.keys() == segmenter.network.state_dict().keys()
     loaded = load_segmenter(tmp_path / "model")
     images = pictures(20, 30)
     assert torch.equal(loaded.predict_logits(images), segmenter.predict_logits(images))
@@ -102,9 +102,9 @@ def test_it_predicts_panoptic_segments() -> None:
     lenient = PostprocessConfig(object_mask_threshold=0, overlap_threshold=0)
     task = SegmentTask("panoptic", LabelSpace(TAXONOMY), lenient)
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
-    found = predict_sample(tiny().eval(), image=image, task=task)
-    assert found["panoptic"].segmentation_map.shape == (20, 30)
-    assert set(found["instances"].class_ids.tolist()) == {2}
+    predicted = predict_sample(tiny().eval(), image=image, task=task)
+    assert predicted["panoptic"].segmentation_map.shape == (20, 30)
+    assert set(predicted["instances"].class_ids.tolist()) == {2}
 
 
 def test_settings_that_do_not_fit_are_named() -> None:

@@ -27,9 +27,9 @@ def gradient(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return image, ((y >= height // 2) * 2 + (x >= width // 2)).astype(np.uint8)
 
 
-def crops(number: int = 20, size: tuple[int, int] = (40, 60), **changes: Any) -> list[Crop]:
+def crops(count: int = 20, size: tuple[int, int] = (40, 60), **changes: Any) -> list[Crop]:
     crop = RandomCrop(config(**changes))
-    return [crop(*gradient(*size), rng=np.random.default_rng(k)) for k in range(number)]
+    return [crop(*gradient(*size), rng=np.random.default_rng(k)) for k in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_the_short_side_decides_unless_the_long_one_gets_too_long(
 def test_sixteen_scales_are_those_that_mask2former_publishes(base: int) -> None:
     crop = RandomCrop(config(short_side=base, num_scales=16))
     rng = np.random.default_rng(0)
-    found = {min(crop._draw_size((50, 70), rng)) for _ in range(600)}
-    assert sorted(found) == [int(x * 0.1 * base) for x in range(5, 21)]
+    sides = {min(crop._draw_size((50, 70), rng)) for _ in range(600)}
+    assert sorted(sides) == [int(x * 0.1 * base) for x in range(5, 21)]
 
 
 def test_a_window_has_the_pixels_of_the_image_resized_as_a_whole() -> None:
@@ -65,21 +65,21 @@ def test_a_window_has_the_pixels_of_the_image_resized_as_a_whole() -> None:
         size = short_side_size((37, 50), short_side=short_side)
         whole = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
         for k in range(4):
-            made = crop(image, mask, rng=np.random.default_rng(k))
+            cropped = crop(image, mask, rng=np.random.default_rng(k))
             windows = np.lib.stride_tricks.sliding_window_view(resize_nearest(mask, size), (24, 24))
-            places = np.argwhere((windows == made.mask).all((2, 3)))
+            places = np.argwhere((windows == cropped.mask).all((2, 3)))
             assert len(places) == 1, "the mask is a window of the resized mask"
             top, left = places[0]
             expected = whole[top : top + 24, left : left + 24].astype(int)
             # Rounding in Pillow's two passes apart.
-            assert np.abs(made.image - expected).max() <= 2
-            assert (made.image != expected).mean() < 0.02
+            assert np.abs(cropped.image - expected).max() <= 2
+            assert (cropped.image != expected).mean() < 0.02
 
 
 def test_image_and_mask_stay_aligned_and_keep_their_aspect() -> None:
-    for made in crops(random_flip=True):
-        height, width = made.filled
-        image, mask = made.image[:height, :width], made.mask[:height, :width]
+    for cropped in crops(random_flip=True):
+        height, width = cropped.filled
+        image, mask = cropped.image[:height, :width], cropped.mask[:height, :width]
         lower, right = image[..., 0] >= 127, image[..., 1] >= 127
         agree = mask == lower * 2 + right
         assert agree.mean() > 0.9  # up to a line of pixels at each border
@@ -87,39 +87,39 @@ def test_image_and_mask_stay_aligned_and_keep_their_aspect() -> None:
         # 255 levels over 40 rows and over 60 columns.
         assert slopes[0] / slopes[1] == pytest.approx(60 / 40, rel=0.05)
     flips = [
-        np.diff(made.image[0, : made.filled[1], 1].astype(int)).mean() < 0
-        for made in crops(40, random_flip=True)
+        np.diff(cropped.image[0, : cropped.filled[1], 1].astype(int)).mean() < 0
+        for cropped in crops(40, random_flip=True)
     ]
     assert 10 < sum(flips) < 30
 
 
 def test_what_a_small_sample_leaves_free_is_grey_and_ignored() -> None:
-    for made in crops(random_scale=(0.5, 0.5)):  # 16 x 24
-        assert made.filled == (16, 24) and made.image.shape == (24, 24, 3)
-        assert (made.image[16:] == PADDING).all() and (made.mask[16:] == IGNORE_INDEX).all()
-        assert (made.mask[:16] != IGNORE_INDEX).all()
+    for cropped in crops(random_scale=(0.5, 0.5)):  # 16 x 24
+        assert cropped.filled == (16, 24) and cropped.image.shape == (24, 24, 3)
+        assert (cropped.image[16:] == PADDING).all() and (cropped.mask[16:] == IGNORE_INDEX).all()
+        assert (cropped.mask[:16] != IGNORE_INDEX).all()
 
 
 def test_crops_may_be_rectangular_and_lie_anywhere() -> None:
-    made = crops(60, crop_size=(16, 40), random_scale=(1, 1))
-    assert {c.image.shape for c in made} == {(16, 40, 3)}
-    corners = {(int(c.image[0, 0, 0]) // 32, int(c.image[0, 0, 1]) // 16) for c in made}
+    anywhere = crops(60, crop_size=(16, 40), random_scale=(1, 1))
+    assert {c.image.shape for c in anywhere} == {(16, 40, 3)}
+    corners = {(int(c.image[0, 0, 0]) // 32, int(c.image[0, 0, 1]) // 16) for c in anywhere}
     assert len(corners) > 10
 
 
 def test_scale_jitter_fits_the_sample_into_the_scaled_crop() -> None:
-    for made in crops(resize="scale_jitter", random_scale=(0.5, 0.5)):  # a box of 12 x 12
-        assert made.filled == (8, 12)
-    for made in crops(resize="scale_jitter", random_scale=(3, 3)):  # 48 x 72
-        assert made.filled == (24, 24)
+    for cropped in crops(resize="scale_jitter", random_scale=(0.5, 0.5)):  # a box of 12 x 12
+        assert cropped.filled == (8, 12)
+    for cropped in crops(resize="scale_jitter", random_scale=(3, 3)):  # 48 x 72
+        assert cropped.filled == (24, 24)
     tall = crops(resize="scale_jitter", random_scale=(1, 1), size=(60, 40), crop_size=(24, 48))
-    assert {made.filled for made in tall} == {(24, 16)}
+    assert {cropped.filled for cropped in tall} == {(24, 16)}
 
 
 def test_one_class_may_not_fill_a_crop() -> None:
     def largest(limit: float) -> list[float]:
-        made = crops(40, random_scale=(2, 2), max_category_share=limit)
-        return [np.bincount(c.mask.ravel()).max() / c.mask.size for c in made]
+        filled = crops(40, random_scale=(2, 2), max_category_share=limit)
+        return [np.bincount(c.mask.ravel()).max() / c.mask.size for c in filled]
 
     assert np.mean(np.array(largest(1.0)) == 1) > 0.2
     assert np.mean(np.array(largest(0.75)) < 0.75) > 0.9

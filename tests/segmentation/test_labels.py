@@ -40,8 +40,8 @@ def test_unknown_classes_are_the_rest() -> None:
     assert space.taxonomy.slugs == ["sky", "car", "rest"]
     assert [c.is_thing for c in space.taxonomy] == [False, True, False]
     tables = (space.truth_table, space.real_table, space.synthetic_table)
-    found = [table[[SKY, GRASS, CAR, 3, 255]].tolist() for table in tables if table is not None]
-    assert found == [[0, 2, 1, 255, 255], [0, 2, 255, 255, 255], [0, 2, 1, 255, 255]]
+    mapped = [table[[SKY, GRASS, CAR, 3, 255]].tolist() for table in tables if table is not None]
+    assert mapped == [[0, 2, 1, 255, 255], [0, 2, 255, 255, 255], [0, 2, 1, 255, 255]]
     np.testing.assert_array_equal(space.count(np.array([5, 6, 7])), [5, 7, 6])
 
 

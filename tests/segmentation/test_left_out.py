@@ -53,9 +53,9 @@ def grads(unlabelled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     targets = Targets([mask], [torch.tensor([0])], unlabelled)
     torch.manual_seed(0)
     left_out_loss(criterion, [layer], targets=targets).backward()
-    found = [value.grad for value in layer.values()]
-    assert found[0] is not None and found[1] is not None
-    return found[0], found[1]
+    gradients = [value.grad for value in layer.values()]
+    assert gradients[0] is not None and gradients[1] is not None
+    return gradients[0], gradients[1]
 
 
 def test_a_mask_on_pixels_without_labels_is_no_mistake() -> None:

@@ -85,10 +85,10 @@ def test_saved_folder_is_a_transformers_model(tmp_path: Path) -> None:
     assert torch.equal(loaded.predict_logits(pictures()), segmenter.predict_logits(pictures()))
     network = Mask2FormerForUniversalSegmentation.from_pretrained(tmp_path / "model")
     outputs = network(pixel_values=normalize(pictures()))
-    found = Mask2FormerImageProcessor().post_process_semantic_segmentation(
+    segmentation_maps = Mask2FormerImageProcessor().post_process_semantic_segmentation(
         outputs, target_sizes=[(32, 32)] * 2
     )
-    same = torch.stack(found) == segmenter.predict_logits(pictures()).argmax(1)
+    same = torch.stack(segmentation_maps) == segmenter.predict_logits(pictures()).argmax(1)
     assert same.float().mean() > 0.9  # transformers resizes scores, not masks: edges may differ
 
 
@@ -126,13 +126,13 @@ def test_the_backbone_may_come_from_a_classifier(tmp_path: Path) -> None:
         architecture=TINY_MASK2FORMER | {"backbone_config": backbone}, backbone_source=str(tmp_path)
     )
     wanted = classifier.resnet.state_dict()
-    found = {
+    loaded = {
         name.removeprefix(segmenter.backbone_prefix): value
         for name, value in segmenter.state_dict().items()
         if name.startswith(segmenter.backbone_prefix)
     }
-    assert found.keys() == wanted.keys() and all(
-        torch.equal(found[name], wanted[name]) for name in wanted
+    assert loaded.keys() == wanted.keys() and all(
+        torch.equal(loaded[name], wanted[name]) for name in wanted
     )
     with pytest.raises(FoundationError, match=r"doesn't fit the backbone of train_seg"):
         tiny(backbone_source=str(tmp_path))  # a Swin
@@ -187,10 +187,10 @@ def test_the_backbone_may_come_from_a_swin_classifier(tmp_path: Path) -> None:
     classifier = SwinForImageClassification(SwinConfig(**shape))
     classifier.save_pretrained(tmp_path)
     segmenter = tiny(backbone_source=str(tmp_path))
-    wanted, found = classifier.state_dict(), segmenter.state_dict()
+    wanted, segmenter_state = classifier.state_dict(), segmenter.state_dict()
     loaded = {
         name.removeprefix(segmenter.backbone_prefix): value
-        for name, value in found.items()
+        for name, value in segmenter_state.items()
         if name.startswith(segmenter.backbone_prefix)
     }
     new = {name for name in loaded if name.startswith("hidden_states_norms.")}

@@ -24,7 +24,9 @@ from tests.segmentation.conftest import TAXONOMY
 KEYS = [f"train-{i:05d}" for i in range(5)]
 
 
-def made(method: str, *, sources: Sequence[str | None], each: int = 2) -> list[SyntheticSample]:
+def make_samples(
+    method: str, *, sources: Sequence[str | None], each: int = 2
+) -> list[SyntheticSample]:
     return [SyntheticSample(method, f"{method}-{s}-{n}", s) for s in sources for n in range(each)]
 
 
@@ -54,9 +56,9 @@ def all_slots(p: BatchPlan, steps: int = 100) -> list[Slot]:
 
 def test_all_arms_see_the_same_real_samples_and_replace_the_same_slots() -> None:
     arms = [
-        plan(made("masksyn", sources=KEYS)),
-        plan(made("masksyn", sources=KEYS) + made("imgsyn", sources=KEYS, each=3)),
-        plan(made("seediff", sources=[None])),
+        plan(make_samples("masksyn", sources=KEYS)),
+        plan(make_samples("masksyn", sources=KEYS) + make_samples("imgsyn", sources=KEYS, each=3)),
+        plan(make_samples("seediff", sources=[None])),
     ]
     order = [slot.real_key for slot in all_slots(plan())]
     for arm in arms:
@@ -64,14 +66,14 @@ def test_all_arms_see_the_same_real_samples_and_replace_the_same_slots() -> None
         assert [s.synthetic is None for s in all_slots(arm)] == [
             s.synthetic is None for s in all_slots(arms[0])
         ]
-    only = plan(made("masksyn", sources=KEYS), synthetic_only=True)
+    only = plan(make_samples("masksyn", sources=KEYS), synthetic_only=True)
     assert [slot.real_key for slot in all_slots(only)] == order
     for other in (plan(seed=1), plan(subset_seed=1)):
         assert [slot.real_key for slot in all_slots(other)] != order
 
 
 def test_a_step_does_not_depend_on_those_before_it() -> None:
-    synthetic = made("masksyn", sources=KEYS)
+    synthetic = make_samples("masksyn", sources=KEYS)
     forward = [plan(synthetic).slots(step) for step in range(30)]
     p = plan(synthetic)
     assert [p.slots(step) for step in reversed(range(30))] == forward[::-1]
@@ -86,13 +88,15 @@ def test_each_epoch_is_a_permutation() -> None:
 
 @pytest.mark.parametrize("p_aug", [0.0, 0.6, 1.0])
 def test_slots_are_replaced_with_probability_p_aug(p_aug: float) -> None:
-    slots = all_slots(plan(made("masksyn", sources=KEYS), p_aug=p_aug))
+    slots = all_slots(plan(make_samples("masksyn", sources=KEYS), p_aug=p_aug))
     share = np.mean([slot.synthetic is not None for slot in slots])
     assert share == p_aug if p_aug in (0, 1) else abs(share - p_aug) < 4 * np.sqrt(0.24 / 400)
 
 
 def test_a_real_sample_is_replaced_by_one_made_from_it_uniformly_over_samples() -> None:
-    synthetic = made("masksyn", sources=KEYS, each=2) + made("imgsyn", sources=KEYS, each=6)
+    synthetic = make_samples("masksyn", sources=KEYS, each=2) + make_samples(
+        "imgsyn", sources=KEYS, each=6
+    )
     chosen = [
         (slot.real_key, synthetic[slot.synthetic])
         for slot in all_slots(plan(synthetic, p_aug=1.0))
@@ -108,13 +112,13 @@ def test_a_real_sample_is_replaced_by_one_made_from_it_uniformly_over_samples() 
 
 
 def test_samples_made_from_prompts_replace_any_real_one() -> None:
-    synthetic = made("seediff", sources=[None], each=7)
+    synthetic = make_samples("seediff", sources=[None], each=7)
     pairs = {(s.real_key, s.synthetic) for s in all_slots(plan(synthetic, p_aug=1.0), steps=200)}
     assert len(pairs) == 5 * 7
 
 
 def test_a_source_without_samples_falls_back_to_the_whole_method() -> None:
-    synthetic = made("masksyn", sources=KEYS[:2])
+    synthetic = make_samples("masksyn", sources=KEYS[:2])
     by_key: dict[str, set[int | None]] = {key: set() for key in KEYS}
     for slot in all_slots(plan(synthetic, p_aug=1.0)):
         by_key[slot.real_key].add(slot.synthetic)
@@ -122,7 +126,7 @@ def test_a_source_without_samples_falls_back_to_the_whole_method() -> None:
 
 
 def test_pretraining_sees_synthetic_samples_first_and_real_ones_after() -> None:
-    p = plan(made("masksyn", sources=KEYS), strategy="pretrain", pretrain_share=0.3)
+    p = plan(make_samples("masksyn", sources=KEYS), strategy="pretrain", pretrain_share=0.3)
     assert all(slot.synthetic is not None for step in range(30) for slot in p.slots(step))
     assert all(slot.synthetic is None for step in range(30, 100) for slot in p.slots(step))
     config = SegmenterConfig(strategy="pretrain", pretrain_share=0.3, num_steps=100)
@@ -134,16 +138,16 @@ def test_pretraining_sees_synthetic_samples_first_and_real_ones_after() -> None:
 def test_synthetic_only_never_shows_a_real_sample() -> None:
     for strategy in ("replace", "pretrain"):
         slots = all_slots(
-            plan(made("masksyn", sources=KEYS), synthetic_only=True, strategy=strategy)
+            plan(make_samples("masksyn", sources=KEYS), synthetic_only=True, strategy=strategy)
         )
         assert all(slot.synthetic is not None for slot in slots)
 
 
 def test_samples_of_other_sources_are_left_out() -> None:
-    samples = made("masksyn", sources=KEYS) + made("seediff", sources=[None])
-    kept = select_sources(samples, real_keys=KEYS[:2])
-    assert {s.source_key for s in kept} == {KEYS[0], KEYS[1], None}
-    assert len(kept) == 2 * 2 + 2
+    samples = make_samples("masksyn", sources=KEYS) + make_samples("seediff", sources=[None])
+    selected = select_sources(samples, real_keys=KEYS[:2])
+    assert {s.source_key for s in selected} == {KEYS[0], KEYS[1], None}
+    assert len(selected) == 2 * 2 + 2
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,9 @@ def test_shuffling_gives_every_image_the_mask_of_another_source(sizes: list[int]
 
 
 def test_shuffling_samples_without_sources_moves_every_mask() -> None:
-    pairing = shuffled_masks(made("seediff", sources=[None], each=4), seed=TrainingSeed(0, 0))
+    pairing = shuffled_masks(
+        make_samples("seediff", sources=[None], each=4), seed=TrainingSeed(0, 0)
+    )
     assert sorted(pairing) == [0, 1, 2, 3] and all(i != j for i, j in enumerate(pairing))
 
 
@@ -172,8 +178,9 @@ def test_shuffling_samples_without_sources_moves_every_mask() -> None:
     "samples",
     [
         [],
-        made("imgsyn", sources=[KEYS[0]]),
-        made("imgsyn", sources=[KEYS[0]], each=3) + made("imgsyn", sources=[KEYS[1]]),
+        make_samples("imgsyn", sources=[KEYS[0]]),
+        make_samples("imgsyn", sources=[KEYS[0]], each=3)
+        + make_samples("imgsyn", sources=[KEYS[1]]),
     ],
 )
 def test_shuffling_refuses_what_has_no_solution(samples: list[SyntheticSample]) -> None:

@@ -21,8 +21,8 @@ def test_a_folder_says_what_the_model_is(project: ProjectPaths, variant: str) ->
     train_seg.run(settings(), paths=project, item=variant)
     folder = project.checkpoint(variant) / "seed0"
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    own = [p.name for p in files if p.parent == folder]
-    assert own == sorted([*NAMES, "preprocessor_config.json"])
+    names = [p.name for p in files if p.parent == folder]
+    assert names == sorted([*NAMES, "preprocessor_config.json"])
     assert {p.stat().st_mode & 0o777 for p in files} == {0o644}, "others can read all of it"
     assert InputSize.read(folder) == InputSize(square=SIZE)
     card, metrics = (

@@ -49,11 +49,11 @@ def segmenter() -> Segmenter:
     return Channels({0: "red", 1: "green", 2: "blue"}).eval()
 
 
-def draw(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+def draw(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    masks = rng.integers(0, 3, (number, 4, 5)).astype(np.uint8)
+    masks = rng.integers(0, 3, (count, 4, 5)).astype(np.uint8)
     masks[rng.random(masks.shape) < 0.2] = IGNORE_INDEX
-    return rng.integers(0, 256, (number, 4, 5, 3), dtype=np.uint8), masks
+    return rng.integers(0, 256, (count, 4, 5, 3), dtype=np.uint8), masks
 
 
 def cross_entropy(image: np.ndarray, label: int) -> float:
@@ -66,11 +66,11 @@ def test_mean_losses_are_those_of_a_loop_over_pixels(segmenter: Segmenter) -> No
     masks[masks == 2] = IGNORE_INDEX  # no real sample shows the third class
     keys = [f"k{i}" for i in range(5)]
     pool = Pool(dict(zip(keys, images, strict=True)), dict(zip(keys, masks, strict=True)))
-    found = mean_class_losses(segmenter, pool=pool, keys=keys, batch_size=2)  # type: ignore[arg-type]
+    mean_losses = mean_class_losses(segmenter, pool=pool, keys=keys, batch_size=2)  # type: ignore[arg-type]
     pixels = [(images[i, y, x], masks[i, y, x]) for i, y, x in np.ndindex(masks.shape)]
     expected = [np.mean([cross_entropy(p, c) for p, label in pixels if label == c]) for c in (0, 1)]
-    np.testing.assert_allclose(found[:2], expected, rtol=1e-5)
-    assert found.dtype == torch.float32 and found[2] == torch.inf
+    np.testing.assert_allclose(mean_losses[:2], expected, rtol=1e-5)
+    assert mean_losses.dtype == torch.float32 and mean_losses[2] == torch.inf
 
 
 @pytest.mark.parametrize("tolerance", [0.5, 1.25, 100.0])

@@ -36,9 +36,11 @@ def test_mask2former_decays_all_but_norms_and_embeddings() -> None:
     """The rule of the authors' build_optimizer, on both kinds of backbones."""
     for backbone in (RESNET, TINY_MASK2FORMER["backbone_config"]):
         segmenter = mask2former(backbone)
-        found = groups_by_name(segmenter, backbone_multiplier=0.1, undecayed="norms_and_embeddings")
-        assert set(found) == {n for n, p in segmenter.named_parameters() if p.requires_grad}
-        free = {name for name, (decay, _) in found.items() if decay == 0}
+        groups = groups_by_name(
+            segmenter, backbone_multiplier=0.1, undecayed="norms_and_embeddings"
+        )
+        assert set(groups) == {n for n, p in segmenter.named_parameters() if p.requires_grad}
+        free = {name for name, (decay, _) in groups.items() if decay == 0}
         kinds = (
             "norm",  # of every kind and name
             "queries_embedder",
@@ -46,16 +48,16 @@ def test_mask2former_decays_all_but_norms_and_embeddings() -> None:
             "transformer_module.level_embed",
             "relative_position_bias_table",
         )
-        expected = {n for n in found if any(kind in n for kind in kinds)}
+        expected = {n for n in groups if any(kind in n for kind in kinds)}
         # Names of normalisation layers in sequences: projection, normalisation, activation.
         decoder = "network.model.pixel_level_module.decoder."
         parts = tuple(f"{decoder}{part}" for part in ("input_projections", "adapter_", "layer_"))
-        expected |= {n for n in found if n.startswith(parts) and n.split(".")[-2] == "1"}
+        expected |= {n for n in groups if n.startswith(parts) and n.split(".")[-2] == "1"}
         assert free == expected
-        decayed = set(found) - free
+        decayed = set(groups) - free
         assert f"{decoder}encoder.layers.0.fc1.bias" in decayed
         assert f"{decoder}level_embed" in decayed, "a plain parameter, no embedding"
-        for name, (_, factor) in found.items():
+        for name, (_, factor) in groups.items():
             assert factor == (0.1 if name.startswith(segmenter.backbone_prefix) else 1.0)
 
 

@@ -74,9 +74,9 @@ def literal_scores(
 
 def test_samples_of_any_size_are_predicted_at_theirs(store: SampleStore) -> None:
     segmenter = Brightness()
-    found = list(predict_store(segmenter, store=store, batch_size=3, description="test"))
+    predictions = list(predict_store(segmenter, store=store, batch_size=3, description="test"))
     assert segmenter.seen == [(2, 3, 30, 40), (1, 3, 40, 20), (1, 3, 16, 48)]
-    for position, prediction in enumerate(found):
+    for position, prediction in enumerate(predictions):
         assert prediction.key == f"s{position}"
         assert prediction.predicted.shape == prediction.truth.shape == SIZES[position]
         alone = predict_maps(segmenter, images=prediction.image[None])[0]
@@ -85,11 +85,11 @@ def test_samples_of_any_size_are_predicted_at_theirs(store: SampleStore) -> None
 
 def test_scores_of_the_test_size_are_brought_back_to_the_labels(store: SampleStore) -> None:
     segmenter = Brightness()
-    found = list(
+    predictions = list(
         predict_store(segmenter, store=store, batch_size=2, description="test", protocol=PROTOCOL)
     )
     assert segmenter.seen == [(2, 3, 15, 20), (1, 3, 30, 15), (1, 3, 10, 30)]
-    for position, prediction in enumerate(found):
+    for position, prediction in enumerate(predictions):
         scores = literal_scores(segmenter, image_of(position), TEST_SIZES[position])
         large = F.interpolate(scores, size=SIZES[position], mode="bilinear", align_corners=False)
         np.testing.assert_array_equal(prediction.predicted, large.argmax(1)[0].numpy())
@@ -103,7 +103,7 @@ def test_several_scales_and_mirrors_are_averaged_at_the_size_of_the_labels() -> 
     segmenter, image = Brightness(), image_of(0)
     scales = MultiScaleConfig(scales=(0.5, 1.0, 1.75))
     protocol = TestProtocol(15, 30, scales)
-    found = predict_maps(segmenter, images=image[None], protocol=protocol)[0]
+    predicted = predict_maps(segmenter, images=image[None], protocol=protocol)[0]
     assert [shape[2:] for shape in segmenter.seen] == [
         size for size in ((7, 9), (15, 20), (26, 35)) for _ in range(2)
     ]
@@ -114,8 +114,8 @@ def test_several_scales_and_mirrors_are_averaged_at_the_size_of_the_labels() -> 
         for mirrored in (False, True):
             scores = literal_scores(segmenter, base, size, mirrored=mirrored).softmax(1)
             total += F.interpolate(scores, size=(30, 40), mode="bilinear", align_corners=False)
-    np.testing.assert_array_equal(found, total.argmax(1)[0].numpy())
-    assert (found != predict_maps(segmenter, images=image[None], protocol=PROTOCOL)[0]).any()
+    np.testing.assert_array_equal(predicted, total.argmax(1)[0].numpy())
+    assert (predicted != predict_maps(segmenter, images=image[None], protocol=PROTOCOL)[0]).any()
 
 
 def test_the_long_side_of_a_scale_is_limited_in_proportion() -> None:

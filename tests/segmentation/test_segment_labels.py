@@ -57,9 +57,9 @@ def test_segments_that_a_crop_hides_are_empty_masks_of_panoptic_targets_alone() 
 
 def test_renumbered_instances_are_told_apart_from_those_beside_them() -> None:
     beside = np.array([[CAR + 1, TREE + 2, CAR, VOID]], np.int32)
-    own = np.array([[CAR + 1, CAR + 2, CAR + 1, TREE, SKY, VOID]], np.int32)
-    found = renumbered(own, beside=beside)
-    assert found.tolist() == [[CAR + 3, CAR + 4, CAR + 3, TREE, SKY, VOID]]
+    labels = np.array([[CAR + 1, CAR + 2, CAR + 1, TREE, SKY, VOID]], np.int32)
+    shifted = renumbered(labels, beside=beside)
+    assert shifted.tolist() == [[CAR + 3, CAR + 4, CAR + 3, TREE, SKY, VOID]]
     plain = np.zeros((2, 2), np.uint8)
     assert renumbered(plain, beside=plain) is plain
 
@@ -76,9 +76,9 @@ def test_zoom_keeps_the_largest_segment_ids_exactly() -> None:
     images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     draws = torch.full((1, NUM_DRAWS), 0.5)
     config = AugmentConfig(random_flip=False, random_scale=(0.5, 0.5))
-    _, found = augment_batch(images, segmentation_maps=labels, config=config, draws=draws)
-    assert set(found.unique().tolist()) == set(ids.tolist())
-    assert found[0, 0, 0] == VOID
+    _, zoomed = augment_batch(images, segmentation_maps=labels, config=config, draws=draws)
+    assert set(zoomed.unique().tolist()) == set(ids.tolist())
+    assert zoomed[0, 0, 0] == VOID
 
 
 @pytest.mark.parametrize("resize", ["short_side", "scale_jitter"])
@@ -87,9 +87,9 @@ def test_crops_pad_with_void_and_keep_ids(resize: str) -> None:
     tree = {"resize": resize, "crop_size": 48, "short_side": 12, "max_category_share": 0.9}
     crop = RandomCrop(SegmenterConfig.model_validate(tree))
     image = np.zeros((10, 20, 3), np.uint8)
-    found = crop(image, labels, rng=np.random.default_rng(0)).mask
-    assert found.dtype == np.int32 and found.shape == (48, 48)
-    assert set(np.unique(found).tolist()) <= {SKY, CAR + 300, VOID} and found[-1, -1] == VOID
+    cropped = crop(image, labels, rng=np.random.default_rng(0)).mask
+    assert cropped.dtype == np.int32 and cropped.shape == (48, 48)
+    assert set(np.unique(cropped).tolist()) <= {SKY, CAR + 300, VOID} and cropped[-1, -1] == VOID
 
 
 def test_spliced_and_occluded_pairs_never_join_two_objects() -> None:
@@ -99,9 +99,9 @@ def test_spliced_and_occluded_pairs_never_join_two_objects() -> None:
     always = {"splice": 1.0, "splice_grids": ((2, 2),), "occlusion": 1.0, "perspective": 1.0}
     config = SyntheticAugmentConfig.model_validate(always | {"noise": 0.0})
     rng = np.random.default_rng(1)
-    (_, found), *_ = augment_synthetic([pair], pool=[pair] * 4, config=config, rng=rng)
-    cars = [int(i) for i in np.unique(found) if i >> 16 == 2]
-    assert found.dtype == np.int32 and 4 <= len(cars) <= 5
+    (_, mixed), *_ = augment_synthetic([pair], pool=[pair] * 4, config=config, rng=rng)
+    cars = [int(i) for i in np.unique(mixed) if i >> 16 == 2]
+    assert mixed.dtype == np.int32 and 4 <= len(cars) <= 5
 
 
 def test_a_task_that_needs_things_says_so() -> None:

@@ -21,24 +21,24 @@ def subset(size: int | None, seed: TrainingSeed = SEED) -> list[str]:
 
 
 def test_subsets_grow_from_the_seeds_own() -> None:
-    own, union = set(SUBSETS["1"]), set(SUBSETS["0"]) | set(SUBSETS["1"])
+    seed_keys, union = set(SUBSETS["1"]), set(SUBSETS["0"]) | set(SUBSETS["1"])
     assert subset(None) == subset(12) == SUBSETS["1"]
     previous: set[str] = set()
     for size in (12, 13, len(union), len(union) + 5, 60):
-        found = subset(size)
-        assert found == sorted(found) and len(set(found)) == size
-        assert previous <= set(found) and own <= set(found)
+        keys = subset(size)
+        assert keys == sorted(keys) and len(set(keys)) == size
+        assert previous <= set(keys) and seed_keys <= set(keys)
         # What synthetic samples start from comes before what they don't.
-        assert set(found) <= union or union <= set(found)
-        previous = set(found)
+        assert set(keys) <= union or union <= set(keys)
+        previous = set(keys)
     assert subset(13) != subset(13, TrainingSeed(4, 1))
 
 
 def test_smaller_subsets_are_a_part_and_keep_every_class() -> None:
     for size in (3, 6, 11):
-        found = subset(size)
-        assert len(found) == size and set(found) <= set(SUBSETS["1"])
-        assert np.all(np.sum([COUNTS[key] for key in found], axis=0) > 0)
+        keys = subset(size)
+        assert len(keys) == size and set(keys) <= set(SUBSETS["1"])
+        assert np.all(np.sum([COUNTS[key] for key in keys], axis=0) > 0)
 
 
 def test_more_samples_than_there_are_is_an_error() -> None:
@@ -46,7 +46,7 @@ def test_more_samples_than_there_are_is_an_error() -> None:
         subset(61)
 
 
-def made() -> tuple[list[SyntheticSample], list[str]]:
+def synthetic_samples() -> tuple[list[SyntheticSample], list[str]]:
     """Two methods: four sources of six samples, and two classes of twelve."""
     samples = [SyntheticSample("imgsyn", f"i{s}{n}", KEYS[s]) for s in range(4) for n in range(6)]
     samples += [SyntheticSample("seediff", f"s{c}{n}", None) for c in "ab" for n in range(12)]
@@ -54,14 +54,14 @@ def made() -> tuple[list[SyntheticSample], list[str]]:
 
 
 def test_synthetic_samples_are_spread_over_methods_and_groups() -> None:
-    samples, groups = made()
+    samples, groups = synthetic_samples()
     chosen = {
         n: limit_synthetic(samples, groups=groups, num_synthetic=n, seed=SEED) for n in range(1, 49)
     }
     assert chosen[48] == limit_synthetic(samples, groups=groups, num_synthetic=None, seed=SEED)
-    for number, positions in chosen.items():
-        assert positions == sorted(set(positions)) and len(positions) == number
-        assert set(positions) <= set(chosen.get(number + 1, positions))
+    for size, positions in chosen.items():
+        assert positions == sorted(set(positions)) and len(positions) == size
+        assert set(positions) <= set(chosen.get(size + 1, positions))
     counts = Counter((samples[i].method, groups[i]) for i in chosen[24])
     assert sum(n for (method, _), n in counts.items() if method == "imgsyn") == 12
     assert set(counts.values()) <= {2, 3, 4, 6}
@@ -77,6 +77,6 @@ def test_synthetic_samples_are_spread_over_methods_and_groups() -> None:
 
 
 def test_more_synthetic_samples_than_there_are_is_an_error() -> None:
-    samples, groups = made()
+    samples, groups = synthetic_samples()
     with pytest.raises(ConfigError, match="is 49, but subset seed 1 has 48 synthetic samples"):
         limit_synthetic(samples, groups=groups, num_synthetic=49, seed=SEED)

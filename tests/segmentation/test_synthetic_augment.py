@@ -14,10 +14,10 @@ from seggen_core.segmentation.synthetic_augment import (
 NEVER = {"splice": 0, "perspective": 0, "occlusion": 0, "noise": 0}
 
 
-def pairs(number, size=12, seed=0):
+def pairs(count, size=12, seed=0):
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (number, size, size, 3), np.uint8), rng.integers(
-        0, 5, (number, size, size), np.uint8
+    return rng.integers(0, 256, (count, size, size, 3), np.uint8), rng.integers(
+        0, 5, (count, size, size), np.uint8
     )
 
 
@@ -96,16 +96,18 @@ def test_each_transformation_is_done_with_its_probability(what):
 
     def augment(seed, **probabilities):
         config = SyntheticAugmentConfig(**NEVER | probabilities)
-        made = augment_synthetic(batch, pool=pool, config=config, rng=np.random.default_rng(seed))
-        return tuple(np.stack(part) for part in zip(*made, strict=True))
+        augmented = augment_synthetic(
+            batch, pool=pool, config=config, rng=np.random.default_rng(seed)
+        )
+        return tuple(np.stack(part) for part in zip(*augmented, strict=True))
 
     untouched = augment(0)
     assert np.array_equal(untouched[0], images) and np.array_equal(untouched[1], masks)
-    made, again = augment(0, **{what: 1}), augment(0, **{what: 1})
-    assert np.array_equal(made[0], again[0]) and np.array_equal(made[1], again[1])
+    augmented, again = augment(0, **{what: 1}), augment(0, **{what: 1})
+    assert np.array_equal(augmented[0], again[0]) and np.array_equal(augmented[1], again[1])
     for k in range(20):
-        assert not np.array_equal(made[0][k], images[k])
-        assert np.array_equal(made[1][k], masks[k]) == (what == "noise")
+        assert not np.array_equal(augmented[0][k], images[k])
+        assert np.array_equal(augmented[1][k], masks[k]) == (what == "noise")
     half = augment(3, **{what: 0.5})
     changed = [not np.array_equal(half[0][k], images[k]) for k in range(20)]
     assert any(changed) and not all(changed)

@@ -165,8 +165,10 @@ def check_applied(things: ProjectPaths) -> None:
     (things.checkpoint("panoptic") / "seed0" / TASK_FILE).unlink()
     command = ["predict", str(photo), "--arm"]
     assert main([*command, "panoptic", "--out", "panoptic"]) == 0
-    found = [read(f / "panoptic.json")["annotations"][0] for f in (Path("panoptic"), evaluated)]
-    assert found[0]["segments_info"] == found[1]["segments_info"]
+    annotations = [
+        read(f / "panoptic.json")["annotations"][0] for f in (Path("panoptic"), evaluated)
+    ]
+    assert annotations[0]["segments_info"] == annotations[1]["segments_info"]
     assert main([*command, "instance", "--out", "instance"]) == 0
     rows = [r for r in read(reports["instance"] / "seed0" / "instances.json") if r["image_id"] == 1]
     applied = read(Path("instance") / "instances.json")
@@ -188,17 +190,17 @@ def pq_of_files(folder: Path) -> float:
     empty = (np.zeros(len(TAXONOMY), np.int64) for _ in range(3))
     total = PanopticCounts(np.zeros(len(TAXONOMY)), *empty)
     trees = [read(folder / name / "panoptic.json") for name in ("seed0", "truth")]
-    for found, wanted in zip(*(tree["annotations"] for tree in trees), strict=True):
+    for predicted, wanted in zip(*(tree["annotations"] for tree in trees), strict=True):
         maps = []
-        for name, row in (("seed0", found), ("truth", wanted)):
+        for name, row in (("seed0", predicted), ("truth", wanted)):
             rgb = np.array(Image.open(folder / name / "panoptic" / row["file_name"]), int)
             ids = rgb @ [1, 256, 65536]
             listed = {s["id"]: s for s in row["segments_info"]}
             assert set(np.unique(ids).tolist()) - {0} == set(listed)
             classes = np.full(ids.shape, IGNORE_INDEX, np.uint8)
-            for number, segment in listed.items():
-                classes[ids == number] = segment["category_id"] - 1
-                assert segment["area"] == (ids == number).sum()
+            for segment_id, segment in listed.items():
+                classes[ids == segment_id] = segment["category_id"] - 1
+                assert segment["area"] == (ids == segment_id).sum()
             maps.append(PanopticMap(classes, ids.astype(np.uint16)))
         total += count_panoptic(maps[0], truth=maps[1], num_classes=len(TAXONOMY))
     return panoptic_quality(total).pq

@@ -53,8 +53,8 @@ def test_an_arm_is_scored_on_another_dataset(project: ProjectPaths) -> None:
         for key in reader.keys("test"):
             sample = reader.read("test", key)
             truth = theirs[sample.segmentation_map]
-            found = ours[predict_maps(segmenter, images=sample.image[None])[0]]
-            np.add.at(confusion, (truth[truth < 255], found[truth < 255]), 1)
+            predicted = ours[predict_maps(segmenter, images=sample.image[None])[0]]
+            np.add.at(confusion, (truth[truth < 255], predicted[truth < 255]), 1)
         iou = class_iou(confusion)
         scores = metrics["seeds"][seed]["groups"]["moved"]
         assert scores["ground"] == pytest.approx(iou[0], abs=1e-3)

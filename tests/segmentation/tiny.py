@@ -5,13 +5,13 @@ from typing import Any
 ID2LABEL = {0: "sky", 1: "grass", 2: "car"}
 
 
-def _stage(number: int) -> dict:
-    channels = (4, 8, 8, 8)[:number]
+def _stage(num_branches: int) -> dict:
+    channels = (4, 8, 8, 8)[:num_branches]
     return {
         "num_modules": 1,
-        "num_branches": number,
+        "num_branches": num_branches,
         "block_type": "BASIC",
-        "num_blocks": (1,) * number,
+        "num_blocks": (1,) * num_branches,
         "num_channels": channels,
         "fuse_method": "SUM",
     }

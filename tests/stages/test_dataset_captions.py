@@ -150,7 +150,7 @@ def test_bad_samples_stop_the_stage_unless_they_are_allowed(
     paths: ProjectPaths, camvid: dict[str, Any]
 ) -> None:
     dataset.run(minimal_config(camvid), paths=paths, item=None)
-    made = _tree(paths.data)
+    before = _tree(paths.data)
     bad = paths.root / "camvid" / "val" / "0001TP_000000.jpg"
     bad.write_bytes(bad.read_bytes()[:500])
     with pytest.raises(
@@ -159,7 +159,7 @@ def test_bad_samples_stop_the_stage_unless_they_are_allowed(
         r".*000000\.jpg can't be decoded",
     ):
         dataset.run(minimal_config(camvid), paths=paths, item=None)
-    assert _tree(paths.data) == made, "what was made before is untouched"
+    assert _tree(paths.data) == before, "what was made before is untouched"
     dataset.run(minimal_config(camvid | {"max_bad": 1}), paths=paths, item=None)
     store = SampleStore(paths.real("test"))
     assert store.keys() == ["test-00001", "test-00002"], "keys don't move up"

@@ -153,8 +153,8 @@ def test_masks_of_which_none_can_be_used_cost_no_new_images(
 def test_kept_masks_are_near_those_without(
     method: str, new_project: Callable[[str], ProjectPaths]
 ) -> None:
-    kept, plain = (new_project(name) for name in ("kept", "plain"))
-    stores = [run(method, kept), run(method, plain, keep_attention=False)]
+    keeping, plain = (new_project(name) for name in ("kept", "plain"))
+    stores = [run(method, keeping), run(method, plain, keep_attention=False)]
     assert pictures(stores[0]).keys() == pictures(stores[1]).keys()
     for key, image in pictures(stores[0]).items():
         assert np.array_equal(image, stores[1].read_image(key))

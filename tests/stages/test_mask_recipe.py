@@ -74,14 +74,14 @@ def make_config(recipes=RECIPES, **seediff):
 @pytest.fixture
 def calls(monkeypatch):
     """The number of images of each call that samples."""
-    made, original = [], captured_images.sample_latents
+    batch_sizes, original = [], captured_images.sample_latents
 
     def sample(pipeline, sampling, **arguments):
-        made.append(len(arguments["prompts"]))
+        batch_sizes.append(len(arguments["prompts"]))
         return original(pipeline, sampling, **arguments)
 
     monkeypatch.setattr(captured_images, "sample_latents", sample)
-    return made
+    return batch_sizes
 
 
 @pytest.fixture
@@ -111,13 +111,13 @@ def test_images_are_sampled_once_for_the_method_and_all_its_recipes(project, cal
     for name in ("ca", "dataset_diffusion", "fine"):
         stage.run(config, paths=paths, item=name)
     assert len(calls) == 4, "a recipe's masks were there"
-    own, masks = SampleStore(paths.synthetic("seediff", "car")), []
+    of_method, masks = SampleStore(paths.synthetic("seediff", "car")), []
     for name in ("ca", "dataset_diffusion", "fine"):
         store = SampleStore(paths.synthetic(name, "car"))
         assert store.manifest["method"] == name and store.keys()[0] == f"{name}-car-000000"
-        assert (store.read_image(0) == own.read_image(0)).all()
+        assert (store.read_image(0) == of_method.read_image(0)).all()
         masks.append(store.read_mask(0).tobytes())
-    assert len({own.read_mask(0).tobytes(), *masks}) == 4
+    assert len({of_method.read_mask(0).tobytes(), *masks}) == 4
     assert (paths.synthetic("ca") / "README.md").is_file()
 
 
@@ -207,18 +207,18 @@ def test_a_recipe_that_another_process_makes_is_left_to_it(project, calls):
 def test_recipes_of_diffumask_share_its_candidates(project, calls):
     paths, config = project("candidates"), for_cars(make_config())
     diffumask_stage.run(config, paths=paths, item="car")
-    made = len(calls)
+    num_calls = len(calls)
     for name in ("unlearned", "cut"):
         stage.run(config, paths=paths, item=name)
-    assert len(calls) == made > 0
+    assert len(calls) == num_calls > 0
     unlearned = SampleStore(paths.synthetic("unlearned", "car"))
     assert len(unlearned) == 4 and "quality_confidence" not in unlearned.index
     cut = SampleStore(paths.synthetic("cut", "car"))
     assert set(cut.index["quality_threshold"]) == {0.5}
-    found = stores(paths, "cut", slugs=["car"])
+    before = stores(paths, "cut", slugs=["car"])
     shutil.rmtree(paths.root / ".seggen")
     stage.run(config, paths=paths, item="cut")
-    assert len(calls) > made and stores(paths, "cut", slugs=["car"]) == found
+    assert len(calls) > num_calls and stores(paths, "cut", slugs=["car"]) == before
 
 
 @pytest.mark.parametrize(

@@ -113,23 +113,23 @@ def test_a_partition_is_written(whole, picky):
 @pytest.fixture
 def calls(monkeypatch):
     """Numbers of the attempts of every network call's batch, by the seeds of their noise."""
-    made = []
+    seeds_of_calls = []
     original = attempts_room.generate_with_recipes
 
     def generate(*args, **kwargs):
         seeds = [kwargs["generators"](k).initial_seed() for k in range(len(kwargs["prompts"]))]
-        made.append(seeds)
+        seeds_of_calls.append(seeds)
         return original(*args, **kwargs)
 
     monkeypatch.setattr(attempts_room, "generate_with_recipes", generate)
-    return made
+    return seeds_of_calls
 
 
 @pytest.mark.parametrize("when", ["between_calls", "within_a_call", "at_the_end", "while_kept"])
 def test_an_interrupted_run_resumes_to_the_same_bytes(project, whole, picky, monkeypatch, when):
     expected = contents(whole.synthetic("seediff", "car"))
     broken = project("broken")
-    owner, name, number = {
+    owner, name, last_call = {
         "between_calls": (attempts_room, "generate_with_recipes", 3),
         "within_a_call": (RecordCache, "add", 4),
         "at_the_end": (stage_context, "publish", 1),
@@ -139,7 +139,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(project, whole, picky, mon
 
     def fail(*args, **kwargs):
         num_calls.append(1)
-        if len(num_calls) == number:
+        if len(num_calls) == last_call:
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
@@ -193,10 +193,10 @@ def test_a_later_run_makes_only_what_has_other_inputs(project, whole, picky, cal
     # Five samples instead of four: all attempts so far are found, their pictures too.
     stage.run(make_config(**listed, samples_per_class=5), paths=paths, item="car")
     attempts = (paths.synthetic("seediff", "car") / "attempts.jsonl").read_text().splitlines()
-    found = (whole.synthetic("seediff", "car") / "attempts.jsonl").read_text().splitlines()
-    assert attempts[: len(found)] == found and len(attempts) > len(found)
-    made = {seed for seeds in calls for seed in seeds}
-    assert not made & set(index["seed"])
+    earlier = (whole.synthetic("seediff", "car") / "attempts.jsonl").read_text().splitlines()
+    assert attempts[: len(earlier)] == earlier and len(attempts) > len(earlier)
+    new_seeds = {seed for seeds in calls for seed in seeds}
+    assert not new_seeds & set(index["seed"])
 
     # Back to four, with the prompt of attempt 0 edited: its call alone is made.
     calls.clear()
@@ -237,13 +237,13 @@ def test_pictures_that_no_earlier_run_kept_are_made_again(project, whole, picky,
 def test_bytes_do_not_depend_on_how_many_are_in_flight(project, whole, picky):
     paths = project("batch")
     stage.run(make_config(batch_size=5, **picky), paths=paths, item="car")
-    found, expected = (
+    files, expected = (
         contents(paths.synthetic("seediff", "car")),
         contents(whole.synthetic("seediff", "car")),
     )
     # The manifest says what the batch size was; nothing else shows it.
-    assert found.pop("manifest.json") != expected.pop("manifest.json")
-    assert found == expected
+    assert files.pop("manifest.json") != expected.pop("manifest.json")
+    assert files == expected
 
 
 def test_prompts_cycle_and_stuff_has_no_article(project):

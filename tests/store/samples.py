@@ -64,11 +64,11 @@ def run_python(*arguments: str | Path, **options) -> subprocess.Popen:
     )
 
 
-def assert_same(found: Sample, expected: Sample) -> None:
-    assert found.key == expected.key
-    assert found.metadata == expected.metadata
+def assert_same(read: Sample, expected: Sample) -> None:
+    assert read.key == expected.key
+    assert read.metadata == expected.metadata
     for name in ("image", "segmentation_map", "instance_map"):
-        a, b = getattr(found, name), getattr(expected, name)
+        a, b = getattr(read, name), getattr(expected, name)
         assert (a is None) == (b is None)
         if b is not None:
             assert a.dtype == b.dtype

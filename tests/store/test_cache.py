@@ -50,7 +50,7 @@ def write_records(folder: Path, *, pause: float = 0, linger: float = 0) -> None:
         time.sleep(linger)
 
 
-def found(folder: Path) -> list[int]:
+def cached_numbers(folder: Path) -> list[int]:
     """Return which records are found; each one that is has to be whole."""
     with RecordCache(folder) as cache:
         numbers = []
@@ -79,7 +79,7 @@ def segment_of(folder: Path) -> Path:
 
 
 def test_a_record_is_found_by_its_digest_in_any_later_run(tmp_path: Path) -> None:
-    assert found(tmp_path / "new") == []
+    assert cached_numbers(tmp_path / "new") == []
     order = list(range(NUM_RECORDS))
     random.Random(0).shuffle(order)
     for part in (order[:5], order[5:]):
@@ -87,7 +87,7 @@ def test_a_record_is_found_by_its_digest_in_any_later_run(tmp_path: Path) -> Non
             for index in part:
                 cache.add(digest_of(index), make_record(index))
                 assert cache.find(digest_of(index)) == make_record(index)
-    assert found(tmp_path / "cache") == list(range(NUM_RECORDS))
+    assert cached_numbers(tmp_path / "cache") == list(range(NUM_RECORDS))
     assert count_added(tmp_path / "cache") == NUM_RECORDS
     with RecordCache(tmp_path / "cache") as cache:
         assert digest_of("other") not in cache
@@ -109,7 +109,7 @@ def test_files_of_records_are_of_limited_size(
     write_records(tmp_path)
     sizes = [path.stat().st_size for path in tmp_path.glob("records-*")]
     assert len(sizes) > 3 and max(sizes) <= 6000 + 15_000
-    assert found(tmp_path) == list(range(NUM_RECORDS))
+    assert cached_numbers(tmp_path) == list(range(NUM_RECORDS))
 
 
 def test_an_error_in_the_work_keeps_what_was_added(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_an_error_in_the_work_keeps_what_was_added(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError):
         work()
-    assert found(tmp_path) == [0]
+    assert cached_numbers(tmp_path) == [0]
 
 
 # Kills, damage, full disks
@@ -137,9 +137,9 @@ def test_kill_9_loses_no_committed_record(tmp_path: Path, num_whole: int) -> Non
     finally:
         child.send_signal(signal.SIGKILL)
         child.communicate()
-    assert len(found(tmp_path)) >= num_whole
+    assert len(cached_numbers(tmp_path)) >= num_whole
     write_records(tmp_path)
-    assert found(tmp_path) == list(range(NUM_RECORDS))
+    assert cached_numbers(tmp_path) == list(range(NUM_RECORDS))
 
 
 def test_a_file_torn_at_any_byte_keeps_the_records_before_it(tmp_path: Path) -> None:
@@ -153,9 +153,9 @@ def test_a_file_torn_at_any_byte_keeps_the_records_before_it(tmp_path: Path) -> 
         (folder / "records-00000").write_bytes(data[:cut] + b"\xff" * (cut % 3))
         ends = [*offsets[1:], len(data)]
         whole = [index for index in range(NUM_RECORDS) if ends[index] <= cut]
-        assert found(folder) == whole, f"torn at {cut}"
+        assert cached_numbers(folder) == whole, f"torn at {cut}"
         write_records(folder)
-        assert found(folder) == list(range(NUM_RECORDS))
+        assert cached_numbers(folder) == list(range(NUM_RECORDS))
 
 
 def test_a_damaged_byte_costs_one_record_and_is_said(
@@ -173,19 +173,19 @@ def test_a_damaged_byte_costs_one_record_and_is_said(
             damaged = bytearray(data)
             damaged[place] ^= 0x10
             (folder / "records-00000").write_bytes(damaged)
-            assert found(folder) == [i for i in range(NUM_RECORDS) if i != record], place
+            assert cached_numbers(folder) == [i for i in range(NUM_RECORDS) if i != record], place
             assert "not used" in caplog.text or "can't be used and is made again" in caplog.text
             write_records(folder)
-            assert found(folder) == list(range(NUM_RECORDS))
+            assert cached_numbers(folder) == list(range(NUM_RECORDS))
 
 
 @pytest.mark.parametrize("content", [b"", b"no records at all" * 1000, MAGIC * 5000])
 def test_a_file_of_something_else_is_not_used(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "records-00000").write_bytes(content)
     (tmp_path / "records-00001").mkdir()  # can't be read
-    assert found(tmp_path) == []
+    assert cached_numbers(tmp_path) == []
     write_records(tmp_path)
-    assert found(tmp_path) == list(range(NUM_RECORDS))
+    assert cached_numbers(tmp_path) == list(range(NUM_RECORDS))
 
 
 def test_two_processes_cant_open_one_cache(tmp_path: Path) -> None:
@@ -200,12 +200,12 @@ def test_a_full_disk_keeps_what_was_added(tmp_path: Path) -> None:
     child = run_python(__file__, tmp_path, "--file-limit=13000")
     _, errors = child.communicate(timeout=300)
     assert child.returncode == StorageError.exit_code, errors
-    numbers = found(tmp_path)
+    numbers = cached_numbers(tmp_path)
     assert 0 < len(numbers) < NUM_RECORDS
     assert f"can't write {tmp_path}: File too large. What was committed there is kept" in errors
     assert f"({len(numbers)} records of this run)" in errors
     write_records(tmp_path)  # with room again
-    assert found(tmp_path) == list(range(NUM_RECORDS))
+    assert cached_numbers(tmp_path) == list(range(NUM_RECORDS))
 
 
 @pytest.mark.parametrize("kib", [20, 36])
@@ -227,7 +227,7 @@ def test_a_full_file_system(tmp_path: Path, kib: int) -> None:
         pytest.skip(f"can't mount a file system here: {child.stderr}")
     assert child.returncode == StorageError.exit_code, child.stderr
     assert "No space left on device" in child.stderr
-    numbers = found(saved)
+    numbers = cached_numbers(saved)
     assert 0 < len(numbers) < NUM_RECORDS
     assert f"kept ({len(numbers)} records of this run)" in child.stderr
 
@@ -245,12 +245,12 @@ def publish_store(folder: Path, cache: RecordCache, numbers: list[int]) -> dict[
     """Write a store of samples, each a record of the cache; return digests by key."""
     digests = {}
     with SampleStoreWriter(folder, num_classes=3, shard_bytes=30_000) as writer:
-        for number in numbers:
-            rng = np.random.default_rng(number)
-            instances = rng.integers(0, 9, (40, 48), np.uint16) if number % 2 else None
+        for seed in numbers:
+            rng = np.random.default_rng(seed)
+            instances = rng.integers(0, 9, (40, 48), np.uint16) if seed % 2 else None
             image = rng.integers(0, 256, (40, 48, 3), np.uint8)
             mask = rng.integers(0, 3, (40, 48), np.uint8)
-            sample = Sample(f"s{number}", image, mask, instances, {"seed": number})
+            sample = Sample(f"s{seed}", image, mask, instances, {"seed": seed})
             encoded = encode_sample(sample, num_classes=3)
             digest = digests[sample.key] = digest_of(sample.key)
             if digest not in cache:

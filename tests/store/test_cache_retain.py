@@ -6,7 +6,13 @@ import pytest
 
 from seggen_core.store import cache as cache_module
 from seggen_core.store.cache import RecordCache
-from tests.store.test_cache import NUM_RECORDS, digest_of, found, make_record, write_records
+from tests.store.test_cache import (
+    NUM_RECORDS,
+    cached_numbers,
+    digest_of,
+    make_record,
+    write_records,
+)
 
 
 def test_only_the_records_that_are_to_stay_stay(
@@ -19,7 +25,7 @@ def test_only_the_records_that_are_to_stay_stay(
         cache.retain(digest_of(index) for index in (1, 4, 7))
         assert cache.find(digest_of(4)) == make_record(4)
         assert digest_of(2) not in cache
-    assert found(tmp_path) == [1, 4, 7]
+    assert cached_numbers(tmp_path) == [1, 4, 7]
     assert sum(path.stat().st_size for path in tmp_path.glob("records-*")) < before / 2
 
 
@@ -31,7 +37,7 @@ def test_files_that_hold_nothing_else_are_left_alone(tmp_path: Path) -> None:
     assert {path: path.stat().st_ino for path in tmp_path.glob("records-*")} == files
     with RecordCache(tmp_path) as cache:
         cache.retain([])
-    assert found(tmp_path) == [] and not list(tmp_path.glob("records-*"))
+    assert cached_numbers(tmp_path) == [] and not list(tmp_path.glob("records-*"))
 
 
 def test_a_kill_leaves_every_record_that_is_to_stay(
@@ -51,7 +57,7 @@ def test_a_kill_leaves_every_record_that_is_to_stay(
         patch.setattr(Path, "unlink", killed)
         with pytest.raises(KeyboardInterrupt), RecordCache(tmp_path) as cache:
             cache.retain(map(digest_of, wanted))
-    assert set(wanted) <= set(found(tmp_path))
+    assert set(wanted) <= set(cached_numbers(tmp_path))
     with RecordCache(tmp_path) as cache:
         cache.retain(map(digest_of, wanted))
-    assert found(tmp_path) == wanted
+    assert cached_numbers(tmp_path) == wanted

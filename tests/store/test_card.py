@@ -97,15 +97,15 @@ def test_the_lines_of_the_card_decode_masks_with_every_image_decoder(
     lines = code_of_card(folder).replace('"rgb8"', f'"{decoder}"')
     names: dict[str, Any] = {}
     exec(lines.partition("for sample")[0], names)
-    found = list(names["samples"])
+    rows = list(names["samples"])
     wanted = list(SampleStore(folder))
-    assert len(found) == len(wanted)
-    for row, sample in zip(found, wanted, strict=True):
+    assert len(rows) == len(wanted)
+    for row, sample in zip(rows, wanted, strict=True):
         assert row["mask.png"].dtype == np.uint8
         np.testing.assert_array_equal(row["mask.png"], sample.segmentation_map)
         assert row["instances.png"].max() > 255
         np.testing.assert_array_equal(row["instances.png"], sample.instance_map)
-    image = np.asarray(found[0]["png"])
+    image = np.asarray(rows[0]["png"])
     if decoder == "torchrgb":
         np.testing.assert_allclose(image, wanted[0].image.transpose(2, 0, 1) / 255, atol=1e-6)
     else:

@@ -97,11 +97,11 @@ def test_duplicate_key(tmp_path: Path) -> None:
 def test_samples_of_many_sizes_lie_in_one_store(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     samples = []
-    for number, size in enumerate([(1, 1), (3, 200), (128, 7), (64, 64), (97, 31)]):
+    for index, size in enumerate([(1, 1), (3, 200), (128, 7), (64, 64), (97, 31)]):
         mask = rng.integers(0, 3, size, np.uint8)
-        instances = rng.integers(0, 9, size, np.uint16) if number % 2 else None
+        instances = rng.integers(0, 9, size, np.uint16) if index % 2 else None
         image = rng.integers(0, 256, (*size, 3), np.uint8)
-        samples.append(Sample(f"s{number}", image, mask, instances, {"seed": number}))
+        samples.append(Sample(f"s{index}", image, mask, instances, {"seed": index}))
     with SampleStoreWriter(tmp_path, num_classes=3) as writer:
         for sample in samples:
             writer.add(sample)

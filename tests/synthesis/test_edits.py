@@ -26,15 +26,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Source and number of every pair that is drawn."""
-    made: list[str] = []
+    names_of_drawn: list[str] = []
     draw = seggen_partition.draw_images
 
     def note(tasks: Any, **arguments: Any) -> Any:
-        made.extend(f"{task.source_key}/{task.index}" for task in tasks)
+        names_of_drawn.extend(f"{task.source_key}/{task.index}" for task in tasks)
         return draw(tasks, **arguments)
 
     monkeypatch.setattr(seggen_partition, "draw_images", note)
-    return made
+    return names_of_drawn
 
 
 def test_an_edit_makes_exactly_its_own_samples_again(
@@ -115,11 +115,11 @@ def test_export_edit_import_keeps_exactly_what_was_changed(
     config = write_config(paths, captions={"edits": "edits.csv"})
     (paths.root / "edits.csv").write_text("sample_key,caption\n")
     captions.run(config, paths=paths, item=None)
-    made = pd.read_parquet(paths.captions)
+    original = pd.read_parquet(paths.captions)
     names = sample_names(SampleStore(paths.real("train")))
     subsets = json.loads(paths.subsets.read_text())
     sources = sorted({key for keys in subsets.values() for key in keys})
-    row = made["sample_key"].tolist().index(sources[1])
+    row = original["sample_key"].tolist().index(sources[1])
     command = ["--params", str(paths.root / "params.yaml")]
     for name in ("mine.csv", "mine.parquet"):
         table = paths.root / name
@@ -130,28 +130,31 @@ def test_export_edit_import_keeps_exactly_what_was_changed(
             else pd.read_parquet(table)
         )
         assert read["sample_key"].astype(int).tolist() == [
-            int(names[key]) for key in made["sample_key"]
+            int(names[key]) for key in original["sample_key"]
         ]
-        assert read["caption"].drop(row).tolist() == made["caption"].drop(row).tolist()
+        assert read["caption"].drop(row).tolist() == original["caption"].drop(row).tolist()
         # The second export holds the edit of the first.
         assert read["caption"][row] == (
-            made["caption"][row] if name.endswith("csv") else 'ein rotes Auto, "groß"'
+            original["caption"][row] if name.endswith("csv") else 'ein rotes Auto, "groß"'
         )
         read.loc[row, "caption"] = 'ein rotes Auto, "groß"'
         read.to_csv(table, index=False) if name.endswith("csv") else read.to_parquet(
             table, index=False
         )
         assert main([*command, "captions-import", str(table)]) == 0
-        assert f"1 of {len(made)} captions edited" in capsys.readouterr().out
+        assert f"1 of {len(original)} captions edited" in capsys.readouterr().out
         edits = pd.read_csv(paths.root / "edits.csv", encoding="utf-8-sig")
         assert edits.to_dict("records") == [
-            {"sample_key": int(names[made["sample_key"][row]]), "caption": 'ein rotes Auto, "groß"'}
+            {
+                "sample_key": int(names[original["sample_key"][row]]),
+                "caption": 'ein rotes Auto, "groß"',
+            }
         ]
     captions.run(config, paths=paths, item=None)
     tables = [pd.read_parquet(path) for path in sorted((paths.data / "prompts").iterdir())]
     prompts = pd.concat(tables).set_index("sample_key")["caption"]
     assert sorted(prompts.index) == sources
-    assert (prompts != made.set_index("sample_key")["caption"][prompts.index]).sum() == 1
+    assert (prompts != original.set_index("sample_key")["caption"][prompts.index]).sum() == 1
     read.loc[0, "sample_key"] = "77777"
     read.to_csv(paths.root / "wrong.csv", index=False)
     assert main([*command, "captions-import", str(paths.root / "wrong.csv")]) == 2

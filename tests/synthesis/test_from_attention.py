@@ -163,20 +163,22 @@ def test_resolutions_are_those_of_the_network(pipeline):
     ],
 )
 def test_each_option_gives_another_mask_of_the_same_image(pipeline, samples, changes):
-    made = generate(pipeline, (0, 1), **changes)
-    assert np.array_equal(made.images, samples.images[:2]) and set(made.status) == {"accepted"}
-    assert not np.array_equal(made.maps["soft_mask"], samples.maps["soft_mask"][:2])
+    changed = generate(pipeline, (0, 1), **changes)
+    assert np.array_equal(changed.images, samples.images[:2]) and set(changed.status) == {
+        "accepted"
+    }
+    assert not np.array_equal(changed.maps["soft_mask"], samples.maps["soft_mask"][:2])
 
 
 def test_uncertain_pixels_are_those_between_two_thresholds(pipeline):
-    made = generate(
+    generated = generate(
         pipeline, (0, 1), strategy="ca_sa", power=2, beta=0.6, uncertainty_threshold=0.5
     )
-    soft = made.maps["soft_mask"]
-    assert np.array_equal(made.labels == 1, soft >= 0.6) and np.array_equal(
-        made.labels == 255, (soft >= 0.5) & (soft < 0.6)
+    soft = generated.maps["soft_mask"]
+    assert np.array_equal(generated.labels == 1, soft >= 0.6) and np.array_equal(
+        generated.labels == 255, (soft >= 0.5) & (soft < 0.6)
     )
-    assert (made.labels == 255).any()
+    assert (generated.labels == 255).any()
 
 
 def test_several_classes_share_an_image_by_argmax(pipeline, samples):
@@ -202,13 +204,13 @@ def test_a_contested_pixel_goes_to_the_stronger_class():
 
 
 def test_the_scheduler_is_put_back_and_a_missing_resolution_is_named(pipeline):
-    own = pipeline.scheduler
+    scheduler = pipeline.scheduler
     with pytest.raises(
         AttentionError, match=r"self_attention_resolutions has 64, .* self-attention at 8, 16"
     ):
         generate(pipeline, (0,), self_attention_resolutions=(16, 64))
     generate(pipeline, (0,))
-    assert pipeline.scheduler is own
+    assert pipeline.scheduler is scheduler
 
 
 def test_the_decoder_works_in_float32(pipeline, samples):
@@ -238,8 +240,8 @@ def test_an_image_that_is_not_a_picture_is_rejected(pipeline, monkeypatch):
     broken = build_pipeline()
     with torch.no_grad():
         broken.vae.decoder.conv_out.bias.fill_(float("nan"))
-    made = generate(broken, (0,))
-    assert made.status == ("not_finite_image",) and not made.images.any()
+    generated = generate(broken, (0,))
+    assert generated.status == ("not_finite_image",) and not generated.images.any()
 
 
 def test_attention_that_is_not_finite_is_rejected(pipeline, samples):
@@ -248,14 +250,14 @@ def test_attention_that_is_not_finite_is_rejected(pipeline, samples):
     hook = broken.unet.get_submodule(name).to_k.register_forward_hook(
         lambda _m, _i, k: k.index_fill(0, torch.tensor([3]), float("nan"))
     )
-    made = generate(broken, (0, 1))
+    generated = generate(broken, (0, 1))
     hook.remove()
     # Rows are (unconditional 0, 1; conditional 0, 1): only the second image is lost.
-    assert made.status[0] == "accepted" and made.status[1] in (
+    assert generated.status[0] == "accepted" and generated.status[1] in (
         "not_finite_image",
         "not_finite_attention",
     )
-    assert not made.masks[1].any() and np.array_equal(made.masks[0], samples.masks[0])
+    assert not generated.masks[1].any() and np.array_equal(generated.masks[0], samples.masks[0])
 
 
 def test_quality_scores_by_hand():

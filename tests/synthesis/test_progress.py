@@ -25,7 +25,7 @@ SETTINGS = DiffuMaskConfig.model_validate(
 
 def trainings() -> list[tuple[str, ast.Call]]:
     """Return (place, call) of every call of the training loop."""
-    found = []
+    calls = []
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         imported = any(
@@ -34,7 +34,7 @@ def trainings() -> list[tuple[str, ast.Call]]:
             and any(alias.name == "train" for alias in node.names)
             for node in ast.walk(tree)
         )
-        found += [
+        calls += [
             (f"{path.relative_to(PACKAGE)}:{node.lineno}", node)
             for node in ast.walk(tree)
             if imported
@@ -42,7 +42,7 @@ def trainings() -> list[tuple[str, ast.Call]]:
             and isinstance(node.func, ast.Name)
             and node.func.id == "train"
         ]
-    return found
+    return calls
 
 
 def test_every_training_reports_its_steps() -> None:

@@ -38,8 +38,8 @@ def words_of(prompt):
     }
 
 
-def texts(prompts, number):
-    return [prompts[i].text for i in range(number)]
+def texts(prompts, count):
+    return [prompts[i].text for i in range(count)]
 
 
 def test_templates_take_turns_and_stuff_has_no_article():
@@ -154,7 +154,7 @@ def test_the_whole_file_is_checked_and_every_fault_named(tmp_path):
         source(prompt_file=path, reads=path)
     message = str(caught.value)
     assert "3 prompts can't be used" in message
-    assert all(f"line {number}: " in message for number in (2, 3, 4))
+    assert all(f"line {line_number}: " in message for line_number in (2, 3, 4))
     assert "line 1: " not in message and "past the text encoder's 32 tokens" in message
 
 

@@ -50,17 +50,17 @@ def test_panoptic_colour_maps_make_instances(make_project: Project) -> None:
     config = write_config(paths, dataset=tree)
     masksyn.run(config, paths=paths, item="car")
     imgsyn.run(config, paths=paths, item="car")
-    made, redrawn = (
+    drawn, redrawn = (
         SampleStore(paths.synthetic(method, "car")) for method in ("masksyn", "imgsyn")
     )
     real = SampleStore(paths.real("train"))
-    assert len(made) and len(redrawn)
+    assert len(drawn) and len(redrawn)
     for sample in redrawn:
         source = real[sample.metadata["source_key"]]
         assert (
             sample.instance_map is not None and (sample.instance_map == source.instance_map).all()
         )
-    for sample in made:
+    for sample in drawn:
         assert sample.instance_map is not None
         assert sample.metadata["quality"].keys() == {"void", "ambiguous"}
         things = np.isin(
@@ -124,10 +124,10 @@ def test_bytes_do_not_depend_on_the_batch_size(
 ) -> None:
     paths = make_project("batch")
     imgsyn.run(write_config(paths, imgsyn={"batch_size": batch_size}), paths=paths, item="car")
-    found, wanted = (contents(p.synthetic("imgsyn", "car")) for p in (paths, whole))
-    assert found.keys() == wanted.keys()
+    files, wanted = (contents(p.synthetic("imgsyn", "car")) for p in (paths, whole))
+    assert files.keys() == wanted.keys()
     # The manifest alone differs: it says which batch size there was.
-    assert [name for name in wanted if found[name] != wanted[name]] == ["manifest.json"]
+    assert [name for name in wanted if files[name] != wanted[name]] == ["manifest.json"]
 
 
 def test_bytes_do_not_depend_on_which_other_sources_there_are(

@@ -33,7 +33,7 @@ CONFIG = settings(
         "mask2former": PLAIN | {"reads": [REAL, REAL], "model": "mask2former"},
     }
 )
-OWN = RuntimeConfig()
+PROJECT_STORE = RuntimeConfig()
 
 
 def lock_outputs(paths: ProjectPaths) -> dict[str, str]:
@@ -66,7 +66,7 @@ def tracked_arms(tmp_path_factory, empty_database):
         md5s = lock_outputs(paths)
         for arm in CONFIG.variants:
             evaluate.run(CONFIG, paths=paths, item=arm)
-        report = replay(paths, OWN)
+        report = replay(paths, PROJECT_STORE)
     assert report.problems == {}
     return paths, md5s
 
@@ -131,7 +131,7 @@ def test_the_best_arm_is_registered_and_another_replay_registers_nothing(tracked
     validation = {name: run.data.metrics["val_miou"] for name, run in arms.items()}
     assert validation[best.tags["arm"]] == max(validation.values())
     shutil.rmtree(paths.metrics_log / "sent")
-    assert replay(paths, OWN).problems == {}
+    assert replay(paths, PROJECT_STORE).problems == {}
     assert len(client.search_model_versions(f"name = '{model.name}'")) == 3
     assert len(client.search_logged_models([arms["mixed"].info.experiment_id])) == 3
     assert len(arms_of(paths)[1]) == 3 and len(arms_of(paths)[2]) == 6
@@ -236,14 +236,14 @@ def test_a_registered_model_predicts_alike_with_the_packages_that_it_lists_alone
 def test_a_copied_project_keeps_its_runs_and_finds_its_artifacts(tracked_arms, tmp_path):
     paths, _ = tracked_arms
     copy = ProjectPaths(Path(shutil.copytree(paths.root, tmp_path / "copy")))
-    report = replay(copy, OWN)
+    report = replay(copy, PROJECT_STORE)
     assert (report.num_runs, report.problems) == (0, {})
     client, arms, children = arms_of(copy)
     assert len(arms) == 3 and len(children) == 6
     run = arms["mixed"]
     assert run.info.artifact_uri.startswith(copy.root.as_uri())
-    (made,) = [v for v in client.search_model_versions() if v.run_id == run.info.run_id]
-    logged = client.get_logged_model(made.source.removeprefix("models:/"))
+    (version,) = [v for v in client.search_model_versions() if v.run_id == run.info.run_id]
+    logged = client.get_logged_model(version.source.removeprefix("models:/"))
     assert logged.artifact_location.startswith(copy.root.as_uri())
     assert client.list_artifacts(run.info.run_id)
     original, _, _ = arms_of(paths)

@@ -60,10 +60,10 @@ def test_a_lock_cut_anywhere_gives_whole_hashes_or_none(tmp_path):
     for length in range(0, len(LOCK), 7):
         path.write_text(LOCK[:length])
         lock = read_dvc_lock(path, attempts=1)
-        found = set(lock.outputs.values()).union(
+        hashes = set(lock.outputs.values()).union(
             *(deps.values() for deps in lock.dependencies.values())
         )
-        assert found <= whole
+        assert hashes <= whole
     assert read_dvc_lock(tmp_path / "missing.lock").outputs == {}
 
 

@@ -20,7 +20,7 @@ from seggen_core.tracking.target import resolve_target
 from tests.tracking.conftest import runs_in
 
 ROOT = Path(__file__).parents[2]
-OWN = RuntimeConfig()
+PROJECT_STORE = RuntimeConfig()
 
 
 def wait_until(holds, *, seconds=60.0):
@@ -60,7 +60,7 @@ def assert_everything_is_there_once(paths, uri=None, *, num_steps=3, status="FIN
 def test_everything_reaches_mlflow_and_a_second_replay_sends_nothing(prepared, tracked):
     with tracked("masksyn", item="car", num_steps=3) as run:
         report_everything(run, prepared.root)
-    first, second = replay(prepared, OWN), replay(prepared, OWN)
+    first, second = replay(prepared, PROJECT_STORE), replay(prepared, PROJECT_STORE)
     assert (first.num_runs, first.num_events, first.problems) == (1, 9, {})
     assert (second.num_runs, second.num_events, second.problems) == (0, 0, {})
     run = assert_everything_is_there_once(prepared)
@@ -98,7 +98,7 @@ def killed_follower(paths, *, point, count, is_after):
         return result
 
     setattr(owner, name, dying)
-    replay(paths, OWN)
+    replay(paths, PROJECT_STORE)
     os._exit(0)
 
 
@@ -118,7 +118,7 @@ def test_a_follower_killed_at_any_point_sends_everything_once(
         count += 1
         assert count < 50
     assert count > 1, "none was killed"
-    report = replay(prepared, OWN)
+    report = replay(prepared, PROJECT_STORE)
     assert report.problems == {}
     assert_everything_is_there_once(prepared, num_steps=20)
 
@@ -130,16 +130,16 @@ def test_a_run_killed_outright_is_closed_without_another_run_of_its_stage(prepar
             run.log_metrics({"loss": 1})
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    replay(prepared, OWN)
+    replay(prepared, PROJECT_STORE)
     _, (run,) = runs_in(prepared)
     assert run.info.status == "KILLED" and run.data.metrics == {"loss": 1.0}
     (path,) = run_files(prepared.metrics_log)
     assert run.info.end_time == path.stat().st_mtime_ns // 1_000_000
-    assert replay(prepared, OWN).num_events == 0
+    assert replay(prepared, PROJECT_STORE).num_events == 0
 
 
 def test_a_running_stage_is_seen_as_it_goes_on_and_ends(prepared, tracked):
-    follower = Follower(prepared, resolve_target(prepared, OWN))
+    follower = Follower(prepared, resolve_target(prepared, PROJECT_STORE))
     with tracked() as run:
         for step in range(3):
             run.log_metrics({"loss": step}, step=step)
@@ -162,7 +162,7 @@ def test_several_followers_at_once_double_nothing(prepared, tracked):
     children = []
     for _ in range(4):
         if (child := os.fork()) == 0:
-            os._exit(1 if replay(prepared, OWN).problems else 0)
+            os._exit(1 if replay(prepared, PROJECT_STORE).problems else 0)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
     client, runs = runs_in(prepared)
@@ -175,10 +175,10 @@ def test_several_followers_at_once_double_nothing(prepared, tracked):
 def test_a_copied_project_doubles_no_run(prepared, tracked, tmp_path_factory):
     with tracked("masksyn", item="car", num_steps=3) as run:
         report_everything(run, prepared.root)
-    replay(prepared, OWN)
+    replay(prepared, PROJECT_STORE)
     copy = ProjectPaths(tmp_path_factory.mktemp("copy") / "project")
     shutil.copytree(prepared.root, copy.root)
-    assert replay(copy, OWN).num_events == 0
+    assert replay(copy, PROJECT_STORE).num_events == 0
     assert_everything_is_there_once(copy)
     # And where the copy sends to the first one's store, whose place its notes don't know.
     first = f"sqlite:///{prepared.root}/mlflow.db"
@@ -192,11 +192,11 @@ def test_a_copied_project_doubles_no_run(prepared, tracked, tmp_path_factory):
 def test_a_lost_or_damaged_note_doubles_nothing(prepared, tracked, text):
     with tracked("masksyn", item="car", num_steps=3) as run:
         report_everything(run, prepared.root)
-    replay(prepared, OWN)
+    replay(prepared, PROJECT_STORE)
     (note,) = (prepared.metrics_log / "sent").rglob("*.json")
     before = note.read_bytes()
     note.unlink() if text is None else note.write_text(text)
-    assert replay(prepared, OWN).problems == {}
+    assert replay(prepared, PROJECT_STORE).problems == {}
     assert_everything_is_there_once(prepared)
     assert note.read_bytes() == before
 
@@ -206,7 +206,7 @@ def test_a_second_store_and_one_that_lost_its_runs_get_all_of_them(
 ):
     with tracked("masksyn", item="car", num_steps=3) as run:
         report_everything(run, prepared.root)
-    replay(prepared, OWN)
+    replay(prepared, PROJECT_STORE)
     shutil.copyfile(empty_database, prepared.root / "other.db")
     other = RuntimeConfig(tracking_uri="sqlite:///other.db")
     uri = f"sqlite:///{prepared.root}/other.db"
@@ -230,11 +230,11 @@ def test_a_second_store_and_one_that_lost_its_runs_get_all_of_them(
 def test_a_run_that_a_user_has_deleted_does_not_come_back(prepared, tracked):
     with tracked() as run:
         run.log_metrics({"loss": 1})
-    replay(prepared, OWN)
+    replay(prepared, PROJECT_STORE)
     client, (stored,) = runs_in(prepared)
     client.delete_run(stored.info.run_id)
     for _ in range(2):
-        report = replay(prepared, OWN)
+        report = replay(prepared, PROJECT_STORE)
         assert (report.num_events, report.problems) == (0, {})
         shutil.rmtree(prepared.metrics_log / "sent")
     assert runs_in(prepared)[1] == []
@@ -246,7 +246,7 @@ def test_an_artifact_that_fails_holds_nothing_up_and_is_sent_later(prepared, tra
         report_everything(run, prepared.root)
     with tracked("text2mask"):
         pass
-    report = replay(prepared, OWN)
+    report = replay(prepared, PROJECT_STORE)
     assert list(report.problems) == [run_files(prepared.metrics_log, "masksyn@car")[0].stem]
     assert "mlruns" in str(report)
     _, runs = runs_in(prepared)
@@ -255,7 +255,7 @@ def test_an_artifact_that_fails_holds_nothing_up_and_is_sent_later(prepared, tra
         ("masksyn@car", "FINISHED"),
     ]
     (prepared.root / "mlruns").unlink()
-    assert replay(prepared, OWN).problems == {}
+    assert replay(prepared, PROJECT_STORE).problems == {}
     client, runs = runs_in(prepared)
     assert [a.path for a in client.list_artifacts(runs[1].info.run_id)] == ["a.png", "b.csv"]
     assert len(client.get_metric_history(runs[1].info.run_id, "train/loss")) == 3
@@ -266,7 +266,7 @@ def test_an_artifact_whose_copy_is_gone_is_said_and_left_out(prepared, tracked, 
         report_everything(run, prepared.root)
     (copy,) = (prepared.metrics_log / "artifacts").rglob("a.png")
     copy.unlink()
-    assert replay(prepared, OWN).problems == {}
+    assert replay(prepared, PROJECT_STORE).problems == {}
     assert "a.png is gone" in caplog.text
     client, (stored,) = runs_in(prepared)
     assert [a.path for a in client.list_artifacts(stored.info.run_id)] == ["b.csv"]
@@ -283,7 +283,7 @@ def test_a_damaged_line_costs_that_line_and_a_file_without_a_start_its_run(prepa
     (path,) = run_files(prepared.metrics_log, "mask2img")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     (prepared.metrics_log / "runs" / "empty.jsonl").touch()
-    report = replay(prepared, OWN)
+    report = replay(prepared, PROJECT_STORE)
     assert (report.num_runs, report.num_damaged, report.problems) == (1, 3, {})
     assert "left out 3 damaged lines" in str(report)
     client, (stored,) = runs_in(prepared)

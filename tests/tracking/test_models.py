@@ -96,13 +96,13 @@ def test_a_logged_model_predicts_what_evaluation_predicts(
         np.testing.assert_array_equal(predicted, predict_maps(segmenter, images=images))
         return
     how = ModelTask(task, TAXONOMY, EVERY_QUERY).segment_task(AS_STORED)
-    found = [predict_sample(segmenter, image=image, task=how) for image in images]
+    evaluated = [predict_sample(segmenter, image=image, task=how) for image in images]
     if task == "panoptic":
         assert predicted.dtype == np.int32
-        for ids, one in zip(predicted, found, strict=True):
+        for ids, one in zip(predicted, evaluated, strict=True):
             np.testing.assert_array_equal(ids, one["panoptic"].segment_ids())
         return
-    for place, one in enumerate(found):
+    for place, one in enumerate(evaluated):
         rows = predicted[predicted["image"] == place]
         instances = one["instances"]
         assert rows["train_id"].tolist() == instances.class_ids.tolist()

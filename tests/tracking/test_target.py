@@ -11,25 +11,25 @@ from seggen_core.tracking.target import describe, redact, resolve_target
 
 
 def test_where_runs_go(project, monkeypatch):
-    own = resolve_target(project, RuntimeConfig())
-    assert own.uri == f"sqlite:///{project.root}/mlflow.db" and own.is_own
-    assert own.artifact_root == (project.root / "mlruns").as_uri()
+    local = resolve_target(project, RuntimeConfig())
+    assert local.uri == f"sqlite:///{project.root}/mlflow.db" and local.is_own
+    assert local.artifact_root == (project.root / "mlruns").as_uri()
     relative = resolve_target(project, RuntimeConfig(tracking_uri="sqlite:///runs/a.db"))
     assert relative.uri == f"sqlite:///{project.root}/runs/a.db" and not relative.is_own
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:pw@host/x?token=1")
     server = resolve_target(project, RuntimeConfig(tracking_uri="sqlite:///a.db"))
     assert server.uri == "https://me:pw@host/x?token=1" and server.label == "https://***@host/x?***"
     assert server.artifact_root is None and server.sqlite_file is None
-    assert len({own.key, relative.key, server.key}) == 3
+    assert len({local.key, relative.key, server.key}) == 3
 
 
 def test_a_database_in_the_project_keeps_its_key_when_the_project_moves(tmp_path):
     here, there = (ProjectPaths(tmp_path / name) for name in ("here", "there"))
-    own = RuntimeConfig()
-    assert resolve_target(here, own).key == resolve_target(there, own).key
+    runtime = RuntimeConfig()
+    assert resolve_target(here, runtime).key == resolve_target(there, runtime).key
     elsewhere = RuntimeConfig(tracking_uri=f"sqlite:///{tmp_path}/x.db")
     assert resolve_target(here, elsewhere).key == resolve_target(there, elsewhere).key
-    assert resolve_target(here, own).key != resolve_target(here, elsewhere).key
+    assert resolve_target(here, runtime).key != resolve_target(here, elsewhere).key
 
 
 def test_credentials_never_get_into_a_message():
@@ -82,14 +82,14 @@ def test_the_projects_own_outdated_database_is_migrated_and_a_foreign_one_is_not
     # As with a version that changed columns only: where tables are missing, MLflow migrates by
     # itself.
     monkeypatch.setattr(db, "_all_tables_exist", lambda engine: True)
-    own, foreign = prepared.root / "mlflow.db", prepared.root / "foreign.db"
-    config = db._get_alembic_config(f"sqlite:///{own}")
+    inside, foreign = prepared.root / "mlflow.db", prepared.root / "foreign.db"
+    config = db._get_alembic_config(f"sqlite:///{inside}")
     with warnings.catch_warnings(action="ignore"):
         command.downgrade(config, "-1")
-    shutil.copyfile(own, foreign)
-    old = _schema_version(own)
+    shutil.copyfile(inside, foreign)
+    old = _schema_version(inside)
     assert replay(prepared, RuntimeConfig()).problems == {}
-    assert _schema_version(own) == db._get_latest_schema_revision() != old
+    assert _schema_version(inside) == db._get_latest_schema_revision() != old
     report = replay(prepared, RuntimeConfig(tracking_uri="sqlite:///foreign.db"))
     assert "mlflow db upgrade" in str(report)
     assert _schema_version(foreign) == old

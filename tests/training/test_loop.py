@@ -116,12 +116,12 @@ def test_a_step_adds_up_the_gradients_of_its_batches(tmp_path: Path, accumulatio
         )
         return module.weight.detach(), reports
 
-    def read_one(number: int) -> torch.Tensor:
-        return torch.tensor([[0.1 * (number + 1), 0.2 * number]])
+    def read_one(item: int) -> torch.Tensor:
+        return torch.tensor([[0.1 * (item + 1), 0.2 * item]])
 
     def read_all(step: int) -> torch.Tensor:
         numbers = range(step * accumulation, (step + 1) * accumulation)
-        return torch.cat([read_one(number) for number in numbers])
+        return torch.cat([read_one(item) for item in numbers])
 
     added, reports = trained(accumulation, read_one, tmp_path / "added")
     at_once, expected = trained(1, read_all, tmp_path / "at once")
