@@ -18,12 +18,12 @@ LICENSE = "cc-by-4.0"
 THINGS = (2, 3)
 
 
-def make_sample(key: str, seed: int, *, instances: bool = True, **metadata: Any) -> Sample:
+def make_sample(key: str, index: int, *, instances: bool = True, **metadata: Any) -> Sample:
     """A sample with a ring, an object in two parts, a crowd, a speck and ignored pixels.
 
-    The map is cut to another size for each number, so objects may miss parts.
+    The map is cut to another size for each index, so objects may miss parts.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(index)
     height, width = int(rng.integers(24, 40)), int(rng.integers(24, 50))
     mask = np.zeros((height, width), np.uint8)
     ids = np.zeros((height, width), np.uint16)
