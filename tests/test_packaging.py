@@ -17,7 +17,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
-OPTIONAL = {"av", "detectron2", "mlflow", "ruamel-yaml", "sqlalchemy", "triton"}
+OPTIONAL = {"av", "detectron2", "mlflow", "sqlalchemy", "triton"}
 OPTIONAL |= {"onnx", "onnxruntime", "onnxscript"}
 """What seggen_core imports where it is there: of extras, and detectron2, which users build."""
 

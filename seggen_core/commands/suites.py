@@ -1,6 +1,7 @@
 """`seggen suites`: list the suites, put one into params.yaml, run it."""
 
 import argparse
+import copy
 import importlib.util
 import json
 import shutil
@@ -116,20 +117,17 @@ def _add(
     paths: "ProjectPaths",
     force: bool,
 ) -> bool:
-    """Merge a suite into the parameter file, whose comments stay; return whether it changed."""
-    from ruamel.yaml import YAML
-
+    """Merge a suite into the parameter file, whose other lines stay; return whether it changed."""
     from seggen_core.config.load import check_config
     from seggen_core.config.params_file import parse_params, read_params_text
+    from seggen_core.config.params_text import merge_text
     from seggen_core.config.suite import merge_params
     from seggen_core.errors import ConfigError
-    from seggen_core.project.storage import written_whole
+    from seggen_core.project.storage import write_text_whole
 
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 4096, True
-    yaml.indent(mapping=2, sequence=4, offset=2)
     before = read_params_text(out)
-    tree: Any = yaml.load(before)
+    content = parse_params(before, name=str(out))
+    tree = copy.deepcopy(content)
     profile = check_dataset(tree, suite, name=name, paths=paths)
     changes = json.loads(json.dumps(suite.params))  # without shared parts, so without anchors
     place = _own_place(file, paths=paths)
@@ -149,11 +147,15 @@ def _add(
     if place != file.resolve():
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)
-    with written_whole(out) as unfinished:
-        with unfinished.open("w", encoding="utf-8") as stream:
-            yaml.dump(tree, stream)
-        text = unfinished.read_text(encoding="utf-8")
-        check_config(parse_params(text, name=str(out)), name=f"{out} with the suite {name}")
+    text = merge_text(before, content, tree)
+    merged = parse_params(text, name=f"{out} with the suite {name}")
+    if merged != tree:
+        raise ConfigError(
+            f"{out} shares parts by anchors (&name, *name) that the suite {name} changes in one "
+            "place; expected none: write these parts out"
+        )
+    check_config(merged, name=f"{out} with the suite {name}")
+    write_text_whole(out, text)
     return text != before
 
 

@@ -2,8 +2,16 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import yaml
+
+MAX_COLUMNS = 100
+"""Width of the lines that `merge_text` writes, where a single value isn't wider."""
+_PLAIN = re.compile(r"[A-Za-z][\w/.@+-]*(?<!\.)")
+"""Text that needs no quotes, if it is none of `_WORDS`."""
+_WORDS = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
 
 
 def without_comments_on_the_dataset(text: str, *, name: str, profile: str) -> str:
@@ -76,3 +84,91 @@ def set_key(text: str, key: str, value: Any, *, section: str | None = None) -> s
     if not count:
         body = f"  {line}\n{block[1]}"
     return text[: block.start(1)] + body + text[block.end(1) :]
+
+
+def merge_text(text: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Return YAML `text` with what differs between two contents changed or added.
+
+    Only the lines of changed values are written anew, at most 100 columns wide: everything else
+    stays byte for byte as it is, comments too. A new key comes last in its section. No key is
+    taken away.
+
+    Args:
+        text: YAML that holds `before`.
+        before: as `parse_params` reads it.
+        after: what the text should hold, with at least the keys of `before`.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode) or root.flow_style:
+        return "".join(f"{line}\n" for key in after for line in _item_lines(key, after[key]))
+    text += "" if text.endswith("\n") else "\n"
+    edits = dict.fromkeys(_edits(text, root, before, after))  # one for a section of two names
+    for start, end, new in sorted(edits, key=lambda edit: edit[0])[::-1]:
+        text = text[:start] + new + text[end:]
+    return text
+
+
+def _edits(
+    text: str, section: yaml.MappingNode, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[tuple[int, int, str]]:
+    """Yield start, end and new text of what differs in a section of one key a line."""
+    indent = section.value[0][0].start_mark.column
+    nodes = {key.value: (key, value) for key, value in section.value}
+    added: list[str] = []
+    for key, value in after.items():
+        if key in before and _flow(before[key]) == _flow(value):
+            continue
+        if key not in nodes:
+            added += _item_lines(key, value, indent=indent)
+            continue
+        node, content = nodes[key]
+        is_section = isinstance(content, yaml.MappingNode) and not content.flow_style
+        if is_section and isinstance(value, Mapping):
+            yield from _edits(text, content, before[key], value)
+            continue
+        lines = _item_lines(key, value, indent=indent)
+        yield node.start_mark.index, _last(content), "\n".join(lines).lstrip()
+    if added:
+        end = _last(section)
+        if text[end - 1] != "\n":  # else it is a text of several lines
+            end = text.index("\n", end) + 1
+        yield end, end, "".join(f"{line}\n" for line in added)
+
+
+def _last(node: yaml.Node) -> int:
+    """Return the index behind a value. A section ends with its last value, not with a comment."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _last(last[1] if isinstance(last, tuple) else last)
+    return int(node.end_mark.index)
+
+
+def _item_lines(key: str, value: Any, *, indent: int = 0) -> list[str]:
+    """Return a key with its value: in one line, else one key a line, or a list over several."""
+    start = f"{' ' * indent}{_flow(key)}:"
+    line = f"{start} {_flow(value)}"
+    if len(line) <= MAX_COLUMNS:
+        return [line]
+    if isinstance(value, Mapping):
+        return [start] + [x for k, v in value.items() for x in _item_lines(k, v, indent=indent + 2)]
+    if not isinstance(value, list):
+        return [line]
+    lines, ends = [f"{start} ["], [","] * (len(value) - 1) + ["]"]
+    for word in (_flow(part) + end for part, end in zip(value, ends, strict=True)):
+        if len(lines[-1]) + 1 + len(word) > MAX_COLUMNS:
+            lines.append(f"{' ' * indent}  {word}")
+        else:
+            lines[-1] += word if lines[-1].endswith("[") else f" {word}"
+    return lines
+
+
+def _flow(value: Any) -> str:
+    """Return YAML of a value in one line, which YAML 1.1 and 1.2 read alike."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_flow(k)}: {_flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, float):
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
+    is_plain = isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS
+    return str(value) if is_plain else json.dumps(value, ensure_ascii=False)
