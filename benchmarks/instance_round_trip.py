@@ -38,10 +38,12 @@ MATCH_IOU = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Things:
-    """The things of one image: their classes int64 [K], and bool masks [K, H, W]."""
+    """The K things of one image."""
 
     classes: np.ndarray
+    """int64 [K]."""
     masks: np.ndarray
+    """bool [K, H, W]."""
 
     @property
     def areas(self) -> np.ndarray:

@@ -38,20 +38,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass
 class Ui:
-    """Starts and ends all servers.
-
-    Attributes:
-        root: the project folder.
-        dagster_port, mlflow_port: where their pages are.
-        origins: other addresses that browsers find them at.
-        services: those that run.
-    """
+    """Starts and ends all servers."""
 
     root: Path
+    """The project folder."""
     dagster_port: int
+    """Where Dagster's page is."""
     mlflow_port: int
+    """Where MLflow's page is."""
     origins: list[str]
+    """Other addresses that browsers find them at."""
     services: list[Service] = field(default_factory=list)
+    """Those that run."""
 
     def __post_init__(self) -> None:
         """Make the environment of all servers, and a folder for their sockets."""

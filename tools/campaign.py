@@ -77,11 +77,14 @@ class Campaign:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended, and the last lines that it printed."""
+    """How a case ended."""
 
     case: str
+    """Name of the case, and what it did to the files."""
     kind: str
+    """"refused", "accepted", "harmless", "traceback", "hang" or "memory"."""
     text: str
+    """The last characters that it printed."""
 
 
 def run_campaign(

@@ -67,11 +67,14 @@ class ListedClass(NamedTuple):
 
 
 class ClassList(NamedTuple):
-    """A class list: its rows, and what it holds that isn't read."""
+    """A class list."""
 
     path: Path
+    """The file."""
     rows: list[ListedClass]
+    """Its classes."""
     notes: tuple[str, ...]
+    """What it holds that isn't read."""
 
 
 def read_class_list(path: Path, *, of_words: bool = False) -> ClassList:

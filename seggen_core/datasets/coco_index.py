@@ -29,15 +29,16 @@ _MAX_SIDE = 1 << 31
 
 
 class CocoImage(NamedTuple):
-    """One entry of `images`.
-
-    Width and height are 0 where it doesn't give them, and -1 where they are no numbers of pixels.
-    """
+    """One entry of `images`."""
 
     image_id: int
+    """Its `id`."""
     file_name: str
+    """Path below the folder of images."""
     width: int
+    """Pixels; 0 where the entry doesn't say, -1 where it says no number of pixels."""
     height: int
+    """As `width`."""
 
 
 @dataclass(frozen=True)

@@ -53,18 +53,23 @@ _MAX_SIDE = 1 << 31
 
 
 class _Entry(NamedTuple):
-    """Where the file speaks of an image; `length` is 0 where nothing was drawn on it."""
+    """Where the file speaks of an image."""
 
     start: int
+    """Byte where it starts."""
     length: int
+    """Its number of bytes; 0 where nothing was drawn on the image."""
 
 
 class _Document(NamedTuple):
-    """What a file lists: images by subset, labels, and counts of shapes."""
+    """What a file lists."""
 
     images: dict[str, list[tuple[str, _Entry]]]
+    """Name and place of each image, by subset."""
     labels: list[StatedClass]
+    """The labels of the project."""
     survey: Survey
+    """How many shapes there are of each kind."""
 
 
 class _CvatImages(ImagesOfOneFile[_Entry]):

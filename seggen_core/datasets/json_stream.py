@@ -32,18 +32,16 @@ _EXPECTED = "expected COCO's JSON: one object of arrays"
 
 @dataclass(frozen=True)
 class Element:
-    """One element of a top-level array.
-
-    Attributes:
-        array: key of the array.
-        value: the parsed element.
-        start, length: its bytes in the file.
-    """
+    """One element of a top-level array."""
 
     array: str
+    """Key of the array."""
     value: Any
+    """The parsed element."""
     start: int
+    """Byte where it starts in the file."""
     length: int
+    """Its number of bytes."""
 
 
 def check_file(path: Path) -> None:

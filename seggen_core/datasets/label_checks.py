@@ -23,18 +23,16 @@ Color = tuple[int, int, int]
 
 
 class SampleLabels(NamedTuple):
-    """What one sample adds to the labels of its split.
-
-    Attributes:
-        pixels: int64 [256], pixels per train id; IGNORE_INDEX among them.
-        unlisted_share, colors: those of `RawSample`.
-        num_instances: instances that its instance map shows; None where it has none.
-    """
+    """What one sample adds to the labels of its split."""
 
     pixels: np.ndarray
+    """int64 [256], pixels per train id; IGNORE_INDEX among them."""
     unlisted_share: float
+    """As `RawSample.unlisted_share`."""
     num_instances: int | None
+    """Instances that its instance map shows; None where it has none."""
     colors: Mapping[int, Color]
+    """As `RawSample.colors`."""
 
     @classmethod
     def of(cls, sample: RawSample) -> "SampleLabels":

@@ -57,11 +57,14 @@ _MAX_SIDE = 1 << 31
 
 
 class _Task(NamedTuple):
-    """Where the file speaks of an image; `is_empty` where nothing was drawn on it."""
+    """Where the file speaks of an image."""
 
     start: int
+    """Byte where it starts."""
     length: int
+    """Its number of bytes."""
     is_empty: bool
+    """Whether nothing was drawn on the image."""
 
 
 class _LabelStudioImages(ImagesOfOneFile[_Task]):

@@ -33,11 +33,14 @@ _ELLIPSE_POINTS = 180
 
 
 class Patch(NamedTuple):
-    """A drawn mask: bool [h, w] whose upper left corner is at (`left`, `top`)."""
+    """A drawn mask at its place in an image."""
 
     left: int
+    """Column of its left edge."""
     top: int
+    """Row of its upper edge."""
     mask: np.ndarray
+    """bool [h, w]."""
 
 
 class Shape(NamedTuple):

@@ -40,11 +40,14 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """One sample store of the project: its folder, and how many of its samples are bad."""
+    """One sample store of the project."""
 
     name: str
+    """Its folder."""
     num_samples: int
+    """All of its samples."""
     num_bad: int
+    """Those that can't be used."""
 
 
 @dataclass(frozen=True)

@@ -21,22 +21,20 @@ _MAX_HELD = 1 << 20
 
 
 class XmlElement(NamedTuple):
-    """An element, or a part of one.
-
-    Attributes:
-        tag: its name.
-        attributes: as they stand there.
-        text: what stands in it directly, without space around it.
-        children: its elements.
-        start, length: its bytes in the file; (0, 0) of children.
-    """
+    """An element, or a part of one."""
 
     tag: str
+    """Its name."""
     attributes: dict[str, str]
+    """As they stand there."""
     text: str
+    """What stands in it directly, without space around it."""
     children: "list[XmlElement]"
+    """Its elements."""
     start: int = 0
+    """Byte where it starts in the file; 0 of children."""
     length: int = 0
+    """Its number of bytes; 0 of children."""
 
 
 class _UnfitError(Exception):

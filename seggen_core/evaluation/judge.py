@@ -40,14 +40,16 @@ _LABELS = [f"{end} {kind}" for end in ("best", "worst") for kind in ("image", "m
 
 @dataclass(frozen=True)
 class MaskOverlap:
-    """Pixels of one class over full images: in mask and prediction, and in either.
+    """Pixels of one class over full images.
 
     Ignored pixels lie outside of the mask like any other: attention methods label one class, and
     the rest of the image has to be free of it.
     """
 
     intersection: int = 0
+    """Pixels in mask and prediction."""
     union: int = 0
+    """Pixels in mask or prediction."""
 
     @classmethod
     def of(cls, prediction: Prediction, *, train_id: int) -> "MaskOverlap":
@@ -66,21 +68,19 @@ class MaskOverlap:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What `Judge.score` returns.
-
-    Attributes:
-        metrics: JSON-ready.
-        ranking: class_slug, key and score of each pair, the best first. Scores are mask IoU for
-            methods that label one class at a time, else mIoU.
-        best, worst: predictions of the first pairs of the ranking, and of the last from its end.
-        num_classes: of the masks.
-    """
+    """What `Judge.score` returns."""
 
     metrics: dict[str, Any]
+    """JSON-ready."""
     ranking: pd.DataFrame
+    """class_slug, key and score of each pair, the best first. Scores are mask IoU for methods
+    that label one class at a time, else mIoU."""
     best: list[Prediction]
+    """Predictions of the first pairs of the ranking."""
     worst: list[Prediction]
+    """Predictions of the last pairs of the ranking, from its end."""
     num_classes: int
+    """Of the masks."""
     shown = ("pairs.png", "scores.csv")
 
     def write(self, folder: Path) -> dict[str, float]:

@@ -99,16 +99,16 @@ def _read_pictures(config: PretrainConfig, *, seed: int, first: int, cropped: bo
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Task:
-    """What the autoencoder learns: pictures named by the step, and the loss on them.
-
-    Attributes:
-        parts: the parts of the last loss.
-    """
+    """What the autoencoder learns: pictures named by the step, and the loss on them."""
 
     config: PretrainConfig
+    """The section of params.yaml."""
     seed: int
+    """Names the streams of random numbers."""
     accelerator: "Accelerator"
+    """The device and the precision."""
     parts: dict[str, float] = field(default_factory=dict)
+    """The parts of the last loss."""
 
     def read(self, step: int) -> tuple[torch.Tensor, torch.Generator]:
         """Return the pictures of a step and the generator of its posterior's noise."""

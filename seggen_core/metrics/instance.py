@@ -136,21 +136,20 @@ class PrecisionCounter:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Instances as run lengths.
-
-    Attributes:
-        masks, boundaries: [N], pycocotools' run lengths; no boundaries if they aren't compared.
-        class_ids, areas: int64 [N].
-        scores: float64 [N].
-        crowds: bool [N].
-    """
+    """N instances as run lengths."""
 
     masks: list[dict[str, Any]]
+    """Run lengths of pycocotools."""
     boundaries: list[dict[str, Any]]
+    """Run lengths of their boundaries; empty if those aren't compared."""
     class_ids: np.ndarray
+    """int64 [N]."""
     areas: np.ndarray
+    """int64 [N], pixels."""
     scores: np.ndarray
+    """float64 [N]."""
     crowds: np.ndarray
+    """bool [N]."""
 
     @classmethod
     def of(cls, instances: Instances, boundary: bool) -> "_Rows":
@@ -194,15 +193,16 @@ class _Rows:
 class _Matches:
     """What becomes of the D predictions of a class in an image, by descending score.
 
-    Attributes:
-        scores: float64 [D].
-        matched, ignored: uint64 [D]; bit ``area * 10 + threshold`` says whether it is so in that
-            range of areas at that IoU.
+    Bit ``area * 10 + threshold`` of a mask says whether it is so in that range of areas, at that
+    IoU.
     """
 
     scores: np.ndarray
+    """float64 [D]."""
     matched: np.ndarray
+    """uint64 [D], bit masks."""
     ignored: np.ndarray
+    """uint64 [D], bit masks."""
 
 
 def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:

@@ -75,20 +75,21 @@ class Memory:
 class Overlaps:
     """The pairs of a true and a predicted segment that share pixels: int64 [P] each.
 
-    Attributes:
-        true_ids, predicted_ids: picture * PICTURE + class * 65536 + instance; one id for all
-            ignored pixels of a picture.
-        areas: pixels that they share.
-        true_boundary, predicted_boundary, both_boundaries: those of them in the boundary of the
-            true segment, of the predicted one, and of both; 0 if boundaries aren't compared.
+    An id is picture * PICTURE + class * 65536 + instance; all ignored pixels of a picture have one.
     """
 
     true_ids: np.ndarray
+    """Ids of the true segments."""
     predicted_ids: np.ndarray
+    """Ids of the predicted segments."""
     areas: np.ndarray
+    """Pixels that they share."""
     true_boundary: np.ndarray
+    """Those of them in the true segment's boundary; 0 if boundaries aren't compared."""
     predicted_boundary: np.ndarray
+    """Those of them in the predicted segment's boundary; 0 if boundaries aren't compared."""
     both_boundaries: np.ndarray
+    """Those of them in both boundaries; 0 if boundaries aren't compared."""
 
 
 def find_overlaps(pictures: Sequence[Picture], memory: Memory) -> Overlaps:

@@ -19,17 +19,16 @@ from seggen_core.taxonomy import IGNORE_INDEX
 
 @dataclass(frozen=True, eq=False)
 class PanopticCounts:
-    """Counts that panoptic quality is computed from; the counts of several images are added.
-
-    Attributes:
-        iou: float64 [C], sum of the IoUs of matched segments.
-        true_positives, false_positives, false_negatives: int64 [C], segments.
-    """
+    """Counts that panoptic quality is computed from; the counts of several images are added."""
 
     iou: np.ndarray
+    """float64 [C], sum of the IoUs of matched segments."""
     true_positives: np.ndarray
+    """int64 [C], predicted segments that match a true one."""
     false_positives: np.ndarray
+    """int64 [C], predicted segments that match none."""
     false_negatives: np.ndarray
+    """int64 [C], true segments that no prediction matches."""
 
     def __add__(self, other: "PanopticCounts") -> "PanopticCounts":
         return PanopticCounts(
@@ -206,18 +205,18 @@ def _count_pictures(
 
 @dataclass(frozen=True, eq=False)
 class _Segments:
-    """The S true or predicted segments of an image.
-
-    Attributes:
-        ids, pictures, classes, areas: int64 [S].
-        of_pair: int64 [P], the segment that each pair of `Overlaps` belongs to.
-    """
+    """The S true or predicted segments of an image."""
 
     ids: np.ndarray
+    """int64 [S], as in `Overlaps`."""
     pictures: np.ndarray
+    """int64 [S], `Overlaps`' number of the picture."""
     classes: np.ndarray
+    """int64 [S]."""
     areas: np.ndarray
+    """int64 [S], pixels."""
     of_pair: np.ndarray
+    """int64 [P], the segment that each pair of `Overlaps` belongs to."""
 
     @classmethod
     def of(cls, pair_ids: np.ndarray, pairs: Overlaps) -> "_Segments":

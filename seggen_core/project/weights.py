@@ -25,10 +25,12 @@ _SHARD = re.compile(r"[\w.-]+\.safetensors")
 
 
 class StoredTensor(NamedTuple):
-    """What a header says of a tensor: safetensors' name of the type, and the shape."""
+    """What a header says of a tensor."""
 
     dtype: str
+    """The type by safetensors' name."""
     shape: tuple[int, ...]
+    """Its sizes."""
 
 
 def read_json_object(path: Path, *, cure: str) -> dict[str, Any]:

@@ -29,20 +29,19 @@ _PICTURE_SIDE = 96
 
 
 class Distances(BaseModel):
-    """Distances of many samples to the nearest training sample, by one measure.
-
-    Attributes:
-        median, p5, min: median, fifth percentile and smallest.
-        below_reference: percentage of the samples nearer than the first percentile of the
-            reference; NaN for the reference.
-    """
+    """Distances of many samples to the nearest training sample, by one measure."""
 
     model_config = ConfigDict(frozen=True)
 
     median: Score
+    """Their median."""
     p5: Score
+    """Their fifth percentile."""
     min: Score
+    """The smallest of them."""
     below_reference: Score = math.nan
+    """Percentage of the samples nearer than the first percentile of the reference; NaN for the
+    reference."""
 
 
 class MemorizationScores(BaseModel):

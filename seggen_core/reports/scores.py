@@ -19,23 +19,28 @@ Report = TypeVar("Report", bound=BaseModel)
 
 
 class SeedScores(BaseModel):
-    """Scores of one trained segmenter.
-
-    `miou_ms` is that of several scales, if they were tested; a report of an earlier seggen has no
-    `boundary_miou`.
-    """
+    """Scores of one trained segmenter, in percent."""
 
     model_config = ConfigDict(frozen=True)
 
     miou: Score
+    """At one scale."""
     miou_ms: Score | None = None
+    """At several scales and mirrored, if these were tested."""
     pixel_accuracy: Score
+    """Share of the pixels that are right."""
     boundary_miou: Score | None = None
+    """Boundary mIoU; None in a report of an earlier seggen."""
     per_class_iou: dict[str, Score]
+    """By class slug."""
     miou_seen: Score | None = None
+    """Over the classes that the arm knows, if it doesn't know all."""
     miou_unseen: Score | None = None
+    """Over the other classes."""
     miou_harmonic: Score | None = None
+    """Harmonic mean of the two."""
     groups: dict[str, dict[str, Score]] = {}
+    """By name of a group of classes (`evaluate.groups`)."""
 
     @property
     def further(self) -> dict[str, float]:
@@ -76,12 +81,14 @@ class Arm(ArmData):
 
 
 class SegmentScores(BaseModel):
-    """Scores of one segmenter that tells instances apart: by figure, and by class slug."""
+    """Scores of one segmenter that tells instances apart, in percent."""
 
     model_config = ConfigDict(frozen=True)
 
     figures: dict[str, Score]
+    """By figure: PQ, AP and so on."""
     per_class: dict[str, Score]
+    """The task's figure of each class, by class slug."""
 
 
 class SegmentArm(ArmData):
@@ -92,21 +99,20 @@ class SegmentArm(ArmData):
 
 
 class JudgeScores(BaseModel):
-    """How well one method's pairs agree with the segmenter that was trained on all real samples.
-
-    Attributes:
-        method: name of the synthetic method.
-        samples: number of pairs.
-        further: other scores that the judge reports for this method.
-    """
+    """How well one method's pairs agree with the segmenter that was trained on all real samples."""
 
     model_config = ConfigDict(frozen=True)
 
     method: str
+    """Name of the synthetic method."""
     samples: int
+    """Number of pairs."""
     miou: Score
+    """In percent."""
     per_class_iou: dict[str, Score]
+    """By class slug."""
     further: dict[str, float] = {}
+    """Other scores that the judge reports for this method."""
 
 
 def read_arms(

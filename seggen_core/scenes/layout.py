@@ -38,14 +38,20 @@ _EXTENT = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: class name, foot point (x centre, y baseline), extent and seed of its look."""
+    """One object of a scene. Lengths are shares of the image's side."""
 
     name: str
+    """Its class."""
     x: float
+    """Centre of its foot."""
     y: float
+    """Baseline of its foot."""
     width: float
+    """Its extent."""
     height: float
+    """Its extent."""
     look: int
+    """Seed of its look."""
 
 
 @dataclass(frozen=True)

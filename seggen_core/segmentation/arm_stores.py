@@ -19,18 +19,16 @@ from seggen_core.taxonomy import Taxonomy
 
 @dataclass(frozen=True, eq=False)
 class ArmStores:
-    """The stores that an arm is trained and validated with.
-
-    Attributes:
-        train, validation: the real splits.
-        partitions: by synthetic method, the stores of the classes.
-        subsets: keys of the real samples by subset seed.
-    """
+    """The stores that an arm is trained and validated with."""
 
     train: SampleStore
+    """The real training split."""
     validation: SampleStore
+    """The real validation split."""
     partitions: dict[str, list[SampleStore]]
+    """By synthetic method, the stores of the classes."""
     subsets: dict[str, list[str]]
+    """Keys of the real samples by subset seed."""
 
     @classmethod
     def open(

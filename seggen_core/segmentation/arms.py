@@ -47,10 +47,12 @@ def find_variant(config: SegGenConfig, name: str | None) -> VariantConfig:
 
 
 class PredictedAt(BaseModel):
-    """Short and largest long side that an arm is tested at (`predict.TestProtocol`)."""
+    """The size that an arm is tested at (`predict.TestProtocol`)."""
 
     short_side: int | None = None
+    """Pixels of the short side; None keeps the image's."""
     max_side: int | None = None
+    """Largest long side in pixels; None sets no limit."""
 
 
 class ArmMetrics(BaseModel):

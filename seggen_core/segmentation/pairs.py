@@ -25,19 +25,17 @@ CACHE_BYTES = 2 * 1024**3
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """An image and its mask, not read yet.
-
-    Attributes:
-        image, mask: the store of each, and its key there. They differ in the shuffled control.
-        table: the label of each value of the stored mask, uint8 [256] (`labels.LabelSpace`); None
-            keeps the values.
-        things: which classes are things, by train id, to read segment ids; None reads train ids.
-    """
+    """An image and its mask, not read yet."""
 
     image: tuple[SampleStore, str]
+    """Its store, and its key there."""
     mask: tuple[SampleStore, str]
+    """Its store, and its key there; not those of the image in the shuffled control."""
     table: np.ndarray | None = None
+    """The label of each value of the stored mask, uint8 [256] (`labels.LabelSpace`); None keeps
+    the values."""
     things: tuple[bool, ...] | None = None
+    """Which classes are things, by train id, to read segment ids; None reads train ids."""
 
     def read(self, *, as_pictures: bool = False) -> Read:
         """Return image and mask; the mask of another sample takes the image's size.

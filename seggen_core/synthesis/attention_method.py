@@ -90,6 +90,7 @@ class AttentionMethod(ABC, Generic[Settings]):
     noun: ClassVar[str]
     advice: ClassVar[str]
     needs_self_attention: ClassVar[bool] = True
+    """Whether kept attention has the self-attention, too."""
     keeper: AttentionKeeper | None = None
 
     def __init__(

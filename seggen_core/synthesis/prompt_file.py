@@ -12,11 +12,14 @@ _MAX_BYTES = 1 << 26
 
 
 class ListedPrompt(NamedTuple):
-    """A prompt, where it is from in messages ("prompts.txt, line 3", or ""), and its class."""
+    """A prompt of a file or of the command line."""
 
     text: str
+    """The prompt."""
     origin: str
+    """Where it is from, in messages: "prompts.txt, line 3", or ""."""
     class_name: str | None = None
+    """Its class, if the file names one."""
 
 
 def read_prompts(path: Path) -> list[ListedPrompt]:

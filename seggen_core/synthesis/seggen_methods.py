@@ -19,18 +19,16 @@ MaskSource = Callable[[Sequence[SynthesisTask]], PairMasks]
 
 
 class SegGenMethod(ABC):
-    """One of the two, on the real training samples of `store`.
-
-    Attributes:
-        settings: its section of params.yaml.
-    """
+    """One of the two, on the real training samples of `store`."""
 
     name: ClassVar[str]
+    """"masksyn" or "imgsyn"."""
     models: ClassVar[tuple[str, ...]]
     """Folders of `ProjectPaths.model` that its samples depend on."""
     rejects: ClassVar[bool] = False
     """Whether `max_ambiguous` may reject samples: real masks have no ambiguous pixel."""
     settings: SegGenSynthesisConfig
+    """Its section of params.yaml."""
 
     def __init__(self, stage: Stage, store: SampleStore) -> None:
         self.stage, self.store = stage, store

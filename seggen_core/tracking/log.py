@@ -103,13 +103,15 @@ class Tags(_Event):
 
 
 class Input(_Event):
-    """An artifact that the run read; its md5 is DVC's ("dvc") or ours ("content")."""
+    """An artifact that the run read."""
 
     event: Literal["input"] = "input"
     name: Text
     path: Text
     digest: str
+    """Its md5."""
     digest_from: Literal["dvc", "content"]
+    """Whether the md5 is DVC's or ours of the content."""
 
 
 class Output(_Event):
@@ -121,24 +123,25 @@ class Output(_Event):
 
 
 class Model(_Event):
-    """A segmenter to be logged and registered in MLflow; `files` are its copies below artifacts/.
-
-    `name` is that of the registered model, `tags` those of its version.
-    """
+    """A segmenter to be logged and registered in MLflow."""
 
     event: Literal["model"] = "model"
     name: Text
+    """Name of the registered model."""
     architecture: Literal["hrnet", "mask2former", "eomt", "detectron2"]
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}/[^/]*[^/.][^/]*$")]]
+    """Its copies below artifacts/, by name in the model's folder."""
     tags: dict[Text, Text]
+    """Tags of its version."""
 
 
 class Artifact(_Event):
-    """A picture or table; `file` is its copy below artifacts/."""
+    """A picture or table."""
 
     event: Literal["artifact"] = "artifact"
     path: Text
     file: Annotated[str, Field(pattern=r"^[0-9a-f]{32}/[^/]*[^/.][^/]*$")]
+    """Its copy below artifacts/."""
 
 
 class End(_Event):
@@ -238,11 +241,14 @@ def _copy(source: Path, copy: Path, *, link: bool) -> None:
 
 
 class Chunk(NamedTuple):
-    """Some lines of a run's file: their events, the byte position after them, and damaged lines."""
+    """Some lines of a run's file."""
 
     events: list[Event]
+    """The events of the whole lines."""
     offset: int
+    """The byte position behind them."""
     num_damaged: int
+    """Lines that couldn't be read."""
 
 
 def read_chunk(path: Path, offset: int = 0) -> Chunk:
