@@ -1,8 +1,11 @@
 """The texts that MLflow shows of experiments, runs and models. Imports no mlflow."""
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from seggen_core.metrics.tasks import FIGURES, PRIMARY
 from seggen_core.tracking.log import Event, Input, Metrics, Output, Params, Start
 
 HOW_TO_READ = """\
@@ -20,6 +23,14 @@ HOW_TO_READ = """\
 - **The best segmenter** is the registered model with the alias `best`, chosen on the validation
   split.
 """
+
+MAX_NOTE = 8000
+"""Most characters of a description: MLflow refuses longer tags."""
+
+_CUT = "\n\nThe rest is too long for MLflow. `seggen report` and `seggen lineage` print all.\n"
+
+_GAP = "&emsp;"
+"""Keeps the cells of a row apart: MLflow's pages draw tables without any space between columns."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,33 @@ def sources(events: Sequence[Event]) -> list[Source]:
     ]
 
 
+def note(text: str) -> str:
+    """Return Markdown as MLflow's pages show it well, and as short as MLflow takes it."""
+    text = spaced(text)
+    if len(text) <= MAX_NOTE:
+        return text
+    return text[: MAX_NOTE - len(_CUT)].rpartition("\n")[0] + _CUT
+
+
+def spaced(text: str) -> str:
+    """Return Markdown whose tables keep their columns apart on MLflow's pages."""
+    return "\n".join(
+        _spaced_row(line) if line.startswith("|") else line for line in text.split("\n")
+    )
+
+
+def _spaced_row(line: str) -> str:
+    if not line.strip("|-: "):  # the line below the head
+        return line
+    *cells, last = re.split(r"(?<!\\)\|", line.strip()[1:].removesuffix("|"))
+    shown = [f" {cell.strip()}{_GAP} " for cell in cells]
+    return "|".join(["", *shown, f" {last.strip()} ", ""])
+
+
 def experiment_text(table: str, *, arms: str, comparison: str) -> str:
     """Return the description of the experiment with the arms.
+
+    What matters most comes first, because MLflow may cut the end.
 
     Args:
         table: the report of `ablation`, Markdown.
@@ -60,7 +96,10 @@ def experiment_text(table: str, *, arms: str, comparison: str) -> str:
     """
     lines = [f"#{line}" if line.startswith("#") else line for line in table.splitlines()]
     links = f"[All arms with their scores]({arms}) · [The arms compared]({comparison})"
-    return "\n".join([lines[0], "", links, *lines[1:], "", HOW_TO_READ])
+    further = next((k for k, line in enumerate(lines) if line.startswith("### ")), len(lines))
+    return "\n".join(
+        [lines[0], "", links, *lines[1:further], "", HOW_TO_READ, *lines[further:], ""]
+    )
 
 
 def stages_text(name: str) -> str:
@@ -87,15 +126,28 @@ def arm_text(events: Sequence[Event], *, made_from: Sequence[Source]) -> str:
         if f"synthetic.{method}" in params
     ]
     score = ""
-    for name, heading in (("miou", "mIoU"), ("pq", "PQ"), ("ap", "AP")):
+    for task, name in PRIMARY.items():
         if name in scores:
             spread = f" ± {scores[f'{name}_std']:.1f}" if f"{name}_std" in scores else ""
-            score = f"{heading} {scores[name]:.1f}{spread} on the test split"
+            score = f"{FIGURES[task][name]} {scores[name]:.1f}{spread} on the test split"
     text = (
         f"**{start.name}**: {params.get('model')}, {' + '.join(samples)} samples, strategy "
         f"{params.get('strategy')}, {params.get('num_seeds')} seed(s). {score}\n\n"
     )
-    return text + _made_from(made_from) + _origin(start)
+    return text + _origin(start) + _made_from(made_from)
+
+
+def model_text(tags: Mapping[str, str]) -> str:
+    """Return the description of a registered segmenter, short enough for a column.
+
+    Args:
+        tags: those of the model: its seed, and its arm's test score by the name of the figure.
+    """
+    scores = []
+    for task, name in PRIMARY.items():
+        with suppress(KeyError, ValueError):  # an arm may have no score
+            scores.append(f"test {FIGURES[task][name]} {float(tags[name]):.1f}")
+    return ", ".join([*scores, f"seed {tags.get('seed', 'unknown')}"])
 
 
 def stage_text(events: Sequence[Event], *, made_from: Sequence[Source]) -> str:
@@ -112,7 +164,7 @@ def stage_text(events: Sequence[Event], *, made_from: Sequence[Source]) -> str:
             f"```python\nfrom diffusers import {kind}\n\n"
             f'model = {kind}.from_pretrained("{outs[0].path}")\n```\n\n'
         )
-    return outputs + loading + _made_from(made_from) + _origin(start)
+    return outputs + loading + _origin(start) + _made_from(made_from)
 
 
 def _made_from(made_from: Sequence[Source]) -> str:
@@ -123,7 +175,7 @@ def _made_from(made_from: Sequence[Source]) -> str:
         f"{'' if s.is_dvc else ' (not in dvc.lock)'} |"
         for s in made_from
     ]
-    return "\n".join(["Made from:", "", "| source | path | md5 |", "|---|---|---|", *rows]) + "\n\n"
+    return "\n".join(["Made from:", "", "| source | path | md5 |", "|---|---|---|", *rows]) + "\n"
 
 
 def _origin(start: Start) -> str:
@@ -134,7 +186,7 @@ def _origin(start: Start) -> str:
     code = f"Code: git commit `{commit}`{dirty}. " if commit else ""
     return (
         f"{code}{where}`dvc.lock` has the entry `{start.tags.get('dvc.stage', start.stage)}`. From "
-        "a hash to the files: `seggen lineage <md5>`.\n"
+        "a hash to the files: `seggen lineage <md5>`.\n\n"
     )
 
 

@@ -21,6 +21,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from seggen_core.tracking.describe import model_text, note
 from seggen_core.tracking.log import (
     End,
     Event,
@@ -40,9 +41,6 @@ logger = logging.getLogger(__name__)
 
 MLFLOW_PARENT_RUN_ID, MLFLOW_NOTE = "mlflow.parentRunId", "mlflow.note.content"
 """MLflow's tags of a child run, and of a description."""
-
-MAX_NOTE = 8000
-"""Most characters of a description: MLflow refuses longer tags."""
 
 _OUTPUT = "dvc.out."
 """Beginning of the tags with the md5s of a run's outputs."""
@@ -172,13 +170,13 @@ class MlflowStore:
     def describe_run(self, run_id: str, text: str) -> None:
         """Set the description of a run."""
         with _bounded(CALL_SECONDS):
-            self._client.set_tag(run_id, MLFLOW_NOTE, _short(text))
+            self._client.set_tag(run_id, MLFLOW_NOTE, note(text))
 
     def describe_experiment(self, name: str, text: str) -> None:
         """Set the description of an experiment, which is made if there is none."""
         with _bounded(CALL_SECONDS):
             experiment_id = self._experiment_id(name)
-            self._client.set_experiment_tag(experiment_id, MLFLOW_NOTE, _short(text))
+            self._client.set_experiment_tag(experiment_id, MLFLOW_NOTE, note(text))
 
     def register(self, run_id: str, model: Model, *, folder: Path, experiment: str | None) -> None:
         """Log and register the segmenter of an arm's run, unless that was done.
@@ -197,14 +195,12 @@ class MlflowStore:
         with _bounded(SETUP_SECONDS + num_bytes / UPLOAD_BYTES_PER_SECOND):
             if registry.find(model.name, run_id=run_id) is None:
                 model_id = registry.log(run_id, model, folder=folder)
-                heading, name = ("PQ", "pq") if "pq" in model.tags else ("mIoU", "miou")
-                text = f"{heading} {model.tags.get(name)} on the test split, seed {{seed}}"
                 registry.register(
                     run_id,
                     model,
                     model_id=model_id,
                     experiment=experiment,
-                    description=text.format(seed=model.tags.get("seed")),
+                    description=model_text(model.tags),
                 )
 
     def _experiment_id(self, name: str) -> str:
@@ -301,10 +297,6 @@ def _dataset_input(event: Input) -> DatasetInput:
     source = json.dumps({"uri": event.path})
     dataset = Dataset(event.name, event.digest, source_type="local", source=source)
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", event.digest_from)])
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_NOTE else f"{text[: MAX_NOTE - 4]}\n..."
 
 
 class _OutOfTimeError(BaseException):
