@@ -70,16 +70,18 @@ def metrics_metadata(tree: Any) -> dict[str, Any]:
     Those on the top level are entries of their own ("miou"), which Dagster plots over time; so are
     all of a small tree ("train.loss"). A larger tree becomes a table besides, "all_metrics".
     """
-    flat = dict(_leaves(tree, ""))
+    flat = {name: shown_number(value) for name, value in _leaves(tree, "")}
     if len(flat) <= MAX_NESTED or (len(flat) <= MAX_ENTRIES and flat.keys() <= tree.keys()):
         return flat
     top = {name: value for name, value in flat.items() if name in tree}
-    rows = [
-        dg.TableRecord({"metric": name, "value": float(f"{value:.6g}")})
-        for name, value in flat.items()
-    ]
+    rows = [dg.TableRecord({"metric": name, "value": float(value)}) for name, value in flat.items()]
     table = {"all_metrics": dg.MetadataValue.table(rows)}
     return (top if len(top) <= MAX_ENTRIES else {}) | table
+
+
+def shown_number(value: float) -> float:
+    """A number as pages show it: six digits of a fraction, all digits of a whole number."""
+    return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def _leaves(tree: Any, name: str) -> Iterator[tuple[str, float]]:
@@ -161,16 +163,13 @@ def stage_metadata(
             metadata["dvc/command_cpu_seconds"] = result.command_cpu_seconds
     elif seconds is not None and "took" not in metadata:
         metadata["dvc/seconds"] = seconds
-    outs = [
-        dg.TableRecord(
-            {"path": path, "md5": out.md5, "bytes": out.size, "files": out.num_files or 1}
-        )
-        for path, out in locked.outs.items()
-    ]
+    # A page cuts off what is wider than a path and an md5, so sizes are entries of their own.
+    outs = [dg.TableRecord({"path": path, "md5": out.md5}) for path, out in locked.outs.items()]
     if outs:
         metadata |= {
             "dvc/outs": dg.MetadataValue.table(outs),
             "dvc/bytes": sum(out.size for out in locked.outs.values()),
+            "dvc/files": sum(out.num_files or 1 for out in locked.outs.values()),
         }
     return metadata
 

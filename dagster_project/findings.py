@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dagster_dvc.blueprint import CheckBook, CheckOutcome, StageCheck
-from dagster_dvc.events import markdown_picture
+from dagster_dvc.events import markdown_picture, shown_number
 from dagster_dvc.graph import DvcManifest, StageNode
 from seggen_core.checks.registry import PARTITION_CHECKS, STAGE_CHECKS, Check
 
@@ -83,7 +83,7 @@ class FindingBook(CheckBook):
 
 def outcome_of(finding: "Finding") -> CheckOutcome:
     """What a finding says, as Dagster shows it: numbers, and the failing example's picture."""
-    metadata: dict[str, Any] = dict(finding.numbers)
+    metadata: dict[str, Any] = {n: shown_number(value) for n, value in finding.numbers.items()}
     if finding.example is not None:
         metadata["example"] = finding.example
     if finding.picture is not None and not finding.passed:

@@ -142,4 +142,8 @@ def test_a_wide_table_is_shown_by_its_numbers() -> None:
 def test_a_small_tree_of_metrics_is_a_list() -> None:
     tree = {"loss": 1, "train": {"miou": 2.5}, "name": "x", "is_good": True}
     assert metrics_metadata(tree) == {"loss": 1, "train.miou": 2.5}
+    assert metrics_metadata({"rate": 1 / 3, "bytes": 23114360}) == {
+        "rate": 0.333333,
+        "bytes": 23114360,
+    }
     assert [*metrics_metadata({str(n): n for n in range(MAX_ENTRIES + 1)})] == ["all_metrics"]
