@@ -1,8 +1,9 @@
 """Lets MLflow's pages begin with trainings in a browser that has never shown them.
 
-MLflow 3 begins with pages for chatbots, and with an assistant beside them. A browser remembers what
-its user chose instead, and MLflow has no setting of the server for it. So its page gets a script
-that chooses for those who haven't chosen yet.
+MLflow 3 begins with pages for chatbots, with an assistant beside them, and with the notice that it
+collects usage data, which it does not here. A browser remembers what its user chose instead, and
+MLflow has no setting of the server for it. So its page gets a script that chooses for those who
+haven't chosen yet. The script also opens the list of experiments where an address names no page.
 """
 
 import json
@@ -13,11 +14,13 @@ from dagster_project.own_origin import READING, App, Receive, Scope, Send
 BEGINNING = {
     "mlflow.workflowType_v1": "machine_learning",
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
+    "mlflow.telemetry.info.alert.dismissed_v1": True,
 }
 """What a browser remembers, by MLflow's keys of it."""
 
 _SCRIPT = """<script>
 try {{
+  if (["", "#/"].includes(location.hash)) history.replaceState(null, "", "#/experiments");
   for (const [key, value] of Object.entries({beginning}))
     if (localStorage.getItem(key) === null) localStorage.setItem(key, JSON.stringify(value));
 }} catch {{}}

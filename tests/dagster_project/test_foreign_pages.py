@@ -305,6 +305,11 @@ def test_mlflow_takes_json_from_its_own_pages_and_programs(mlflow: str) -> None:
 
 def test_mlflow_begins_with_trainings_and_keeps_what_a_user_chose(page: Any, mlflow: str) -> None:
     """In a browser that has never shown it, no page for chatbots and no assistant."""
+    page.goto(mlflow)
+    page.wait_for_url("**/#/experiments")
+    page.get_by_role("link", name="Home").click()
+    page.wait_for_selector("text=Recent Experiments")
+    assert page.get_by_text("UI telemetry").count() == 0, "nothing is sent"
     page.goto(f"{mlflow}/#/experiments/0")
     page.wait_for_url("**/experiments/0/runs**")
     page.wait_for_selector("text=Model registry")
