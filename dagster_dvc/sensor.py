@@ -78,7 +78,7 @@ def build_outside_runs_sensor(
         name=name,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
-        description="Reports what ran outside of Dagster, and what `dvc status` says of each asset",
+        description="Reports what ran outside of Dagster, and what DVC calls changed of each asset",
     )
     def outside_runs(
         context: dg.SensorEvaluationContext, dvc: dg.ResourceParam[DvcProject]
