@@ -23,7 +23,7 @@ import torch
 
 from seggen_core.errors import SegGenError
 from seggen_core.training.average import ParameterAverage
-from seggen_core.training.precision import autocast
+from seggen_core.training.precision import autocast, no_cudnn_attention
 from seggen_core.training.read_ahead import read_ahead
 from seggen_core.training.schedule import LearningRate, advance, make_schedule
 from seggen_core.training.state import TrainingState, load_state, save_state
@@ -158,9 +158,10 @@ def train(
     loop.begin(first)
     last = first if is_over else settings.num_steps
     batch_indices = range(first * batches_per_step, last * batches_per_step)
-    with read_ahead(
-        training.read, steps=batch_indices, num_readers=settings.num_readers
-    ) as batches:
+    with (
+        no_cudnn_attention(),
+        read_ahead(training.read, steps=batch_indices, num_readers=settings.num_readers) as batches,
+    ):
         for step in range(first, last):
             losses.append(loop.step(step, islice(batches, batches_per_step)))
             on_step(step + 1, {"loss": losses[-1], "learning_rate": training.learning_rate(step)})

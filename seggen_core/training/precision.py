@@ -1,4 +1,7 @@
-"""The number format that networks compute in."""
+"""The number format that networks compute in, and the kernels that training does without."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -29,3 +32,18 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Return the autocast context for network calls in `dtype` (disabled for float32)."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+@contextmanager
+def no_cudnn_attention() -> Iterator[None]:
+    """Let attention be computed by torch's other kernels.
+
+    In a backward pass on an H100, cuDNN's kernel makes gradients of attention NaN where a query's
+    scores are all far below zero and its keys fill half a tile (PyTorch issue 196678, since 2.11).
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

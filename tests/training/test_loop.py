@@ -49,6 +49,19 @@ def test_it_computes_what_a_loop_by_hand_computes() -> None:
     assert not torch.equal(weights["layers.0.weight"], Toy().state_dict()["layers.0.weight"])
 
 
+def test_attention_is_trained_without_cudnn_and_used_as_before() -> None:
+    seen: list[bool] = []
+
+    def loss(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return mean_square(module, images)
+
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    run_toy(None, loss=loss)
+    assert not any(seen) and len(seen) == NUM_STEPS
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("ema_decay", [0.9, 0.0])
 @pytest.mark.parametrize("kill_after", [1, 5, 6])
