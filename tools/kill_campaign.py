@@ -35,7 +35,7 @@ import psutil
 import yaml
 
 from dagster_dvc.busy import hold_dvc_lock, read_claims
-from tools.disk_full import STAGES
+from tools.disk_full import STAGES, delete
 from tools.smoke_project import (
     environment,
     file_digests,
@@ -49,6 +49,8 @@ from tools.smoke_project import (
 MODES = ("stage", "command", "DVC", "runner", "tree")
 TARGETS = ("train_seg@baseline", "masksyn@car", "seediff@car", "text2mask", "diffumask@person")
 MAX_KILLS = 4
+FIRST_SHARE = 0.8
+"""The first kill comes before this share of the stage's CPU time, so that it meets the stage."""
 POLL_SECONDS = 0.02
 ORPHAN_SECONDS = 30.0
 BAD_ADVICE = re.compile(
@@ -105,7 +107,7 @@ class KillProject:
         skipped = shutil.ignore_patterns(".seggen", "runs", "tmp")
         shutil.copytree(self.reference, folder, ignore=skipped, copy_function=_link_or_copy)
         for out in STAGES[stage]:
-            shutil.rmtree(folder / out)
+            delete(folder / out)
         lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
         del lock["stages"][stage]
         (folder / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
@@ -145,14 +147,17 @@ class Campaign:
         """Kill 1 to 4 times, run to the end, and look at what is there."""
         done, folder = Iteration(), self._project.copy(self._stage)
         command = self._direct if mode == "stage" else repro_command(self._stage, jobs=1)
-        for _ in range(rng.randint(1, MAX_KILLS)):
+        for number in range(rng.randint(1, MAX_KILLS)):
             process = _start(command, folder)
-            moment = rng.uniform(0.1, 1.0) * self._cpu_seconds
+            share = rng.uniform(0.1, 1.0 if number else FIRST_SHARE)
+            moment = share * self._cpu_seconds
             done.num_kills += self._kill(process, folder, mode=mode, moment=moment)
             if mode != "runner":
                 done.output += process.communicate()[0]
         process = _start(command, folder)
         done.output += process.communicate()[0]
+        if not done.num_kills:
+            done.problems.append("the stage was never killed: it had ended each time")
         if process.returncode:
             done.problems.append(f"the last run ended with exit code {process.returncode}")
         self._inspect(folder, done, has_dvc=mode != "stage")
@@ -235,7 +240,7 @@ def campaign(
                 for iteration in range(num_iterations):
                     done = killer.iterate(mode, random.Random(f"{seed}/{stage}/{mode}/{iteration}"))
                     by_mode[mode].update(
-                        iterations=1, kills=done.num_kills, sound=not done.problems
+                        iterations=1, kills=done.num_kills, sound=int(not done.problems)
                     )
                     if done.problems:
                         problems = "; ".join(done.problems)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.disk_full import all_tasks, campaign
+from seggen_core.cli import COMMANDS, STAGES
+from tools.disk_full import NOT_TRIED, all_tasks, campaign
 from tools.smoke_project import make_project, smoke_params
 
 
@@ -31,3 +32,9 @@ def test_a_full_disk_is_one_message_and_what_comes_after_has_the_same_bytes(
     )
     assert counts == {"one message": 1}, "\n".join(said)
     assert said[-1] == "| all | | 1 | 1 | 0 | 0 |"
+
+
+def test_every_stage_and_command_is_tried_or_it_says_why_not() -> None:
+    tried = {task.name.partition("@")[0].partition(",")[0] for task in all_tasks()}
+    assert tried | set(NOT_TRIED) == {*STAGES, *COMMANDS}
+    assert not tried & set(NOT_TRIED)

@@ -32,6 +32,7 @@ def test_killed_runners_and_stages_leave_the_same_bytes_and_nothing_else(
     )
     assert counts["iterations"] == counts["sound"] == 1, "\n".join(said)
     assert counts["kills"] >= 1
+    assert f"| runner | 1 | {counts['kills']} | 1 | 0 |" in said
 
 
 def test_the_campaigns_parameters_are_valid(tmp_path: Path) -> None:
