@@ -22,6 +22,7 @@ from seggen_core.reports.suite import SuiteReport
 from seggen_core.reports.suite_table import compare
 from seggen_core.stages import suite as suite_stage
 from seggen_core.tracking.log import Metrics, Start, read_chunk, run_files
+from tests.project.test_storage import file_limit
 
 ROOT = Path(__file__).parent.parent
 FILES = {path.stem: path for path in sorted((ROOT / "profiles" / "suites").glob("*.yaml"))}
@@ -200,6 +201,34 @@ def test_a_suite_goes_into_params_yaml_and_comments_stay(
     assert main(["--params", str(project), "suites"]) == 0
     printed = capsys.readouterr().out
     assert f"* {SCENES}" in printed and all(name in printed for name in FILES)
+
+
+def test_profiles_may_lie_elsewhere(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A link to profiles that projects share."""
+    elsewhere = tmp_path_factory.mktemp("shared") / "profiles"
+    (project.parent / "profiles").rename(elsewhere)
+    (project.parent / "profiles").symlink_to(elsewhere)
+    before = (elsewhere / "suites" / f"{SCENES}.yaml").read_bytes()
+    assert main(["--params", str(project), "suites", SCENES]) == 0
+    assert (elsewhere / "suites" / f"{SCENES}.yaml").read_bytes() == before
+    tree = yaml.safe_load(project.read_text(encoding="utf-8"))
+    assert tree["suite"][SCENES] == {"file": f"profiles/suites/{SCENES}.yaml"}
+
+
+@pytest.mark.usefixtures("capsys")  # what is captured in a file would meet the limit, too
+def test_after_a_full_disk_the_same_command_goes_on(project: Path) -> None:
+    """A suite that comes from elsewhere is copied whole or not at all."""
+    shutil.rmtree(project.parent / "profiles" / "suites")
+    before = project.read_bytes()
+    with file_limit(FILES[SCENES].stat().st_size // 2):
+        assert main(["--params", str(project), "suites", SCENES]) == 3
+    assert not list((project.parent / "profiles" / "suites").iterdir())
+    assert project.read_bytes() == before
+    assert main(["--params", str(project), "suites", SCENES]) == 0
+    place = project.parent / "profiles" / "suites" / f"{SCENES}.yaml"
+    assert place.read_bytes() == FILES[SCENES].read_bytes()
 
 
 def test_names_of_methods_are_added() -> None:

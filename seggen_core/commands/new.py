@@ -1,6 +1,7 @@
 """`seggen new`: make a project, in a folder or repository of its own."""
 
 import argparse
+import filecmp
 import shlex
 import shutil
 import subprocess
@@ -23,6 +24,10 @@ load_from:
       location_name: seggen
 """
 _COPIED = (".dvcignore", ".dvc/config", ".dvc/.gitignore")
+_NO_SCM = "    no_scm = true\n"
+"""Stands in .dvc/config where there is no git."""
+_UNFINISHED = ".unfinished"
+"""Ends the name of a folder that is being copied; a dot begins it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +57,7 @@ def run(arguments: argparse.Namespace, *, paths: "ProjectPaths") -> int:  # noqa
     folder.mkdir(parents=True, exist_ok=True)
     has_git = _open_git(folder)
     if not has_git:
-        files[".dvc/config"] += "    no_scm = true\n"
+        files[".dvc/config"] += _NO_SCM
     untouched = {"params.yaml"} if arguments.update else set()
     for name, text in files.items():
         if name not in untouched or not (folder / name).exists():
@@ -91,8 +96,13 @@ def _files(profile: str, *, folder: Path, update: bool) -> Iterator[tuple[str, s
 
 
 def _check(folder: Path, files: dict[str, str], *, update: bool) -> None:
-    """Refuse to replace what is there, and to update what is no project."""
+    """Refuse to replace what is there, and to update what is no project.
+
+    Files that are as they would be written may be there: an earlier `seggen new` was killed or met
+    a full disk.
+    """
     from seggen_core.errors import ConfigError
+    from seggen_core.project.shipped import shipped
 
     if update:
         if not (folder / "dvc.yaml").is_file():
@@ -106,12 +116,36 @@ def _check(folder: Path, files: dict[str, str], *, update: bool) -> None:
     )
     if not above.is_dir():
         raise ConfigError(f"{above} is no folder; name another place for the project")
-    there = [name for name in (*files, "profiles") if (folder / name).exists()]
+    there = [
+        name
+        for name, text in files.items()
+        if (folder / name).exists() and not _holds(folder / name, text, text + _NO_SCM)
+    ]
+    if not _is_part(folder / "profiles", shipped("profiles")):
+        there.append("profiles")
     if there:
         raise ConfigError(
             f"{folder} has {', '.join(there)} already; name an empty folder or repository, or "
             f"renew a project that is there: seggen new --update {folder}"
         )
+
+
+def _holds(file: Path, *texts: str) -> bool:
+    """Whether a file holds one of these texts."""
+    return file.is_file() and file.read_bytes() in [text.encode() for text in texts]
+
+
+def _is_part(folder: Path, whole: Path) -> bool:
+    """Whether all files of a folder are in another one, with the same bytes."""
+    if not folder.is_dir():
+        return not folder.exists()
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder)
+        is_left = name.parts[0].startswith(".") and name.parts[0].endswith(_UNFINISHED)
+        is_same = (whole / name).is_file() and filecmp.cmp(file, whole / name, shallow=False)
+        if not (file.is_dir() or is_left or is_same):
+            return False
+    return True
 
 
 def _open_git(folder: Path) -> bool:
@@ -146,9 +180,19 @@ def _extend(gitignore: Path) -> None:
 
 
 def _copy_profiles(target: Path) -> None:
-    """Copy the profiles that aren't there; params.yaml names files in them."""
+    """Copy the profiles that aren't there, each whole or not at all.
+
+    params.yaml names files in them.
+    """
     from seggen_core.project.shipped import shipped
 
     for source in sorted(shipped("profiles").iterdir()):
         if source.is_dir() and not (target / source.name).exists():
-            shutil.copytree(source, target / source.name)
+            unfinished = target / f".{source.name}{_UNFINISHED}"
+            shutil.rmtree(unfinished, ignore_errors=True)  # a killed run has left it
+            try:
+                shutil.copytree(source, unfinished)
+                unfinished.rename(target / source.name)
+            except OSError:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise

@@ -123,7 +123,7 @@ def _add(
     from seggen_core.config.params_text import merge_text
     from seggen_core.config.suite import merge_params
     from seggen_core.errors import ConfigError
-    from seggen_core.project.storage import write_text_whole
+    from seggen_core.project.storage import write_text_whole, written_whole
 
     before = read_params_text(out)
     content = parse_params(before, name=str(out))
@@ -144,9 +144,10 @@ def _add(
             "takes the suite's values; what depends on them is made again. A project of its own "
             "keeps both."
         )
-    if place != file.resolve():
+    if not (place.exists() and place.samefile(file)):
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
+        with written_whole(place) as unfinished:
+            shutil.copyfile(file, unfinished)
     text = merge_text(before, content, tree)
     merged = parse_params(text, name=f"{out} with the suite {name}")
     if merged != tree:

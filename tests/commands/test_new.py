@@ -10,6 +10,7 @@ from dvc.repo import Repo
 from seggen_core.cli import STAGES, main
 from seggen_core.config import load_config
 from seggen_core.project.shipped import shipped, version
+from tests.project.test_storage import file_limit
 
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/params.yaml"))
@@ -95,6 +96,30 @@ def test_nothing_is_replaced(tmp_path: Path, name: str, capsys: pytest.CaptureFi
     assert new(tmp_path) == 2
     assert name.partition("/")[0] in capsys.readouterr().err
     assert files(tmp_path) == before
+
+
+@pytest.mark.usefixtures("capsys")  # what is captured in a file would meet the limit, too
+@pytest.mark.parametrize("limit", [100, 10_000, 100_000])
+def test_after_a_full_disk_the_same_command_goes_on(tmp_path: Path, limit: int) -> None:
+    assert new(tmp_path / "sound") == 0
+    with file_limit(limit):
+        assert new(tmp_path / "mine") == 3
+    assert not list(tmp_path.rglob("*unfinished*"))
+    assert new(tmp_path / "mine") == 0
+    assert files(tmp_path / "mine") == files(tmp_path / "sound")
+
+
+@pytest.mark.parametrize("num_kept", [1, 4, 7])
+def test_after_a_kill_the_same_command_goes_on(tmp_path: Path, num_kept: int) -> None:
+    assert new(tmp_path) == 0
+    whole = files(tmp_path)
+    written = ["dvc.yaml", "params.yaml", "requirements.txt", "workspace.yaml", ".dvcignore"]
+    for name in [*written, ".dvc/config", ".dvc/.gitignore"][num_kept:]:
+        (tmp_path / name).unlink()
+    (tmp_path / "profiles/scenes").rename(tmp_path / "profiles/.scenes.unfinished")
+    (tmp_path / "profiles/.scenes.unfinished/params.yaml").write_text("pro")
+    assert new(tmp_path) == 0
+    assert files(tmp_path) == whole
 
 
 def test_an_update_renews_the_pipeline_and_keeps_what_is_the_users(tmp_path: Path) -> None:
