@@ -31,6 +31,10 @@ MAX_COLUMNS = 4
 """Beside the first. Dagster cuts off what is wider; the whole table is in the report beside it."""
 NUMERIC_CELL = re.compile("[-+±]?[0-9]|\N{EN DASH}$")
 """How a cell with a number starts, or all of one without."""
+CELL = re.compile(r"((?:\\.|[^|])*)\|")
+"""A cell of a Markdown table, with the border behind it."""
+ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+"""A character that is no Markdown, and no border of a table."""
 NUM_SHOWN = 4
 """Samples on the sheet of a store."""
 SHEET_HEIGHT = 128
@@ -174,10 +178,10 @@ def first_table(text: str) -> list[dg.TableRecord]:
     The first column names the rows. Of the others, `MAX_COLUMNS` are shown that hold numbers and
     differ between rows; columns of text only where no column holds a number.
     """
-    lines = [line.strip().strip("|") for line in text.splitlines() if line.startswith("|")]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     if len(lines) < 3:
         return []
-    head, _, *body = ([cell.strip() for cell in line.split("|")] for line in lines)
+    head, _, *body = (_cells(line) for line in lines)
     rows: list[list[str]] = []
     for cells in body:
         if len(cells) != len(head):  # the next table
@@ -187,6 +191,11 @@ def first_table(text: str) -> list[dg.TableRecord]:
     numbers = [k for k in telling if all(NUMERIC_CELL.match(row[k]) for row in rows)]
     shown = [0, *(numbers or telling)[:MAX_COLUMNS]]
     return [dg.TableRecord({head[k]: row[k] for k in shown}) for row in rows]
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a line of a Markdown table, as plain text: names come from users' files."""
+    return [ESCAPED.sub(r"\1", cell).strip() for cell in CELL.findall(line.removeprefix("|"))]
 
 
 def histogram_metadata(shares: Mapping[str, float]) -> dict[str, dg.MetadataValue]:

@@ -16,6 +16,7 @@ from dagster_dvc.graph import StageNode
 from dagster_project.reader import SegGenReader, first_table
 from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.reports.tables import markdown_table
 from seggen_core.store.cache import RecordCache
 from seggen_core.store.reader import Sample, SampleStoreWriter
 from seggen_core.store.records import Record
@@ -137,6 +138,24 @@ def test_a_wide_table_is_shown_by_its_numbers() -> None:
         "| two | all | 51.2 ± 0.1 | +1.1 ± 1.0 | 2 | 3 | 4 |\n"
     )
     assert [*first_table(text)[0].data] == ["Arm", "mIoU", "Δ", "A", "B"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a|b",
+        "|",
+        "a\\",
+        "a\\|b",
+        "<img src=x onerror=alert(1)>",
+        "**bold** `code`",
+        "$5~_x_",
+        "c d",
+    ],
+)
+def test_names_in_a_table_are_shown_as_they_are(name: str) -> None:
+    rows = [{"Class": name, name + "%": "1"}, {"Class": "sky", name + "%": "2"}]
+    assert [row.data for row in first_table(markdown_table(rows))] == rows
 
 
 def test_a_small_tree_of_metrics_is_a_list() -> None:
