@@ -121,7 +121,7 @@ def test_a_file_that_is_no_parameter_file(
 def test_folders_fifos_and_devices_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, words in (
-        (tmp_path, "can't be read"),
+        (tmp_path, "can't be read as UTF-8 text: Is a directory; expected"),
         (tmp_path / "pipe", "no regular file"),
         (Path("/dev/zero"), "no regular file"),
     ):

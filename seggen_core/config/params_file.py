@@ -94,8 +94,8 @@ def read_params_text(path: Path) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path} can't be read as UTF-8 text: {error}; expected a parameter file, written in "
-            "UTF-8"
+            f"{path} can't be read as UTF-8 text: {getattr(error, 'strerror', error)}; expected a "
+            "parameter file, written in UTF-8"
         ) from None
 
 
