@@ -147,9 +147,9 @@ class Campaign:
         """Kill 1 to 4 times, run to the end, and look at what is there."""
         done, folder = Iteration(), self._project.copy(self._stage)
         command = self._direct if mode == "stage" else repro_command(self._stage, jobs=1)
-        for number in range(rng.randint(1, MAX_KILLS)):
+        for kill in range(rng.randint(1, MAX_KILLS)):
             process = _start(command, folder)
-            share = rng.uniform(0.1, 1.0 if number else FIRST_SHARE)
+            share = rng.uniform(0.1, 1.0 if kill else FIRST_SHARE)
             moment = share * self._cpu_seconds
             done.num_kills += self._kill(process, folder, mode=mode, moment=moment)
             if mode != "runner":
