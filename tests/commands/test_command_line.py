@@ -193,7 +193,11 @@ def test_the_doctor_reports_as_text_and_as_json(
 ) -> None:
     monkeypatch.chdir(params.parent)
     code = main(["doctor", "--json"])
-    findings = [machine.Finding(**row) for row in json.loads(capsys.readouterr().out)]
+    rows = json.loads(capsys.readouterr().out)
+    findings = [
+        machine.Finding(row["subject"], row["state"], row["found"], row["remedy"]) for row in rows
+    ]
+    assert [finding.to_json() for finding in findings] == rows
     subjects = {finding.subject for finding in findings}
     assert {"system", "python", "packages", "device", "memory", "disk", "git", "project", "DVC",
             "MLflow", "port 3000", "port 5000"} <= subjects  # fmt: skip
