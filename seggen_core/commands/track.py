@@ -25,8 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
-    """Send once, or until the process is stopped; return 2 if something could not be sent."""
-    from seggen_core.errors import SegGenError
+    """Send once, or until the process is stopped.
+
+    Returns:
+        2 if something could not be sent, 3 if a full or failing disk is why.
+    """
+    from seggen_core.errors import SegGenError, StorageError
+    from seggen_core.project.storage import find_disk_error
     from seggen_core.tracking.follow import follow, replay
 
     report = (follow if arguments.follow else replay)(paths, config.runtime)
@@ -35,7 +40,8 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
             f"{report}. Nothing on disk is lost; solve the problem, then run `seggen track`",
             file=sys.stderr,
         )
-        return SegGenError.exit_code
+        is_disk = any(find_disk_error(RuntimeError(r)) for r in report.problems.values())
+        return StorageError.exit_code if is_disk else SegGenError.exit_code
     if not arguments.follow:
         print(report)
     return 0

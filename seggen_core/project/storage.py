@@ -27,6 +27,7 @@ _CODE_IN_TEXT = re.compile(r"(?:os error |\[[Ee]rrno )(\d+)")
 _NUMPY = re.compile(r"\d+ requested and \d+ written")
 _TEXTS = {
     "database or disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
     "attempt to write a readonly database": errno.EROFS,
 } | {os.strerror(code): code for code in _WRITING}
 

@@ -7,6 +7,7 @@ timeouts count from byte to byte, so a slow server could hold a call for ever.
 import json
 import logging
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -255,8 +256,12 @@ class MlflowStore:
         if not file.exists():
             unfinished = file.with_name(f"{file.name}.new")
             unfinished.unlink(missing_ok=True)
-            _upgrade_database(f"sqlite:///{unfinished}")
-            unfinished.replace(file)
+            try:
+                _upgrade_database(f"sqlite:///{unfinished}")
+                unfinished.replace(file)
+            except BaseException:
+                unfinished.unlink(missing_ok=True)
+                raise
         # Fail at once if the file is no database or is locked; MLflow would try for two minutes.
         if not file.is_file():
             raise OSError(f"{file} is not a file")
@@ -279,7 +284,7 @@ def _upgrade_database(uri: str) -> None:
     """Upgrade a database to MLflow's current schema.
 
     Raises:
-        RuntimeError: MLflow fails; the message is its last line.
+        RuntimeError: MLflow fails; the message is the last line that names an exception.
         TimeoutError: it takes longer than `SETUP_SECONDS`.
     """
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
@@ -290,7 +295,10 @@ def _upgrade_database(uri: str) -> None:
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"the database isn't ready after {SETUP_SECONDS:.0f} s") from None
     if done.returncode:
-        raise RuntimeError((done.stderr.strip() or "mlflow db upgrade fails").splitlines()[-1])
+        # SQLAlchemy ends with the statement and with where to read on.
+        named = re.findall(r"^[\w.]+: .*", done.stderr, re.MULTILINE)
+        lines = named or done.stderr.strip().splitlines() or ["mlflow db upgrade fails"]
+        raise RuntimeError(lines[-1])
 
 
 def _dataset_input(event: Input) -> DatasetInput:

@@ -1,20 +1,33 @@
 """Broken servers and databases: each failure takes bounded time and gives one message."""
 
+import shutil
 import sqlite3
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from seggen_core.cli import main
 from seggen_core.config import RuntimeConfig
+from seggen_core.project.paths import ProjectPaths
 from seggen_core.tracking.follow import Follower, replay
 from seggen_core.tracking.log import run_files
 from seggen_core.tracking.target import resolve_target
+from tests.project.test_storage import file_limit
 from tests.tracking.conftest import runs_in
 from tools.tracking_servers import BEHAVIOURS, DATABASES, MisbehavingServer
 
+ROOT = Path(__file__).parents[2]
 LIMIT = 2.0
 """What a call may take in these tests."""
+
+
+def make_project(folder):
+    """A project that has no database yet, unless the folder has one."""
+    folder.mkdir(exist_ok=True)
+    (folder / "params.yaml").write_text("profile: tiny\n")
+    return ProjectPaths(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -85,12 +98,14 @@ def test_a_database_that_is_none_costs_bounded_time_and_one_message(prepared, tr
     assert len(run_files(prepared.metrics_log)) == 1
 
 
-def test_an_empty_database_file_becomes_a_database(project, tracked):
-    with tracked():
+def test_an_empty_database_file_becomes_a_database(project, tracked, monkeypatch):
+    monkeypatch.setattr("seggen_core.tracking.mlflow_store.CALL_SECONDS", 120)  # it makes tables
+    paths = make_project(project.root / "fresh")
+    with tracked(paths=paths):
         pass
-    (project.root / "mlflow.db").touch()
-    assert replay(project, RuntimeConfig()).problems == {}
-    assert len(runs_in(project)[1]) == 1
+    (paths.root / "mlflow.db").touch()
+    assert replay(paths, RuntimeConfig()).problems == {}
+    assert len(runs_in(paths)[1]) == 1
 
 
 def test_a_locked_database_costs_bounded_time_and_is_used_once_it_is_free(prepared, tracked):
@@ -104,6 +119,23 @@ def test_a_locked_database_costs_bounded_time_and_is_used_once_it_is_free(prepar
         assert "locked" in str(report) or "no answer within" in str(report)
         database.rollback()
     assert replay(prepared, RuntimeConfig()).problems == {}
+
+
+@pytest.mark.parametrize("folder", [".", "fresh"])
+def test_a_full_disk_is_one_message_and_exit_code_3(project, tracked, capsys, folder):
+    """The fresh project has no database yet."""
+    paths = make_project(project.root / folder)
+    with tracked(paths=paths):
+        pass
+    shutil.copyfile(ROOT / "params.yaml", paths.root / "params.yaml")
+    command = ["--params", str(paths.root / "params.yaml"), "track"]
+    with file_limit(100_000):
+        assert main(command) == 3
+    message = capsys.readouterr().err
+    assert message.count("could not send") == 1 and "disk" in message.partition("could not")[2]
+    assert not list(paths.root.glob("mlflow.db.new*"))
+    assert main(command) == 0
+    assert len(runs_in(paths)[1]) == 1
 
 
 @pytest.mark.parametrize(
