@@ -19,6 +19,8 @@ def write_json(path: Path, tree: Any) -> None:
 
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`; an empty one where the file is missing or damaged."""
+    if not path.is_file():  # to read from a FIFO would wait for a writer
+        return {}
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

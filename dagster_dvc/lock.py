@@ -79,9 +79,11 @@ def read_lock(
 
     Raises:
         DvcBusyError: another process held the lock for all that time.
-        DvcProjectError: `root` holds no DVC project, or its dvc.lock is damaged.
+        DvcProjectError: `root` holds no DVC project, or its dvc.lock is damaged or no file.
     """
     path = root / "dvc.lock"
+    if path.exists() and not path.is_file():  # to read from a FIFO would wait for a writer
+        raise DvcProjectError(f"{path} is no regular file; delete it, and run again")
     with hold_dvc_lock(root, patience=patience):
         try:
             content = path.read_bytes()

@@ -7,7 +7,6 @@ runs nothing that needs it. The file holds no number, so a changed limit runs th
 nothing behind it.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 
 from seggen_core.checks.finding import Finding
 from seggen_core.checks.registry import checks_of
-from seggen_core.checks.results import Checked, look, results_tree
+from seggen_core.checks.results import Checked, look, replace_json, results_tree
 from seggen_core.errors import CheckError
+from seggen_core.project.publish import delete
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ def pass_gate(
         CheckError: blocking checks fail; the message has a line for each.
     """
     for file in passed:
-        file.unlink(missing_ok=True)
+        delete(file)
     findings = {checked.name: look(checked) for checked in outputs}
-    _write(report, {c.name: results_tree(c, findings[c.name]) for c in outputs})
+    replace_json(report, {c.name: results_tree(c, findings[c.name]) for c in outputs})
     failures = [line for c in outputs for line in failure_lines(c, findings[c.name])]
     if failures:
         shown = (f for checked in outputs for f in findings[checked.name].values())
@@ -54,7 +54,7 @@ def pass_gate(
         for line in warning_lines(checked, findings[checked.name]):
             logger.warning(line)
     for file, content in passed.items():
-        _write(file, content)
+        replace_json(file, content)
     num_checks = sum(map(len, findings.values()))
     logger.info("%d checks of %d outputs let the next stages run", num_checks, len(outputs))
     return findings
@@ -82,8 +82,3 @@ def warning_lines(checked: Checked, findings: Mapping[str, Finding]) -> list[str
         for name, finding in findings.items()
         if not finding.passed and not finding.blocks
     ]
-
-
-def _write(file: Path, tree: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")

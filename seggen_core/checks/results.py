@@ -21,6 +21,7 @@ from seggen_core.config import ChecksConfig
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.project.digests import json_digest
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.project.publish import publish
 from seggen_core.store.format import INDEX, MANIFEST
 
 
@@ -113,7 +114,7 @@ def look(checked: Checked) -> dict[str, Finding]:
             )
     ordered = {check.name: findings[check.name] for check in checks}
     if any(check.reads_samples for check in missing):
-        _store(checked.file, results_tree(checked, ordered))
+        replace_json(checked.file, results_tree(checked, ordered))
     return ordered
 
 
@@ -157,16 +158,21 @@ def _stored(checked: Checked) -> list[dict[str, Any]]:
     return [_read(checked.file), report if isinstance(report, dict) else {}]
 
 
-def _store(file: Path, tree: Mapping[str, Any]) -> None:
-    """Replace a file in one step: a reader sees all of it, or what was there before."""
+def replace_json(file: Path, tree: Any) -> None:
+    """Replace a file in one step: a reader sees all of it, or what was there before.
+
+    What is no file goes, too: to write to a FIFO would wait for a reader.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_name(f"{file.name}.{os.getpid()}")
     scratch.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(file)
+    publish(scratch, file)
 
 
 def _read(file: Path) -> dict[str, Any]:
     """Return the JSON object in a file; an empty one where it is missing or damaged."""
+    if not file.is_file():  # to read from a FIFO would wait for a writer
+        return {}
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

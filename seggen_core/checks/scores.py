@@ -1,13 +1,15 @@
 """Checks of captions, checkpoints and judged methods against their limits."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from seggen_core.checks.finding import Finding
 from seggen_core.config import ChecksConfig, Task
-from seggen_core.errors import CheckError
+from seggen_core.errors import CheckError, SegGenError
 from seggen_core.metrics.tasks import FIGURES, PRIMARY
-from seggen_core.project.artefacts import read_artefact, read_table, stage_of
+from seggen_core.project.artefacts import damaged, read_artefact, read_table, stage_of
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import SampleStore
 
@@ -36,6 +38,27 @@ def check_captions(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -
     return Finding.of_sample(False, summary, numbers, picture=picture, limit=limit)
 
 
+Checking: TypeAlias = Callable[..., Finding]
+
+
+def _says_damage(check: Checking) -> Checking:
+    """Let a check of a metrics.json name the file where it lacks a key or holds another type."""
+
+    @wraps(check)
+    def checked(folder: Path, **arguments: Any) -> Finding:
+        try:
+            return check(folder, **arguments)
+        except SegGenError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            file = folder / "metrics.json"
+            problem = f"it lacks what the check reads ({error!r})"
+            raise damaged(file, problem, stage=stage_of(file)) from None
+
+    return checked
+
+
+@_says_damage
 def check_checkpoint(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """Every segmenter of an arm reaches the limit on the validation split."""
     metrics = _read(folder / "metrics.json")
@@ -68,6 +91,7 @@ def _task(metrics: dict[str, Any]) -> Task:
     return task
 
 
+@_says_damage
 def check_judgement(folder: Path, *, paths: ProjectPaths, checks: ChecksConfig) -> Finding:  # noqa: ARG001 (as all)
     """The judge's predictions agree with the masks of a method.
 

@@ -103,7 +103,10 @@ def read_table(path: Path, *, text_columns: Sequence[str], stage: str) -> "pd.Da
             raise damaged(path, f"its column {name!r} holds {column.type}, not text", stage=stage)
         if column.null_count:
             raise damaged(path, f"its column {name!r} has empty places", stage=stage)
-    frame: pd.DataFrame = table.to_pandas()
+    try:
+        frame: pd.DataFrame = table.to_pandas()
+    except (KeyError, TypeError, ValueError) as error:  # pandas' notes in it have no checksum
+        raise damaged(path, f"pandas can't read its notes: {error}", stage=stage) from None
     return frame
 
 

@@ -57,7 +57,7 @@ def _share(finished: Path) -> None:
 def _move_to_other_disk(finished: Path, out: Path) -> None:
     """Copy to a hidden place beside `out`, rename, and delete the original."""
     unfinished = out.with_name(f".{out.name}.unfinished")
-    _delete(unfinished)  # a killed run may have left it
+    delete(unfinished)  # a killed run may have left it
     try:
         if finished.is_dir():
             shutil.copytree(finished, unfinished)
@@ -66,12 +66,13 @@ def _move_to_other_disk(finished: Path, out: Path) -> None:
         unfinished.replace(out)
     except BaseException:
         with suppress(OSError):
-            _delete(unfinished)
+            delete(unfinished)
         raise
-    _delete(finished)
+    delete(finished)
 
 
-def _delete(place: Path) -> None:
+def delete(place: Path) -> None:
+    """Delete a file, a folder or a link; nothing where there is none."""
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
     else:

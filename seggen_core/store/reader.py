@@ -111,7 +111,13 @@ class SampleStore:
                 f"unknown shards {sorted(unknown)}; {remedy(self.folder)}"
             )
         self._check_types(table)
-        index = table.to_pandas()
+        try:
+            index = table.to_pandas()
+        except (KeyError, TypeError, ValueError) as error:  # pandas' notes in it have no checksum
+            raise SampleStoreError(
+                f"{self.folder / INDEX} is damaged: pandas can't read its notes: {error}; "
+                f"{remedy(self.folder)}"
+            ) from None
         # 63-bit seeds would be rounded to float64 where one is missing.
         index["seed"] = table["seed"].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
         return index

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from seggen_core.project.artefacts import MAX_JSON_BYTES, read_regular
+
 _FAST_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """PyYAML's C parser, if it has one: seven times as fast. Every stage reads dvc.lock at its start.
 """
@@ -66,7 +68,7 @@ def read_dvc_lock(path: Path, *, attempts: int = 3) -> DvcLock:
     """Read dvc.lock; an empty one if the file is missing or stays unreadable."""
     for attempt in range(attempts):
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_regular(path, max_bytes=MAX_JSON_BYTES).decode("utf-8")
             if not text.endswith("\n"):
                 raise ValueError("dvc.lock is being written")
             tree = yaml.load(text, Loader=_FAST_SAFE_LOADER)  # noqa: S506 (it is a safe loader)

@@ -30,7 +30,7 @@ from seggen_core.checks.synthesis import (
     edge_agreement,
 )
 from seggen_core.config import ChecksConfig
-from seggen_core.errors import CheckError
+from seggen_core.errors import ArtefactError, CheckError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.store.reader import Sample, SampleStore
 from tests.checks.conftest import SIZE, mask_of, partition, sample, write_store
@@ -191,6 +191,21 @@ def test_samples_with_a_held_out_source(paths: ProjectPaths) -> None:
     )
     finding = check_sources(folder, paths=paths, checks=FLOORS)
     assert not finding.passed and "the source of m1 is test3 of the test split" in finding.summary
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", '{"seeds": 3, "miou": "x"}', '{"seeds": {"0": {}}, "miou": 1}', '{"task": "x"}'],
+)
+def test_scores_of_another_form_name_the_file(paths: ProjectPaths, text: str) -> None:
+    for check, folder, stage in (
+        (check_checkpoint, paths.checkpoint("baseline"), "train_seg@baseline"),
+        (check_judgement, paths.report("judge", "masksyn"), "judge@masksyn"),
+    ):
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(text)
+        with pytest.raises(ArtefactError, match=f"dvc repro -f -s {stage}"):
+            check(folder, paths=paths, checks=FLOORS)
 
 
 @pytest.mark.parametrize("lowest, passes", [(9.9, False), (10.0, True)])

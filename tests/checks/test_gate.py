@@ -1,7 +1,9 @@
 """Results of checks are stored once, found again in a copy, and stop what reads the data."""
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +89,30 @@ def test_damaged_results_are_worth_nothing(paths: ProjectPaths, text: str) -> No
     checked.file.write_text(text)
     assert recall(Checked("masksyn", "car", paths, OPEN)) == {}
     assert look(Checked("masksyn", "car", paths, OPEN)) == findings
+
+
+@pytest.mark.parametrize(
+    "put",
+    [os.mkfifo, Path.mkdir, lambda file: file.symlink_to(file)],
+    ids=["a FIFO", "a folder", "a link to itself"],
+)
+def test_what_is_no_file_is_replaced_and_not_waited_for(
+    paths: ProjectPaths, put: Callable[[Path], None]
+) -> None:
+    partition(paths, *SOUND)
+    config = config_of(["car"])
+    check_synthetic.run(config, paths=paths, item="masksyn")
+    places = [
+        Checked("masksyn", "car", paths, OPEN).file,
+        paths.check_report("masksyn"),
+        passed_file(paths),
+    ]
+    before = [place.read_bytes() for place in places]
+    for place in places:
+        place.unlink()
+        put(place)
+    check_synthetic.run(config, paths=paths, item="masksyn")
+    assert [place.read_bytes() for place in places] == before
 
 
 def test_the_gate_of_a_method_opens_for_sound_samples(paths: ProjectPaths, tmp_path: Path) -> None:

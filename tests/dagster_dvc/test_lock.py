@@ -1,5 +1,7 @@
 """dvc.lock as data."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,11 @@ def test_a_lock_that_was_cut_anywhere_is_read_or_named_and_the_cure_works(projec
     (project / "dvc.lock").unlink()
     assert main(["--cd", str(project)]) == 0
     assert read_lock(project) == parse_lock(text, where="dvc.lock")
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda lock: lock.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_is_no_file_is_not_read(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    (tmp_path / ".dvc").mkdir()
+    put(tmp_path / "dvc.lock")
+    with pytest.raises(DvcProjectError, match=r"dvc\.lock is no regular file; delete it"):
+        read_lock(tmp_path)

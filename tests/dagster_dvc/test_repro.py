@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import signal
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_dvc.files import STATE_FOLDER
+from dagster_dvc.files import STATE_FOLDER, read_object, write_json
 from dagster_dvc.repro import main
 from dagster_dvc.status import changed_stages
 from tests.dagster_dvc.conftest import dvc, edit, is_alive, wait_for_file
@@ -175,6 +176,13 @@ def test_damaged_durations_are_worth_nothing(project: Path, text: str) -> None:
     durations.write_text(text)
     assert main(["--cd", str(project), "train_seg@baseline"]) == 0
     assert set(json.loads(durations.read_text())["stages"]) == {"train_seg@baseline"}
+
+
+def test_a_fifo_among_the_durations_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "durations.json")
+    assert read_object(tmp_path / "durations.json") == {}
+    write_json(tmp_path / "durations.json", {"stages": {}})
+    assert read_object(tmp_path / "durations.json") == {"stages": {}}
 
 
 def test_half_a_dvc_yaml_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,23 @@ def test_a_table_with_other_columns(
         read_table(path, text_columns=columns, stage="captions")
 
 
+def test_a_flipped_bit_anywhere_is_said_or_harmless(tmp_path: Path) -> None:
+    """Its footer has no checksum, and holds notes of pandas, too."""
+    path = tmp_path / "captions.parquet"
+    frame = pd.DataFrame({"sample_key": ["x", "y"], "caption": ["a", "b"]})
+    frame.to_parquet(path)
+    sound, num_refused = path.read_bytes(), 0
+    for position in range(len(sound)):
+        data = bytearray(sound)
+        data[position] ^= 1 << position % 8
+        path.write_bytes(data)
+        try:
+            read_table(path, text_columns=["sample_key", "caption"], stage="captions")
+        except ArtefactError:
+            num_refused += 1
+    assert num_refused > len(sound) // 10
+
+
 def test_what_a_stage_reads_of_another_names_the_stage(tmp_path: Path) -> None:
     paths = ProjectPaths(tmp_path)
     paths.taxonomy.parent.mkdir(parents=True)

@@ -1,10 +1,12 @@
 import hashlib
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from seggen_core.project.digests import content_digest, dvc_digest
-from seggen_core.tracking.dvc_lineage import git_tags, read_dvc_lock
+from seggen_core.tracking.dvc_lineage import DvcLock, git_tags, read_dvc_lock
 
 A, B, C = (hashlib.md5(name.encode()).hexdigest() for name in "abc")
 LOCK = f"""\
@@ -129,3 +131,9 @@ def test_digests_of_files_and_folders_are_those_of_dvc(tmp_path):
         for name in ("out", "file"):
             (stage,) = repo.add(str(tmp_path / name))
             assert dvc_digest(tmp_path / name) == stage.outs[0].hash_info.value
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda lock: lock.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_is_no_file_is_not_read(tmp_path, put):
+    put(tmp_path / "dvc.lock")
+    assert read_dvc_lock(tmp_path / "dvc.lock", attempts=1) == DvcLock({}, {})
