@@ -163,15 +163,26 @@ def stage_metadata(
             metadata["dvc/command_cpu_seconds"] = result.command_cpu_seconds
     elif seconds is not None and "took" not in metadata:
         metadata["dvc/seconds"] = seconds
-    # A page cuts off what is wider than a path and an md5, so sizes are entries of their own.
-    outs = [dg.TableRecord({"path": path, "md5": out.md5}) for path, out in locked.outs.items()]
-    if outs:
-        metadata |= {
-            "dvc/outs": dg.MetadataValue.table(outs),
-            "dvc/bytes": sum(out.size for out in locked.outs.values()),
-            "dvc/files": sum(out.num_files or 1 for out in locked.outs.values()),
-        }
-    return metadata
+    return metadata | _outs_metadata(locked)
+
+
+def _outs_metadata(locked: LockedStage) -> dict[str, Any]:
+    """What DVC recorded of a stage's outputs.
+
+    A page cuts off a table that is wider than a short path and an md5. So sizes are sums, and a
+    single output, such as that of a partition, is no table.
+    """
+    if not locked.outs:
+        return {}
+    sizes = {
+        "dvc/bytes": sum(out.size for out in locked.outs.values()),
+        "dvc/files": sum(out.num_files or 1 for out in locked.outs.values()),
+    }
+    if len(locked.outs) == 1:
+        ((path, out),) = locked.outs.items()
+        return {"dvc/out": path, "dvc/md5": out.md5, **sizes}
+    rows = [dg.TableRecord({"path": path, "md5": out.md5}) for path, out in locked.outs.items()]
+    return {"dvc/outs": dg.MetadataValue.table(rows), **sizes}
 
 
 def materialization(

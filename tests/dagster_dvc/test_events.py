@@ -29,6 +29,11 @@ def test_the_table_of_outputs_is_no_wider_than_a_page_and_sizes_are_sums(tmp_pat
         "data", "data", None, dimensions={}, outs=(*outs,), params={}, desc=None, meta={}, **nothing
     )
     metadata = stage_metadata(tmp_path, node, locked=locked, reader=StageReader())
+    assert "dvc/out" not in metadata
     rows = [row.data for row in metadata["dvc/outs"].records]
     assert rows == [{"path": path, "md5": out.md5} for path, out in outs.items()]
     assert (metadata["dvc/bytes"], metadata["dvc/files"]) == (77, 4)
+    single = LockedStage(cmd=(), deps={}, params={}, outs={"data/train": outs["data/train"]})
+    metadata = stage_metadata(tmp_path, node, locked=single, reader=StageReader())
+    assert (metadata["dvc/out"], metadata["dvc/md5"]) == ("data/train", "a.dir")
+    assert "dvc/outs" not in metadata and metadata["dvc/files"] == 3
