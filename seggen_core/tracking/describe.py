@@ -14,8 +14,8 @@ HOW_TO_READ = """\
 - **One run is one arm of the ablation.** `miou` is the mean over its seeds on the held-out test
   split, in percent, and `miou_std` the sample standard deviation. `val_miou` and `train_loss` are
   curves. The runs below an arm are its seeds; they also have `iou/<class>`.
-- **What helps?** Select all arms and press *Compare*: the parallel-coordinates plot draws a line
-  for each arm, through its parameters to its scores.
+- **What helps?** Select all arms of one task and press *Compare*: the parallel-coordinates plot
+  draws a line for each arm, through its parameters to its scores.
 - **Where does an arm come from?** Its run lists everything that it was made from with DVC's md5,
   and links the runs that made it. `seggen lineage <arm>` prints the same, and
   `seggen lineage <md5>` says where the files are.
@@ -78,13 +78,13 @@ def spaced(text: str) -> str:
 
 def _spaced_row(line: str) -> str:
     if not line.strip("|-: "):  # the line below the head
-        return line
+        return re.sub("-+", "---", line.replace(" ", ""))
     *cells, last = re.split(r"(?<!\\)\|", line.strip()[1:].removesuffix("|"))
     shown = [f" {cell.strip()}{_GAP} " for cell in cells]
     return "|".join(["", *shown, f" {last.strip()} ", ""])
 
 
-def experiment_text(table: str, *, arms: str, comparison: str) -> str:
+def experiment_text(table: str, *, arms: str, comparisons: Mapping[str, str]) -> str:
     """Return the description of the experiment with the arms.
 
     What matters most comes first, because MLflow may cut the end.
@@ -92,10 +92,13 @@ def experiment_text(table: str, *, arms: str, comparison: str) -> str:
     Args:
         table: the report of `ablation`, Markdown.
         arms: address of the page that lists the arms with their scores.
-        comparison: address of the page that compares them.
+        comparisons: address of the page that compares the arms of a task, by task.
     """
     lines = [f"#{line}" if line.startswith("#") else line for line in table.splitlines()]
-    links = f"[All arms with their scores]({arms}) · [The arms compared]({comparison})"
+    pages = {"All arms with their scores": arms}
+    for task, page in sorted(comparisons.items(), key=lambda item: item[0] != "semantic"):
+        pages[f"The {'' if task == 'semantic' else f'{task} '}arms compared"] = page
+    links = " · ".join(f"[{name}]({page})" for name, page in pages.items())
     further = next((k for k, line in enumerate(lines) if line.startswith("### ")), len(lines))
     return "\n".join(
         [lines[0], "", links, *lines[1:further], "", HOW_TO_READ, *lines[further:], ""]

@@ -143,11 +143,12 @@ class MlflowStore:
                 (f"#/experiments/{r.info.experiment_id}/runs/{r.info.run_id}" for r in runs), None
             )
 
-    def arm_pages(self, experiment: str) -> tuple[str, str]:
-        """Return the addresses of two pages: the arms with their scores, and their comparison.
+    def arm_pages(self, experiment: str) -> tuple[str, dict[str, str]]:
+        """Return the addresses of pages: the arms with their scores, and their comparisons by task.
 
-        The first is a view that MLflow's pages read from a tag of the experiment. Both have the
-        newest run of each arm, without those of DVC's experiments.
+        The first is a view that MLflow's pages read from a tag of the experiment. The others have
+        the newest run of each arm, without those of DVC's experiments. There is one for each task
+        of several arms, because MLflow compares only scores that all runs have.
         """
         with _bounded(CALL_SECONDS):
             experiment_id = self._experiment_id(experiment)
@@ -157,16 +158,19 @@ class MlflowStore:
             runs = self._client.search_runs(
                 [experiment_id], "tags.`seggen.kind` = 'arm'", max_results=1000
             )
-        newest: dict[str, str] = {}
+        newest: dict[str, dict[str, str]] = {}
         for run in runs:
             if "dvc.exp" not in run.data.tags and run.info.status == "FINISHED":
-                newest.setdefault(run.data.tags.get("seggen.arm", ""), str(run.info.run_id))
-        chosen = quote(json.dumps([*newest.values()][::-1]))
+                arms = newest.setdefault(run.data.params.get("task", "semantic"), {})
+                arms.setdefault(run.data.tags.get("seggen.arm", ""), str(run.info.run_id))
         within = quote(json.dumps([experiment_id]))
-        return (
-            f"#/experiments/{experiment_id}/runs?viewStateShareKey=arms",
-            f"#/compare-runs?runs={chosen}&experiments={within}",
-        )
+        comparisons = {
+            task: f"#/compare-runs?runs={quote(json.dumps([*arms.values()][::-1]))}"
+            f"&experiments={within}"
+            for task, arms in newest.items()
+            if len(arms) > 1
+        }
+        return f"#/experiments/{experiment_id}/runs?viewStateShareKey=arms", comparisons
 
     def describe_run(self, run_id: str, text: str) -> None:
         """Set the description of a run."""

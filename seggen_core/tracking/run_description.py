@@ -59,9 +59,9 @@ class RunDescription:
             if isinstance(event, Artifact) and event.path.endswith("ablation.md"):
                 table = self.folder / "artifacts" / event.file
                 if table.is_file():
-                    list_page, comparison = store.arm_pages(arms)
+                    list_page, comparisons = store.arm_pages(arms)
                     text = describe.experiment_text(
-                        table.read_text(encoding="utf-8"), arms=list_page, comparison=comparison
+                        table.read_text(encoding="utf-8"), arms=list_page, comparisons=comparisons
                     )
                     store.describe_experiment(arms, text)
                     store.describe_experiment(arms + STAGES, describe.stages_text(arms))

@@ -33,11 +33,15 @@ def test_a_text_that_is_too_long_ends_with_a_whole_row_and_says_so() -> None:
 
 def test_how_to_read_the_page_stands_above_what_may_be_cut() -> None:
     table = f"# Arms\n\nPercent.\n\n{HEAD}\n## IoU per class\n\n{HEAD}{ROW.format('x' * 9000)}"
-    shown = note(experiment_text(table, arms="#/a", comparison="#/b"))
-    assert shown.startswith("## Arms\n\n[All arms with their scores](#/a)")
+    pages = {"panoptic": "#/p", "semantic": "#/s"}
+    shown = note(experiment_text(table, arms="#/a", comparisons=pages))
+    assert shown.splitlines()[2] == (
+        "[All arms with their scores](#/a) · [The arms compared](#/s) · "
+        "[The panoptic arms compared](#/p)"
+    )
     assert HOW_TO_READ in shown
     assert shown.index(HOW_TO_READ) < shown.index("### IoU per class") < len(shown) <= MAX_NOTE
-    assert "IoU per class" in experiment_text(table, arms="", comparison="")
+    assert "IoU per class" in experiment_text(table, arms="", comparisons={})
 
 
 @pytest.mark.parametrize(
