@@ -25,11 +25,15 @@ from seggen_core.segmentation.model_task import TASK_FILE, ModelTask
 from seggen_core.stage import Stage
 from seggen_core.store.reader import SampleStore
 
-_SETTINGS = ("num_steps", "batch_size", "learning_rate", "weight_decay", "lr_scheduler")
+_SETTINGS = (
+    *("num_steps", "batch_size", "learning_rate", "weight_decay", "lr_scheduler"),
+    *("p_aug", "pretrain_share"),
+)
 """Settings of the training that are parameters of the run, as "train.<name>".
 
 MLflow's page of a comparison begins with the first three parameters, by name, that differ. These
-names let model, num_real and num_synthetic be the first.
+names let model, num_real and num_synthetic be the first. Of an arm that has no p_aug, the page
+would draw one above the largest.
 """
 
 _ZERO_SHOT = ("miou_seen", "miou_unseen", "miou_harmonic")
@@ -116,7 +120,6 @@ def arm_params(config: SegGenConfig, name: str, *, arm: TrainedArm) -> dict[str,
         "model": variant.model,
         "task": arm.task,
         "strategy": variant.strategy,
-        **{key: overrides[key] for key in ("p_aug", "pretrain_share") if key in overrides},
         "synthetic_share": share,
         "real": variant.real,
         "synthetic": "+".join(variant.methods) or "none",

@@ -29,8 +29,11 @@ MAX_NOTE = 8000
 
 _CUT = "\n\nThe rest is too long for MLflow. `seggen report` and `seggen lineage` print all.\n"
 
-_GAP = "&emsp;"
-"""Keeps the cells of a row apart: MLflow's pages draw tables without any space between columns."""
+_GAP = "&#8199;"
+"""A space of the width of a digit, at which no line breaks.
+
+It keeps the cells of a row apart: MLflow draws tables without any space between columns.
+"""
 
 
 @dataclass(frozen=True)

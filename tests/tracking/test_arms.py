@@ -82,12 +82,14 @@ def test_one_run_is_one_arm_with_its_settings_and_its_scores(tracked_arms):
     client, arms, children = arms_of(paths)
     assert set(arms) == {"baseline", "mixed", "mask2former"} and len(children) == 6
     params = arms["mixed"].data.params
-    assert params | {"p_aug": "0.5", "synthetic": "masksyn+imgsyn", "task": "semantic"} == params
+    assert (
+        params | {"train.p_aug": "0.5", "synthetic": "masksyn+imgsyn", "task": "semantic"} == params
+    )
     assert params | {"model": "hrnet", "strategy": "replace", "seeds": "0,1"} == params
     assert params | {"num_real": "3", "num_synthetic": "12", "synthetic.masksyn": "6"} == params
     assert params | {"train.num_steps": "6", "train.learning_rate": "0.01"} == params
     assert arms["baseline"].data.params["synthetic_share"] == "0.0"
-    assert "p_aug" not in arms["baseline"].data.params
+    assert not {"p_aug", "train.p_aug"} & arms["baseline"].data.params.keys()
     for name, run in arms.items():
         report = json.loads((paths.report("evaluate", name) / "metrics.json").read_text())
         scores = [seed["miou"] for seed in report["seeds"].values()]

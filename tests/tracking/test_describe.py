@@ -17,9 +17,9 @@ ROW = "| [car](#/runs/1)   | data/synthetic/car | `{}` |\n"
 def test_columns_of_a_table_are_kept_apart_and_nothing_else_changes() -> None:
     text = f"Made from:\n\n{HEAD}{ROW.format('a')}| a\\|b | c | d |\n\nA | B\n"
     assert note(text) == (
-        "Made from:\n\n| source&emsp; | path&emsp; | md5 |\n|---|---:|---|\n"
-        "| [car](#/runs/1)&emsp; | data/synthetic/car&emsp; | `a` |\n"
-        "| a\\|b&emsp; | c&emsp; | d |\n\nA | B\n"
+        "Made from:\n\n| source&#8199; | path&#8199; | md5 |\n|---|---:|---|\n"
+        "| [car](#/runs/1)&#8199; | data/synthetic/car&#8199; | `a` |\n"
+        "| a\\|b&#8199; | c&#8199; | d |\n\nA | B\n"
     )
 
 
