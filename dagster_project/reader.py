@@ -27,7 +27,7 @@ from seggen_core.tracking.log import End, Start, read_chunk, run_files
 
 SHARE = "share_"
 BAR_WIDTH = 24
-MAX_COLUMNS = 4
+MAX_COLUMNS = 3
 """Beside the first. Dagster cuts off what is wider; the whole table is in the report beside it."""
 NUMERIC_CELL = re.compile("[-+±]?[0-9]|\N{EN DASH}$")
 """How a cell with a number starts, or all of one without."""
