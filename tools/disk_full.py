@@ -71,7 +71,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "captions-export, Parquet": (("captions-export", "--out", "c.parquet"), ("c.parquet",)),
     "init": (("--params", "new.yaml", "init", "--dataset", "scenes"), ("new.yaml",)),
     "new": (("new", "made"), ("made/dvc.yaml", "made/params.yaml", "made/profiles")),
-    "mask": (("mask", "a red car", "--word", "car", "--steps", "2"), ("masks",)),
+    "mask": (
+        ("mask", "a red car", "--word", "car", "--steps", "2"),
+        tuple(f"masks/car/{name}" for name in ("images", "masks", "samples.jsonl")),  # no cache
+    ),
     "predict": (("predict", _PICTURE, "--arm", "baseline"), ("predictions",)),
     "export, COCO": ((*_EXPORT, "coco"), ("exported",)),
     "export, Hugging Face": ((*_EXPORT, "huggingface"), ("exported",)),
