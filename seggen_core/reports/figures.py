@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from seggen_core.reports.ablation import CONTROL, OTHER_MODEL, UPPER_BOUND
-from seggen_core.reports.tables import NO_VALUE
+from seggen_core.reports.tables import NO_VALUE, format_figure
 from seggen_core.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _draw_arm(
         scores, y + offsets, s=17, facecolor="white", edgecolor=_INK, linewidth=0.8, zorder=5
     )
     end = max([*scores, float(row["score"]) + spread])
-    delta = f"  ({row['delta']:+.1f})" if pd.notna(row["delta"]) else ""
+    delta = f"  ({format_figure(row['delta'], sign=True)})" if pd.notna(row["delta"]) else ""
     axes.annotate(
         f"{row['score']:.1f}{delta}",
         (end, y),
@@ -201,13 +201,9 @@ def _heatmap(
     cells = values[taxonomy.slugs].to_numpy(float)
     image = axes.imshow(cells, cmap=cmap, vmin=limits[0], vmax=limits[1], aspect="auto")
     for (row, column), value in np.ndenumerate(cells):
-        text = (
-            NO_VALUE
-            if np.isnan(value)
-            else f"{round(value, 1) + 0.0:+.1f}"
-            if sign
-            else f"{value:.0f}"
-        )
+        text = format_figure(value, sign=True) if sign else f"{value:.0f}"
+        if np.isnan(value):
+            text = NO_VALUE
         red, green, blue, _ = (
             image.cmap(image.norm(value)) if not np.isnan(value) else (1.0, 1.0, 1.0, 1.0)
         )

@@ -345,6 +345,17 @@ def test_a_chart_of_nothing_but_zeros_has_an_axis():
     assert axes.get_xlim()[0] == 0 < axes.get_xlim()[1]
 
 
+def test_a_difference_that_rounds_to_zero_has_no_minus_in_the_chart():
+    arms = [
+        arm("baseline", scores(40.0, 40.0, 40.0, 40.0)),
+        arm("masksyn", scores(39.99, 39.99, 39.99, 39.99), methods=("masksyn",)),
+    ]
+    seeds = seed_table(arms, taxonomy=TAXONOMY)
+    table = ablation_table(arms, seeds=seeds, judges=[], baseline="baseline")
+    (axes,) = ablation_figure(table, seeds=seeds, baseline="baseline", title="near").axes
+    assert "40.0  (+0.0)" in [text.get_text() for text in axes.texts]
+
+
 def test_arms_without_a_report_are_named_with_the_command_that_makes_them(config, project):
     for name in ("masksyn", "m2f"):
         (project.report("evaluate", name) / "metrics.json").unlink()
