@@ -334,25 +334,24 @@ def test_methods_that_were_compared_with_the_training_set_get_a_table_of_it(conf
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_chart_of_nothing_but_zeros_has_an_axis():
+def chart(*, baseline, masksyn):
+    """The axes of the chart of two arms that score as much on every class."""
     arms = [
-        arm("baseline", scores(0.0, 0.0, 0.0, 0.0)),
-        arm("masksyn", scores(0.0, 0.0, 0.0, 0.0), methods=("masksyn",)),
+        arm("baseline", scores(*[baseline] * 4)),
+        arm("masksyn", scores(*[masksyn] * 4), methods=("masksyn",)),
     ]
-    seeds = seed_table(arms, taxonomy=TAXONOMY)
-    table = ablation_table(arms, seeds=seeds, judges=[], baseline="baseline")
-    (axes,) = ablation_figure(table, seeds=seeds, baseline="baseline", title="zeros").axes
+    seeds, table, _ = tables(arms, judges=[])
+    (axes,) = ablation_figure(table, seeds=seeds, baseline="baseline", title="two arms").axes
+    return axes
+
+
+def test_a_chart_of_nothing_but_zeros_has_an_axis():
+    axes = chart(baseline=0.0, masksyn=0.0)
     assert axes.get_xlim()[0] == 0 < axes.get_xlim()[1]
 
 
 def test_a_difference_that_rounds_to_zero_has_no_minus_in_the_chart():
-    arms = [
-        arm("baseline", scores(40.0, 40.0, 40.0, 40.0)),
-        arm("masksyn", scores(39.99, 39.99, 39.99, 39.99), methods=("masksyn",)),
-    ]
-    seeds = seed_table(arms, taxonomy=TAXONOMY)
-    table = ablation_table(arms, seeds=seeds, judges=[], baseline="baseline")
-    (axes,) = ablation_figure(table, seeds=seeds, baseline="baseline", title="near").axes
+    axes = chart(baseline=40.0, masksyn=39.99)
     assert "40.0  (+0.0)" in [text.get_text() for text in axes.texts]
 
 
