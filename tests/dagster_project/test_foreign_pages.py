@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from dagster_project.mlflow_page import BEGINNING
+from seggen_core.reports.tables import markdown_table
+from seggen_core.tracking.mlflow_store import MLFLOW_NOTE
 from tests.dagster_dvc.conftest import make_project
 from tests.dagster_project.browser import open_page
 from tests.dagster_project.live import ROOT, LiveDagster, free_port, wait_until
@@ -369,3 +371,18 @@ def test_another_page_changes_nothing_in_mlflow_and_its_own_page_works(
     page.wait_for_selector("text=Default")
     # The name is still free, and the page itself may take it.
     assert page.evaluate(create, mlflow)[0] == 200
+
+
+def test_mlflow_runs_no_script_of_a_description(page: Any, mlflow: str) -> None:
+    """Reports with names of classes become descriptions of experiments."""
+    script = "document.title='ran'"
+    name = f"<img src=x onerror={script}>"
+    rows = [{"Class": name, "IoU": "1"}, {"Class": "[link](javascript:alert(1))", "IoU": "2"}]
+    raw = f"{name}\n\n<script>{script}</script>\n\n<svg onload={script}>\n\nThe end of it."
+    note = {"key": MLFLOW_NOTE, "value": f"{markdown_table(rows)}\n\n{raw}", "experiment_id": "0"}
+    assert post(mlflow, "experiments/set-experiment-tag", note) == 200
+    page.goto(f"{mlflow}/#/experiments/0/runs")
+    page.wait_for_selector("text=The end of it.")
+    assert page.title() != "ran"
+    described = page.locator("div", has_text="The end of it.").last
+    assert described.locator("script, [onerror], [onload], a[href^='javascript']").count() == 0
