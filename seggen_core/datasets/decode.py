@@ -42,6 +42,9 @@ _DARK = 1 << 12
 """Images of 16 bits whose values are all below it were recorded with 12 bits or fewer."""
 
 EXIF_ORIENTATION = 0x0112
+_HAS_16_BITS = "seggen_has_16_bits"
+"""Key in Pillow's `info` of an image whose channels have 16 bits each in the file."""
+
 # What Pillow raises on damaged files, by decoder.
 _DECODE_ERRORS = (
     OSError,
@@ -146,7 +149,7 @@ def open_picture(
             if not header_only:
                 check_png(file)
             image = Image.open(file, formats=formats)
-            _check_grey_bits(image, path=path, modes=modes)
+            _check_bits(image, path=path, modes=modes)
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(
                     f"{path} is {image.width}x{image.height}; expected at most {MAX_PIXELS} "
@@ -159,6 +162,8 @@ def open_picture(
                     f"{path} has mode {image.mode}; expected {expected}: convert it {CHECK}"
                 )
             yield image
+            if modes is not IMAGE_MODES:
+                _check_upright(image, path=path)
     except DatasetError:
         raise
     except Image.DecompressionBombError as error:
@@ -192,15 +197,46 @@ def _other_format(path: Picture) -> str:
     return next((what for first, what in _SIGNATURES.items() if start.startswith(first)), "")
 
 
-def _check_grey_bits(image: Image.Image, *, path: Picture, modes: Sequence[str]) -> None:
-    """Refuse masks of 2 or 4 bits: Pillow scales their ids to 0-255, and 1 of 3 becomes 85."""
+def _check_bits(image: Image.Image, *, path: Picture, modes: Sequence[str]) -> None:
+    """Refuse maps whose ids Pillow would change, and mark images of 16 bits a channel.
+
+    Pillow scales grey of 2 or 4 bits to 0-255, so that 1 of 3 becomes 85, and takes the high 8 bits
+    of 16-bit RGB, so that ids up to 255 become 0.
+    """
     tiles = getattr(image, "tile", None)  # of the file, before its pixels are decoded
-    bits = str(tiles[0][3]).partition(";")[2] if tiles and image.mode == "L" else ""
-    if bits in ("2", "4") and modes is not IMAGE_MODES:
+    bits = str(tiles[0][3]).partition(";")[2] if tiles else ""
+    has_16_bits = bits == "16B" and not image.mode.startswith("I")
+    if modes is IMAGE_MODES:
+        image.info[_HAS_16_BITS] = has_16_bits
+        return
+    if bits in ("2", "4") and image.mode == "L":
         raise DatasetError(
             f"{path} is grey with {bits} bits a pixel; expected ids in 8 or 16 bits: convert it "
             f"{CHECK}"
         )
+    if has_16_bits:
+        raise DatasetError(
+            f"{path} has 16 bits in each of several channels, of which 8 would be lost; expected "
+            f"8-bit colours, or ids in 8- or 16-bit grey: convert it {CHECK}"
+        )
+
+
+def _check_upright(image: Image.Image, *, path: Picture) -> None:
+    """Refuse a map of ids with an EXIF orientation: no reader of masks turns them."""
+    if not {"exif", "Raw profile type exif"} & image.info.keys():
+        return  # asking a PNG file would decode it
+    orientation = _orientation(image)
+    if orientation != 1:
+        raise DatasetError(
+            f"{path} has EXIF orientation {orientation}; expected a map of ids without one: save "
+            f"it upright without the tag {CHECK}"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; what is no such number says nothing."""
+    value = image.getexif().get(EXIF_ORIENTATION)
+    return int(value) if value in range(1, 9) else 1
 
 
 def to_rgb(image: Image.Image, *, path: Picture) -> Image.Image:
@@ -212,16 +248,15 @@ def to_rgb(image: Image.Image, *, path: Picture) -> Image.Image:
         DatasetError: it isn't opaque everywhere, or its 16 bits hold 12 at most, so that it would
             become nearly black.
     """
-    if image.mode == "RGB":  # converting RGB to RGB would copy it
-        return image
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.uint16)
-        if 0 < values.max() < _DARK:
-            raise DatasetError(
-                f"{path} has 16 bits, and no value above {values.max()}: it would become nearly "
-                f"black; expected values up to 65535: scale them {CHECK}"
-            )
+        _check_bright(int(values.max()), path=path)
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.info.get(_HAS_16_BITS):
+        colors = image if image.mode == "RGB" else image.convert("RGB")
+        _check_bright(int(np.asarray(colors).max()) << 8 | 255, path=path)
+    if image.mode == "RGB":  # converting RGB to RGB would copy it
+        return image
     if "transparency" in image.info and image.mode in ("P", "L"):
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA"):
@@ -232,6 +267,15 @@ def to_rgb(image: Image.Image, *, path: Picture) -> Image.Image:
                 f"put it on a background {CHECK}"
             )
     return image.convert("RGB")
+
+
+def _check_bright(highest: int, *, path: Picture) -> None:
+    """Refuse an image of 16 bits that holds 12 at most; `highest` is its largest value."""
+    if 0 < highest < _DARK:
+        raise DatasetError(
+            f"{path} has 16 bits, and no value above {highest}: it would become nearly black; "
+            f"expected values up to 65535: scale them {CHECK}"
+        )
 
 
 def read_files(files: SampleFiles) -> DecodedFiles:
@@ -320,17 +364,17 @@ def is_turned(
     Raises:
         DatasetError: no size fits, or the sizes can't tell.
     """
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    orientation = _orientation(image)
     width, height = image.size
     if size is None:
-        if orientation not in (0, 1):
+        if orientation != 1:
             raise DatasetError(
                 f"{path} has EXIF orientation {orientation}, and {drawn_on} doesn't say the size "
                 "of the image that was drawn on; expected no orientation tag: save the image "
                 "upright without it"
             )
         return False
-    if orientation not in (0, 1):
+    if orientation != 1:
         if orientation <= 4 or width == height:  # mirrored or turned by half: the size stays
             name = drawn_on if isinstance(drawn_on, str) else drawn_on.name
             raise DatasetError(
