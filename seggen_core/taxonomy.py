@@ -19,6 +19,10 @@ REST = "rest"
 """Name and slug of the class of all pixels whose class an arm doesn't know (`known_classes`)."""
 
 
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, halves of characters, and line breaks."""
+
+
 def slugify(name: str) -> str:
     """Return `name` as it keys paths, DVC items and partitions; "" where it has no such letter.
 
@@ -65,7 +69,12 @@ class Taxonomy(Sequence[SegmentationClass]):
     """An ordered, immutable list of classes, indexed by train id."""
 
     def __init__(self, classes: Sequence[SegmentationClass]) -> None:
-        """Raise ConfigError unless train ids are 0..N-1 in order and slugs are unique."""
+        """Take the classes.
+
+        Raises:
+            ConfigError: train ids aren't 0..N-1 in order, two classes share a slug, or a name is
+                empty, has a line break or another character that no prompt can hold.
+        """
         if not 1 <= len(classes) <= IGNORE_INDEX:
             raise ConfigError(f"a taxonomy holds 1 to {IGNORE_INDEX} classes, got {len(classes)}")
         if [c.train_id for c in classes] != list(range(len(classes))):
@@ -75,6 +84,11 @@ class Taxonomy(Sequence[SegmentationClass]):
             )
         seen: dict[str, str] = {}
         for c in classes:
+            if not c.name.strip() or any(unicodedata.category(x) in _UNFIT for x in c.name):
+                raise ConfigError(
+                    f"class {c.train_id} is called {c.name!a}; expected a name of letters that can "
+                    "be printed, without line breaks: rename it"
+                )
             if c.slug in seen:
                 raise ConfigError(
                     f"classes {seen[c.slug]!r} and {c.name!r} share the slug {c.slug!r}; "

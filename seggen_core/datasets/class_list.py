@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seggen_core.config.data import ListedClassConfig
+from seggen_core.datasets.class_lines import text_rows
 from seggen_core.datasets.class_table import ClassTable, make_class_table
 from seggen_core.datasets.files import brief, read_text
 from seggen_core.datasets.strict_json import parse_json
@@ -40,10 +41,6 @@ _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 _COLUMNS = ("id", "name", "is_thing", "color", "ignore", "synonyms")
 _OTHER_NAMES = {"pixel value": "id", "class": "name", "isthing": "is_thing", "colour": "color"}
 """Columns of other tools, by what they are here."""
-
-_LABELME_IGNORED = "__ignore__"
-_NUMBERED_LINE = re.compile(r"(?P<number>\d+)[\s,;:.)=-]+\S.*")
-_LABELMAP_LINE = re.compile(r"(?P<name>[^:]+):(?P<color>\d+,\d+,\d+)?(:[^:]*){0,2}")
 
 
 class ListedClass(NamedTuple):
@@ -99,7 +96,7 @@ def read_class_list(path: Path, *, of_words: bool = False) -> ClassList:
     if suffix == ".json":
         raw = _json_rows(text, path=path)
     elif suffix == ".txt":
-        raw = _text_rows(text, path=path, of_words=of_words)
+        raw = text_rows(text, path=path, of_words=of_words, max_rows=_NUM_IDS)
     else:
         raw, notes = _csv_rows(text, path=path)
     if of_words:
@@ -214,6 +211,12 @@ def _csv_rows(text: str, *, path: Path) -> tuple[list[Any], tuple[str, ...]]:
             raise csv.Error(f"column {repeated[0]!r} stands twice in the first line")
         table.fieldnames = columns
         rows: list[Any] = list(islice(table, _NUM_IDS + 1))
+        wide = next((i for i, row in enumerate(rows, start=1) if any(row.get(None, ()))), None)
+        if wide is not None:
+            raise csv.Error(
+                f"row {wide} has more cells than the first line names columns; a name or colour "
+                "with the separator in it stands in quotes"
+            )
     except csv.Error as error:
         raise DatasetError(f"{path} is no CSV table: {error}; expected {_EXPECTED}") from None
     unread = [name for name in columns if name not in _COLUMNS]
@@ -233,47 +236,6 @@ def _numbered(row: Any, row_id: int) -> Any:
     if isinstance(row, dict) and row.get("id") in (None, ""):
         row = {**row, "id": row_id}
     return row
-
-
-def _text_rows(text: str, *, path: Path, of_words: bool) -> list[Any]:
-    """Read CVAT's labelmap.txt, or names line by line as labelme writes them."""
-    stripped = (line.strip() for line in io.StringIO(text))
-    lines = list(islice((x for x in stripped if x and x[0] != "#"), _NUM_IDS + 1))
-    numbers = [m["number"] for line in lines if (m := _NUMBERED_LINE.fullmatch(line))]
-    if len(lines) > 1 and len(set(numbers)) == len(lines):
-        raise DatasetError(
-            f"{path}, row 1 is {reprlib.repr(lines[0])}, and every other row starts with a number, "
-            "too; expected names alone, since the lines give the ids: write a CSV table with the "
-            "columns id and name"
-        )
-    if of_words and not all(_LABELMAP_LINE.fullmatch(line) for line in lines):
-        several = next((x for x in lines if re.search("[,;\t]", x.partition(":")[0])), None)
-        if several is not None:
-            raise DatasetError(
-                f"{path} has the line {reprlib.repr(several)}; expected a class a line, with "
-                "synonyms behind a colon: person: man, woman"
-            )
-        return [{"name": line.partition(":")[0], "synonyms": _after_colon(line)} for line in lines]
-    if not lines or not all(":" in line for line in lines):
-        first = -1 if lines[:1] == [_LABELME_IGNORED] else 0  # labelme's labels.txt
-        return [
-            {
-                "id": IGNORE_INDEX if name == _LABELME_IGNORED else i,
-                "name": name.strip("_") or name,
-                "ignore": name == _LABELME_IGNORED,
-            }
-            for i, name in enumerate(lines, start=first)
-        ]
-    rows = []
-    for i, line in enumerate(lines):
-        match = _LABELMAP_LINE.fullmatch(line)
-        if match is None:
-            raise DatasetError(
-                f"{path}, row {i + 1} is {reprlib.repr(line)}; expected CVAT's "
-                "name:r,g,b:parts:actions"
-            )
-        rows.append({"id": i, "name": match["name"].strip(), "color": match["color"]})
-    return rows
 
 
 def _json_rows(text: str, *, path: Path) -> list[Any]:
@@ -321,11 +283,6 @@ def _check_row(row: Any, *, row_number: int, path: Path) -> ListedClass:
     )
 
 
-def _after_colon(line: str) -> str | None:
-    _, colon, rest = line.partition(":")
-    return rest if colon else None
-
-
 def _synonyms(value: Any, *, where: str) -> tuple[str, ...]:
     if value is None or value in ("", [], ()):
         return ()
@@ -345,12 +302,13 @@ def _color(value: Any, *, where: str) -> tuple[int, int, int] | None:
         return None
     parts = value.replace(",", " ").split() if isinstance(value, str) else value
     try:
-        color = [int(c) for c in parts]
+        color = [int(c) if not isinstance(c, float) else -1 for c in parts]  # not 0.5 as 0
     except (TypeError, ValueError, OverflowError):
         color = []
     if len(color) != 3 or not all(0 <= c <= 255 for c in color):
         raise DatasetError(
-            f"{where} has color {reprlib.repr(value)}; expected three numbers from 0 to 255"
+            f"{where} has color {reprlib.repr(value)}; expected three numbers from 0 to 255, "
+            "whole ones"
         )
     return color[0], color[1], color[2]
 

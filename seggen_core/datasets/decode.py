@@ -236,7 +236,7 @@ def _check_upright(image: Image.Image, *, path: Picture) -> None:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; what is no such number says nothing."""
     value = image.getexif().get(EXIF_ORIENTATION)
-    return int(value) if value in range(1, 9) else 1
+    return int(value) if value is not None and value in range(1, 9) else 1
 
 
 def to_rgb(image: Image.Image, *, path: Picture) -> Image.Image:

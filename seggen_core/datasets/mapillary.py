@@ -19,7 +19,7 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.class_table import ClassTable, make_class_table
-from seggen_core.datasets.files import read_text
+from seggen_core.datasets.files import brief, read_text
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.ids import things_only
 from seggen_core.datasets.reader import Conventions
@@ -77,9 +77,9 @@ def _read_classes(path: Path) -> ClassTable:
             {
                 "id": i,
                 "name": str(label["readable"]).lower(),
-                "is_thing": bool(label["instances"]),
-                "color": [int(c) for c in label["color"]],
-                "evaluate": bool(label.get("evaluate", True)),
+                "is_thing": _whole(label["instances"], below=2) == 1,
+                "color": [_whole(c, below=256) for c in label["color"]],
+                "evaluate": _whole(label.get("evaluate", True), below=2) == 1,
             }
             for i, label in enumerate(labels)
         ]
@@ -89,8 +89,15 @@ def _read_classes(path: Path) -> ClassTable:
         raise DatasetError(f"{path}: {error}") from None
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DatasetError(
-            f"{path} can't be read ({reprlib.repr(error)}); expected {expected}"
+            f"{path} can't be read ({brief(repr(error))}); expected {expected}"
         ) from None
+
+
+def _whole(value: object, *, below: int) -> int:
+    """Return a whole number, or a truth value as 0 or 1; ValueError where it is anything else."""
+    if not isinstance(value, int) or not 0 <= value < below:
+        raise ValueError(f"{reprlib.repr(value)} is no whole number from 0 to {below - 1}")
+    return int(value)
 
 
 def _instance_ids(
