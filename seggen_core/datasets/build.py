@@ -54,7 +54,7 @@ def build_dataset(
     slugs = reader.taxonomy.slugs
     train = SplitLabels("train")
     for split in SPLITS:
-        labels = train if split == "train" else SplitLabels(split, colors=train.colors)
+        labels = train if split == "train" else train.of_split(split)
         num_dropped = _write_split(reader, labels, config=config, folder=folder / split)
         _check_labels(labels, train=train, reader=reader, config=config)
         pixels = labels.pixels[: len(slugs)]

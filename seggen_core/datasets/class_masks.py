@@ -23,11 +23,13 @@ from seggen_core.datasets.decode import (
     Picture,
     check_same_size,
     open_picture,
+    palette_of,
     read_files,
     read_headers,
 )
 from seggen_core.datasets.files import FileListing, brief, inside, list_files, normal
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
+from seggen_core.datasets.ids import check_not_inverted, colors_in_file
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
@@ -256,6 +258,7 @@ def _read_class_mask(path: Path, *, like: Picture, size: tuple[int, int]) -> np.
     """
     with open_picture(path, modes=_MODES) as mask:
         mask.load()
+    check_not_inverted(colors_in_file(np.asarray(mask), palette_of(mask)), path=path)
     with open_picture(like, modes=_MODES, header_only=True) as other:
         check_same_size(path, mask.size, like, other.size)
     if mask.size != size:

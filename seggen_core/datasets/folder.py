@@ -124,11 +124,11 @@ def find_layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, Split
             images, masks = (f"{name}/images", f"{name}/masks") if in_folders else (name, name)
             layout[split] = SplitFiles(images=images, masks=masks)
             continue
-        below = f"/{name}" if has_splits or split != "train" else ""
-        instances = f"instances{below}"
+        below = name if has_splits or split != "train" else ""
+        instances = _counterpart(root, "instances", split=split, name=below)
         layout[split] = SplitFiles(
-            images=f"images{below}",
-            masks=f"masks{below}",
+            images=f"images/{below}".rstrip("/"),
+            masks=_counterpart(root, "masks", split=split, name=below),
             instances=instances if (root / instances).is_dir() else None,
         )
     others = sorted(p.name for p in above.glob("*") if p.is_dir() and p.name[0] != ".")
@@ -145,6 +145,22 @@ def find_layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, Split
     if is_roboflow or not has_splits or not notes:
         return layout, ""
     return layout, "; ".join(notes)
+
+
+def _counterpart(root: Path, kind: str, *, split: Split, name: str) -> str:
+    """Return the folder of a split's masks or instance maps.
+
+    Args:
+        root: of the dataset.
+        kind: the folder that holds those of all splits.
+        split: the split.
+        name: what the folder of its images is called; "" where there are no folders of splits.
+    """
+    if not name:
+        return kind
+    if not (root / kind / name).is_dir():  # "val" of "valid", "Train" of "train"
+        name = split_folder(root / kind, _SPLIT_NAMES[split]) or name
+    return f"{kind}/{name}"
 
 
 def split_folder(above: Path, names: tuple[str, ...]) -> str | None:

@@ -74,6 +74,11 @@ class _Rows:
     columns: ColumnNames
     keys: list[str]
 
+    @property
+    def instances(self) -> str | None:
+        """The column of instance maps; None where there is none."""
+        return self.columns.instances
+
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> "ParquetReader":
     """Read the class list and the keys; DatasetError where a file is missing."""

@@ -25,6 +25,7 @@ from seggen_core.datasets.files import (
 )
 from seggen_core.datasets.ids import (
     check_instances,
+    check_not_inverted,
     check_palette,
     colors_in_file,
     id_table,
@@ -34,7 +35,7 @@ from seggen_core.datasets.ids import (
     to_train_ids,
 )
 from seggen_core.datasets.reader import PUBLISHED, Conventions
-from seggen_core.datasets.sample import RawSample
+from seggen_core.datasets.sample import RawSample, RgbEncoding
 from seggen_core.datasets.split_reader import SplitReader
 from seggen_core.datasets.splits import Runs, places, published_splits
 from seggen_core.errors import DatasetError
@@ -130,8 +131,18 @@ class IdMapReader(SplitReader[ClassTable]):
         self._note_missing_splits(sources, config=config)
         self._key_sets = {split: set(keys) for split, keys in self._keys.items()}
         self._listings = {split: listings[source] for split, source in sources.items()}
+        self._note_instances()
         self._id_table = id_table(form.table.train_ids)
         self._allowed = form.table.allowed(form.dataset)
+
+    def _note_instances(self) -> None:
+        """Note splits without instance maps where others have some."""
+        lacking = [s for s, listing in self._listings.items() if listing.instances is None]
+        if lacking and len(lacking) < len(self._listings):
+            self._notes.append(
+                f"there are instance maps, but none of {', '.join(lacking)}: its samples have no "
+                "instances"
+            )
 
     def _list(self, files: SplitFiles) -> _SplitListing:
         form = self._form
@@ -200,18 +211,21 @@ class IdMapReader(SplitReader[ClassTable]):
         form = self._form
         decoded = read_files(files)
         ids = decoded.ids
+        encoding: RgbEncoding | None = None
         if ids.ndim == 3:
-            ids = ids_of_colors(ids, table=form.table, path=files.mask)
+            ids, encoding = ids_of_colors(ids, table=form.table, path=files.mask)
         elif ids.dtype == bool:
             ids = ids_of_bits(ids, table=form.table)
         colors = colors_in_file(ids, decoded.mask_palette)
         check_palette(colors, table=form.table, path=files.mask, dataset=form.dataset)
+        if form.conventions.has_own_classes and not form.table.has_own_colors:
+            check_not_inverted(colors, path=files.mask)
         segmentation_map = to_train_ids(
             ids, table=self._id_table, path=files.mask, allowed=self._allowed
         )
         unlisted = self._unlisted_share(ids, segmentation_map)
         sample = self._sample(key, files, decoded, segmentation_map, unlisted_share=unlisted)
-        return replace(sample, colors=colors)
+        return replace(sample, colors=colors, rgb_encoding=encoding)
 
     def _sample(
         self,

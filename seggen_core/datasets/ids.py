@@ -6,7 +6,7 @@ import numpy as np
 
 from seggen_core.datasets.class_table import ClassTable
 from seggen_core.datasets.decode import Picture
-from seggen_core.datasets.sample import CHECK, check_labelled
+from seggen_core.datasets.sample import CHECK, RgbEncoding, check_labelled
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass
 
@@ -15,6 +15,7 @@ MIN_PURITY = 0.9
 
 _MAX_NAMED = 5
 _NUM_IDS = 1 << 16
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def id_table(train_ids: Mapping[int, int]) -> np.ndarray:
@@ -51,7 +52,9 @@ def to_train_ids(ids: np.ndarray, *, table: np.ndarray, path: Picture, allowed: 
     return segmentation_map
 
 
-def ids_of_colors(colors: np.ndarray, *, table: ClassTable, path: Picture) -> np.ndarray:
+def ids_of_colors(
+    colors: np.ndarray, *, table: ClassTable, path: Picture
+) -> tuple[np.ndarray, RgbEncoding]:
     """Turn an RGB mask into the ids of its classes.
 
     Colours are matched exactly: a colour that no class has is an error. A mask with R = G = B
@@ -63,12 +66,12 @@ def ids_of_colors(colors: np.ndarray, *, table: ClassTable, path: Picture) -> np
         path: the file, named in errors.
 
     Returns:
-        uint16 [H, W].
+        uint16 [H, W], and what the file was taken to hold.
     """
     is_grey = (colors[..., :1] == colors[..., 1:]).all()
     if not table.has_own_colors:
         if is_grey:
-            return colors[..., 0].astype(np.uint16)
+            return colors[..., 0].astype(np.uint16), "ids"
         raise DatasetError(
             f"{path} is an RGB mask with colours, but not every row of the class list has a "
             f"colour; expected ids, or a colour for every class {CHECK}"
@@ -81,7 +84,7 @@ def ids_of_colors(colors: np.ndarray, *, table: ClassTable, path: Picture) -> np
     rows = np.searchsorted(values, packed).clip(max=len(values) - 1)
     foreign = packed[values[rows] != packed]
     if foreign.size and is_grey:
-        return colors[..., 0].astype(np.uint16)
+        return colors[..., 0].astype(np.uint16), "ids"
     if foreign.size:
         value = int(foreign[0])
         color = (value >> 16, value >> 8 & 255, value & 255)
@@ -90,7 +93,7 @@ def ids_of_colors(colors: np.ndarray, *, table: ClassTable, path: Picture) -> np
             "list has; expected exact colours (a mask saved as JPEG or resized has others), or "
             f"ids {CHECK}"
         )
-    return np.array([file_ids[int(v)] for v in values], np.uint16)[rows]
+    return np.array([file_ids[int(v)] for v in values], np.uint16)[rows], "colours"
 
 
 def ids_of_bits(bits: np.ndarray, *, table: ClassTable) -> np.ndarray:
@@ -143,6 +146,27 @@ def check_palette(
                 f"{tuple(colors[file_id])}; expected the same: convert the mask to RGB if its "
                 f"colours are right, or to 8-bit grey if its ids are {CHECK}"
             )
+
+
+def check_not_inverted(palette: Mapping[int, tuple[int, int, int]], *, path: Picture) -> None:
+    """Refuse a mask of black and white whose palette says that 0 is white.
+
+    As 1-bit grey, which it looks like, it would hold the other ids.
+
+    Args:
+        palette: the mask's, of `colors_in_file`.
+        path: the mask, named in errors.
+
+    Raises:
+        DatasetError: 0 is white, and everything else black.
+    """
+    others = [color for file_id, color in palette.items() if file_id != 0]
+    if palette.get(0) == _WHITE and all(color == _BLACK for color in others):
+        raise DatasetError(
+            f"{path} has a palette in which 0 is white and nothing else is; expected 0 to be "
+            f"black, as in masks of 1 bit: convert it to 8-bit grey with the ids that you mean "
+            f"{CHECK}"
+        )
 
 
 def number_instances(ids: np.ndarray, *, path: Picture | None) -> tuple[np.ndarray, list[int]]:

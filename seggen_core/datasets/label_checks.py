@@ -13,7 +13,7 @@ from PIL import Image
 
 from seggen_core.config import SegGenConfig, Split
 from seggen_core.datasets.reader import DatasetReader
-from seggen_core.datasets.sample import RawSample
+from seggen_core.datasets.sample import RawSample, RgbEncoding
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass
 
 _MAX_NAMED = 10
@@ -33,6 +33,8 @@ class SampleLabels(NamedTuple):
     """Instances that its instance map shows; None where it has none."""
     colors: Mapping[int, Color]
     """As `RawSample.colors`."""
+    rgb_encoding: RgbEncoding | None
+    """As `RawSample.rgb_encoding`."""
 
     @classmethod
     def of(cls, sample: RawSample) -> "SampleLabels":
@@ -43,6 +45,7 @@ class SampleLabels(NamedTuple):
             sample.unlisted_share,
             None if instances is None else int(instances.max()),
             sample.colors,
+            sample.rgb_encoding,
         )
 
 
@@ -65,6 +68,14 @@ class SplitLabels:
     them."""
     contradictions: dict[int, str] = field(default_factory=dict)
     """Of each id that files give different colours, a sentence."""
+    encodings: dict[RgbEncoding, str] = field(default_factory=dict)
+    """The key of the first sample with each encoding of RGB masks, shared by all splits."""
+    is_mixed: bool = False
+    """A sample of this split was the first one with the second encoding."""
+
+    def of_split(self, split: Split) -> "SplitLabels":
+        """Return the empty labels of another split of the same dataset."""
+        return SplitLabels(split, colors=self.colors, encodings=self.encodings)
 
     @property
     def unlisted_share(self) -> float:
@@ -83,6 +94,9 @@ class SplitLabels:
         self.num_samples += 1
         if sample.num_instances is not None:
             self.num_instances = (self.num_instances or 0) + sample.num_instances
+        if sample.rgb_encoding is not None:
+            self.is_mixed |= self.encodings.keys() == {"ids", "colours"} - {sample.rgb_encoding}
+            self.encodings.setdefault(sample.rgb_encoding, f"{self.split}/{key}")
         for file_id, color in sample.colors.items():
             first, where = self.colors.setdefault(file_id, (color, f"{self.split}/{key}"))
             if first != color and file_id not in self.contradictions:
@@ -111,7 +125,8 @@ def label_faults(
     """Return what is wrong with the labels of a split.
 
     - Fatal: more pixels than `max_unlisted_share` are ignored by convention alone.
-    - Fatal: the palettes of two masks give an id different colours.
+    - Fatal: the palettes of two masks give an id different colours, or some RGB masks hold ids and
+      others colours.
     - Fatal: some pixels are ignored by convention, and a class that the user listed has none; of
       val and test, only where train has the class and ignores nothing so.
     - Fatal of train, where no score can be wrong then: one class alone has pixels.
@@ -149,10 +164,23 @@ def label_faults(
                 is_fatal=True,
             )
         )
+    if labels.is_mixed:
+        faults.append(_mixed_encodings(labels.encodings))
     faults += _single_class(labels, train=train, reader=reader)
     if labels is train and train.pixels[:IGNORE_INDEX].any():
         faults += _absent_classes(labels, reader=reader, config=config)
     return faults
+
+
+def _mixed_encodings(encodings: Mapping[RgbEncoding, str]) -> LabelFault:
+    """Return the fault of RGB masks that were read in two ways: grey ones may be either."""
+    return LabelFault(
+        f"masks contradict one another: the RGB mask of {encodings['colours']} holds colours of "
+        f"the class list, but that of {encodings['ids']} ids in grey; expected one of the two, "
+        "since black may be a colour or the id 0: convert the masks to 8-bit grey if they hold "
+        "ids, or take the colours out of the class list",
+        is_fatal=True,
+    )
 
 
 def _hidden_classes(

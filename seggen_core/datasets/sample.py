@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from seggen_core.taxonomy import IGNORE_INDEX
 
 CHECK = "(run: seggen validate)"
 """How a message about a bad sample ends."""
+
+RgbEncoding = Literal["ids", "colours"]
+"""What an RGB mask holds: ids, in grey, or the colours of the classes."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class RawSample:
         unlisted_share: share of the pixels that are ignored though nothing in the user's files says
             so: by a convention of the format alone, 0 to 1.
         colors: (r, g, b) that the mask's file gives each id in it; empty where it gives none.
+        rgb_encoding: what the mask was taken to hold if it is RGB; None of others.
     """
 
     image: np.ndarray
@@ -33,6 +38,7 @@ class RawSample:
     metadata: dict
     unlisted_share: float = 0.0
     colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    rgb_encoding: RgbEncoding | None = None
 
 
 def check_labelled(segmentation_map: np.ndarray, *, where: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from seggen_core.datasets.decode import open_picture, palette_of
-from seggen_core.datasets.ids import colors_in_file, sorted_unique
+from seggen_core.datasets.ids import check_not_inverted, colors_in_file, sorted_unique
 from seggen_core.datasets.sample import CHECK
 from seggen_core.errors import DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
@@ -47,6 +47,7 @@ def scan_classes(masks: Sequence[Path]) -> list[dict[str, Any]]:
         with open_picture(path, modes=_MODES) as picture:
             pixels = np.asarray(picture).astype(np.int32)
             stated = colors_in_file(pixels, palette_of(picture))
+        check_not_inverted(stated, path=path)
         for file_id, color in stated.items():
             first, other = palettes.setdefault(file_id, (color, path))
             if first != color:

@@ -63,7 +63,7 @@ def validate_project(
     copies: Copies = defaultdict(list)
     num_threads = config.runtime.num_threads
     train = SplitLabels("train")
-    counted = [train, *(SplitLabels(s, colors=train.colors) for s in SPLITS if s != "train")]
+    counted = [train, *(train.of_split(s) for s in SPLITS if s != "train")]
     for labels in counted:
         bad = _check_split(report, reader, labels, num_threads=num_threads, copies=copies)
         (report.tolerated if len(bad) <= max_bad else report.problems).extend(bad)
