@@ -62,10 +62,10 @@ def text_rows(text: str, *, path: Path, of_words: bool, max_rows: int) -> list[A
 
 def _check_comments(text: str, *, path: Path) -> None:
     """Refuse a line that may be a comment or a class."""
-    for number, line in enumerate(io.StringIO(text), start=1):
+    for line_number, line in enumerate(io.StringIO(text), start=1):
         if re.match(r"\s*#[^\s#]", line):
             raise DatasetError(
-                f"{path}, line {number} is {reprlib.repr(line.strip())}, which may be a comment or "
+                f"{path}, line {line_number} is {reprlib.repr(line.strip())}, which may be a comment or "
                 'a class; expected "# " before a comment, and no class whose name starts with #: '
                 "write a CSV table with the columns id and name if it is one"
             )

@@ -131,5 +131,6 @@ def test_splits_without_instance_maps_are_noted(tmp_path: Path) -> None:
         section = WRITERS[name](root)
         for path in root.glob(place):
             path.unlink()
-        (root / "validation" / "instances").rmdir() if name == "mapillary" else None
+        if name == "mapillary":
+            (root / "validation" / "instances").rmdir()
         assert any("but none of test" in note for note in open_(root, section).notes)
