@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.files import FileListing, brief, normal
+from seggen_core.datasets.files import FileListing, brief, normal, posix
 from seggen_core.datasets.sample import CHECK
 from seggen_core.datasets.splits import places, published_splits
 from seggen_core.errors import DatasetError
@@ -64,7 +64,7 @@ class NamedImages(Generic[Place]):
 
     def _match(self, name: str, by_stem: Mapping[str, Sequence[str]]) -> tuple[str, str]:
         """Return the key of the image that a name means, and the name."""
-        path = PurePosixPath(normal(name))
+        path = PurePosixPath(normal(posix(name)))
         key = path.with_suffix("").as_posix() if path.name else normal(name)
         if key in self._images:
             return key, name
@@ -111,7 +111,7 @@ class NamedImages(Generic[Place]):
         """Return the image of a sample; DatasetError where it is missing, doubled or another."""
         path = self._images.only(key, root=root, counterpart=None)
         for name, _ in self._entries.get(key, [])[:1]:
-            if PurePosixPath(normal(name)).name != normal(path.name):
+            if PurePosixPath(normal(posix(name))).name != normal(path.name):
                 raise DatasetError(
                     f"{self._listed_in} names {brief(name)}, but the image found is {path}; "
                     f"expected the same file: correct the name {CHECK}"

@@ -65,8 +65,9 @@ def _check_comments(text: str, *, path: Path) -> None:
     for line_number, line in enumerate(io.StringIO(text), start=1):
         if re.match(r"\s*#[^\s#]", line):
             raise DatasetError(
-                f"{path}, line {line_number} is {reprlib.repr(line.strip())}, which may be a comment or "
-                'a class; expected "# " before a comment, and no class whose name starts with #: '
+                f"{path}, line {line_number} is {reprlib.repr(line.strip())}, which may be a "
+                'comment or a class; expected "# " before a comment, and no class whose name '
+                "starts with #: "
                 "write a CSV table with the columns id and name if it is one"
             )
 

@@ -7,7 +7,7 @@
 """
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,20 +58,21 @@ def choose_classes(
     """
     notes: list[str] = []
     stated: list[tuple[Path, dict[int, _Category]]] = []
+    listed = None if class_file is None else read_class_list(class_file)
+    listed_ids = set() if listed is None else listed_by_id(listed).keys()
     for index in indexes:
         if index.categories:
-            categories, groups = _parse_categories(index)
+            categories, groups = _parse_categories(index, classes=listed_ids)
             stated.append((index.path, categories))
             if groups and len(stated) == 1:
                 notes.append(
                     f"{index.path.name}: category {', '.join(groups)} is the supercategory of the "
-                    "others, no class"
+                    "others, no class; a class list that has it makes it one"
                 )
     for path, categories in stated[1:]:
         _check_agree(stated[0], (path, categories))
     in_file = stated[0][1] if stated else {}
-    if class_file is not None:
-        listed = read_class_list(class_file)
+    if listed is not None:
         if stated:
             _check_listed(in_file, path=stated[0][0], listed=listed)
         return _user_table(in_file, listed=listed, assumed_thing=assumed_thing, notes=notes), False
@@ -88,17 +89,40 @@ def choose_classes(
     return _make(rows, path=stated[0][0], ignored_ids=[], notes=notes), False
 
 
-def _parse_categories(index: CocoIndex) -> tuple[dict[int, _Category], list[str]]:
+def group_hint(index: CocoIndex, category_id: object) -> str:
+    """Say of a category that is a group why it is no class; "" of any other."""
+    try:
+        _, groups = _parse_categories(index, classes=())
+    except DatasetError:
+        return ""
+    names = [value["name"] for value in index.categories if value["id"] == category_id]
+    if not names or f"{names[0].strip()!r}" not in groups:
+        return ""
+    return (
+        f"; {groups[0]} is taken for a group, since it is the supercategory of all others: if it "
+        "is a class, list it in a class list with the others (dataset.classes_file)"
+    )
+
+
+def _parse_categories(
+    index: CocoIndex, *, classes: Collection[int]
+) -> tuple[dict[int, _Category], list[str]]:
     """Return the classes of a file by id, and the names of groups among its categories.
 
     Roboflow writes the name of the project as a category that is the supercategory of all others
-    and has none itself.
+    and has none itself. A category whose id is in `classes` is none.
     """
     categories: dict[int, _Category] = {}
     names: dict[str, int] = {}
     parsed = [_parse_category(value, path=index.path) for value in index.categories]
-    above = {c.group for c in parsed}
-    groups = [c for c in parsed if c.group in ("", "none") and c.name in above]
+    groups = [
+        c
+        for c in parsed
+        if c.group in ("", "none")
+        and c.category_id not in classes
+        and len(parsed) > 1
+        and all(other.group == c.name for other in parsed if other is not c)
+    ]
     for c in parsed:
         if c in groups:
             continue

@@ -1,8 +1,9 @@
 """What a COCO annotation file says about which images, held as names and places in the file."""
 
+import reprlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from seggen_core.datasets.files import (
     is_file,
     list_files,
     normal,
+    posix,
 )
 from seggen_core.datasets.json_stream import Element, read_elements, stream_arrays
 from seggen_core.datasets.sample import CHECK
@@ -83,6 +85,8 @@ class CocoIndex:
             DatasetError: either is missing or doubled, or the file lies outside of `root`.
         """
         entries = self.entries.get(key, [])
+        if not entries and key not in self.images:  # of a list of samples
+            self.images.only(key, root=root, counterpart=None)
         if not entries:
             image = next(iter(self.images.paths(key)), key)
             raise DatasetError(
@@ -162,10 +166,10 @@ class _Columns(NamedTuple):
     crowds: array
 
     def add(self, element: Element) -> None:
-        self.image_ids.append(int(element.value["image_id"]))
+        self.image_ids.append(whole_id(element.value["image_id"]))
         self.starts.append(element.start)
         self.lengths.append(element.length)
-        self.crowds.append(int(element.value.get("iscrowd", 0)))
+        self.crowds.append(is_crowd(element.value))
 
 
 def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
@@ -226,12 +230,37 @@ def index_coco(annotations: Path, *, image_folder: Path) -> CocoIndex:
     )
 
 
+def whole_id(value: object) -> int:
+    """Return an id, which converters also write as 5.0 or "5".
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"{reprlib.repr(value)} is no whole number")
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value} is no whole number")
+    return int(value)
+
+
+def is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Return what `iscrowd` says; 0 where it isn't there.
+
+    Raises:
+        ValueError: it is neither 0 nor 1. As text, "0" would be true.
+    """
+    value = annotation.get("iscrowd", 0)
+    if str(value).strip().lower() not in ("0", "1", "0.0", "1.0", "false", "true"):
+        raise ValueError(f"iscrowd is {reprlib.repr(value)}, not 0 or 1")
+    return str(value).strip().lower() in ("1", "1.0", "true")
+
+
 def _parse_image(value: Any) -> CocoImage:
-    image_id = int(value["id"])
+    image_id = whole_id(value["id"])
     width, height = (_side(value.get(side)) for side in ("width", "height"))
     if not -(1 << 63) <= image_id < 1 << 63:
         raise OverflowError(f"id {str(image_id)[:20]}...")
-    return CocoImage(image_id, str(value["file_name"]), width, height)
+    return CocoImage(image_id, posix(str(value["file_name"])), width, height)
 
 
 def _side(value: Any) -> int:

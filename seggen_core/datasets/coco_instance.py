@@ -14,6 +14,7 @@ brush as crowds: `dataset.crowds: instances`. Labels of the test split aren't pu
 """
 
 import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ import numpy as np
 from PIL import ImageOps
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.coco_index import CocoImage, CocoIndex
+from seggen_core.datasets.coco_categories import group_hint
+from seggen_core.datasets.coco_index import CocoImage, CocoIndex, is_crowd
 from seggen_core.datasets.coco_reader import CocoReader, coco_layout, is_turned_as_listed
 from seggen_core.datasets.decode import IMAGE_MODES, open_picture, to_rgb
 from seggen_core.datasets.ids import number_instances
@@ -46,6 +48,11 @@ _MAX_INSTANCES = (1 << 16) - 1
 
 _MAX_DRAWN = 1 << 34
 """Most pixels drawn for an image, over all its annotations: 256 of 8192 x 8192, ten seconds."""
+
+_BOX_TOLERANCE = 1.0
+"""Pixels by which a box may differ from the polygons that it is about."""
+
+_MAX_COORDINATE = 1e9
 
 _MAX_CROWD_SHARE = 0.1
 """More crowds than that are no crowds as COCO has them (10,498 of train2017's 860,001)."""
@@ -199,12 +206,13 @@ class CocoInstanceReader(CocoReader):
                 what = f"{index.path}, annotation {annotation['id']} of image {entry.image_id}"
                 raise DatasetError(f"{what} ({entry.file_name}): {error} {CHECK}") from None
             train_id = self._train_ids[annotation["category_id"]]
-            if annotation.get("iscrowd", 0) and self._config.crowds != "instances":
+            if is_crowd(annotation) and self._config.crowds != "instances":
                 train_id = IGNORE_INDEX
             instances.append(_Instance(annotation["id"], train_id, runs))
         try:
             segmentations = [annotation["segmentation"] for annotation in annotations]
             check_in_pixels(segmentations, height=height, width=width)
+            _check_order(annotations)
         except DatasetError as error:
             raise DatasetError(f"{where}: {error} {CHECK}") from None
         return instances
@@ -233,7 +241,8 @@ class CocoInstanceReader(CocoReader):
             if not isinstance(category, int) or category not in self._train_ids:
                 allowed = self._table.allowed(self.dataset)
                 raise DatasetError(
-                    f"{where} has category_id {reprlib.repr(category)}; {allowed} {CHECK}"
+                    f"{where} has category_id {reprlib.repr(category)}; {allowed}"
+                    f"{group_hint(index, category)} {CHECK}"
                 )
             if not isinstance(annotation["id"], int) or not 0 <= annotation["id"] < 1 << 63:
                 raise DatasetError(
@@ -243,6 +252,38 @@ class CocoInstanceReader(CocoReader):
                 raise DatasetError(f"{where}: its id is taken twice; expected one an instance")
             seen.add(annotation["id"])
         return annotations
+
+
+def _check_order(annotations: Sequence[Mapping[str, Any]]) -> None:
+    """Raise DatasetError where the boxes of an image fit its polygons with x and y exchanged alone.
+
+    Boxes that fit in neither way say nothing: many tools write others.
+    """
+    as_written = exchanged = 0
+    for annotation in annotations:
+        polygons, stated = annotation["segmentation"], annotation.get("bbox")
+        if not isinstance(polygons, list) or not _is_box(stated):
+            continue
+        values = np.array([v for polygon in polygons for v in polygon], np.float64)
+        x, y = values[::2], values[1::2]
+        extent = np.array([x.min(), y.min(), np.ptp(x), np.ptp(y)])
+        fits = np.abs(extent - stated).max() <= _BOX_TOLERANCE
+        fits_exchanged = np.abs(extent[[1, 0, 3, 2]] - stated).max() <= _BOX_TOLERANCE
+        as_written += fits and not fits_exchanged
+        exchanged += fits_exchanged and not fits
+    if exchanged and not as_written:
+        raise DatasetError(
+            f"{exchanged} of its annotations have a bbox that fits their polygons only where x and "
+            "y are exchanged; expected polygons as [x, y, x, y, ...]: exchange the coordinates"
+        )
+
+
+def _is_box(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(isinstance(v, int | float) and abs(v) < _MAX_COORDINATE for v in value)
+    )
 
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> CocoInstanceReader:

@@ -17,10 +17,11 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.class_table import ClassTable
-from seggen_core.datasets.coco_index import CocoImage, find_named
+from seggen_core.datasets.coco_categories import group_hint
+from seggen_core.datasets.coco_index import CocoImage, CocoIndex, find_named, is_crowd, whole_id
 from seggen_core.datasets.coco_reader import CocoReader, check_listed_size, coco_layout
 from seggen_core.datasets.decode import SampleFiles, read_files, read_headers
-from seggen_core.datasets.files import MASK_SUFFIXES, list_files, normal
+from seggen_core.datasets.files import MASK_SUFFIXES, brief, list_files, normal, posix
 from seggen_core.datasets.ids import number_instances, sorted_unique
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
 from seggen_core.errors import DatasetError
@@ -98,6 +99,7 @@ class CocoPanopticReader(CocoReader):
                 f"{map_path} has segment id {', '.join(map(str, foreign[:5]))}; expected the ids "
                 f"in segments_info of {sample.where} {CHECK}"
             )
+        _check_segments_shown(rows, sample, is_whole=ids.shape[::-1] == decoded.mask_size)
         segmentation_map = np.concatenate([[np.uint8(IGNORE_INDEX)], segments.train_ids])[rows]
         check_labelled(segmentation_map, where=str(map_path))
         is_instance = np.concatenate([[False], segments.is_instance])[rows]
@@ -133,8 +135,10 @@ class CocoPanopticReader(CocoReader):
                 f"{index.path} has {len(annotations)} annotations of image {entry.image_id} "
                 f"({key}); expected one {CHECK}"
             )
-        mask = self._mask(split, str(annotations[0].get("file_name", f"{key}.png")), image=image)
-        segments = _read_segments(annotations[0], table=self._table, where=where)
+        mask = self._mask(
+            split, posix(str(annotations[0].get("file_name", f"{key}.png"))), image=image
+        )
+        segments = _read_segments(annotations[0], table=self._table, index=index, where=where)
         return _Located(entry, SampleFiles(image, mask, None, ("RGB",)), segments, where)
 
     def _mask(self, split: Split, file_name: str, *, image: Path) -> Path:
@@ -153,7 +157,27 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> CocoPanoptic
     return CocoPanopticReader(config, root=root, seed=seed)
 
 
-def _read_segments(annotation: dict[str, Any], *, table: ClassTable, where: str) -> _Segments:
+def _check_segments_shown(rows: np.ndarray, sample: _Located, *, is_whole: bool) -> None:
+    """Raise DatasetError where the map doesn't show half of the segments that JSON describes.
+
+    Args:
+        rows: integers [H, W], the segment of each pixel, from 1; 0 is none.
+        sample: where it is.
+        is_whole: the map is as in its file. In a smaller one, small segments may have no pixel.
+    """
+    counts = np.bincount(rows.ravel(), minlength=len(sample.segments.ids) + 1)[1:]
+    absent = sample.segments.ids[counts == 0].tolist()
+    if is_whole and 2 * len(absent) >= len(counts) > 0:
+        raise DatasetError(
+            f"{sample.where} describes {len(counts)} segments, of which {len(absent)} "
+            f"({brief(', '.join(map(str, absent)))}) have no pixel in {sample.files.mask}; "
+            f"expected those that the map shows: the two are of different images {CHECK}"
+        )
+
+
+def _read_segments(
+    annotation: dict[str, Any], *, table: ClassTable, index: CocoIndex, where: str
+) -> _Segments:
     """Check segments_info of one annotation."""
     rows: dict[int, tuple[int, bool]] = {}
     train_ids, allowed = table.train_ids, table.allowed("coco_panoptic")
@@ -164,10 +188,11 @@ def _read_segments(annotation: dict[str, Any], *, table: ClassTable, where: str)
                 f"{_MAX_SEGMENTS} {CHECK}"
             )
         for segment in annotation["segments_info"]:
-            segment_id, category = int(segment["id"]), int(segment["category_id"])
+            segment_id, category = whole_id(segment["id"]), whole_id(segment["category_id"])
             if category not in train_ids:
                 raise DatasetError(
-                    f"{where}: segment {segment_id} has category_id {category}; {allowed} {CHECK}"
+                    f"{where}: segment {segment_id} has category_id {category}; {allowed}"
+                    f"{group_hint(index, category)} {CHECK}"
                 )
             if segment_id in rows or not 0 < segment_id <= _MAX_SEGMENT_ID:
                 raise DatasetError(
@@ -176,7 +201,7 @@ def _read_segments(annotation: dict[str, Any], *, table: ClassTable, where: str)
                 )
             train_id = train_ids[category]
             is_thing = train_id != IGNORE_INDEX and table.taxonomy[train_id].is_thing
-            rows[segment_id] = (train_id, is_thing and not segment.get("iscrowd", 0))
+            rows[segment_id] = (train_id, is_thing and not is_crowd(segment))
     except DatasetError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:

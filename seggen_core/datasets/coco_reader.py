@@ -11,6 +11,7 @@ from seggen_core.datasets.class_table import ClassTable
 from seggen_core.datasets.coco_categories import choose_classes
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
 from seggen_core.datasets.decode import Picture, is_turned
+from seggen_core.datasets.files import read_key_list
 from seggen_core.datasets.json_stream import check_file
 from seggen_core.datasets.reader import MAX_UNLISTED_SHARE, SPLITS, Conventions
 from seggen_core.datasets.sample import CHECK
@@ -64,7 +65,7 @@ class CocoReader(SplitReader[ClassTable]):
             if index.num_foreign
         ]
         sources = self._choose(
-            {split: self._task_keys(index) for split, index in indexes.items()},
+            {split: self._listed_keys(files[split], index) for split, index in indexes.items()},
             config=config,
             seed=seed,
             dataset=self.dataset,
@@ -76,6 +77,18 @@ class CocoReader(SplitReader[ClassTable]):
         assert files.images is not None
         assert files.annotations is not None
         return index_coco(self._root / files.annotations, image_folder=self._root / files.images)
+
+    def _listed_keys(self, files: SplitFiles, index: CocoIndex) -> list[str]:
+        """Return the images of a file that are part of the task, of those that the user lists.
+
+        A listed name without an entry is among them, to be reported when it is read.
+        """
+        keys = self._task_keys(index)
+        if files.keys is None:
+            return keys
+        in_task = set(keys)
+        listed = read_key_list(self._root / files.keys)
+        return [key for key in listed if key in in_task or key not in index.entries]
 
     def _task_keys(self, index: CocoIndex) -> list[str]:
         """Return the images of a file that are part of the task, in order: all of them."""

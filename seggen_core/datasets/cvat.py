@@ -116,7 +116,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
             subsets.setdefault(split_of_name(subset) or "train", []).extend(images)
         if "train" in subsets:
             by_split = {
-                split: (files, subsets[split])
+                split: (files if split == "train" else _without_list(files), subsets[split])
                 for split in published_splits(config)
                 if split in subsets
             }
@@ -149,6 +149,11 @@ def _layout(root: Path) -> dict[Split, SplitFiles]:
         if layout:
             return layout
     return {"train": SplitFiles(images="images", annotations=_FILE)}
+
+
+def _without_list(files: SplitFiles) -> SplitFiles:
+    """Return the places of another subset of the same file; the list names samples of train."""
+    return files.model_copy(update={"keys": None})
 
 
 def _of(documents: dict[str, _Document], files: SplitFiles) -> _Document:

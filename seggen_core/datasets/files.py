@@ -212,6 +212,11 @@ def _file_key(name: str) -> str:
     return normal(name.rpartition("/")[2]).casefold()
 
 
+def posix(name: str) -> str:
+    """Return a path of an annotation file with slashes; tools on Windows write backslashes."""
+    return name.replace("\\", "/")
+
+
 _MAX_DEPTH = 32
 """Folders below a folder that are looked at."""
 _ENDING_MARKS = "_-. "

@@ -38,7 +38,7 @@ from seggen_core.datasets.reader import PUBLISHED, Conventions
 from seggen_core.datasets.sample import RawSample, RgbEncoding
 from seggen_core.datasets.split_reader import SplitReader
 from seggen_core.datasets.splits import Runs, places, published_splits
-from seggen_core.errors import DatasetError
+from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
 
 InstanceIds = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -110,10 +110,17 @@ class IdMapReader(SplitReader[ClassTable]):
             seed: of held-out samples and limits.
 
         Raises:
+            ConfigError: the ending of instance maps is given, and there are none.
             DatasetError: a folder or a list of samples is missing or empty.
         """
         super().__init__(form.table)
         self._form, self._root = form, root
+        for split, files in config.files.items():
+            if files.instances_ending and not places(config, split=split, layout=layout).instances:
+                raise ConfigError(
+                    f"dataset.files.{split}.instances_ending is set, but there are no instance "
+                    "maps; name their folder (instances), or remove it"
+                )
         self._assumed = np.zeros(1 << 16, bool)
         self._assumed[list(form.table.assumed_ids)] = True
         listings = {

@@ -35,6 +35,7 @@ from seggen_core.datasets.files import (
     brief,
     describe_folder,
     list_files,
+    posix,
     read_key_list,
 )
 from seggen_core.datasets.json_stream import read_elements, stream_list
@@ -182,7 +183,7 @@ def _image_name(task: Any) -> str | None:
         except ValueError:
             continue
         local = parse_qs(parts.query).get("d", [""])[0]
-        path = unquote(local or parts.path).lstrip("/")
+        path = posix(unquote(local or parts.path)).lstrip("/")
         if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
             return path
     return None

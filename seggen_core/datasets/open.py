@@ -1,6 +1,6 @@
 """From the section `dataset` of params.yaml to the reader that it names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,10 +32,17 @@ from seggen_core.errors import ConfigError, DatasetError
 
 
 class _Dataset(NamedTuple):
-    """A dataset on disk: how its reader is opened, and which optional settings it knows."""
+    """A dataset on disk.
+
+    Attributes:
+        open_reader: opens it.
+        settings: the optional keys of the section that it knows.
+        files: the keys of `SplitFiles` that it knows.
+    """
 
     open_reader: Callable[..., DatasetReader]
     settings: frozenset[str]
+    files: frozenset[str]
 
 
 _OPTIONAL = (
@@ -54,27 +61,40 @@ _NOT_SET: tuple[object, ...] = (None, False, {}, "refuse", ColumnNames(), ())
 _FILES = frozenset({"files"})
 _SHAPES = _FILES | {"classes_file", "background", "boxes"}
 _WORDS = frozenset({"classes_file", "class_list", "background"})
+
+_SHAPE_FILES = frozenset({"images", "annotations", "keys"})
+_MASK_FILES = frozenset({"images", "masks", "keys", "image_ending", "mask_ending"})
+_MAP_FILES = _MASK_FILES | {"instances", "instances_ending"}
 _DATASETS = {
-    "ade20k": _Dataset(ade20k.open_reader, _FILES),
-    "camvid": _Dataset(camvid.open_reader, _FILES),
-    "cityscapes": _Dataset(cityscapes.open_reader, _FILES),
+    "ade20k": _Dataset(ade20k.open_reader, _FILES, _MAP_FILES),
+    "camvid": _Dataset(camvid.open_reader, _FILES, _MASK_FILES),
+    "cityscapes": _Dataset(cityscapes.open_reader, _FILES, _MAP_FILES),
     "coco_instance": _Dataset(
-        coco_instance.open_reader, _FILES | {"classes_file", "background", "crowds"}
+        coco_instance.open_reader,
+        _FILES | {"classes_file", "background", "crowds"},
+        _SHAPE_FILES,
     ),
-    "coco_panoptic": _Dataset(coco_panoptic.open_reader, _FILES | {"classes_file"}),
-    "coco_stuff": _Dataset(coco_stuff.open_reader, _FILES),
-    "cvat": _Dataset(cvat.open_reader, _SHAPES),
+    "coco_panoptic": _Dataset(
+        coco_panoptic.open_reader, _FILES | {"classes_file"}, _SHAPE_FILES | {"masks"}
+    ),
+    "coco_stuff": _Dataset(coco_stuff.open_reader, _FILES, _MASK_FILES),
+    "cvat": _Dataset(cvat.open_reader, _SHAPES, _SHAPE_FILES),
     "folder": _Dataset(
         folder.open_reader,
         _FILES | {"classes_file", "class_list", "background", "class_masks", "class_overlaps"},
+        _MAP_FILES,
     ),
-    "huggingface": _Dataset(huggingface.open_reader, _FILES | {"classes_file", "columns"}),
-    "label_studio": _Dataset(label_studio.open_reader, _SHAPES),
-    "labelme": _Dataset(labelme.open_reader, _SHAPES),
-    "mapillary": _Dataset(mapillary.open_reader, _FILES | {"classes_file"}),
-    "voc": _Dataset(voc.open_reader, _FILES | {"classes_file"}),
-    "voc2012": _Dataset(voc2012.open_reader, _FILES | {"use_sbd"}),
-    "yolo": _Dataset(yolo.open_reader, _SHAPES),
+    "huggingface": _Dataset(
+        huggingface.open_reader,
+        _FILES | {"classes_file", "columns"},
+        frozenset({"annotations", "keys"}),
+    ),
+    "label_studio": _Dataset(label_studio.open_reader, _SHAPES, _SHAPE_FILES),
+    "labelme": _Dataset(labelme.open_reader, _SHAPES, _SHAPE_FILES),
+    "mapillary": _Dataset(mapillary.open_reader, _FILES | {"classes_file"}, _MAP_FILES),
+    "voc": _Dataset(voc.open_reader, _FILES | {"classes_file"}, _MAP_FILES),
+    "voc2012": _Dataset(voc2012.open_reader, _FILES | {"use_sbd"}, _MAP_FILES),
+    "yolo": _Dataset(yolo.open_reader, _SHAPES, _SHAPE_FILES),
 }
 
 
@@ -98,6 +118,8 @@ def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> Da
     is_set = {name for name in _OPTIONAL if getattr(config, name) not in _NOT_SET}
     for name in sorted(is_set - known):
         raise ConfigError(f"dataset.{name} is set, but means nothing to {config.name}; remove it")
+    if dataset is not None:
+        _check_places(config, known=dataset.files)
     if config.keep_val_in_train and config.splits == "published":
         raise ConfigError(
             "dataset.keep_val_in_train is set, but with dataset.splits published no validation "
@@ -108,6 +130,17 @@ def open_dataset(config: DatasetConfig, *, seed: int, base: Path = Path()) -> Da
     if dataset is None:
         return ScenesReader(config, seed=seed)
     return dataset.open_reader(config, root=_dataset_root(config, base=base), seed=seed)
+
+
+def _check_places(config: DatasetConfig, *, known: Collection[str]) -> None:
+    """Raise ConfigError where `files` has a key that the reader would not look at."""
+    for split, files in config.files.items():
+        unknown = sorted(files.model_dump(exclude_none=True).keys() - set(known))
+        if unknown:
+            raise ConfigError(
+                f"dataset.files.{split}.{unknown[0]} is set, but means nothing to {config.name}, "
+                f"which knows {', '.join(sorted(known))}; remove it"
+            )
 
 
 def open_project_dataset(config: SegGenConfig, *, base: Path) -> DatasetReader:

@@ -55,8 +55,9 @@ def encode_segmentation(segmentation: object, *, height: int, width: int) -> Run
             return runs
         _check_counts(runs["counts"], height=height, width=width)
         return coco_mask.frPyObjects(runs, height, width)
+    hint = "; a box alone is no mask" if segmentation == [] else ""
     raise DatasetError(
-        f"segmentation is {_shorten(segmentation)}; expected polygons or run lengths"
+        f"segmentation is {_shorten(segmentation)}; expected polygons or run lengths{hint}"
     )
 
 

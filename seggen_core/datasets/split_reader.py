@@ -7,7 +7,7 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split
 from seggen_core.datasets.reader import SPLITS
-from seggen_core.datasets.splits import Runs, plan_splits
+from seggen_core.datasets.splits import Runs, plan_splits, published_splits
 from seggen_core.taxonomy import Taxonomy
 
 
@@ -50,6 +50,11 @@ class SplitReader(Generic[Table]):
             The published split that the files of each split are in.
         """
         chosen = plan_splits(published, config=config, seed=seed, dataset=dataset, runs=runs)
+        self._notes += [
+            f"dataset.files.{split} isn't read, because dataset.splits is {config.splits}"
+            for split in config.files
+            if split not in published_splits(config)
+        ]
         self._keys = {split: keys for split, (_, keys) in chosen.items()}
         self._drawn = frozenset(s for s, (source, _) in chosen.items() if source == "train" != s)
         return {split: source for split, (source, _) in chosen.items()}
