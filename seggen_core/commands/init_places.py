@@ -84,9 +84,8 @@ def _split_places(folders: Mapping[str, Path], *, root: Path) -> tuple[Places, l
     Raises:
         DatasetError: a split has one of the two alone, or there are splits without train.
     """
-    from seggen_core.datasets.annotated_files import SPLIT_NAMES
+    from seggen_core.datasets.annotated_files import SPLIT_NAMES, split_folder
     from seggen_core.datasets.files import IMAGE_SUFFIXES, describe_folder
-    from seggen_core.datasets.folder import split_folder
     from seggen_core.errors import DatasetError
 
     where = {kind: folder.relative_to(root).as_posix() for kind, folder in folders.items()}

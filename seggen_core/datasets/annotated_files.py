@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.files import FileListing, brief, normal, posix
+from seggen_core.datasets.files import FileListing, brief, describe_folder, normal, posix
 from seggen_core.datasets.sample import CHECK
 from seggen_core.datasets.splits import places, published_splits
 from seggen_core.errors import DatasetError
@@ -142,6 +142,39 @@ def split_places(
             f"{', '.join(layout) or 'none'}); expected one: name its files in dataset.files"
         )
     return present
+
+
+def split_folder(above: Path, names: Sequence[str]) -> str | None:
+    """Return the name that a split's folder has, in any case; DatasetError where it has two."""
+    below = sorted(above.glob("*"))
+    present = [path.name for path in below if path.name.lower() in names and path.is_dir()]
+    if len(present) > 1:
+        raise DatasetError(
+            f"{above} holds {' and '.join(present)}; expected one folder a split: rename the other"
+        )
+    return present[0] if present else None
+
+
+def check_has_train(
+    config: DatasetConfig, present: Mapping[Split, str | None], *, where: Path, kind: str
+) -> None:
+    """Raise DatasetError where other splits are there, and train isn't and isn't named.
+
+    What lies beside them could be train, or samples of none.
+
+    Args:
+        config: `files` may name train.
+        present: what each split is called; None where it isn't there.
+        where: the folder that they are in.
+        kind: what each is ("folder").
+    """
+    others = [name for name in present.values() if name is not None]
+    if others and present.get("train") is None and "train" not in config.files:
+        raise DatasetError(
+            f"{where} has {' and '.join(others)}, but no {kind} for train "
+            f"({describe_folder(where)}); expected train, too: add it, or name what is train by "
+            "dataset.files.train"
+        )
 
 
 def split_of_name(name: str) -> Split | None:

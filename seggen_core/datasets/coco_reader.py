@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.annotated_files import SPLIT_NAMES
+from seggen_core.datasets.annotated_files import SPLIT_NAMES, split_folder
 from seggen_core.datasets.class_table import ClassTable
 from seggen_core.datasets.coco_categories import choose_classes
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex, index_coco
@@ -47,8 +47,12 @@ class CocoReader(SplitReader[ClassTable]):
             for split in published_splits(config)
             if split in layout or split in config.files
         }
-        for where in files.values():  # all of them before minutes are spent on the first
-            assert where.annotations is not None
+        for split, where in files.items():  # all of them before minutes are spent on the first
+            if where.annotations is None or where.images is None:
+                raise DatasetError(
+                    f"{root} has no {split} split, and dataset.files.{split} doesn't name both its "
+                    "images and annotations; expected both, or neither"
+                )
             check_file(root / where.annotations)
         indexes = {split: self._index(where) for split, where in files.items()}
         table, self._is_published = choose_classes(
@@ -169,9 +173,9 @@ def _exported_layout(root: Path) -> dict[Split, SplitFiles]:
     """
     layout: dict[Split, SplitFiles] = {}
     for split, names in SPLIT_NAMES.items():
-        for name in names:
-            if (root / name / ROBOFLOW_FILE).exists():
-                layout[split] = SplitFiles(images=name, annotations=f"{name}/{ROBOFLOW_FILE}")
+        name = split_folder(root, names)
+        if name is not None and (root / name / ROBOFLOW_FILE).exists():
+            layout[split] = SplitFiles(images=name, annotations=f"{name}/{ROBOFLOW_FILE}")
         subsets = [case for name in names for case in (name, name.capitalize())]
         for subset in [*subsets, *(["default"] if split == "train" else [])]:
             file = f"annotations/instances_{subset}.json"

@@ -12,7 +12,8 @@ Source: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,9 @@ from seggen_core.datasets.annotated_files import (
     CLASS_FILES,
     SPLIT_NAMES,
     NamedImages,
+    check_has_train,
     find_class_file,
+    split_folder,
     split_of_name,
     split_places,
 )
@@ -114,12 +117,20 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
         subsets: dict[Split, list[tuple[str, _Entry]]] = {}
         for subset, images in _of(documents, files).images.items():
             subsets.setdefault(split_of_name(subset) or "train", []).extend(images)
+        if len(subsets) > 1:
+            present: dict[Split, str | None] = {split: split for split in subsets}
+            check_has_train(
+                config, present, where=root / (files.annotations or _FILE), kind="subset"
+            )
         if "train" in subsets:
             by_split = {
                 split: (files if split == "train" else _without_list(files), subsets[split])
                 for split in published_splits(config)
                 if split in subsets
             }
+    notes: list[str] = []
+    if list(places) == ["train"]:
+        notes = _unknown_subsets(_of(documents, places["train"]).images)
     splits = {
         split: _open_split(files, images, of=_of(documents, files), root=root, all_splits=by_split)
         for split, (files, images) in by_split.items()
@@ -136,15 +147,26 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
         class_file=find_class_file(config, root, CLASS_FILES),
         background=config.background,
     )
+    classes = replace(classes, notes=(*classes.notes, *notes))
     return ShapeReader(config, splits=splits, classes=classes, root=root, seed=seed)
+
+
+def _unknown_subsets(subsets: Iterable[str]) -> list[str]:
+    """Return a note on subsets that are called as no split, whose images are train."""
+    unknown = [name for name in subsets if name and split_of_name(name) is None]
+    unknown = [name for name in unknown if name.lower() != "default"]
+    if not unknown:
+        return []
+    named = brief(", ".join(map(repr, unknown)))
+    return [f"subsets {named} are called as no split (train, val, test), so their images are train"]
 
 
 def _layout(root: Path) -> dict[Split, SplitFiles]:
     if not (root / _FILE).exists():
         layout: dict[Split, SplitFiles] = {}
         for split, names in SPLIT_NAMES.items():
-            name = next((n for n in names if (root / n / _FILE).exists()), None)
-            if name is not None:
+            name = split_folder(root, names)
+            if name is not None and (root / name / _FILE).exists():
                 layout[split] = SplitFiles(images=f"{name}/images", annotations=f"{name}/{_FILE}")
         if layout:
             return layout

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
+from seggen_core.datasets.annotated_files import SPLIT_NAMES, split_folder
 from seggen_core.datasets.class_list import PARAMS_LIST, read_only_class_file
 from seggen_core.datasets.class_masks import ClassMaskReader, reader_pattern
 from seggen_core.datasets.files import IMAGE_SUFFIXES, brief, describe_folder
@@ -28,12 +29,6 @@ from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.reader import Conventions
 from seggen_core.datasets.splits import places
 from seggen_core.errors import ConfigError, DatasetError
-
-_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 
 _MAX_UNLISTED_SHARE = 0.1
 """Outlines that nobody labelled cover 5 to 6% (VOC); an object is often larger."""
@@ -104,9 +99,9 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
 
 def find_layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, SplitFiles], str]:
     """Find the splits that there are; return their places, and a note about folders not read."""
-    is_roboflow = not (root / "images").is_dir() and bool(split_folder(root, _SPLIT_NAMES["train"]))
+    is_roboflow = not (root / "images").is_dir() and bool(split_folder(root, SPLIT_NAMES["train"]))
     above = root if is_roboflow else root / "images"
-    folders = {split: split_folder(above, names) for split, names in _SPLIT_NAMES.items()}
+    folders = {split: split_folder(above, names) for split, names in SPLIT_NAMES.items()}
     has_splits = folders["train"] is not None or not any(above.glob("*"))
     if not has_splits and any(folders.values()) and "train" not in config.files:
         raise DatasetError(
@@ -159,19 +154,8 @@ def _counterpart(root: Path, kind: str, *, split: Split, name: str) -> str:
     if not name:
         return kind
     if not (root / kind / name).is_dir():  # "val" of "valid", "Train" of "train"
-        name = split_folder(root / kind, _SPLIT_NAMES[split]) or name
+        name = split_folder(root / kind, SPLIT_NAMES[split]) or name
     return f"{kind}/{name}"
-
-
-def split_folder(above: Path, names: tuple[str, ...]) -> str | None:
-    """Return the name that a split's folder has, in any case; DatasetError where it has two."""
-    below = sorted(above.glob("*"))
-    present = [path.name for path in below if path.name.lower() in names and path.is_dir()]
-    if len(present) > 1:
-        raise DatasetError(
-            f"{above} holds {' and '.join(present)}; expected one folder a split: rename the other"
-        )
-    return present[0] if present else None
 
 
 def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray) -> np.ndarray:  # noqa: ARG001 (the interface's)

@@ -13,8 +13,8 @@ Source: https://huggingface.co/docs/hub/datasets-image (Image columns hold {byte
 import hashlib
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.config.data import ColumnNames
-from seggen_core.datasets.annotated_files import SPLIT_NAMES, find_class_file
+from seggen_core.datasets.annotated_files import SPLIT_NAMES, check_has_train, find_class_file
 from seggen_core.datasets.class_list import read_class_file
 from seggen_core.datasets.decode import SampleFiles
 from seggen_core.datasets.files import (
@@ -37,7 +37,7 @@ from seggen_core.datasets.files import (
 )
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.packed import PackedFile
-from seggen_core.datasets.reader import Conventions
+from seggen_core.datasets.reader import SPLITS, Conventions
 from seggen_core.datasets.sample import CHECK
 from seggen_core.errors import DatasetError
 
@@ -104,9 +104,15 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> "ParquetRead
             has_own_classes=True,
         ),
     )
-    layout: dict[Split, SplitFiles] = {
-        split: SplitFiles(annotations=split) for split in _find_files(root)
-    }
+    by_split = _find_files(root)
+    check_has_train(
+        config, {s: s if s in by_split else None for s in SPLITS}, where=root, kind="split"
+    )
+    layout: dict[Split, SplitFiles] = {split: SplitFiles() for split in config.files}
+    layout |= {split: SplitFiles(annotations=split) for split in by_split}
+    unread = _unread_files(root, by_split)
+    if unread:
+        form = replace(form, table=replace(form.table, notes=(*form.table.notes, unread)))
     return ParquetReader(config, form=form, layout=layout, root=root, seed=seed)
 
 
@@ -212,6 +218,16 @@ def _find_files(root: Path) -> dict[Split, list[Path]]:
             f"({describe_folder(root)})"
         )
     return by_split or {"train": paths}
+
+
+def _unread_files(root: Path, by_split: Mapping[Split, Sequence[Path]]) -> str:
+    """Return a note on Parquet files that are called as no split; "" where there is none."""
+    read = {path for paths in by_split.values() for path in paths}
+    paths = [p for p in sorted(root.rglob("*.parquet")) if not _is_hidden(p.relative_to(root))]
+    others = [p.relative_to(root).as_posix() for p in paths if p not in read]
+    if not others:
+        return ""
+    return f"{brief(', '.join(others))}: called as no split (train, val, test), so not read"
 
 
 def _is_hidden(path: Path) -> bool:

@@ -25,6 +25,7 @@ from seggen_core.datasets.annotated_files import (
     SPLIT_NAMES,
     NamedImages,
     find_class_file,
+    split_folder,
     split_places,
 )
 from seggen_core.datasets.annotated_images import ImagesOfOneFile
@@ -113,10 +114,13 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
 
 def _layout(config: DatasetConfig, root: Path) -> dict[Split, SplitFiles]:
     layout: dict[Split, SplitFiles] = {}
+    stems = {path.stem.lower(): path.stem for path in sorted(root.glob("*.json"))}
     for split, names in SPLIT_NAMES.items():
-        name = next((n for n in names if (root / f"{n}.json").exists()), None)
+        name = next((stems[n] for n in names if n in stems), None)
         if name is not None:
-            folder = next((f for f in (f"images/{name}", name) if (root / f).is_dir()), "images")
+            above, below = split_folder(root, names), split_folder(root / "images", names)
+            folders = (f"images/{name}", f"images/{below}", str(above))
+            folder = next((f for f in folders if (root / f).is_dir()), "images")
             layout[split] = SplitFiles(images=folder, annotations=f"{name}.json")
     if "train" in layout or config.files.get("train", SplitFiles()).annotations:
         return layout
@@ -133,7 +137,12 @@ def _layout(config: DatasetConfig, root: Path) -> dict[Split, SplitFiles]:
 
 def _open_split(files: SplitFiles, *, root: Path) -> _LabelStudioImages:
     """Go through a file once and match its tasks with images."""
-    assert files.annotations is not None
+    if files.annotations is None:
+        raise DatasetError(
+            f"dataset.files names a split that {root} doesn't have, and no annotations of it; "
+            "expected its JSON file, too: dataset.files.<split>.annotations "
+            f"({describe_folder(root)})"
+        )
     path = root / files.annotations
     entries: list[tuple[str, _Task]] = []
     labels: Counter[str] = Counter()

@@ -14,6 +14,7 @@ import binascii
 import io
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -24,7 +25,10 @@ from seggen_core.config import DatasetConfig, Split, SplitFiles
 from seggen_core.datasets.annotated_files import (
     CLASS_FILES,
     SPLIT_NAMES,
+    check_has_train,
     find_class_file,
+    split_folder,
+    split_of_name,
     split_places,
 )
 from seggen_core.datasets.annotated_images import ImagesWithFiles
@@ -72,13 +76,7 @@ class _LabelmeImages(ImagesWithFiles):
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
     """Go through the files of the splits; DatasetError where a folder is missing."""
-    layout: dict[Split, SplitFiles] = {}
-    for split, names in SPLIT_NAMES.items():
-        name = next((n for n in names if (root / n).is_dir()), None)
-        if name is not None:
-            layout[split] = SplitFiles(images=name)
-    if "train" not in layout:
-        layout = {"train": SplitFiles(images=".")}
+    layout, notes = _layout(config, root)
     splits = {
         split: _open_split(files, root=root)
         for split, files in split_places(config, layout).items()
@@ -90,7 +88,34 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
         class_file=find_class_file(config, root, CLASS_FILES),
         background=config.background,
     )
+    classes = replace(classes, notes=(*classes.notes, *notes))
     return ShapeReader(config, splits=splits, classes=classes, root=root, seed=seed)
+
+
+def _layout(config: DatasetConfig, root: Path) -> tuple[dict[Split, SplitFiles], list[str]]:
+    """Find the folders of the splits that there are; return notes on files that are in none."""
+    folders = {split: split_folder(root, names) for split, names in SPLIT_NAMES.items()}
+    check_has_train(config, folders, where=root, kind="folder")
+    layout = {s: SplitFiles(images=name) for s, name in folders.items() if name is not None}
+    if layout:
+        present = {name for name in folders.values() if name is not None}
+        loose = [
+            path
+            for path in sorted(root.glob("*"))
+            if path.name not in (*present, *CLASS_FILES)
+            and path.name[0] != "."
+            and (path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES)
+        ]
+        named = brief(", ".join(path.name for path in loose))
+        return layout, [f"{named} in {root.name} are in no split and aren't read"] if loose else []
+    below = [p for p in root.glob("*/*") if p.is_dir() and split_of_name(p.name) is not None]
+    if below and "train" not in config.files:
+        raise DatasetError(
+            f"{root} has no folder of a split, but {' and '.join(map(str, sorted(below)[:3]))} "
+            "are called as splits; expected them in the root: set dataset.root to the folder that "
+            "holds them, or name them by dataset.files"
+        )
+    return {"train": SplitFiles(images=".")}, []
 
 
 def _open_split(files: SplitFiles, *, root: Path) -> _LabelmeImages:

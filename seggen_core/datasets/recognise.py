@@ -11,7 +11,7 @@ from seggen_core.errors import DatasetError
 _MAX_LOOKED_AT = 1000
 """Files and folders that are looked at; a layout shows in the first ones."""
 
-_SPLITS = [name for names in SPLIT_NAMES.values() for name in names]
+_SPLITS = [n for names in SPLIT_NAMES.values() for name in names for n in (name, name.capitalize())]
 
 
 def recognise_dataset(root: Path) -> str:

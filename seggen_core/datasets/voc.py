@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
-from seggen_core.datasets.annotated_files import SPLIT_NAMES, find_class_file
+from seggen_core.datasets.annotated_files import SPLIT_NAMES, check_has_train, find_class_file
 from seggen_core.datasets.class_list import read_class_file
 from seggen_core.datasets.files import describe_folder
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
@@ -59,10 +59,10 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
             has_own_classes=True,
         ),
     )
-    return IdMapReader(config, form=form, layout=_layout(root), root=root, seed=seed)
+    return IdMapReader(config, form=form, layout=_layout(config, root), root=root, seed=seed)
 
 
-def _layout(root: Path) -> dict[Split, SplitFiles]:
+def _layout(config: DatasetConfig, root: Path) -> dict[Split, SplitFiles]:
     masks = "SegmentationClass"
     for folder in ("SegmentationClass", "SegmentationClassPNG"):  # labelme2voc writes arrays, too
         if any((root / folder).glob("*.png")):
@@ -75,19 +75,21 @@ def _layout(root: Path) -> dict[Split, SplitFiles]:
         instances=objects if any((root / objects).glob("*.png")) else None,
     )
     lists = "ImageSets/Segmentation"
-    layout: dict[Split, SplitFiles] = {}
-    for split, names in SPLIT_NAMES.items():
-        name = next((n for n in _cases(names) if (root / lists / f"{n}.txt").exists()), None)
+    files = {path.stem.lower(): path.name for path in sorted((root / lists).glob("*.txt"))}
+    present: dict[Split, str | None] = {
+        split: next((files[n] for n in names if n in files), None)
+        for split, names in SPLIT_NAMES.items()
+    }
+    if any(present.values()) and present["train"] is None:  # CVAT's name for no subset
+        present["train"] = files.get("default")
+    check_has_train(config, present, where=root / lists, kind="list")
+    layout: dict[Split, SplitFiles] = {"train": places}
+    for split, name in present.items():
+        if split in config.files:
+            layout[split] = places
         if name is not None:
-            layout[split] = places.model_copy(update={"keys": f"{lists}/{name}.txt"})
-    if "train" not in layout:
-        layout = {"train": places}
+            layout[split] = places.model_copy(update={"keys": f"{lists}/{name}"})
     return layout
-
-
-def _cases(names: tuple[str, ...]) -> list[str]:
-    """Return names as they are, and as CVAT writes its subsets ("Train")."""
-    return [*names, *(name.capitalize() for name in names)]
 
 
 def _instance_ids(instances: np.ndarray, segmentation_map: np.ndarray) -> np.ndarray:  # noqa: ARG001 (the interface's)

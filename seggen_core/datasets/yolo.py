@@ -12,7 +12,7 @@ Source: https://docs.ultralytics.com/datasets/segment/
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +23,7 @@ from seggen_core.datasets.annotated_files import (
     CLASS_FILES,
     SPLIT_NAMES,
     find_class_file,
+    split_folder,
     split_places,
 )
 from seggen_core.datasets.annotated_images import ImagesWithFiles
@@ -32,6 +33,7 @@ from seggen_core.datasets.files import (
     brief,
     describe_folder,
     list_files,
+    posix,
     read_key_list,
     read_text,
 )
@@ -39,6 +41,7 @@ from seggen_core.datasets.sample import CHECK
 from seggen_core.datasets.shape_classes import StatedClass, choose_shape_classes
 from seggen_core.datasets.shape_reader import ShapeReader, Survey
 from seggen_core.datasets.shapes import ImageShapes, Shape, box
+from seggen_core.datasets.splits import published_splits
 from seggen_core.errors import DatasetError
 
 _EXPECTED = "Ultralytics' data.yaml with names, a list or a table by number"
@@ -87,9 +90,10 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
     class_file = find_class_file(config, root, CLASS_FILES)
     if class_file is not None:
         _check_ids(names, path=path, class_file=class_file)
+    layout, notes = _layout(tree, path, config)
     splits = {
         split: _open_split(files, names=names, root=root)
-        for split, files in split_places(config, _layout(tree, path, config)).items()
+        for split, files in split_places(config, layout).items()
     }
     classes = choose_shape_classes(
         [StatedClass(name) for name in names],
@@ -97,6 +101,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
         class_file=class_file,
         background=config.background,
     )
+    classes = replace(classes, notes=(*classes.notes, *notes))
     return ShapeReader(config, splits=splits, classes=classes, root=root, seed=seed)
 
 
@@ -153,7 +158,9 @@ def _check_ids(names: tuple[str, ...], *, path: Path, class_file: Path) -> None:
             )
 
 
-def _layout(tree: dict[str, Any], path: Path, config: DatasetConfig) -> dict[Split, SplitFiles]:
+def _layout(
+    tree: dict[str, Any], path: Path, config: DatasetConfig
+) -> tuple[dict[Split, SplitFiles], list[str]]:
     """Find the folders of the splits that there are.
 
     Args:
@@ -161,25 +168,36 @@ def _layout(tree: dict[str, Any], path: Path, config: DatasetConfig) -> dict[Spl
         path: of data.yaml, in the root.
         config: `files` may say where a split is that data.yaml names in another way.
 
+    Returns:
+        The places, and notes on folders that data.yaml names and that aren't there.
+
     Raises:
         DatasetError: data.yaml gives a split several folders, or a list of images.
     """
     layout: dict[Split, SplitFiles] = {}
+    notes: list[str] = []
     root = path.parent
     for split, names in SPLIT_NAMES.items():
         stated = _stated_folder(tree, split, path=path, is_named=split in config.files)
-        places = [f"{n}/images" for n in names] + [f"images/{n}" for n in names]
-        if stated is not None and not PurePosixPath(stated).is_absolute():
-            parts = [part for part in PurePosixPath(stated).parts if part not in (".", "..")]
+        above, below = split_folder(root, names), split_folder(root / "images", names)
+        places = [f"{above}/images"] * (above is not None) + [f"images/{below}"] * bool(below)
+        if stated is not None and not PurePosixPath(posix(stated)).is_absolute():
+            parts = [part for part in PurePosixPath(posix(stated)).parts if part not in (".", "..")]
             places.insert(0, "/".join(parts))
         images = next((p for p in places if (root / p).is_dir()), None)
+        is_there = stated is None or (images is not None and posix(stated).endswith(images))
+        if not is_there and split in published_splits(config) and split not in config.files:
+            notes.append(
+                f"{path.name} names {brief(str(stated))} for {split}, which isn't there; "
+                f"{f'{images} is read' if images else f'there is no {split} split'}"
+            )
         if images is None:
             continue
         parts = list(PurePosixPath(images).parts)
         last = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
         labels = [*parts[:last], "labels", *parts[last + 1 :]] if last is not None else parts
         layout[split] = SplitFiles(images=images, annotations="/".join(labels))
-    return layout
+    return layout, notes
 
 
 def _stated_folder(tree: dict[str, Any], split: Split, *, path: Path, is_named: bool) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 
 from seggen_core.config import SplitFiles
 from seggen_core.datasets.reader import SPLITS
-from seggen_core.errors import SegGenError
+from seggen_core.errors import DatasetError, SegGenError
 from tests.datasets.damage import bad_samples, change_json, open_
 from tests.datasets.layouts import WRITERS
 
@@ -83,3 +83,29 @@ def test_names_with_backslashes_are_found(tmp_path: Path, name: str) -> None:
 
             change_json(path, change)
     assert bad_samples(open_(tmp_path, section)) == {}
+
+
+@pytest.mark.parametrize("key", SplitFiles.model_fields)
+@pytest.mark.parametrize("name", WRITERS)
+def test_places_of_a_split_that_is_not_there_are_refused_by_name(
+    tmp_path: Path, name: str, key: str
+) -> None:
+    """A split that the layout lacks may be named by all of its keys, or by one too few."""
+    root = tmp_path / "dataset"
+    root.mkdir()
+    section = WRITERS[name](root) | {"splits": "published", "files": {"test": {key: "nowhere"}}}
+    try:
+        reader = open_(root, section)
+    except SegGenError:
+        return
+    assert any("nowhere" in report for report in bad_samples(reader).values())
+
+
+@pytest.mark.parametrize("place", [{"images": "images"}, {"annotations": "result.json"}])
+def test_half_of_a_split_of_coco_is_refused(tmp_path: Path, place: dict[str, str]) -> None:
+    section = WRITERS["coco_instance"](tmp_path)
+    (tmp_path / "annotations" / "instances_train2017.json").rename(tmp_path / "result.json")
+    (tmp_path / "train2017").rename(tmp_path / "images")
+    section |= {"splits": "published", "files": {"val": place}}
+    with pytest.raises(DatasetError, match=r"dataset\.files\.val doesn't name both"):
+        open_(tmp_path, section)
