@@ -67,6 +67,20 @@ def test_a_judge_knows_all_classes() -> None:
         minimal_config({"name": "scenes"}, variants=arms)
 
 
+def test_who_gives_each_pixel_a_class_is_known_before_anything_runs() -> None:
+    """The judge, and an arm that another dataset tests: else their stages find out, hours later."""
+    arms = {"baseline": BASELINE, "things": BASELINE | {"model": "eomt", "task": "instance"}}
+    with pytest.raises(ValueError, match=r"judge.variant is 'things', whose task is instance"):
+        minimal_config({"name": "scenes"}, variants=arms, judge={"variant": "things"})
+    with pytest.raises(ValueError, match=r"judge.variant is 'thing', which isn't .*: baseline, th"):
+        minimal_config({"name": "scenes"}, variants=arms, judge={"variant": "thing"})
+    other = {"name": "camvid", "root": "camvid", "reads": "camvid"}
+    classes = {"car": {"ours": ["car"], "theirs": ["car"]}}
+    test = {"arm": "things", "dataset": other, "classes": classes}
+    with pytest.raises(ValueError, match=r"transfer.t: its arm things has the task instance"):
+        minimal_config({"name": "scenes"}, variants=arms, transfer={"t": test})
+
+
 def test_several_scales_need_a_semantic_arm() -> None:
     """Segments of several scales can't be averaged: no params.yaml asks for it in vain."""
     tasks = {"train_seg": {"common": {"task": "panoptic"}}, "evaluate": {"multi_scale": {}}}

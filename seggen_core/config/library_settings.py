@@ -89,14 +89,34 @@ def check_hrnet_settings(settings: Mapping[str, Any]) -> None:
 
 
 def first_error(error: ValidationError, *, section: str) -> str:
-    """Return the first of pydantic's errors as one line that names the key below `section`."""
+    """Return the first of pydantic's errors as one line that names the key below `section`.
+
+    An empty `section` stands for the top of a file.
+    """
     first = error.errors()[0]
-    key = ".".join(map(str, (section, *first["loc"])))
-    message = first["msg"].removeprefix("Value error, ")
+    key = ".".join(map(str, (*([section] if section else []), *first["loc"])))
+    message = plain_message(first["msg"])
     # A contradiction of several keys has no place, and its input is the whole section.
     has_value = first["type"] != "missing" and first["loc"]
     shown = f" (got {_brief(first['input'])})" if has_value else ""
-    return f"{key}: {message}{shown}"
+    return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def plain_message(message: str) -> str:
+    """Return a message of pydantic in the words of a YAML file."""
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return message.removeprefix("Value error, ")
+
+
+_WORDS = {
+    "be an object": "be a mapping",
+    "valid dictionary": "valid mapping",
+    "valid array": "valid list",
+    "valid tuple": "valid list",
+    "Tuple should have": "List should have",
+}
+"""Pydantic's words, and those of somebody who writes YAML."""
 
 
 def check_scheduler(name: str, settings: Mapping[str, Any]) -> None:

@@ -18,9 +18,10 @@ from seggen_core.config.generation import (
     SegGenSynthesisConfig,
     Text2MaskConfig,
 )
+from seggen_core.config.library_settings import plain_message
 from seggen_core.config.mask_recipe import MaskRecipeConfig
 from seggen_core.config.overrides import apply_overrides
-from seggen_core.config.params_file import read_params
+from seggen_core.config.params_file import read_params, require_mapping
 from seggen_core.config.segmentation import (
     SYNTHESIS_METHODS,
     AblationConfig,
@@ -132,13 +133,29 @@ class SegGenConfig(Section):
                 f"ablation.baseline is {self.ablation.baseline!r}, which isn't among the variants"
             )
         self._check_transfers()
-        judge = self.variants.get(self.judge.variant)
-        if judge is not None and judge.known_classes:
+        self._check_judge()
+        return self
+
+    def _check_judge(self) -> None:
+        name = self.judge.variant
+        judge = self.variants.get(name)
+        if judge is None:
+            if "judge" in self.model_fields_set and self.methods:
+                raise ValueError(
+                    f"judge.variant is {name!r}, which isn't among the variants: "
+                    f"{', '.join(self.variants)}"
+                )
+            return
+        if judge.known_classes:
             raise ValueError(
-                f"judge.variant is {self.judge.variant!r}, which knows some classes only "
+                f"judge.variant is {name!r}, which knows some classes only "
                 "(known_classes); a judge has to know all"
             )
-        return self
+        if self._settings_of(name).task == "instance":
+            raise ValueError(
+                f"judge.variant is {name!r}, whose task is instance: it gives no class to every "
+                "pixel; name an arm with task semantic or panoptic"
+            )
 
     def _check_models(self) -> None:
         models = [self._settings_of(name) for name in self.variants]
@@ -197,6 +214,11 @@ class SegGenConfig(Section):
                 raise ValueError(
                     f"transfer.{name}: its arm {transfer.arm!r} has to be among the variants, and "
                     f"{name!r} must not be, because both have their scores in data/reports/evaluate"
+                )
+            if self._settings_of(transfer.arm).task == "instance":
+                raise ValueError(
+                    f"transfer.{name}: its arm {transfer.arm} has the task instance and gives no "
+                    "class to every pixel; name an arm with task semantic or panoptic"
                 )
 
     def _settings_of(self, name: str) -> SegmenterConfig:
@@ -269,8 +291,7 @@ def check_config(tree: Any, *, name: str) -> SegGenConfig:
     Raises:
         ConfigError: as `load_config`.
     """
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{name} holds {type(tree).__name__}, expected a mapping of sections")
+    require_mapping(tree, name=name, keys="profile, classes, dataset, ...")
     if earlier := keys_of_version_0_1(tree):
         lines = [f"  {line}" for line in earlier]
         raise ConfigError(f"{name} has {len(lines)} invalid value(s):\n" + "\n".join(lines))
@@ -291,7 +312,9 @@ def check_config(tree: Any, *, name: str) -> SegGenConfig:
 
 def _describe(location: tuple[int | str, ...], *, kind: str, message: str, value: Any) -> str:
     """Return one line on an invalid value: its key, what is expected, and the value if short."""
-    line = f"  {'.'.join(map(str, location)) or '(top level)'}: "
+    if not location:  # the message names the keys that contradict each other
+        return f"  {plain_message(message)}"
+    line = f"  {'.'.join(map(str, location))}: "
     if kind == "extra_forbidden":
         section: type[BaseModel] = SegGenConfig
         for part in location[:-1]:
@@ -304,6 +327,5 @@ def _describe(location: tuple[int | str, ...], *, kind: str, message: str, value
         close = get_close_matches(str(location[-1]), section.model_fields, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         return line + f"unknown key; known here: {', '.join(section.model_fields)}{meant}"
-    message = message.replace("be an object", "be a mapping").replace("valid array", "valid list")
     shown = f" (got {value!r})" if kind != "missing" and len(repr(value)) < 80 else ""
-    return line + message.removeprefix("Value error, ") + shown
+    return line + plain_message(message) + shown

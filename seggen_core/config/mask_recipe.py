@@ -1,12 +1,13 @@
 """Mask recipes: further stores of the attention methods, with other masks of the same images."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ValidationError
 
 from seggen_core.config.attention import AttentionMethodConfig, DiffuMaskConfig, SeeDiffConfig
-from seggen_core.config.base import Section, TrackedPath
+from seggen_core.config.base import NOTHING_TO_WATCH, Section, TrackedPath
 from seggen_core.config.library_settings import first_error
 
 IMAGE_KEYS = frozenset(
@@ -61,6 +62,11 @@ class MaskRecipeConfig(Section):
         tree = section.model_dump(mode="json") | self.settings
         if "prompt_file" in self.settings:
             tree["reads"] = self.reads
+        elif Path(self.reads) != NOTHING_TO_WATCH:
+            raise ValueError(
+                f"reads is {self.reads}, but settings has no prompt_file; write reads: "
+                f"{NOTHING_TO_WATCH}, or prompt_file: {self.reads} in settings"
+            )
         try:
             # As JSON, because values are strict there, but a list is a tuple.
             return kind.model_validate_json(json.dumps(tree), strict=True)

@@ -118,6 +118,23 @@ def parse_params(text: str, *, name: str) -> Any:
         raise ConfigError(f"{name} holds a surrogate; expected plain UTF-8 text") from None
 
 
+def require_mapping(tree: Any, *, name: str, keys: str) -> None:
+    """Check that the content of a file is a mapping.
+
+    Args:
+        tree: what the file holds.
+        name: where it is from, in messages.
+        keys: some keys that it should have, in messages.
+
+    Raises:
+        ConfigError: it is empty, or holds something else.
+    """
+    if not isinstance(tree, dict):
+        kind = "a list" if isinstance(tree, list) else f"{_brief(tree)} alone"
+        found = "is empty" if tree is None else f"holds {kind}"
+        raise ConfigError(f"{name} {found}; expected a mapping, with the keys {keys}")
+
+
 class _Reader:
     """Builds values from the events of YAML's parser."""
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from seggen_core.cli import main
 from seggen_core.colors.panoptic import PanopticMap
-from seggen_core.config import SegGenConfig
+from seggen_core.config import JudgeConfig, SegGenConfig
 from seggen_core.errors import CheckError, ConfigError
 from seggen_core.metrics.instance import Instances
 from seggen_core.metrics.panoptic import PanopticCounts, count_panoptic, panoptic_quality
@@ -64,6 +64,11 @@ def settings(**changes: Any) -> SegGenConfig:
     }
     dataset = {"name": "scenes", "image_size": SIZE, "subset_seeds": [0]}
     return minimal_config(dataset, **(tree | changes))
+
+
+def judged_by(config: SegGenConfig, arm: str) -> SegGenConfig:
+    """The parameters with another judge, which params.yaml itself may not name."""
+    return config.model_copy(update={"judge": JudgeConfig(variant=arm)})
 
 
 def add_instances(folder: Path, *, crowd: bool = False) -> None:
@@ -150,7 +155,7 @@ def test_arms_of_all_tasks_from_the_store_to_the_table(
 
     judge.run(config, paths=things, item="masksyn")
     with pytest.raises(ConfigError, match="task is instance: it gives no class to every pixel"):
-        judge.run(settings(judge={"variant": "instance"}), paths=things, item="masksyn")
+        judge.run(judged_by(config, "instance"), paths=things, item="masksyn")
     floor = settings(checks={"min_val_pq": 100})
     with pytest.raises(CheckError, match=r"validation PQ .* \(limit: checks.min_val_pq"):
         evaluate.run(floor, paths=things, item="panoptic")

@@ -241,6 +241,10 @@ def test_recipes_of_diffumask_share_its_candidates(project, calls):
             {"x": RECIPES["ca"] | {"settings": {"prompt_file": "p.jsonl"}}},
             "prompt_file is p.jsonl, but reads is data/code/none.json",
         ),
+        (
+            {"x": RECIPES["ca"] | {"reads": "p.jsonl"}},
+            "mask_recipe.x.reads is p.jsonl, but settings has no prompt_file",
+        ),
     ],
 )
 def test_wrong_recipes_are_named(changes, words):
