@@ -83,25 +83,33 @@ def _with_suite(
 ) -> tuple["SegGenConfig", "ProjectPaths", bool]:
     """Return the parameters with the arms of a suite alone, and where their files are.
 
-    They are the project's if the parameter file reads the suite's dataset, which the last value
-    says; else they are those of its profile.
+    They are the project's if the parameter file is of the suite's profile or reads its dataset,
+    which the last value says; else they are those of the suite's profile.
+
+    Raises:
+        ConfigError: the suite can't be used.
     """
     from seggen_core.commands.suites import find_suite
     from seggen_core.config.load import check_config
     from seggen_core.config.params_file import read_params
-    from seggen_core.config.suite import merge_params, read_suite
+    from seggen_core.config.suite import check_arms, merge_params, read_suite
     from seggen_core.project.paths import ProjectPaths
     from seggen_core.project.shipped import profile_file
 
     suite = read_suite(find_suite(arguments.suite, paths=paths))
     profile = profile_file(suite.profile, root=paths.root)
     tree = read_params(profile)
-    is_own = not arguments.profile and tree["dataset"]["name"] == config.dataset.name
+    is_same = suite.profile == config.profile or tree["dataset"]["name"] == config.dataset.name
+    is_own = is_same and not arguments.profile
     if is_own:
         tree = read_params(arguments.params)
     else:
         paths = ProjectPaths(profile.parents[2])
     merge_params(tree, suite.params)
+    name = f"params.yaml with the suite {arguments.suite}"
+    merged = check_config(tree, name=name)  # as a whole, before arms are taken out
+    check_arms(suite, known=[*merged.variants, *merged.transfer], name=arguments.suite)
+    tree.pop("judge", None)  # a suite's page needs none, and its arm may be taken out
     tested = {test["arm"] for test in tree.get("transfer", {}).values()}
     arms = {*suite.arms, *tested, tree["ablation"]["baseline"]}
     tree["variants"] = {name: arm for name, arm in tree["variants"].items() if name in arms}
@@ -109,7 +117,7 @@ def _with_suite(
     tree["methods"] = [method for method in tree["methods"] if method in read]
     recipes = tree.get("mask_recipe", {})
     tree["mask_recipe"] = {name: recipe for name, recipe in recipes.items() if name in read}
-    return check_config(tree, name=f"suite {arguments.suite}"), paths, is_own
+    return check_config(tree, name=name), paths, is_own
 
 
 def _method(path: str) -> str | None:

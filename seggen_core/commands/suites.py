@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     """List the suites, or add one to the parameter file.
 
     Raises:
-        ConfigError: there is no such suite, it is for another dataset, or it contradicts the file.
+        ConfigError: there is no such suite, it is for another dataset, it contradicts the file, or
+            the file of a suite can't be read.
     """
     if arguments.name is None:
         _list(config, paths=paths)
@@ -66,16 +67,20 @@ def find_suite(name: str, *, paths: "ProjectPaths") -> Path:
     Raises:
         ConfigError: there is none of this name; it names those that there are.
     """
+    from seggen_core.config.suite import check_suite_name
     from seggen_core.errors import ConfigError
 
     files = _files(paths)
-    if name in files:
-        return files[name]
-    if name.endswith(".yaml") and Path(name).is_file():
-        return Path(name).resolve()
-    raise ConfigError(
-        f"there is no suite {name!r} in {paths.root / _FOLDER}; known: {', '.join(files) or 'none'}"
-    )
+    file = files.get(name)
+    if file is None and name.endswith(".yaml") and Path(name).is_file():
+        file = Path(name).resolve()
+    if file is None:
+        raise ConfigError(
+            f"there is no suite {name!r} in {paths.root / _FOLDER}; known: "
+            f"{', '.join(files) or 'none'}"
+        )
+    check_suite_name(file)
+    return file
 
 
 def _files(paths: "ProjectPaths") -> dict[str, Path]:
@@ -95,17 +100,25 @@ def _own_place(file: Path, *, paths: "ProjectPaths") -> Path:
 
 def _list(config: "SegGenConfig", *, paths: "ProjectPaths") -> None:
     from seggen_core.config import read_suite
+    from seggen_core.errors import ConfigError
 
     files = _files(paths)
     width = max((len(name) for name in files), default=0)
+    faults = []
     for file in files.values():
-        suite = read_suite(file)
+        try:
+            suite = read_suite(file)
+        except ConfigError as error:
+            faults.append(str(error))
+            continue
         with_figures = sum(row.arm is not None for row in suite.rows)
         mark = "*" if file.stem in config.suite else " "
         count = f"{with_figures} of {len(suite.rows)} rows have an arm"
         print(f"{mark} {file.stem:{width}} {suite.profile:14} {suite.title} ({count})")
     there = "* in params.yaml; put another one there"
     print(f"{there if config.suite else 'put one into params.yaml'}: seggen suites NAME")
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def _add(
@@ -121,7 +134,7 @@ def _add(
     from seggen_core.config.load import check_config
     from seggen_core.config.params_file import parse_params, read_params_text
     from seggen_core.config.params_text import merge_text
-    from seggen_core.config.suite import merge_params
+    from seggen_core.config.suite import check_arms, merge_params
     from seggen_core.errors import ConfigError
     from seggen_core.project.storage import write_text_whole, written_whole
 
@@ -155,7 +168,8 @@ def _add(
             f"{out} shares parts by anchors (&name, *name) that the suite {name} changes in one "
             "place; expected none: write these parts out"
         )
-    check_config(merged, name=f"{out} with the suite {name}")
+    config = check_config(merged, name=f"{out} with the suite {name}")
+    check_arms(suite, known=[*config.variants, *config.transfer], name=name)
     write_text_whole(out, text)
     return text != before
 
@@ -179,7 +193,7 @@ def check_dataset(tree: Any, suite: "SuiteFile", *, name: str, paths: "ProjectPa
 
     content = read_params(profile_file(suite.profile, root=paths.root))
     wanted = content["dataset"]["name"]
-    if tree["dataset"]["name"] != wanted:
+    if tree["profile"] != suite.profile and tree["dataset"]["name"] != wanted:
         raise ConfigError(
             f"the suite {name} is for the dataset {wanted}, and params.yaml reads "
             f"{tree['dataset']['name']}; in a project of its own, run: seggen init --dataset "

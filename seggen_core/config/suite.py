@@ -5,15 +5,16 @@ profiles/suites/seggen-table4.yaml, which says what the suite changes in params.
 in its table.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from seggen_core.config.base import Section, Slug, TrackedPath
+from seggen_core.config.base import SLUG, Section, Slug, TrackedPath
 from seggen_core.config.library_settings import first_error
-from seggen_core.config.params_file import read_params
+from seggen_core.config.params_file import read_params, require_mapping
 from seggen_core.errors import ConfigError
 
 Figure = Annotated[float, Field(ge=-100, le=100)]
@@ -105,6 +106,10 @@ class SuiteFile(Section):
                     f"the row {row.label!r} has a figure for {unknown[0]!r}, which isn't among "
                     f"'scores': {', '.join(self.scores)}"
                 )
+        methods = self.params.get("methods", [])
+        is_list = isinstance(methods, list)
+        if not is_list:
+            raise ValueError(f"params.methods is {methods!r}; expected a list: [{methods}]")
         if (self.paper is None) != (self.place is None):
             raise ValueError("'paper' and 'place' go together: figures need a source")
         if self.paper is None and any(row.paper for row in self.rows):
@@ -125,10 +130,44 @@ def read_suite(path: Path) -> SuiteFile:
         ConfigError: there is no such file, or it holds something else.
     """
     tree = read_params(path)
+    require_mapping(tree, name=str(path), keys="title, profile, scores, rows, ...")
     try:
-        return SuiteFile.model_validate(tree)
+        # As JSON, because values are strict there, but a list is a tuple.
+        return SuiteFile.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
-        raise ConfigError(first_error(error, section=str(path))) from None
+        raise ConfigError(f"{path}: {first_error(error, section='')}") from None
+
+
+def check_arms(suite: SuiteFile, *, known: Collection[str], name: str) -> None:
+    """Check that the rows of a suite name arms that there are.
+
+    Args:
+        suite: the suite.
+        known: names of arms and of entries of `transfer`.
+        name: of the suite.
+
+    Raises:
+        ConfigError: it names the arms that are nowhere.
+    """
+    absent = [arm for arm in suite.arms if arm not in known]
+    if absent:
+        raise ConfigError(
+            f"rows of the suite {name} name {', '.join(absent)}, but neither params.yaml nor the "
+            f"suite's own params.variants has such an arm; there are: {', '.join(known)}"
+        )
+
+
+def check_suite_name(file: Path) -> None:
+    """Check the name of a suite's file, which becomes an item of dvc.yaml.
+
+    Raises:
+        ConfigError: it says which names there may be.
+    """
+    if not SLUG.fullmatch(file.stem):
+        raise ConfigError(
+            f"the suite's file is called {file.name!r}; expected letters of English, digits, '_' "
+            "and '-', the first of them a letter or digit, and then .yaml: rename it"
+        )
 
 
 def merge_params(

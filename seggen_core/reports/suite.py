@@ -1,5 +1,6 @@
 """The page of a suite: its table, beside the paper's figures, and its curve."""
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from seggen_core.errors import ConfigError
 from seggen_core.project.paths import ProjectPaths
 from seggen_core.project.publish import write_json
 from seggen_core.reports.suite_curve import history_figure, suite_figure
-from seggen_core.reports.suite_table import RowScores, read_rows
+from seggen_core.reports.suite_table import RowScores, absent_scores, read_rows
 from seggen_core.reports.tables import NO_VALUE, escape_markdown, markdown_table, with_spread
 from seggen_core.tracking import StageRun
+
+logger = logging.getLogger(__name__)
 
 _METHOD = (
     "Ours: percent, mean ± sample standard deviation over seeds. Against: the difference to "
@@ -60,7 +63,7 @@ class SuiteReport:
         if suite.curve is not None and suite.curve.history:
             files = {arm: paths.checkpoint(arm) / "history.csv" for arm in suite.arms}
             histories = {arm: pd.read_csv(file) for arm, file in files.items() if file.is_file()}
-        return cls(name, suite, read_rows(suite, paths=paths), histories)
+        return cls(name, suite, read_rows(suite, config=config, paths=paths), histories)
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -94,6 +97,8 @@ class SuiteReport:
             The mean of the first score by arm, and the number of rows with and without figures.
         """
         first = next(iter(self.suite.scores))
+        if absent := self._absent_scores():
+            logger.warning("suite %s: %s", self.name, absent)
         self.table().round(4).to_csv(folder / "suite.csv", index=False)
         (folder / "suite.md").write_text(self.markdown(), encoding="utf-8")
         if self._has_curve:
@@ -150,10 +155,19 @@ class SuiteReport:
             _METHOD.format(score=escape_markdown(next(iter(suite.scores.values())))),
             markdown_table([self._cells(row) for row in self.rows]),
             "![curve](curve.png)" if self._has_curve else "",
+            escape_markdown(self._absent_scores()),
             "## Rows without figures of ours" if gaps else "",
             "\n".join(gaps),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _absent_scores(self) -> str:
+        """Return a sentence on the scores that no arm has; empty if there is none."""
+        names = ", ".join(absent_scores(self.rows))
+        return names and (
+            f"No arm that was evaluated has the score {names}. Compare the names in 'scores' with "
+            "those in data/reports/evaluate/<arm>/metrics.json."
+        )
 
     def _cells(self, scored: RowScores) -> dict[str, str]:
         cells = {"": scored.row.label}

@@ -1,14 +1,14 @@
 """Our figures of a suite's rows, and what they are compared with."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from seggen_core.config import SuiteFile, SuiteRow
+from seggen_core.config import SegGenConfig, SuiteFile, SuiteRow
 from seggen_core.project.artefacts import read_artefact
 from seggen_core.project.paths import ProjectPaths
 
@@ -65,8 +65,13 @@ class RowScores:
         return len(next(iter(self.seeds.values()), {}))
 
 
-def read_rows(suite: SuiteFile, *, paths: ProjectPaths) -> list[RowScores]:
+def read_rows(suite: SuiteFile, *, config: SegGenConfig, paths: ProjectPaths) -> list[RowScores]:
     """Return the rows of a suite with the scores that `evaluate` wrote.
+
+    Args:
+        suite: the suite.
+        config: which arms and tests there are.
+        paths: the project.
 
     Raises:
         ArtefactError: a report is damaged.
@@ -79,8 +84,10 @@ def read_rows(suite: SuiteFile, *, paths: ProjectPaths) -> list[RowScores]:
         absence = row.missing
         if row.arm is None and absence is None:
             absence = "quoted by the paper"
+        elif row.arm is not None and row.arm not in (*config.variants, *config.transfer):
+            absence, scores = f"params.yaml has no arm {row.arm}", {}
         elif row.arm is not None and not scores:
-            stage = "transfer" if row.arm in suite.params.get("transfer", {}) else "evaluate"
+            stage = "transfer" if row.arm in config.transfer else "evaluate"
             absence = f"not run: dvc repro {stage}@{row.arm}"
         elif row.arm is not None and not any(scores.values()):
             absence = "its arm has no such score"
@@ -90,6 +97,13 @@ def read_rows(suite: SuiteFile, *, paths: ProjectPaths) -> list[RowScores]:
             paired = compare(scores.get(first, {}), other.get(first, {}), against=row.against)
         rows.append(RowScores(row, scores, paired, absence))
     return rows
+
+
+def absent_scores(rows: Sequence[RowScores]) -> list[str]:
+    """Return the scores that no arm has, though some arms have been evaluated: typing errors."""
+    evaluated = [row.seeds for row in rows if row.seeds]
+    names = list(dict.fromkeys(name for seeds in evaluated for name in seeds))
+    return [name for name in names if not any(seeds[name] for seeds in evaluated)]
 
 
 def compare(
