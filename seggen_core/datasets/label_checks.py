@@ -63,6 +63,10 @@ class SplitLabels:
     """Samples that were counted."""
     num_instances: int | None = None
     """Instances in their instance maps; None where no sample has one."""
+    pixels_without_instances: np.ndarray = field(
+        default_factory=lambda: np.zeros(IGNORE_INDEX + 1, np.int64)
+    )
+    """The same as `pixels`, of samples without an instance map."""
     colors: dict[int, tuple[Color, str]] = field(default_factory=dict)
     """The first colour that a file gives an id, and the sample's key. All splits of a dataset share
     them."""
@@ -92,7 +96,9 @@ class SplitLabels:
         self.pixels += sample.pixels
         self.unlisted += sample.unlisted_share
         self.num_samples += 1
-        if sample.num_instances is not None:
+        if sample.num_instances is None:
+            self.pixels_without_instances += sample.pixels
+        else:
             self.num_instances = (self.num_instances or 0) + sample.num_instances
         if sample.rgb_encoding is not None:
             self.is_mixed |= self.encodings.keys() == {"ids", "colours"} - {sample.rgb_encoding}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seggen_core.config import SegGenConfig, Split
+from seggen_core.datasets.arm_tasks import instance_faults, source_faults
 from seggen_core.datasets.bad_samples import attempt_all
 from seggen_core.datasets.identity import is_of_dataset
 from seggen_core.datasets.label_checks import SampleLabels, SplitLabels, label_faults
@@ -60,6 +61,8 @@ def validate_project(
     )
     report.notes.extend(reader.notes)
     _check_class_list(report, listed=config.classes, taxonomy=taxonomy)
+    faults = source_faults(config, taxonomy=taxonomy)
+    report.problems.extend(Problem("params.yaml", fault) for fault in faults)
     copies: Copies = defaultdict(list)
     num_threads = config.runtime.num_threads
     train = SplitLabels("train")
@@ -124,6 +127,8 @@ def _check_labels(
     for labels in counted:
         faults = label_faults(labels, train=counted[0], reader=reader, config=config)
         report.problems.extend(Problem(labels.split, fault.what) for fault in faults)
+        lacking = instance_faults(config, labels=labels, taxonomy=reader.taxonomy)
+        report.problems.extend(Problem(labels.split, what) for what in lacking)
     for i, name in enumerate(report.class_names):
         if isinstance(reader, WordsReader):
             break

@@ -7,6 +7,7 @@ from typing import Any
 
 from seggen_core.config import PretrainConfig, SegGenConfig
 from seggen_core.config.words import WORDS
+from seggen_core.datasets.arm_tasks import source_faults
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, DatasetError
@@ -167,7 +168,7 @@ def foundation_family(config: SegGenConfig, *, paths: ProjectPaths) -> str:
 
 
 def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[str, int], list[str]]:
-    """Return the number of samples of each split, and notes on the origin of the numbers.
+    """Return the number of samples of each split, and notes on their origin and on arms.
 
     If the dataset can be opened, its samples are counted. Otherwise the published sizes count.
 
@@ -180,7 +181,8 @@ def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[st
     if dataset.root is not None or dataset.name == "scenes":
         try:
             reader = open_dataset(dataset, seed=config.seed, base=paths.root)
-            return {split: len(reader.keys(split)) for split in SPLITS}, []
+            counts: dict[str, int] = {split: len(reader.keys(split)) for split in SPLITS}
+            return counts, source_faults(config, taxonomy=reader.taxonomy)
         except DatasetError as error:
             notes.append(f"published sizes are used, because the dataset can't be opened: {error}")
     if dataset.name == "folder" and dataset.root is None:  # the profiles of own data

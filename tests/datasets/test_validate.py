@@ -15,6 +15,7 @@ from seggen_core.datasets.validate import validate_project
 from seggen_core.datasets.validation_report import ValidationReport
 from seggen_core.errors import DatasetError, SampleStoreError
 from seggen_core.project.paths import ProjectPaths
+from seggen_core.reports.plan_inputs import count_samples
 from seggen_core.store.reader import Sample, SampleStoreWriter, open_partitions
 from tests.minimal_config import minimal_config
 
@@ -225,3 +226,81 @@ def test_stores_are_decoded_and_compared_with_the_taxonomy(camvid_root: Path) ->
     (problem,) = _validate(camvid_root).problems
     assert problem.where == "data/synthetic/masksyn/car"
     assert "shard-00000.tar" in problem.what
+
+
+REAL = ["data/real/train/index.parquet", "data/real/val/index.parquet"]
+PAIRS = [*REAL[:1], "data/synthetic/{}"]
+
+
+def _arms(method: str | None = None, **changes: Any) -> dict[str, Any]:
+    """An arm that tells things apart, beside the baseline."""
+    baseline = {"model": "hrnet", "strategy": "plain", "reads": REAL}
+    reads = REAL if method is None else [path.format(method) for path in PAIRS]
+    arm = {"model": "eomt", "strategy": "replace" if method else "plain", "reads": reads}
+    return {"baseline": baseline, "things": arm | {"task": "panoptic"} | changes}
+
+
+@pytest.mark.parametrize("task", ["panoptic", "instance"])
+def test_a_task_that_needs_instances_asks_for_a_dataset_that_has_them(
+    camvid_root: Path, task: str
+) -> None:
+    """CamVid has none. Else the training of the arm says so, after the generators."""
+    report = _validate(camvid_root, variants=_arms(task=task))
+    assert [p.where for p in report.problems] == ["train", "val", "test"]
+    for problem in report.problems:
+        assert f"the arms things ({task}) need instance maps" in problem.what
+        assert "'car'" in problem.what and "'sky'" not in problem.what
+    stuff = _validate(camvid_root, variants=_arms(known_classes=["sky", "road"]))
+    assert stuff.problems == []
+    synthetic = _arms("seediff", task=task, strategy="plain", real="none")
+    report = _validate(camvid_root, variants=synthetic, classes=["sky"])
+    assert [p.where for p in report.problems] == ["val", "test"]
+
+
+def test_panoptic_colour_maps_ask_for_instances(camvid_root: Path) -> None:
+    config = minimal_config(_camvid(camvid_root) | {"color_map": "panoptic"})
+    report = validate_project(config, paths=ProjectPaths(camvid_root.parent))
+    assert [p.where for p in report.problems] == ["train"]
+    assert "color_map is panoptic, and samples have no instance map" in report.problems[0].what
+
+
+@pytest.mark.parametrize(
+    "method, changes, words",
+    [
+        ("masksyn", {}, "samples of masksyn have no instances, because dataset.color_map is sem"),
+        ("imgsyn", {"task": "instance"}, "samples of imgsyn have no instances"),
+        ("seediff", {}, "samples of seediff have no instances, because attention tells a class"),
+        ("diffumask", {}, "samples of diffumask have no instances"),
+        ("cut", {}, "samples of cut have no instances"),
+        (None, {"task": "instance", "known_classes": ["sky"]}, "none of the classes is a thing"),
+        ("masksyn", {"known_classes": ["sky"]}, ""),
+        ("masksyn", {"task": "semantic"}, ""),
+    ],
+)
+def test_synthetic_samples_without_instances_are_named_by_validate_and_plan(
+    camvid_root: Path, method: str | None, changes: dict[str, Any], words: str
+) -> None:
+    recipe = {"method": "seediff", "settings": {"pamr": False}, "reads": "data/code/none.json"}
+    config = minimal_config(
+        _camvid(camvid_root),
+        classes=["car"],
+        methods=["masksyn", "imgsyn", "seediff", "diffumask", "cut"],
+        mask_recipe={"cut": recipe},
+        variants=_arms(method, **changes),
+    )
+    paths = ProjectPaths(camvid_root.parent)
+    report = validate_project(config, paths=paths, headers_only=True)
+    problems = [p.what for p in report.problems]
+    _, notes = count_samples(config, paths=paths)
+    assert notes == problems and len(notes) == bool(words)
+    if words:
+        assert words in notes[0] and notes[0].startswith("variants.things: the task is")
+
+
+def test_a_dataset_with_instances_serves_every_task(tmp_path: Path) -> None:
+    dataset = {"name": "scenes", "image_size": 32, "num_train": 8, "num_val": 2, "num_test": 2}
+    for task in ("panoptic", "instance"):
+        arms = _arms("masksyn", task=task)
+        config = minimal_config(dataset | {"color_map": "panoptic"}, variants=arms)
+        problems = validate_project(config, paths=ProjectPaths(tmp_path)).problems
+        assert not [p for p in problems if "instance" in p.what]
