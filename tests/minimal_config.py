@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from seggen_core.config import SegGenConfig
+from seggen_core.config import JudgeConfig, SegGenConfig
 
 BASELINE = {
     "model": "hrnet",
@@ -27,3 +27,8 @@ def minimal_config(dataset: dict[str, Any], /, **sections: Any) -> SegGenConfig:
         "variants": {"baseline": BASELINE},
     }
     return SegGenConfig.model_validate(tree | sections)
+
+
+def judged_by(config: SegGenConfig, arm: str) -> SegGenConfig:
+    """Return the parameters with another judge, also one that params.yaml may not name."""
+    return config.model_copy(update={"judge": JudgeConfig(variant=arm)})

@@ -305,22 +305,6 @@ def test_a_bad_value_is_named_with_what_was_found_and_expected(
     assert "pydantic" not in message and "Value error" not in message
 
 
-@pytest.mark.parametrize(
-    "text, found",
-    [
-        ("", "is empty"),
-        ("# nothing yet\n", "is empty"),
-        ("- a\n", "holds a list"),
-        ("hello\n", "holds hello alone"),
-    ],
-)
-def test_a_file_without_sections_is_named(tmp_path: Path, text: str, found: str) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=f"params.yaml {found}; expected a mapping, with the key"):
-        load_config(path)
-
-
 def test_all_bad_values_are_listed_at_once(tmp_path: Path) -> None:
     def change(tree: dict[str, Any]) -> None:
         tree["train_seg"]["replace"]["p_aug"] = 2

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from dvc.utils.serialize import parse_yaml
 
+from seggen_core.config import load_config
 from seggen_core.config.params_file import MAX_BYTES, parse_params, read_params
 from seggen_core.errors import ConfigError
 
@@ -133,3 +134,19 @@ def test_a_byte_order_mark_means_nothing(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\n")
     assert read_params(path) == {"a": 1} == parse_yaml(path.read_text(encoding="utf-8"), "p")
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("", "is empty"),
+        ("# nothing yet\n", "is empty"),
+        ("- a\n", "holds a list"),
+        ("hello\n", "holds hello alone"),
+    ],
+)
+def test_a_file_without_sections_is_named(tmp_path: Path, text: str, found: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"params.yaml {found}; expected a mapping, with the key"):
+        load_config(path)

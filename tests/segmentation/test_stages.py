@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seggen_core.config import JudgeConfig, SegGenConfig, VariantConfig
+from seggen_core.config import SegGenConfig, VariantConfig
 from seggen_core.errors import ConfigError, FoundationError
 from seggen_core.metrics.boundary import boundary_scores, count_boundaries
 from seggen_core.metrics.semantic import confusion_matrix, mean_iou
@@ -24,7 +24,7 @@ from seggen_core.segmentation.segmenter import Segmenter
 from seggen_core.stages import evaluate, judge, train_seg
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX
-from tests.minimal_config import minimal_config
+from tests.minimal_config import judged_by, minimal_config
 from tests.segmentation.conftest import COLOURS, SIZE, TAXONOMY, TRAIN_KEYS, write_store
 from tests.segmentation.tiny import TINY_HRNET, TINY_MASK2FORMER
 
@@ -390,9 +390,8 @@ def test_an_unknown_variant_is_named(project: ProjectPaths, stage: Any) -> None:
 def test_judge_says_what_is_missing(project: ProjectPaths) -> None:
     with pytest.raises(ConfigError, match="there is no synthetic method 'syn'; known: masksyn"):
         judge.run(settings(), paths=project, item="syn")
-    nobody = settings().model_copy(update={"judge": JudgeConfig(variant="nobody")})
     with pytest.raises(ConfigError, match="there is no variant 'nobody'"):
-        judge.run(nobody, paths=project, item="masksyn")
+        judge.run(judged_by(settings(), "nobody"), paths=project, item="masksyn")
     with pytest.raises(
         FoundationError, match="full_real isn't trained; run: dvc repro train_seg@full_real"
     ):

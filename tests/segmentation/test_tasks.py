@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from seggen_core.cli import main
 from seggen_core.colors.panoptic import PanopticMap
-from seggen_core.config import JudgeConfig, SegGenConfig
+from seggen_core.config import SegGenConfig
 from seggen_core.errors import CheckError, ConfigError
 from seggen_core.metrics.instance import Instances
 from seggen_core.metrics.panoptic import PanopticCounts, count_panoptic, panoptic_quality
@@ -26,7 +26,7 @@ from seggen_core.segmentation.model_task import TASK_FILE
 from seggen_core.stages import ablation, evaluate, judge, train_seg
 from seggen_core.store.reader import Sample, SampleStore, SampleStoreWriter
 from seggen_core.taxonomy import IGNORE_INDEX
-from tests.minimal_config import minimal_config
+from tests.minimal_config import judged_by, minimal_config
 from tests.segmentation.conftest import SIZE, TAXONOMY, picture
 from tests.segmentation.tiny import TINY_HRNET, TINY_MASK2FORMER
 
@@ -64,11 +64,6 @@ def settings(**changes: Any) -> SegGenConfig:
     }
     dataset = {"name": "scenes", "image_size": SIZE, "subset_seeds": [0]}
     return minimal_config(dataset, **(tree | changes))
-
-
-def judged_by(config: SegGenConfig, arm: str) -> SegGenConfig:
-    """The parameters with another judge, which params.yaml itself may not name."""
-    return config.model_copy(update={"judge": JudgeConfig(variant=arm)})
 
 
 def add_instances(folder: Path, *, crowd: bool = False) -> None:
