@@ -137,7 +137,7 @@ def test_a_byte_order_mark_means_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, found",
+    "text, content",
     [
         ("", "is empty"),
         ("# nothing yet\n", "is empty"),
@@ -145,8 +145,10 @@ def test_a_byte_order_mark_means_nothing(tmp_path: Path) -> None:
         ("hello\n", "holds hello alone"),
     ],
 )
-def test_a_file_without_sections_is_named(tmp_path: Path, text: str, found: str) -> None:
+def test_a_file_without_sections_is_named(tmp_path: Path, text: str, content: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=f"params.yaml {found}; expected a mapping, with the key"):
+    with pytest.raises(
+        ConfigError, match=f"params.yaml {content}; expected a mapping, with the key"
+    ):
         load_config(path)

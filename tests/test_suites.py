@@ -308,16 +308,16 @@ def test_a_wrong_file_is_one_message(tmp_path: Path, changes: dict[str, Any], wo
 
 
 @pytest.mark.parametrize(
-    "text, found", [("", "is empty"), ("# later\n", "is empty"), ("- a\n", "holds a list")]
+    "text, content", [("", "is empty"), ("# later\n", "is empty"), ("- a\n", "holds a list")]
 )
 def test_a_file_without_a_suite_spoils_no_other(
-    project: Path, capsys: pytest.CaptureFixture[str], text: str, found: str
+    project: Path, capsys: pytest.CaptureFixture[str], text: str, content: str
 ) -> None:
     (project.parent / "profiles" / "suites" / "mine.yaml").write_text(text, encoding="utf-8")
     for command in (["plan", "--suite", "mine"], ["suites", "mine"]):
         assert main(["--params", str(project), *command]) == 2
         error = capsys.readouterr().err
-        assert f"mine.yaml {found}; expected a mapping, with the keys title" in error
+        assert f"mine.yaml {content}; expected a mapping, with the keys title" in error
     assert main(["--params", str(project), "suites"]) == 2
     printed = capsys.readouterr()
     assert all(name in printed.out for name in FILES) and "mine.yaml" in printed.err

@@ -131,8 +131,8 @@ def require_mapping(tree: Any, *, name: str, keys: str) -> None:
     """
     if not isinstance(tree, dict):
         kind = "a list" if isinstance(tree, list) else f"{_brief(tree)} alone"
-        found = "is empty" if tree is None else f"holds {kind}"
-        raise ConfigError(f"{name} {found}; expected a mapping, with the keys {keys}")
+        content = "is empty" if tree is None else f"holds {kind}"
+        raise ConfigError(f"{name} {content}; expected a mapping, with the keys {keys}")
 
 
 class _Reader:
