@@ -24,6 +24,7 @@ from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.id_maps import IdMapFormat, IdMapReader
 from seggen_core.datasets.ids import things_only
 from seggen_core.datasets.reader import PUBLISHED, SPLITS, Conventions
+from seggen_core.errors import ConfigError
 from seggen_core.taxonomy import Taxonomy
 
 _FIRST_INSTANCE = 1000
@@ -42,6 +43,12 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         )
         masks = config.files.get(split, SplitFiles()).masks or f"{kind}/{split}"
         kind = _COARSE if _COARSE in masks else "gtFine"
+        mask_ending = config.files.get(split, SplitFiles()).mask_ending or ""
+        if "trainid" in mask_ending.lower():
+            raise ConfigError(
+                f"dataset.files.{split}.mask_ending is {mask_ending!r}, whose masks hold train "
+                "ids; expected those that hold label ids: labelIds"
+            )
         ending = f"_{kind}_instanceIds"
         has_instances = next((root / masks).rglob(f"*{ending}.png"), None) is not None
         layout[split] = SplitFiles(
@@ -57,6 +64,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         table=table,
         instances_modes=("I;16",),
         instance_ids=partial(_instance_ids, taxonomy=table.taxonomy),
+        instance_classes=_instance_classes,
         metadata=_city,
         runs=_drives,
         image_ending="_leftImg8bit",
@@ -71,6 +79,11 @@ def _instance_ids(
 ) -> np.ndarray:
     instance_ids = np.where(instances >= _FIRST_INSTANCE, instances, 0).astype(np.int64)
     return things_only(instance_ids, segmentation_map=segmentation_map, taxonomy=taxonomy)
+
+
+def _instance_classes(instances: np.ndarray) -> np.ndarray:
+    ids = instances.astype(np.int32)
+    return np.where(ids >= _FIRST_INSTANCE, ids // _FIRST_INSTANCE, -1)
 
 
 def _city(key: str) -> dict[str, str]:

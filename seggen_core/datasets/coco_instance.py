@@ -22,6 +22,7 @@ import numpy as np
 from PIL import ImageOps
 
 from seggen_core.config import DatasetConfig, Split, SplitFiles
+from seggen_core.datasets.class_list import read_class_list
 from seggen_core.datasets.coco_categories import group_hint
 from seggen_core.datasets.coco_index import CocoImage, CocoIndex, is_crowd
 from seggen_core.datasets.coco_reader import CocoReader, coco_layout, is_turned_as_listed
@@ -36,6 +37,7 @@ from seggen_core.datasets.rasterize import (
     encode_segmentation,
 )
 from seggen_core.datasets.sample import CHECK, RawSample, check_labelled
+from seggen_core.datasets.shape_classes import check_background
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy
 
@@ -84,6 +86,9 @@ class CocoInstanceReader(CocoReader):
         super().__init__(config, layout=layout, root=root, seed=seed)
         self._train_ids = self._table.train_ids
         classes = list(self._table.taxonomy)
+        if config.background is not None and config.classes_file is not None:
+            listed = read_class_list(root / config.classes_file)
+            check_background(config.background, rows=listed.rows, source=str(listed.path))
         if config.background is not None:
             classes.append(SegmentationClass(len(classes), config.background, is_thing=False))
         try:

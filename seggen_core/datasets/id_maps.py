@@ -27,6 +27,7 @@ from seggen_core.datasets.ids import (
     check_instances,
     check_not_inverted,
     check_palette,
+    check_stated_classes,
     colors_in_file,
     id_table,
     ids_of_bits,
@@ -62,6 +63,9 @@ class IdMapFormat:
     """Likewise of instance maps."""
     instance_ids: InstanceIds | None = None
     """How an instance map is read."""
+    instance_classes: Callable[[np.ndarray], np.ndarray] | None = None
+    """The class that an instance map names at each pixel, as an id of masks; -1 where it has no
+    instance. None where it names no classes."""
     metadata: Callable[[str], dict[str, Any]] | None = None
     """More facts about a sample, from its key."""
     runs: Runs | None = None
@@ -252,6 +256,10 @@ class IdMapReader(SplitReader[ClassTable]):
         instance_map = None
         if decoded.instances is not None:
             assert form.instance_ids is not None, form.dataset
+            if form.instance_classes is not None:
+                file_ids = form.instance_classes(decoded.instances)
+                stated = np.where(file_ids < 0, np.int16(-2), self._id_table[file_ids])
+                check_stated_classes(stated, segmentation_map, path=files.instances)
             instance_ids = form.instance_ids(decoded.instances, segmentation_map)
             instance_map, metadata["instance_ids"] = number_instances(
                 instance_ids, path=files.instances

@@ -224,6 +224,31 @@ def check_instances(
         )
 
 
+def check_stated_classes(
+    stated: np.ndarray, segmentation_map: np.ndarray, *, path: Picture | None
+) -> None:
+    """Raise DatasetError where an instance map names other classes than its mask.
+
+    A mask of one class alone is left to the checks of whole splits, which know whether all are so.
+
+    Args:
+        stated: integers [H, W], the train id that the instance map's file names at each pixel,
+            IGNORE_INDEX of ignored classes, -1 where it names none, -2 where it has no instance.
+        segmentation_map: uint8 [H, W], train ids or IGNORE_INDEX.
+        path: the instance map's file, named in errors.
+    """
+    is_labelled = segmentation_map != IGNORE_INDEX
+    where = (stated != -2) & is_labelled
+    if not where.any() or np.ptp(segmentation_map[is_labelled]) == 0:
+        return
+    share = (stated[where] != segmentation_map[where]).mean()
+    if share > 1 - MIN_PURITY:
+        raise DatasetError(
+            f"{path} contradicts its mask: at {share:.0%} of its pixels it names another class; "
+            f"expected the class that the mask has there {CHECK}"
+        )
+
+
 def things_only(
     instance_ids: np.ndarray, *, segmentation_map: np.ndarray, taxonomy: Iterable[SegmentationClass]
 ) -> np.ndarray:

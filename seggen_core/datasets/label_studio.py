@@ -54,6 +54,11 @@ _AREAS = {
     "ellipselabels": "ellipselabels",
     "brushlabels": "brushlabels",
 }
+_UNREAD_AREAS = frozenset(
+    {"labels", "bitmasklabels", "polygon", "rectangle", "ellipse", "brush", "bitmask"}
+)
+"""Regions that cover an area and are written in another way, or have their label elsewhere."""
+
 _UPLOAD = re.compile("[0-9a-f]{8}-(.+)")
 _MAX_SIDE = 1 << 31
 
@@ -98,11 +103,14 @@ class _LabelStudioImages(ImagesOfOneFile[_Task]):
 
 def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> ShapeReader:
     """Index the splits; DatasetError where a file or folder is missing."""
+    faults: list[str] = []
     splits = {
-        split: _open_split(files, root=root)
+        split: _open_split(files, root=root, faults=faults)
         for split, files in split_places(config, _layout(config, root)).items()
     }
     labels = {label for split in splits.values() for label in split.survey.labels}
+    if faults and not labels:
+        raise DatasetError(f"no task in {root} can be read; {faults[0]}; {_EXPECTED}")
     classes = choose_shape_classes(
         [StatedClass(label) for label in sorted(labels)],
         stated_in=f"the regions in {root}",
@@ -135,8 +143,8 @@ def _layout(config: DatasetConfig, root: Path) -> dict[Split, SplitFiles]:
     return {"train": SplitFiles(images=images, annotations=files[0])}
 
 
-def _open_split(files: SplitFiles, *, root: Path) -> _LabelStudioImages:
-    """Go through a file once and match its tasks with images."""
+def _open_split(files: SplitFiles, *, root: Path, faults: list[str]) -> _LabelStudioImages:
+    """Go through a file once and match its tasks with images; `faults` gets the first fault."""
     if files.annotations is None:
         raise DatasetError(
             f"dataset.files names a split that {root} doesn't have, and no annotations of it; "
@@ -151,11 +159,12 @@ def _open_split(files: SplitFiles, *, root: Path) -> _LabelStudioImages:
     for element in stream_list(path, expected=_EXPECTED):
         if len(entries) == MAX_SAMPLES:
             raise DatasetError(f"{path} has more than {MAX_SAMPLES} tasks; expected fewer")
-        name = _image_name(element.value)
-        if name is None:
+        names = _image_names(element.value)
+        if len(names) != 1:
+            what = f"several images ({brief(', '.join(names))})" if names else "no image"
             raise DatasetError(
-                f"{path}, byte {element.start}: a task names no image; {_EXPECTED}, with an image "
-                "in data (the export called JSON, not JSON-MIN)"
+                f"{path}, byte {element.start}: a task names {what}; {_EXPECTED}, with an image in "
+                'data, called "image" if there are several (the export called JSON, not JSON-MIN)'
             )
         is_empty = False
         try:
@@ -164,9 +173,10 @@ def _open_split(files: SplitFiles, *, root: Path) -> _LabelStudioImages:
             labels.update(label for result in results for label in _labels(result))
             num_boxes += sum(_is_box(result) for result in results)
             others.update(str(result.get("type"))[:20] for result in rest)
-        except (KeyError, TypeError, ValueError):
-            pass  # it is reported with its sample
-        entries.append((name, _Task(element.start, element.length, is_empty)))
+        except (KeyError, TypeError, ValueError) as error:  # it is reported with its sample
+            if not faults:
+                faults.append(f"{path}, task of {brief(names[0])}: {brief(error)}")
+        entries.append((names[0], _Task(element.start, element.length, is_empty)))
     if not entries:
         raise DatasetError(f"{path} holds no task; {_EXPECTED}")
     folder = root / (files.images or "images")
@@ -176,26 +186,29 @@ def _open_split(files: SplitFiles, *, root: Path) -> _LabelStudioImages:
     return _LabelStudioImages(path, named, Survey(labels, num_boxes, others), listed)
 
 
-def _image_name(task: Any) -> str | None:
-    """Return the path of the image that a task names; None if it names none.
+def _image_names(task: Any) -> list[str]:
+    """Return the path of the image that a task names; of several, that which is called "image".
 
     Paths of the server, of storages and of local files ("/data/local-files/?d=a/b.jpg") are cut to
     the part that is a path of files.
     """
     data = task.get("data") if isinstance(task, dict) else None
     if not isinstance(data, dict):
+        return []
+    paths = {key: _image_path(value) for key, value in data.items() if isinstance(value, str)}
+    images = {key: path for key, path in paths.items() if path is not None}
+    return [images["image"]] if "image" in images else sorted(set(images.values()))
+
+
+def _image_path(value: str) -> str | None:
+    """Return the path of files in a path of the server; None if it is none of an image."""
+    try:
+        parts = urlsplit(value)
+    except ValueError:
         return None
-    values = [v for v in data.values() if isinstance(v, str)]
-    for value in sorted(values, key=lambda v: v != data.get("image")):
-        try:
-            parts = urlsplit(value)
-        except ValueError:
-            continue
-        local = parse_qs(parts.query).get("d", [""])[0]
-        path = posix(unquote(local or parts.path)).lstrip("/")
-        if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
-            return path
-    return None
+    local = parse_qs(parts.query).get("d", [""])[0]
+    path = posix(unquote(local or parts.path)).lstrip("/")
+    return path if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES else None
 
 
 def _without_upload(name: str) -> str:
@@ -211,7 +224,7 @@ def _annotation(task: dict[str, Any]) -> list[dict[str, Any]]:
         KeyError, TypeError, ValueError: there is none, or there are several.
     """
     annotations = task.get("annotations", task.get("completions"))
-    if not isinstance(annotations, list):
+    if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
         raise KeyError("annotations")
     valid = [a for a in annotations if not (a.get("was_cancelled") or a.get("skipped"))]
     truth = [a for a in valid if a.get("ground_truth")]
@@ -224,11 +237,30 @@ def _annotation(task: dict[str, Any]) -> list[dict[str, Any]]:
     results = valid[0]["result"]
     if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
         raise TypeError("its result is no list of regions")
+    _check_one_image(results)
     return results
+
+
+def _check_one_image(results: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError where regions are on several images of a task: one alone is read."""
+    areas = [r for r in results if r.get("type") in _AREAS]
+    targets = sorted({str(r["to_name"]) for r in areas if "to_name" in r})
+    if len(targets) > 1 or any(r.get("item_index") for r in areas):
+        named = f": {', '.join(targets)}" if len(targets) > 1 else ""
+        raise ValueError(
+            f"its regions are on several images{brief(named)}; expected one image a task"
+        )
 
 
 def _areas(results: Sequence[dict[str, Any]]) -> tuple[list[dict], list[dict]]:
     """Return the regions that cover an area, and others with a place."""
+    unread = next((r["type"] for r in results if r.get("type") in _UNREAD_AREAS), None)
+    if unread is not None:
+        raise ValueError(
+            f"a region has the type {unread!r}, whose area isn't read; expected "
+            f"{', '.join(_AREAS)}: label by PolygonLabels, RectangleLabels, EllipseLabels or "
+            "BrushLabels, or export COCO's format"
+        )
     areas = [r for r in results if r.get("type") in _AREAS]
     return areas, [r for r in results if str(r.get("type")).endswith("labels") and r not in areas]
 

@@ -50,6 +50,7 @@ def open_reader(config: DatasetConfig, *, root: Path, seed: int) -> IdMapReader:
         mask_modes=("P", "L"),
         instances_modes=("I;16",),
         instance_ids=partial(_instance_ids, taxonomy=table.taxonomy),
+        instance_classes=_instance_classes,
         conventions=Conventions(has_own_classes=True),
     )
     return IdMapReader(config, form=form, layout=layout, root=root, seed=seed)
@@ -98,6 +99,10 @@ def _whole(value: object, *, below: int) -> int:
     if not isinstance(value, int) or not 0 <= value < below:
         raise ValueError(f"{reprlib.repr(value)} is no whole number from 0 to {below - 1}")
     return int(value)
+
+
+def _instance_classes(instances: np.ndarray) -> np.ndarray:
+    return instances.astype(np.int32) >> 8
 
 
 def _instance_ids(

@@ -82,6 +82,12 @@ def choose_shape_classes(
     rows, notes = _rows(stated, stated_in=stated_in, class_file=class_file)
     source = stated_in if class_file is None else str(class_file)
     classes = [row for row in rows if not row.is_ignored]
+    check_background(background, rows=rows, source=source)
+    if not rows:
+        raise DatasetError(
+            f"{stated_in} list no class; expected areas with labels: polygons, rectangles, "
+            "ellipses or masks"
+        )
     is_new = background is not None and background not in [row.name for row in classes]
     if len(classes) + is_new > IGNORE_INDEX or not classes:
         raise DatasetError(
@@ -111,6 +117,17 @@ def choose_shape_classes(
         rest, taxonomy = len(classes), _with_background(taxonomy, background)
         colors_of = (*colors_of, (0, 0, 0))
     return ShapeClasses(taxonomy, colors_of, train_ids, rest, source, notes)
+
+
+def check_background(background: str | None, *, rows: Sequence[ListedClass], source: str) -> None:
+    """Raise ConfigError where the background is called as what the class list ignores."""
+    slugs = {slugify(row.name): row.name for row in rows if row.is_ignored}
+    if background is not None and slugify(background) in slugs:
+        raise ConfigError(
+            f"dataset.background is {background!r}, but {source} ignores "
+            f"{slugs[slugify(background)]!r}; expected a class: give it another name, or take "
+            "ignore out of its row"
+        )
 
 
 def _rows(

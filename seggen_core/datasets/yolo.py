@@ -115,6 +115,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{path} is no YAML ({brief(reason)}); expected {_EXPECTED}") from None
     if not isinstance(tree, dict):
         raise DatasetError(f"{path} is no table of keys; expected {_EXPECTED}")
+    if "kpt_shape" in tree:
+        raise DatasetError(
+            f"{path} has kpt_shape: its lines are boxes and key points of the task pose, which "
+            "look like polygons; expected labels of the task segment"
+        )
     return tree
 
 
