@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seggen_core.datasets.class_list import ListedClass, read_class_list
-from seggen_core.datasets.class_table import make_class_table
+from seggen_core.datasets.class_table import ClassTable, make_class_table
 from seggen_core.datasets.files import brief
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX, SegmentationClass, Taxonomy, slugify
@@ -95,20 +95,7 @@ def choose_shape_classes(
             "because stored masks have 8 bits: merge classes, or set ignore in a class list "
             "(dataset.classes_file)"
         )
-    try:
-        table = make_class_table(
-            [
-                {
-                    "id": i,
-                    "name": row.name,
-                    "is_thing": row.name != background if row.is_thing is None else row.is_thing,
-                    "color": row.color,
-                }
-                for i, row in enumerate(classes)
-            ]
-        )
-    except ConfigError as error:
-        raise DatasetError(f"{source}: {error}") from None
+    table = _table(classes, background=background, source=source)
     train_ids = {row.name: i for i, row in enumerate(classes)}
     train_ids |= {row.name: IGNORE_INDEX for row in rows if row.is_ignored}
     taxonomy, colors_of = table.taxonomy, table.colors
@@ -117,6 +104,23 @@ def choose_shape_classes(
         rest, taxonomy = len(classes), _with_background(taxonomy, background)
         colors_of = (*colors_of, (0, 0, 0))
     return ShapeClasses(taxonomy, colors_of, train_ids, rest, source, notes)
+
+
+def _table(classes: Sequence[ListedClass], *, background: str | None, source: str) -> ClassTable:
+    """Return the table of the classes; each is a thing if nothing says otherwise."""
+    rows = [
+        {
+            "id": i,
+            "name": row.name,
+            "is_thing": row.name != background if row.is_thing is None else row.is_thing,
+            "color": row.color,
+        }
+        for i, row in enumerate(classes)
+    ]
+    try:
+        return make_class_table(rows)
+    except ConfigError as error:
+        raise DatasetError(f"{source}: {error}") from None
 
 
 def check_background(background: str | None, *, rows: Sequence[ListedClass], source: str) -> None:

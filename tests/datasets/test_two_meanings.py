@@ -66,9 +66,9 @@ def test_regions_that_would_be_left_out_or_misplaced_are_reported(
         change_json(path, change_all)
     with pytest.raises(
         DatasetError, match=r"no task in .* can be read; .*train\.json, task of"
-    ) as e:
+    ) as caught:
         open_(tmp_path / "all", section)
-    assert words in str(e.value)
+    assert words in str(caught.value)
 
 
 def test_of_several_images_of_a_task_one_is_called_image(tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_of_several_images_of_a_task_one_is_called_image(tmp_path: Path) -> None
 
     def change(tasks: Any, names: tuple[str, str]) -> None:
         for task in tasks:
-            (own,) = (v for v in task["data"].values() if "abcd-" in v)
-            task["data"] = {names[0]: own, names[1]: "/data/upload/3/other.jpg"}
+            (upload,) = (v for v in task["data"].values() if "abcd-" in v)
+            task["data"] = {names[0]: upload, names[1]: "/data/upload/3/other.jpg"}
 
     for path in tmp_path.glob("*.json"):
         change_json(path, lambda tasks: change(tasks, ("image", "source")))
