@@ -8,6 +8,7 @@ from typing import Any
 from seggen_core.config import PretrainConfig, SegGenConfig
 from seggen_core.config.words import WORDS
 from seggen_core.datasets.arm_tasks import source_faults
+from seggen_core.datasets.class_names import class_name_faults
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
 from seggen_core.errors import ConfigError, DatasetError
@@ -182,7 +183,8 @@ def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[st
         try:
             reader = open_dataset(dataset, seed=config.seed, base=paths.root)
             counts: dict[str, int] = {split: len(reader.keys(split)) for split in SPLITS}
-            return counts, source_faults(config, taxonomy=reader.taxonomy)
+            faults = class_name_faults(config, taxonomy=reader.taxonomy)
+            return counts, faults + source_faults(config, taxonomy=reader.taxonomy)
         except DatasetError as error:
             notes.append(f"published sizes are used, because the dataset can't be opened: {error}")
     if dataset.name == "folder" and dataset.root is None:  # the profiles of own data

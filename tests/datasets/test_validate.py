@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from seggen_core.config import merge_params, read_suite
+from seggen_core.config.load import check_config
+from seggen_core.datasets.arm_tasks import source_faults
+from seggen_core.datasets.class_names import class_name_faults
 from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.identity import check_real_stores
 from seggen_core.datasets.validate import validate_project
@@ -304,3 +309,52 @@ def test_a_dataset_with_instances_serves_every_task(tmp_path: Path) -> None:
         config = minimal_config(dataset | {"color_map": "panoptic"}, variants=arms)
         problems = validate_project(config, paths=ProjectPaths(tmp_path)).problems
         assert not [p for p in problems if "instance" in p.what]
+
+
+def test_all_keys_that_name_classes_are_compared_with_the_dataset(camvid_root: Path) -> None:
+    """Some of these stopped a stage late, the others meant nothing."""
+    layers = {"class_cross_attention_layers": {"zebra": ["mid"]}}
+    recipe = {"method": "seediff", "settings": layers, "reads": "data/code/none.json"}
+    test = {"arm": "things", "dataset": {"name": "scenes", "reads": "data/code/none.json"}}
+    sections: dict[str, Any] = {
+        "classes": ["car", "zebra"],
+        "seediff": {"samples_per_class": 1, "synonyms": {"zebra": ["pony"]}},
+        "diffumask": {"samples_per_class": 1, "sub_classes": {"zebra": ["old zebra"]}},
+        "mask_recipe": {"cut": recipe},
+        "variants": _arms(task="semantic", known_classes=["car", "zebra"]),
+        "zero_shot": {"unseen": ["zebra"]},
+        "evaluate": {"groups": {"animals": {"horse": ["zebra"], "rest": ["sky"]}}},
+        "transfer": {"t": test | {"classes": {"car": {"ours": ["zebra"], "theirs": ["car"]}}}},
+        "checks": {"overrides": {"masksyn/zebra": {"min_edge_agreement": 1.0}}},
+    }
+    (problem,) = _validate(camvid_root, **sections).problems
+    assert problem.where == "params.yaml"
+    for key in (
+        "classes",
+        "seediff.synonyms",
+        "diffumask.sub_classes",
+        "mask_recipe.cut.settings.class_cross_attention_layers",
+        "variants.things.known_classes",
+        "zero_shot.unseen",
+        "evaluate.groups.animals.horse",
+        "transfer.t.classes.car.ours",
+        "checks.overrides.masksyn/zebra",
+    ):
+        assert f"{key} names zebra; " in problem.what
+    assert problem.what.endswith("pavement, tree, sign, fence, car, pedestrian, bicyclist")
+    config = minimal_config(_camvid(camvid_root), **sections)
+    assert problem.what in count_samples(config, paths=ProjectPaths(camvid_root.parent))[1]
+
+
+@pytest.mark.parametrize("name", ["ade20k", "camvid", "cityscapes", "coco_panoptic", "voc2012"])
+def test_profiles_and_suites_name_classes_of_their_dataset(name: str) -> None:
+    taxonomy = load_class_table(name).taxonomy
+    root = Path(__file__).parents[2] / "profiles"
+    tree = yaml.safe_load((root / name / "params.yaml").read_text(encoding="utf-8"))
+    for file in sorted((root / "suites").glob("*.yaml")):
+        suite = read_suite(file)
+        if suite.profile == name:
+            merge_params(tree, suite.params)
+    config = check_config(tree, name=name)
+    assert class_name_faults(config, taxonomy=taxonomy) == []
+    assert source_faults(config, taxonomy=taxonomy) == []
