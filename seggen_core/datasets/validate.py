@@ -10,7 +10,7 @@ import numpy as np
 from seggen_core.config import SegGenConfig, Split
 from seggen_core.datasets.arm_tasks import instance_faults, source_faults
 from seggen_core.datasets.bad_samples import attempt_all
-from seggen_core.datasets.class_names import class_name_faults
+from seggen_core.datasets.class_names import class_name_faults, unused_class_names
 from seggen_core.datasets.identity import is_of_dataset
 from seggen_core.datasets.label_checks import SampleLabels, SplitLabels, label_faults
 from seggen_core.datasets.open import open_dataset
@@ -62,6 +62,7 @@ def validate_project(
     )
     report.notes.extend(reader.notes)
     _check_class_list(report, listed=config.classes, taxonomy=taxonomy)
+    report.notes.extend(unused_class_names(config, taxonomy=taxonomy))
     faults = class_name_faults(config, taxonomy=taxonomy)
     faults += source_faults(config, taxonomy=taxonomy)
     report.problems.extend(Problem("params.yaml", fault) for fault in faults)

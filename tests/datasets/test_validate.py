@@ -13,7 +13,7 @@ from PIL import Image
 from seggen_core.config import merge_params, read_suite
 from seggen_core.config.load import check_config
 from seggen_core.datasets.arm_tasks import source_faults
-from seggen_core.datasets.class_names import class_name_faults
+from seggen_core.datasets.class_names import class_name_faults, unused_class_names
 from seggen_core.datasets.class_table import load_class_table
 from seggen_core.datasets.identity import check_real_stores
 from seggen_core.datasets.validate import validate_project
@@ -312,7 +312,7 @@ def test_a_dataset_with_instances_serves_every_task(tmp_path: Path) -> None:
 
 
 def test_all_keys_that_name_classes_are_compared_with_the_dataset(camvid_root: Path) -> None:
-    """Some of these stopped a stage late, the others meant nothing."""
+    """Some of these stopped a stage late, which are problems; the others meant nothing."""
     layers = {"class_cross_attention_layers": {"zebra": ["mid"]}}
     recipe = {"method": "seediff", "settings": layers, "reads": "data/code/none.json"}
     test = {"arm": "things", "dataset": {"name": "scenes", "reads": "data/code/none.json"}}
@@ -327,20 +327,25 @@ def test_all_keys_that_name_classes_are_compared_with_the_dataset(camvid_root: P
         "transfer": {"t": test | {"classes": {"car": {"ours": ["zebra"], "theirs": ["car"]}}}},
         "checks": {"overrides": {"masksyn/zebra": {"min_edge_agreement": 1.0}}},
     }
-    (problem,) = _validate(camvid_root, **sections).problems
+    report = _validate(camvid_root, **sections)
+    (problem,) = report.problems
     assert problem.where == "params.yaml"
     for key in (
         "classes",
-        "seediff.synonyms",
-        "diffumask.sub_classes",
-        "mask_recipe.cut.settings.class_cross_attention_layers",
         "variants.things.known_classes",
         "zero_shot.unseen",
         "evaluate.groups.animals.horse",
         "transfer.t.classes.car.ours",
-        "checks.overrides.masksyn/zebra",
     ):
         assert f"{key} names zebra; " in problem.what
+    (note,) = (note for note in report.notes if "these settings mean nothing" in note)
+    for key in (
+        "seediff.synonyms",
+        "diffumask.sub_classes",
+        "mask_recipe.cut.settings.class_cross_attention_layers",
+        "checks.overrides.masksyn/",
+    ):
+        assert f"{key} names zebra; " in note
     assert problem.what.endswith("pavement, tree, sign, fence, car, pedestrian, bicyclist")
     config = minimal_config(_camvid(camvid_root), **sections)
     assert problem.what in count_samples(config, paths=ProjectPaths(camvid_root.parent))[1]
@@ -357,4 +362,5 @@ def test_profiles_and_suites_name_classes_of_their_dataset(name: str) -> None:
             merge_params(tree, suite.params)
     config = check_config(tree, name=name)
     assert class_name_faults(config, taxonomy=taxonomy) == []
+    assert unused_class_names(config, taxonomy=taxonomy) == []
     assert source_faults(config, taxonomy=taxonomy) == []
