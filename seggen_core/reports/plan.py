@@ -119,6 +119,7 @@ class _SegmenterRates(BaseModel):
     predict_s: float
     gigabytes: float
     row_gb: float | None = None
+    of: str | None = None
 
 
 class _NearestRates(BaseModel):

@@ -197,7 +197,24 @@ def estimate_train_seg(w: Workload) -> StagePlan:
     most = f" to {steps[-1]:,}" if len(steps) > 1 else ""
     work = f"{seeds} seed(s) x {steps[0]:,}{most} steps"
     arms, basis = len(w.config.variants), w.rates["basis"]
-    return StagePlan("train_seg", arms, work, hours, gigabytes, basis)
+    return StagePlan("train_seg", arms, work, hours, gigabytes, basis, _larger_segmenters(w))
+
+
+def _larger_segmenters(w: Workload) -> tuple[str, ...]:
+    """Return a note on the arms whose segmenter is larger than the one that was measured."""
+    measured = w.segmenter_rates("mask2former").get("of")
+    arms = [
+        name
+        for name, arm in w.config.variants.items()
+        if arm.model not in ("hrnet", "mask2former")
+        or (arm.model == "mask2former" and not w.config.train_seg.for_arm(arm).architecture)
+    ]
+    if measured is None or not arms:
+        return ()
+    return (
+        f"train_seg: the hours of {', '.join(arms)} are those of {measured}; these arms train a "
+        "larger segmenter, which takes many times as long here",
+    )
 
 
 def estimate_evaluate(w: Workload) -> StagePlan:

@@ -207,6 +207,32 @@ def test_results_of_another_dataset_are_not_planned_with(
     assert "last run here" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "sections, has_note",
+    [
+        ([], False),
+        (["train_seg.mask2former={}"], True),
+        (["variants.things.model=eomt"], True),
+        (["variants.things.model=hrnet", "variants.things.task=semantic"], False),
+    ],
+)
+def test_a_segmenter_that_was_not_measured_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture, sections: list[str], has_note: bool
+) -> None:
+    """Hours of a thin Mask2Former say nothing of one of 69 million parameters, on a CPU."""
+    tree = yaml.safe_load((ROOT / "profiles/own_cpu/params.yaml").read_text(encoding="utf-8"))
+    thing = {"model": "mask2former", "task": "panoptic"}
+    tree["variants"]["things"] = tree["variants"]["baseline"] | thing
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    changes = [argument for change in sections for argument in ("--set", change)]
+    assert (
+        main(["--params", str(tmp_path / "params.yaml"), "plan", "--device", "cpu", *changes]) == 0
+    )
+    text = capsys.readouterr().out
+    note = "note: train_seg: the hours of things are those of the thin Mask2Former of the profile"
+    assert (note in text) == has_note
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_can_be_planned(profile: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["--params", str(ROOT / "params.yaml"), "plan", "--profile", profile]) == 0
