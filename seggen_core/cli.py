@@ -5,6 +5,7 @@ No heavy library is imported before a subcommand runs, so `--help` answers at on
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import re
@@ -172,6 +173,7 @@ def _item_parser(stage: str) -> Callable[[str], str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return the exit code; a user's error is printed as one message."""
+    _escape_output()
     arguments = parse(build_parser(), argv, without_set=_WITHOUT_PARAMS)
     if not sys.stderr.isatty():
         os.environ.setdefault(
@@ -221,6 +223,13 @@ def main(argv: list[str] | None = None) -> int:
         return SegGenError.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _escape_output() -> None:
+    """Escape what the encoding of the output can't hold: names of files are any bytes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> bool:

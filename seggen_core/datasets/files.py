@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from seggen_core.datasets.packed import PackedFile
@@ -69,6 +70,8 @@ class FileListing:
             DatasetError: the file is missing, doubled or lies outside of `root`.
         """
         paths = self.paths(key)
+        for path in (*paths, *([] if counterpart is None else [counterpart])):
+            _check_name(path)
         if not paths:
             raise DatasetError(
                 f"{counterpart or f'sample {brief(key)}'} has no {self.kind}; expected "
@@ -92,8 +95,14 @@ class FileListing:
             if not folded.startswith(wanted) or len(reasons) == _MAX_NAMED:
                 break
             if not folded[len(wanted) : len(wanted) + 1].isalnum():
-                reasons.append(f"{name} {self._why_not(name, key=key)}")
-        return f"; found there: {', '.join(reasons)}" if reasons else ""
+                reasons.append(f"{brief(name)} {self._why_not(name, key=key)}")
+        if reasons:
+            return f"; found there: {', '.join(reasons)}"
+        if not self._all_names:
+            return ", which holds no file"
+        others = (name for folded, name in self._all_names if not folded.startswith(wanted))
+        first = ", ".join(brief(name) for name in islice(others, _MAX_NAMED))
+        return f", which holds no file called so, but {first}" if first else ""
 
     def _why_not(self, name: str, *, key: str) -> str:
         stem, _, suffix = name.rpartition(".")
@@ -114,9 +123,27 @@ class FileListing:
         return sorted((_file_key(name), name) for name in names)
 
 
+def printable(text: str) -> str:
+    """Write a text for a message: what no console should get, as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+
+
+def _check_name(path: Path) -> None:
+    """Raise DatasetError where a file's name is no text, so that nothing could name the sample."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DatasetError(
+            f"{printable(str(path))} has a name that isn't UTF-8, as archives of other systems "
+            f"have them; expected UTF-8: rename the sample's files (convmv does that) {CHECK}"
+        ) from None
+
+
 def brief(name: object) -> str:
     """Write a name for a message; lists of samples may hold names of any length."""
-    text = str(name)
+    text = printable(str(name))
     return text if len(text) <= _MAX_NAME_LENGTH else f"{text[:_MAX_NAME_LENGTH]}..."
 
 
@@ -204,7 +231,10 @@ def normal(key: str) -> str:
 
     macOS archives decompose names, so the files of a pair may differ in it.
     """
-    return key if key.isascii() else unicodedata.normalize("NFC", key)
+    if key.isascii():
+        return key
+    # A name that isn't UTF-8 has halves of characters, which no file and no console can hold.
+    return unicodedata.normalize("NFC", key).encode("utf-8", "backslashreplace").decode()
 
 
 def _file_key(name: str) -> str:

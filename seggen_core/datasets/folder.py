@@ -121,10 +121,11 @@ def find_layout(config: DatasetConfig, *, root: Path) -> tuple[dict[Split, Split
             continue
         below = name if has_splits or split != "train" else ""
         instances = _counterpart(root, "instances", split=split, name=below)
+        has_instances = bool(below and split_folder(root / "instances", SPLIT_NAMES[split]))
         layout[split] = SplitFiles(
             images=f"images/{below}".rstrip("/"),
             masks=_counterpart(root, "masks", split=split, name=below),
-            instances=instances if (root / instances).is_dir() else None,
+            instances=instances if has_instances or (root / instances).is_dir() else None,
         )
     others = sorted(p.name for p in above.glob("*") if p.is_dir() and p.name[0] != ".")
     unread = [name for name in others if name not in folders.values()]
@@ -153,8 +154,10 @@ def _counterpart(root: Path, kind: str, *, split: Split, name: str) -> str:
     """
     if not name:
         return kind
-    if not (root / kind / name).is_dir():  # "val" of "valid", "Train" of "train"
-        name = split_folder(root / kind, SPLIT_NAMES[split]) or name
+    if not (root / kind / name).is_dir():
+        present = split_folder(root / kind, SPLIT_NAMES[split])
+        if present is not None and present.lower() == name.lower():
+            name = present
     return f"{kind}/{name}"
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from seggen_core.config import Split
+from seggen_core.datasets.files import printable
 from seggen_core.project.storage import written_whole
 
 
@@ -106,9 +107,7 @@ class ValidationReport:
         lines += ["", *(f"note: {n}" for n in self.notes)] if self.notes else []
         for title, problems in (("tolerated", self.tolerated), ("problem", self.problems)):
             lines += (
-                ["", *(f"{title}: {p.where}: {p.what}" for p in problems[:max_listed])]
-                if problems
-                else []
+                ["", *(f"{title}: {_line(p)}" for p in problems[:max_listed])] if problems else []
             )
             lines += (
                 [f"... and {len(problems) - max_listed} more"] if len(problems) > max_listed else []
@@ -157,6 +156,10 @@ class ValidationReport:
             text = self.render(max_listed=len(self.problems) + len(self.tolerated) + 1)
         with written_whole(path) as file:
             file.write_text(text + "\n", encoding="utf-8")
+
+
+def _line(problem: Problem) -> str:
+    return printable(f"{problem.where}: {problem.what}")
 
 
 def _table(rows: list[list[str]]) -> list[str]:

@@ -102,11 +102,11 @@ def test_masks_of_one_class_have_it_where_they_are_not_black(tmp_path: Path) -> 
     assert all("0 is white" in report for report in bad_samples(open_(root, section)).values())
 
 
-@pytest.mark.parametrize("images, others", [("Train", "train"), ("training", "Train")])
-def test_masks_and_instances_are_found_under_another_name_of_the_split(
+@pytest.mark.parametrize("images, others", [("Train", "train"), ("training", "TRAINING")])
+def test_masks_and_instances_are_found_in_a_folder_of_another_case(
     tmp_path: Path, images: str, others: str
 ) -> None:
-    """Instance maps in a folder of another case were left out without a word."""
+    """Instance maps were left out without a word."""
     section = WRITERS["folder"](tmp_path)
     for path in tmp_path.glob("masks/train/*/*.png"):
         maps = Image.fromarray(blocks([0, 1, 1, 0, 0, 0], dtype=np.uint16))
@@ -119,6 +119,10 @@ def test_masks_and_instances_are_found_under_another_name_of_the_split(
     sample = reader.read("train", reader.keys("train")[0])
     assert sample.instance_map is not None and sample.instance_map.max() == 1
     assert any("none of test: its samples have no instances" in note for note in reader.notes)
+    (tmp_path / "instances" / others).rename(tmp_path / "instances" / "Train")
+    if others != "train":
+        with pytest.raises(DatasetError, match=r"instances/training is missing.*folders Train"):
+            open_(tmp_path, section)
 
 
 def test_splits_without_instance_maps_are_noted(tmp_path: Path) -> None:
