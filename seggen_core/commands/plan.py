@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
         ConfigError: there is no such profile or suite, or the dataset has no files here and no
             published size.
     """
+    from seggen_core.config.dvc_params import lacking_keys
     from seggen_core.project.paths import ProjectPaths
     from seggen_core.project.shipped import profile_file
     from seggen_core.reports.plan import load_rates, plan_project
@@ -73,6 +74,10 @@ def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "Projec
     if arguments.suite:
         stages = [stage for stage in plan.stages if stage.stage not in _NOT_OF_A_SUITE]
         plan = replace(plan, profile=f"{plan.profile}, suite {arguments.suite}", stages=stages)
+    elif is_own:
+        pipeline = paths.root / "dvc.yaml"
+        lacking = lacking_keys(arguments.params, pipeline=pipeline, config=config)
+        plan = replace(plan, notes=[*lacking, *plan.notes])
     plan = replace(plan, price=arguments.price)
     print(json.dumps(asdict(plan), indent=1) if arguments.json else plan.render())
     return 0

@@ -30,12 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, *, config: "SegGenConfig", paths: "ProjectPaths") -> int:
     """Print the findings; return 1 if there is a problem, else 0."""
+    from seggen_core.config.dvc_params import lacking_keys
     from seggen_core.datasets.validate import validate_project
+    from seggen_core.datasets.validation_report import Problem
 
     max_bad = config.dataset.max_bad if arguments.max_bad is None else arguments.max_bad
     report = validate_project(
         config, paths=paths, max_bad=max_bad, headers_only=arguments.headers_only
     )
+    lacking = lacking_keys(arguments.params, pipeline=paths.root / "dvc.yaml", config=config)
+    report.problems.extend(Problem("dvc.yaml", what) for what in lacking)
     print(json.dumps(report.to_json(), indent=1) if arguments.json else report.render())
     if arguments.report:
         report.write(arguments.report)
