@@ -24,6 +24,10 @@ _EXPECTED = {
 }
 """The published splits that each value of `dataset.splits` is about."""
 
+_NO_FOLDER = "a split is missing"
+_DRAWN = {"val_from_train": "val comes", "all_from_train": "val and test come"}
+"""What is drawn from train under values of `dataset.splits`, in words."""
+
 _LARGEST_VALIDATION_SHARE = 0.2
 """A profile's `num_val` is not taken over where it would take more of the training samples."""
 
@@ -114,7 +118,7 @@ def open_with_splits(
             reader = _open(tree, {**changes, **choice}, source=source, paths=paths)
             # Of the user's own data, a split that isn't there would come out of train.
             if reader.drawn_splits & _EXPECTED[str(choice.get("splits", "val_as_test"))]:
-                errors.append(DatasetError(f"{choice}: a split is missing"))
+                errors.append(DatasetError(_NO_FOLDER))
                 continue
             if choice.get("splits") in ("published", "val_from_train"):
                 unread = _fault_of_test(reader)  # it may have no labels
@@ -126,6 +130,9 @@ def open_with_splits(
         else:
             if unread:
                 print(f"note: the test split isn't read, because no sample of it can be: {unread}")
+            drawn = _DRAWN.get(str(choice.get("splits")))
+            if drawn is not None and str(errors[-1]) != _NO_FOLDER:
+                print(f"note: {drawn} out of train, because {errors[-1]}")
             return choice, reader
     raise errors[2]  # of the profile's own splits
 

@@ -335,7 +335,9 @@ def test_coco_files_without_val_are_split(
     for path in (*data.glob("annotations/*val2017.json"), data / "annotations" / "x"):
         path.unlink(missing_ok=True)
     assert init(project, "--dataset", name, "--root", str(data)) == 0
-    assert "(train 1, val 1, test 1 samples, 4 classes)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "(train 1, val 1, test 1 samples, 4 classes)" in out
+    assert "note: val and test come out of train, because " in out and "val2017.json is" in out
     text = (project / "params.yaml").read_text()
     assert (
         "SegGen" not in text.partition("captions:")[0]
