@@ -28,6 +28,7 @@ from seggen_core.datasets import (
 from seggen_core.datasets.files import describe_folder
 from seggen_core.datasets.reader import DatasetReader
 from seggen_core.datasets.scenes import ScenesReader
+from seggen_core.datasets.subset import subset_faults
 from seggen_core.errors import ConfigError, DatasetError
 
 
@@ -147,7 +148,8 @@ def open_project_dataset(config: SegGenConfig, *, base: Path) -> DatasetReader:
     """Return the reader of a project's dataset.
 
     Raises:
-        ConfigError: as `open_dataset`, or `config.classes` lists a class that doesn't exist.
+        ConfigError: as `open_dataset`, `config.classes` lists a class that doesn't exist, or a
+            subset is larger than the training split.
         DatasetError: as `open_dataset`.
     """
     reader = open_dataset(config.dataset, seed=config.seed, base=base)
@@ -159,6 +161,9 @@ def open_project_dataset(config: SegGenConfig, *, base: Path) -> DatasetReader:
             f"{', '.join(reader.taxonomy.slugs)} ('classes' in params.yaml, and dataset "
             f"{config.dataset.name}{where}, have to agree)"
         )
+    faults = subset_faults(config, num_train=len(reader.keys("train")))
+    if faults:
+        raise ConfigError("; ".join(faults))
     return reader
 
 

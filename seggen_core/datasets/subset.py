@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from seggen_core.config import SegGenConfig
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.rng import numpy_rng
 from seggen_core.taxonomy import Taxonomy
@@ -102,6 +103,22 @@ def draw_subset(
             chosen[chosen.index(redundant[0])] = newcomer
             spare.remove(newcomer)
     return sorted(keys[i] for i in chosen)
+
+
+def subset_faults(config: SegGenConfig, *, num_train: int) -> list[str]:
+    """Return a sentence for each subset that is larger than the training split.
+
+    An arm's would be met when it is trained, after the generators. A list of words has no samples.
+    """
+    sizes = {"dataset.subset_size": config.dataset.subset_size}
+    sizes |= {
+        f"variants.{name}.subset_size": arm.subset_size for name, arm in config.variants.items()
+    }
+    return [
+        f"{key} is {size}, but there are {num_train} training samples; lower it or remove it"
+        for key, size in sizes.items()
+        if size is not None and size > num_train > 0
+    ]
 
 
 def subset_union(subsets: Mapping[str, Sequence[str]]) -> set[str]:

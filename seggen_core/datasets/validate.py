@@ -15,6 +15,7 @@ from seggen_core.datasets.identity import is_of_dataset
 from seggen_core.datasets.label_checks import SampleLabels, SplitLabels, label_faults
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS, DatasetReader
+from seggen_core.datasets.subset import subset_faults
 from seggen_core.datasets.validate_store import check_store, store_folders
 from seggen_core.datasets.validation_report import Problem, SplitSummary, ValidationReport
 from seggen_core.datasets.words import WordsReader
@@ -65,6 +66,7 @@ def validate_project(
     report.notes.extend(unused_class_names(config, taxonomy=taxonomy))
     faults = class_name_faults(config, taxonomy=taxonomy)
     faults += source_faults(config, taxonomy=taxonomy)
+    faults += subset_faults(config, num_train=len(reader.keys("train")))
     report.problems.extend(Problem("params.yaml", fault) for fault in faults)
     copies: Copies = defaultdict(list)
     num_threads = config.runtime.num_threads

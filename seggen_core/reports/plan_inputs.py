@@ -11,6 +11,7 @@ from seggen_core.datasets.arm_tasks import source_faults
 from seggen_core.datasets.class_names import class_name_faults
 from seggen_core.datasets.open import open_dataset
 from seggen_core.datasets.reader import SPLITS
+from seggen_core.datasets.subset import subset_faults
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.project.artefacts import is_there, read_artefact
 from seggen_core.project.paths import ProjectPaths
@@ -184,6 +185,7 @@ def count_samples(config: SegGenConfig, *, paths: ProjectPaths) -> tuple[dict[st
             reader = open_dataset(dataset, seed=config.seed, base=paths.root)
             counts: dict[str, int] = {split: len(reader.keys(split)) for split in SPLITS}
             faults = class_name_faults(config, taxonomy=reader.taxonomy)
+            faults += subset_faults(config, num_train=counts["train"])
             return counts, faults + source_faults(config, taxonomy=reader.taxonomy)
         except DatasetError as error:
             notes.append(f"published sizes are used, because the dataset can't be opened: {error}")

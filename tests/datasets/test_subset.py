@@ -1,11 +1,20 @@
 """Subsets, held-out runs and class partitions, against hand-worked cases and over random data."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from seggen_core.datasets.open import open_project_dataset
 from seggen_core.datasets.subset import class_partitions, draw_subset, hold_out, limit
+from seggen_core.datasets.validate import validate_project
 from seggen_core.errors import ConfigError, DatasetError
+from seggen_core.project.paths import ProjectPaths
+from seggen_core.reports.plan_inputs import count_samples
 from seggen_core.taxonomy import Taxonomy
+from tests.datasets.layouts import WRITERS
+from tests.minimal_config import BASELINE, minimal_config
 
 TAXONOMY = Taxonomy.from_names(stuff=["sky", "road"], things=["car", "person"])
 
@@ -184,3 +193,23 @@ def test_limit_keeps_order_and_draws_by_seed() -> None:
     assert len(set(chosen)) == 10
     assert chosen != limit(keys, count=10, seed=1, split="train")
     assert limit(keys, count=None, seed=0, split="train") == keys
+
+
+@pytest.mark.parametrize("key", ["dataset.subset_size", "variants.baseline.subset_size"])
+def test_a_subset_larger_than_train_is_said_before_anything_runs(tmp_path: Path, key: str) -> None:
+    root = tmp_path / "dataset"
+    root.mkdir()
+    section = WRITERS["camvid"](root) | {"root": root, "splits": "val_as_test", "num_val": 1}
+    sections: dict[str, Any] = {"variants": {"baseline": BASELINE}}
+    if key.startswith("dataset"):
+        section |= {"subset_size": 100}
+    else:
+        sections["variants"]["baseline"] = BASELINE | {"subset_size": 100}
+    config = minimal_config(section, **sections)
+    paths = ProjectPaths(tmp_path)
+    words = f"{key} is 100, but there are 2 training samples; lower it or remove it"
+    report = validate_project(config, paths=paths, headers_only=True)
+    assert words in [problem.what for problem in report.problems]
+    assert words in count_samples(config, paths=paths)[1]
+    with pytest.raises(ConfigError, match=words):
+        open_project_dataset(config, base=tmp_path)
