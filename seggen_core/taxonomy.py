@@ -23,6 +23,11 @@ _UNFIT = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's categories of control characters, halves of characters, and line breaks."""
 
 
+def is_fit_name(name: str) -> bool:
+    """Return whether a class may be called so: prompts hold no control character or line break."""
+    return bool(name.strip()) and not any(unicodedata.category(x) in _UNFIT for x in name)
+
+
 def slugify(name: str) -> str:
     """Return `name` as it keys paths, DVC items and partitions; "" where it has no such letter.
 
@@ -84,7 +89,7 @@ class Taxonomy(Sequence[SegmentationClass]):
             )
         seen: dict[str, str] = {}
         for c in classes:
-            if not c.name.strip() or any(unicodedata.category(x) in _UNFIT for x in c.name):
+            if not is_fit_name(c.name):
                 raise ConfigError(
                     f"class {c.train_id} is called {c.name!a}; expected a name of letters that can "
                     "be printed, without line breaks: rename it"

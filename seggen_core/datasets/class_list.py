@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from seggen_core.config.data import ListedClassConfig
 from seggen_core.datasets.class_lines import text_rows
 from seggen_core.datasets.class_table import ClassTable, make_class_table
-from seggen_core.datasets.files import brief, read_text
+from seggen_core.datasets.files import brief, cut, read_text
 from seggen_core.datasets.strict_json import parse_json
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX
@@ -95,6 +95,7 @@ def read_class_list(path: Path, *, of_words: bool = False) -> ClassList:
     notes: tuple[str, ...] = ()
     if suffix == ".json":
         raw = _json_rows(text, path=path)
+        notes = _unread(path, {key for row in raw if isinstance(row, dict) for key in row})
     elif suffix == ".txt":
         raw = text_rows(text, path=path, of_words=of_words, max_rows=_NUM_IDS)
     else:
@@ -219,9 +220,15 @@ def _csv_rows(text: str, *, path: Path) -> tuple[list[Any], tuple[str, ...]]:
             )
     except csv.Error as error:
         raise DatasetError(f"{path} is no CSV table: {error}; expected {_EXPECTED}") from None
-    unread = [name for name in columns if name not in _COLUMNS]
-    notes = (f"{path.name}: nothing is read from column {brief(', '.join(unread))}",)
-    return rows, notes if unread else ()
+    return rows, _unread(path, columns)
+
+
+def _unread(path: Path, columns: Iterable[str]) -> tuple[str, ...]:
+    """Return a note on columns, or keys of JSON, that mean nothing here; no note without any."""
+    unread = [name for name in dict.fromkeys(columns) if name not in _COLUMNS]
+    if not unread:
+        return ()
+    return (f"{path.name}: nothing is read from column {brief(', '.join(sorted(unread)))}",)
 
 
 def _column(name: str) -> str:
@@ -275,7 +282,7 @@ def _check_row(row: Any, *, row_number: int, path: Path) -> ListedClass:
         )
     return ListedClass(
         file_id,
-        brief(str(row["name"]).strip()),
+        cut(str(row["name"]).strip()),
         _flag(row.get("is_thing"), flag="is_thing", where=where),
         _color(row.get("color"), where=where),
         bool(_flag(row.get("ignore"), flag="ignore", where=where)),
@@ -294,7 +301,7 @@ def _synonyms(value: Any, *, where: str) -> tuple[str, ...]:
         raise DatasetError(
             f"{where} has synonyms {reprlib.repr(value)}; expected words: man, woman, people"
         )
-    return tuple(map(brief, words))
+    return tuple(map(cut, words))
 
 
 def _color(value: Any, *, where: str) -> tuple[int, int, int] | None:

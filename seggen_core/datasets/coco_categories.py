@@ -20,7 +20,7 @@ from seggen_core.datasets.class_table import (
     make_class_table,
 )
 from seggen_core.datasets.coco_index import CocoIndex
-from seggen_core.datasets.files import brief
+from seggen_core.datasets.files import brief, cut
 from seggen_core.errors import ConfigError, DatasetError
 from seggen_core.taxonomy import IGNORE_INDEX, slugify
 
@@ -166,7 +166,7 @@ def _parse_category(value: Any, *, path: Path) -> _Category:
             "0 to 255 (the last two may be left out)"
         ) from None
     return _Category(
-        category_id, brief(name.strip()), None if is_thing is None else bool(is_thing), color, group
+        category_id, cut(name.strip()), None if is_thing is None else bool(is_thing), color, group
     )
 
 

@@ -36,6 +36,7 @@ from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
     MAX_SAMPLES,
     brief,
+    cut,
     describe_folder,
     list_files,
     read_key_list,
@@ -262,9 +263,9 @@ def _label(element: XmlElement, *, path: Path) -> StatedClass:
     if not name:
         raise DatasetError(f"{path} has a label without a name; expected CVAT for images 1.1")
     if not re.fullmatch("#[0-9a-fA-F]{6}", color):
-        return StatedClass(brief(name))
+        return StatedClass(cut(name))
     r, g, b = bytes.fromhex(color[1:])
-    return StatedClass(brief(name), (r, g, b))
+    return StatedClass(cut(name), (r, g, b))
 
 
 def _is_area(element: XmlElement) -> bool:

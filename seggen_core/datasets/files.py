@@ -142,8 +142,12 @@ def _check_name(path: Path) -> None:
 
 
 def brief(name: object) -> str:
-    """Write a name for a message; lists of samples may hold names of any length."""
-    text = printable(str(name))
+    """Write a name for a message, as `printable` and `cut` do."""
+    return cut(printable(str(name)))
+
+
+def cut(text: str) -> str:
+    """Return a text, or its start: files may hold names of any length."""
     return text if len(text) <= _MAX_NAME_LENGTH else f"{text[:_MAX_NAME_LENGTH]}..."
 
 

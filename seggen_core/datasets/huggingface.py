@@ -29,6 +29,7 @@ from seggen_core.datasets.decode import SampleFiles
 from seggen_core.datasets.files import (
     MAX_SAMPLES,
     brief,
+    cut,
     describe_folder,
     inside,
     normal,
@@ -311,7 +312,7 @@ def _keys(
                     names = _digests(file, group, columns.image, path=path)
             for row, name in enumerate(names):
                 stem = PurePosixPath(normal(name or "")).stem if columns.key is None else name
-                yield brief(stem or f"{path.stem}-{group}-{row}"), (path, group, row)
+                yield cut(stem or f"{path.stem}-{group}-{row}"), (path, group, row)
     except (pa.ArrowException, OSError, KeyError, MemoryError) as error:
         raise DatasetError(
             f"{path} can't be read ({brief(error)}); expected a whole Parquet file: download it "

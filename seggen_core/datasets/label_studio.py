@@ -46,6 +46,7 @@ from seggen_core.datasets.shape_classes import StatedClass, choose_shape_classes
 from seggen_core.datasets.shape_reader import ShapeReader, Survey
 from seggen_core.datasets.shapes import ImageShapes, Patch, Shape, box, ellipse
 from seggen_core.errors import DatasetError
+from seggen_core.taxonomy import is_fit_name
 
 _EXPECTED = "expected Label Studio's export as JSON: a list of tasks with data and annotations"
 _AREAS = {
@@ -269,6 +270,8 @@ def _labels(result: dict[str, Any]) -> list[str]:
     labels = result["value"][_AREAS[result["type"]]]
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
         raise ValueError(f"a region has the labels {brief(labels)}; expected one")
+    if not is_fit_name(labels[0]):
+        raise ValueError(f"a region has the label {brief(ascii(labels[0]))}, which is no name")
     return [labels[0][:300]]
 
 

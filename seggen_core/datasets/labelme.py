@@ -35,6 +35,7 @@ from seggen_core.datasets.annotated_images import ImagesWithFiles
 from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
     brief,
+    cut,
     describe_folder,
     list_files,
     normal,
@@ -47,6 +48,7 @@ from seggen_core.datasets.shape_reader import ShapeReader, Survey
 from seggen_core.datasets.shapes import ImageShapes, Patch, Shape, box, check_patch, ellipse
 from seggen_core.datasets.strict_json import parse_json
 from seggen_core.errors import DatasetError
+from seggen_core.taxonomy import is_fit_name
 
 _EXPECTED = "a JSON file of labelme: {imagePath, imageWidth, imageHeight, shapes: [...]}"
 _AREAS = ("polygon", "rectangle", "circle", "oriented_rectangle", "mask")
@@ -143,7 +145,8 @@ def _open_split(files: SplitFiles, *, root: Path) -> _LabelmeImages:
             areas, rest = _split_shapes(_read(path), path)
         except DatasetError:  # it is reported with its sample
             continue
-        labels.update(str(shape.get("label"))[:300] for shape in areas)
+        stated = [str(shape.get("label"))[:300] for shape in areas]
+        labels.update(label for label in stated if is_fit_name(label))
         others.update(str(shape.get("shape_type"))[:20] for shape in rest)
         num_boxes += sum(shape.get("shape_type") == "rectangle" for shape in areas)
         if not areas:
@@ -186,6 +189,8 @@ def _shapes(tree: dict[str, Any], path: Path, *, size: tuple[int, int]) -> list[
             outline = _outline(shape, kind=kind, size=size)
             if not isinstance(shape["label"], str):
                 raise TypeError("its label is no text")
+            if not is_fit_name(shape["label"]):
+                raise ValueError(f"its label is {brief(ascii(shape['label']))}, which is no name")
         except (KeyError, TypeError, ValueError, OverflowError, DatasetError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else f": {brief(error)}"
             raise DatasetError(
@@ -194,7 +199,7 @@ def _shapes(tree: dict[str, Any], path: Path, *, size: tuple[int, int]) -> list[
             ) from None
         is_box = kind == "rectangle"
         shapes.append(
-            Shape(shape["label"][:300], outline, None if group is None else brief(group), is_box)
+            Shape(shape["label"][:300], outline, None if group is None else cut(str(group)), is_box)
         )
     return shapes
 

@@ -31,6 +31,7 @@ from seggen_core.datasets.class_list import read_class_list
 from seggen_core.datasets.files import (
     IMAGE_SUFFIXES,
     brief,
+    cut,
     describe_folder,
     list_files,
     posix,
@@ -150,7 +151,7 @@ def _names(tree: dict[str, Any], *, path: Path) -> tuple[str, ...]:
         raise DatasetError(
             f"{path} has nc {brief(repr(tree['nc']))}, but {len(names)} names; expected the same"
         )
-    return tuple(brief(str(name).strip()) for name in names)
+    return tuple(cut(str(name).strip()) for name in names)
 
 
 def _check_ids(names: tuple[str, ...], *, path: Path, class_file: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from seggen_core.datasets.class_list import read_class_list
 from seggen_core.errors import DatasetError
-from tests.datasets.damage import change_json, open_
+from tests.datasets.damage import bad_samples, change_json, open_
 from tests.datasets.layouts import WRITERS
 
 UNFIT = ["wall\nbrick", "wall\x1b[31m", "wall\ud800", "wall\u2028b", " "]
@@ -88,9 +88,10 @@ def test_names_that_no_prompt_can_hold_are_refused(tmp_path: Path, name: str, un
     if name == "cvat" and unfit[-1] in "m\ud800":
         pytest.skip("no XML can hold it")
     NAMES[name](tmp_path, unfit)
-    with pytest.raises(DatasetError) as caught:
-        open_(tmp_path, section)
-    message = str(caught.value)
+    try:
+        message = " ".join(bad_samples(open_(tmp_path, section)).values())
+    except DatasetError as error:
+        message = str(error)
     assert str(tmp_path) in message
     message.encode()  # it can be printed
     assert "\x1b" not in message
@@ -120,6 +121,28 @@ def test_lists_whose_rows_would_mean_something_else_are_refused(
     with pytest.raises(DatasetError, match=words) as caught:
         read_class_list(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_label_without_a_name_is_bad_where_it_stands(tmp_path: Path) -> None:
+    section = WRITERS["labelme"](tmp_path)
+    (tmp_path / "labels.txt").unlink()
+    path = tmp_path / "train" / "a_000001.json"
+    change_json(path, lambda tree: tree["shapes"][1].update(label=" "))
+    reader = open_(tmp_path, section)
+    assert reader.taxonomy.slugs == ["car", "wall"]
+    (report,) = bad_samples(reader).values()
+    assert str(path) in report and "its label is ' ', which is no name" in report
+
+
+@pytest.mark.parametrize("name", ["classes.csv", "classes.json"])
+def test_what_is_not_read_of_a_list_is_noted(tmp_path: Path, name: str) -> None:
+    section = WRITERS["folder"](tmp_path)
+    (tmp_path / "classes.csv").unlink()
+    rows = [{"id": i, "name": f"c{i}", "ignored": "yes", "trainId": 1} for i in (0, 7, 9, 255)]
+    text = "id,name,ignored,trainId\n" + "".join(f"{r['id']},{r['name']},yes,1\n" for r in rows)
+    (tmp_path / name).write_text(text if name.endswith("csv") else json.dumps(rows))
+    (note,) = open_(tmp_path, section).notes
+    assert note == f"{name}: nothing is read from column ignored, trainid"
 
 
 def test_comments_and_empty_cells_are_no_classes(tmp_path: Path) -> None:
