@@ -113,13 +113,13 @@ def _with_suite(
     merge_params(tree, suite.params)
     name = f"params.yaml with the suite {arguments.suite}"
     merged = check_config(tree, name=name)  # as a whole, before arms are taken out
-    check_arms(suite, known=[*merged.variants, *merged.transfer], name=arguments.suite)
+    check_arms(suite, arms=merged.evaluated, transfers=merged.transfer, name=arguments.suite)
     tree.pop("judge", None)  # a suite's page needs none, and its arm may be taken out
     tested = {test["arm"] for test in tree.get("transfer", {}).values()}
-    arms = {*suite.arms, *tested, tree["ablation"]["baseline"]}
+    arms = {*suite.arms, *tested, merged.ablation.baseline}
     tree["variants"] = {name: arm for name, arm in tree["variants"].items() if name in arms}
     read = {m for arm in tree["variants"].values() for m in map(_method, arm["reads"]) if m}
-    tree["methods"] = [method for method in tree["methods"] if method in read]
+    tree["methods"] = [method for method in merged.methods if method in read]
     recipes = tree.get("mask_recipe", {})
     tree["mask_recipe"] = {name: recipe for name, recipe in recipes.items() if name in read}
     return check_config(tree, name=name), paths, is_own

@@ -169,7 +169,7 @@ def _add(
             "place; expected none: write these parts out"
         )
     config = check_config(merged, name=f"{out} with the suite {name}")
-    check_arms(suite, known=[*config.variants, *config.transfer], name=name)
+    check_arms(suite, arms=config.evaluated, transfers=config.transfer, name=name)
     write_text_whole(out, text)
     return text != before
 

@@ -34,7 +34,7 @@ from seggen_core.config.segmentation import (
 from seggen_core.config.segmenter import SegmenterConfig, TrainSegConfig, keys_of_version_0_1
 from seggen_core.config.suite import SuiteConfig
 from seggen_core.config.transfer import TransferConfig
-from seggen_core.config.words import check_words, complete_words, is_words
+from seggen_core.config.words import WORDS, check_words, complete_words, is_words
 from seggen_core.errors import ConfigError
 
 
@@ -183,6 +183,11 @@ class SegGenConfig(Section):
     def synthetic_stores(self) -> tuple[str, ...]:
         """Names of the folders below data/synthetic: methods, then mask recipes."""
         return (*SYNTHESIS_METHODS, *self.mask_recipe)
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """Names of the arms that `evaluate` scores; a list of words has no test images."""
+        return () if self.dataset.name == WORDS else tuple(self.variants)
 
     def attention_settings(self, name: str) -> SeeDiffConfig | DiffuMaskConfig:
         """Return the settings of an attention method or of a mask recipe.

@@ -138,22 +138,30 @@ def read_suite(path: Path) -> SuiteFile:
         raise ConfigError(f"{path}: {first_error(error, section='')}") from None
 
 
-def check_arms(suite: SuiteFile, *, known: Collection[str], name: str) -> None:
-    """Check that the rows of a suite name arms that there are.
+def check_arms(
+    suite: SuiteFile, *, arms: Collection[str], transfers: Collection[str], name: str
+) -> None:
+    """Check that the rows of a suite name what is scored.
 
     Args:
         suite: the suite.
-        known: names of arms and of entries of `transfer`.
+        arms: names of the arms that `evaluate` scores; none with a list of words.
+        transfers: names of the entries of `transfer`.
         name: of the suite.
 
     Raises:
         ConfigError: it names the arms that are nowhere.
     """
-    absent = [arm for arm in suite.arms if arm not in known]
-    if absent:
+    known = [*arms, *transfers]
+    if absent := [arm for arm in suite.arms if arm not in known]:
+        expected = (
+            "arms of params.yaml or of the suite's own params.variants, or entries of transfer"
+            if arms
+            else "entries of transfer, because a list of words has no test images"
+        )
         raise ConfigError(
-            f"rows of the suite {name} name {', '.join(absent)}, but neither params.yaml nor the "
-            f"suite's own params.variants has such an arm; there are: {', '.join(known)}"
+            f"rows of the suite {name} name {', '.join(absent)}; expected {expected}: "
+            f"{', '.join(known) or 'there are none'}"
         )
 
 
