@@ -30,7 +30,7 @@ def warm_variables() -> dict[str, str]:
 
 @contextmanager
 def warm_commands(environment: dict[str, str]) -> Iterator[None]:
-    """Run the process that is forked, unless one runs already.
+    """Run the process that is forked, unless one runs already, or the system is not Linux.
 
     Args:
         environment: its own; what libraries read of it when they are imported holds for all
@@ -39,7 +39,7 @@ def warm_commands(environment: dict[str, str]) -> Iterator[None]:
     Raises:
         RuntimeError: it did not start.
     """
-    if _ADDRESS in os.environ:
+    if _ADDRESS in os.environ or not hasattr(os, "pidfd_open"):
         yield
         return
     root = Path(__file__).parent.parent.parent
