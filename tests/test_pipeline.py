@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,16 +30,8 @@ from tools.smoke_project import (
     smoke_params,
     write_params,
 )
-from tools.warm import warm_commands
 
 CHEAP_READERS = (("ablation",), ("plan",), ("check_captions",), ("lineage", "baseline"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm() -> Iterator[None]:
-    """Let the commands of this module share one import of the libraries."""
-    with warm_commands(environment()):
-        yield
 
 
 @pytest.fixture(scope="module")

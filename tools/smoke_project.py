@@ -22,8 +22,6 @@ from typing import Any
 
 import yaml
 
-from tools.warm import warm_commands, warm_variables
-
 ROOT = Path(__file__).parent.parent
 METHODS = ("masksyn", "imgsyn", "seediff", "diffumask")
 VARIANTS = ("baseline", "masksyn_imgsyn", "seediff", "shuffled", "full_real", "mask2former")
@@ -128,7 +126,7 @@ def environment(**others: str) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     variables.pop("PYTHONPATH", None)
-    return variables | warm_variables() | others
+    return variables | others
 
 
 def repro_command(*arguments: str, jobs: int = 2) -> list[str]:
@@ -150,8 +148,7 @@ def finish_project(folder: Path, *targets: str, jobs: int = 2) -> Path:
     Raises:
         RuntimeError: it failed.
     """
-    with warm_commands(environment()):
-        done = run_program(repro_command(*targets, jobs=jobs), folder)
+    done = run_program(repro_command(*targets, jobs=jobs), folder)
     if done.returncode:
         raise RuntimeError(f"the smoke project failed in {folder}:\n{done.stdout}\n{done.stderr}")
     return folder
