@@ -335,6 +335,10 @@ def test_in_scenes_n20_everything_sees_the_same_20_scenes() -> None:
     for section in (small.text2mask, small.mask2img):
         assert section.random_crops is not None and section.random_crops.per_sample == 7
     assert "shuffled" in small.variants and "full_real" not in small.variants
+    num_sources = 20 * len(demo.dataset.subset_seeds)
+    for method, share in (("masksyn", 2), ("imgsyn", 3)):
+        in_demo = getattr(demo, method).samples_per_source * num_sources
+        assert getattr(small, method).samples_per_source * 20 * share == in_demo
     assert small.variants["masksyn_imgsyn_then_real"].strategy == "pretrain"
     for sampler in (small.masksyn.text2mask, small.masksyn.mask2img, small.imgsyn.mask2img):
         assert sampler.guidance_scale == 1

@@ -67,8 +67,7 @@ def _check_comments(text: str, *, path: Path) -> None:
             raise DatasetError(
                 f"{path}, line {line_number} is {reprlib.repr(line.strip())}, which may be a "
                 'comment or a class; expected "# " before a comment, and no class whose name '
-                "starts with #: "
-                "write a CSV table with the columns id and name if it is one"
+                "starts with #: write a CSV table with the columns id and name if it is one"
             )
 
 
